@@ -1,0 +1,50 @@
+# Everything here needs only Python 3.11 or later, make and a package index.
+# PYTHON=python3.12 make test  uses another interpreter; VENV=/somewhere  another place.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+TESTS ?= tests
+
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+
+.PHONY: help install demo check format test long bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## make .venv with fedmkt and its tools
+
+# The stamp is written last, so an interrupted installation is repeated.
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedmkt needs Python 3.11 or later: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## run the whole job on invented data
+	$(BIN)/fedmkt demo
+
+check: $(STAMP)  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff format and fix what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(STAMP)  ## the tests that CI runs
+	$(BIN)/pytest -n $(JOBS) -m "not slow" $(TESTS)
+
+long: $(STAMP)  ## the slow tests too: hundreds of seeds, kills, large data
+	$(BIN)/pytest -n $(JOBS) $(TESTS)
+
+bench: $(STAMP)  ## the measurements that the documentation quotes
+	$(BIN)/python -m tests.bench
+
+clean:  ## remove what make and the tools made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find fedmkt tests examples -name __pycache__ -type d -prune -exec rm -rf {} +

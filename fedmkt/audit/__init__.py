@@ -1,0 +1,1 @@
+"""Records, signed heads and their offline verification."""

@@ -1,0 +1,108 @@
+"""One record of a party's log: what happened, when, in which run, under which contract.
+
+A record becomes a leaf of the log's tree as canonical JSON (RFC 8785). Nothing personal goes in: digests
+of sealed bytes, bands, sizes, names of columns. Bodies hold no fractions, so that any JSON reader gives
+the same bytes back; event names are a closed vocabulary.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import rfc8785
+
+VERSION = 1
+MAX_LEAF_BYTES = 16 * 1024
+
+Json = str | int | bool | None | Sequence["Json"] | Mapping[str, "Json"]
+
+EVENTS: frozenset[str] = frozenset(
+    {
+        "contract.signed",
+        "policy.loaded",
+        "policy.refused",
+        "dataset.opened",
+        "session.opened",
+        "run.started",
+        "run.resumed",
+        "run.completed",
+        "run.aborted",
+        "epoch.started",
+        "step.started",
+        "step.completed",
+        "message.sent",
+        "message.received",
+        "message.rejected",
+        "value.revealed",
+        "head.cosigned",
+        "checkpoint.saved",
+        "match.completed",
+        "scores.released",
+        "model.exported",
+        "log.cut",
+    }
+)
+"""Everything that a log may say; `log.cut`: a last line half written in a crash was removed."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One event; `seq` counts from 0, `time` is UTC text, `contract` the hexadecimal digest."""
+
+    seq: int
+    time: str
+    party: str
+    run: str
+    type: str
+    contract: str
+    body: Mapping[str, Json]
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a moment as UTC text with microseconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def leaf(record: Record) -> bytes:
+    """Encode as canonical bytes; ValueError for an unknown event, a fraction, or more than 16 KiB."""
+    if record.type not in EVENTS:
+        raise ValueError(f"unknown event {record.type!r}")
+    _check_json(record.body)
+    data = rfc8785.dumps({"v": VERSION, **asdict(record)})
+    if len(data) > MAX_LEAF_BYTES:
+        raise ValueError(f"a record of {len(data)} bytes; at most {MAX_LEAF_BYTES}")
+    return data
+
+
+def read_leaf(data: bytes) -> Record:
+    """Decode a leaf; ValueError unless these are exactly the canonical bytes of a record."""
+    try:
+        values = json.loads(data)
+    except RecursionError:
+        raise ValueError("the record is nested too deeply") from None
+    if not isinstance(values, dict) or values.pop("v", None) != VERSION:
+        raise ValueError("no record of this version")
+    types: dict[str, type] = dict.fromkeys(("time", "party", "run", "type", "contract"), str)
+    types |= {"seq": int, "body": dict}
+    if {key: type(value) for key, value in values.items()} != types:
+        raise ValueError("the record has other fields")
+    record = Record(**values)
+    if leaf(record) != data:
+        raise ValueError("the record is not in canonical form")
+    return record
+
+
+def _check_json(value: object, depth: int = 0) -> None:
+    if depth > 16:
+        raise ValueError("a record is nested at most 16 deep")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not (isinstance(key, str) and key.isascii()):
+                raise ValueError("keys in a record are ASCII text")
+            _check_json(item, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_json(item, depth + 1)
+    elif not (value is None or isinstance(value, str | int)):
+        raise ValueError(f"a record holds text, whole numbers, lists and tables, not {type(value).__name__}")

@@ -1,0 +1,273 @@
+"""The commands of `fedmkt`: each reads its options, calls one function of the library and prints.
+
+The library is imported inside the commands: `fedmkt --help` must not wait for numpy, Flower or torch.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from fedmkt import __version__
+from fedmkt.cli import console
+
+COMMAND_LINE = {"help_option_names": ["-h", "--help"], "max_content_width": console.WIDTH}
+
+app = typer.Typer(
+    name="fedmkt",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings=COMMAND_LINE,
+    help="Joint marketing models between a bank and its partners, without showing each other data.",
+)
+audit = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Read and verify the logs of a run.")
+app.add_typer(audit, name="audit")
+
+
+class Backend(StrEnum):
+    """How a simulated job carries its messages."""
+
+    MEMORY = "memory"
+    FLOWER = "flower"
+
+
+class ScoreFormat(StrEnum):
+    """The file formats of scores."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+Job = Annotated[Path, typer.Argument(metavar="JOB", help="The job.toml.", show_default=False)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.", show_default=False)]
+Pins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pin",
+        metavar="NAME=KEY",
+        show_default=False,
+        help="A signer's key as compared out of band; give all or none.",
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The folder to make.", show_default=False)
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        min=0,
+        metavar="N",
+        show_default=False,
+        help="Make the run repeatable. Keys and masks follow from N: never with real data.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON object.")]
+
+
+def _parse_pin(text: str) -> tuple[str, str]:
+    name, _, key = text.partition("=")
+    if not name or len(key) != 64 or set(key) - set("0123456789abcdef"):
+        raise typer.BadParameter(f"{text!r} is not NAME=KEY with a key of 64 hexadecimal digits")
+    return name, key
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fedmkt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Joint marketing models between a bank and its partners, without showing each other data."""
+
+
+@app.command("demo")
+def demo_command(
+    out: Out = None,
+    seed: Seed = None,
+    bank_rows: Annotated[int, typer.Option(min=1, help="Customers of the bank.")] = 20_000,
+    partner_rows: Annotated[int, typer.Option(min=1, help="Customers of the partner.")] = 25_000,
+    common: Annotated[int, typer.Option(min=1, help="People who are customers of both.")] = 12_000,
+    as_json: Json = False,
+) -> None:
+    """Invent a bank and a partner, run the whole job on them and write a report."""
+    from fedmkt.simulation.demo import demo
+
+    with console.progress_display() as progress:
+        result = demo(
+            out=out,
+            seed=seed,
+            bank_rows=bank_rows,
+            partner_rows=partner_rows,
+            common=common,
+            progress=progress,
+        )
+    if as_json:
+        console.say_json(result.to_json())
+        return
+    console.say_run(result.to_json())
+    console.say_lines([f"look at: {result.folder / 'report.html'}"])
+
+
+@app.command("simulate")
+def simulate_command(
+    job: Job,
+    backend: Annotated[
+        Backend, typer.Option(help="Carry messages in memory or through Flower's simulation.")
+    ] = Backend.MEMORY,
+    out: Out = None,
+    seed: Seed = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the job of a job.toml with all its parties on this machine."""
+    from fedmkt.simulation.run import simulate
+
+    with console.progress_display() as progress:
+        result = simulate(job, backend=backend.value, out=out, seed=seed, resume=resume, progress=progress)
+    if as_json:
+        console.say_json(result.to_json())
+    else:
+        console.say_run(result.to_json())
+
+
+@app.command("plan")
+def plan_command(job: Job, as_json: Json = False) -> None:
+    """Show rows, bytes, rounds, time and disclosures of a job before anything runs."""
+    from fedmkt.simulation.plan import plan
+
+    planned = plan(job)
+    if as_json:
+        console.say_json(planned.to_json())
+    else:
+        console.say_lines(planned.lines())
+
+
+@app.command("score")
+def score_command(
+    run: Run,
+    file_format: Annotated[
+        ScoreFormat, typer.Option("--format", help="The format of the file.")
+    ] = ScoreFormat.CSV,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The file to write.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the scores that a run released to the bank, with decile and probability."""
+    from fedmkt.simulation.scores import score
+
+    path = score(run, format=file_format.value, out=out)
+    _say_path("scores", path, as_json)
+
+
+@app.command("report")
+def report_command(run: Run, as_json: Json = False) -> None:
+    """Write the HTML page of a run."""
+    from fedmkt.report.build import build_report
+
+    _say_path("report", build_report(run), as_json)
+
+
+def _say_path(name: str, path: Path, as_json: bool) -> None:
+    if as_json:
+        console.say_json({name: str(path)})
+    else:
+        console.say_lines([str(path)])
+
+
+@app.command("disclosures")
+def disclosures_command(run: Run, as_json: Json = False) -> None:
+    """Say in plain words what each party learned in a run."""
+    from fedmkt.simulation.logs import disclosures
+
+    found = disclosures(run)
+    if as_json:
+        learned = [{**asdict(i), "disclosure": i.disclosure.record()} for i in found.learned]
+        console.say_json({"readers": found.readers, "learned": learned})
+    else:
+        console.say_lines(found.lines())
+
+
+@audit.command("verify")
+def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
+    """Verify all logs of a run offline; exit code 7 if anything was changed."""
+    from fedmkt.audit.verify import VerifyError, verify_run
+    from fedmkt.errors import AuditError
+
+    pinned = dict(_parse_pin(text) for text in pin) if pin else None
+    try:
+        report = verify_run(run, pinned)
+    except VerifyError as error:  # the verifier is a program of its own and knows no other file of fedmkt
+        raise AuditError(str(error), hint="nothing in this run folder can be relied on") from None
+    if as_json:
+        console.say_json(asdict(report))
+    else:
+        console.say_lines(report.lines())
+
+
+@audit.command("show")
+def show_command(run: Run, as_json: Json = False) -> None:
+    """List the records of a run, party by party; it does not verify them."""
+    from fedmkt.simulation.logs import read_logs
+
+    logs = read_logs(run)
+    if as_json:
+        console.say_json(logs.to_json())
+    else:
+        console.say_lines(logs.lines())
+
+
+@app.command("doctor")
+def doctor_command(as_json: Json = False) -> None:
+    """Check that this machine can run fedmkt."""
+    from fedmkt.cli.doctor import examine
+
+    diagnosis = examine()
+    if as_json:
+        console.say_json(diagnosis.to_json())
+    else:
+        console.say_lines(diagnosis.lines())
+    if not diagnosis.is_healthy:
+        raise typer.Exit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `arguments` are those of the process by default."""
+    try:
+        given = None if arguments is None else list(arguments)
+        code = app(args=given, prog_name="fedmkt", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        console.say_error("interrupted")
+        return 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "fedmkt"
+        console.say_error(_lower_first(error.format_message()), f"{command} --help lists what is accepted")
+        return 2
+    except BrokenPipeError:
+        # The reader of our output left; without this the interpreter fails again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return console.report_failure(error)
+    return code if isinstance(code, int) else 0
+
+
+def _lower_first(message: str) -> str:
+    return message[:1].lower() + message[1:].rstrip(".")

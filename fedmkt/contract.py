@@ -1,0 +1,344 @@
+"""What all sides sign before a run: purpose, schema, parameters, bounds, allowed disclosures, expiry.
+
+The digest of a contract goes into every message and every audit record. Its bytes are canonical JSON
+(RFC 8785), so that the same agreement has one digest whatever file it was read from; the file form is
+TOML with sorted keys. Identity keys in a contract prove nothing by themselves: each party compares them
+with the keys that it pinned out of band (`party.policy`).
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self, get_args
+
+import rfc8785
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedmkt.crypto.sign import Identity, verify
+from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.privacy.disclosure import DEFAULT, EVERYONE, lookup
+
+DOMAIN = b"fedmkt contract v1\n"
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("printable characters only")
+    return value
+
+
+def _not_everyone(value: str) -> str:
+    if value == EVERYONE:
+        raise ValueError(f'"{EVERYONE}" stands for every signer and names no one')
+    return value
+
+
+def _utc_seconds(value: datetime) -> datetime:
+    if value.tzinfo is None or value.microsecond:
+        raise ValueError("a time in whole seconds with its offset, like 2030-01-31T12:00:00Z")
+    return value.astimezone(UTC)
+
+
+def _disclosure_kind(value: str) -> str:
+    lookup(value)
+    return value
+
+
+Count = Annotated[int, Field(strict=True)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$"), AfterValidator(_not_everyone)]
+Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Time = Annotated[datetime, Field(strict=True), AfterValidator(_utc_seconds)]
+Kind = Annotated[str, AfterValidator(_disclosure_kind)]
+IdKind = Literal["phone", "email", "national_id", "raw"]
+
+
+class Terms(BaseModel):
+    """Base of all frozen models: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Signer(Terms):
+    """One organisation that signs, with its identity key (Ed25519, hexadecimal)."""
+
+    name: Name
+    organisation: Text
+    key: Key
+
+
+class PartyTerms(Signer):
+    """What one party brings: the kind of its ids and the names of its columns; the bank also its label."""
+
+    role: Literal["bank", "partner"]
+    id_kind: IdKind
+    numbers: tuple[Text, ...] = ()
+    categories: tuple[Text, ...] = ()
+    label: Text | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that take part, the label last."""
+        return (*self.numbers, *self.categories, *(() if self.label is None else (self.label,)))
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.role == "bank") != (self.label is not None):
+            raise ValueError("the bank, and only the bank, has a label")
+        if not (self.numbers or self.categories):
+            raise ValueError("at least one column in numbers or categories")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError("every column once, in numbers, categories or label")
+        return self
+
+
+class ModelTerms(Terms):
+    """Model, optimiser and number formats; every bound that the arithmetic relies on stands here."""
+
+    kind: Literal["logistic"] = "logistic"
+    penalty: Real = Field(default=1.0, ge=0.1, le=1e9)
+    iterations: Count = Field(default=12, ge=1, le=100)
+    period: Literal[64, 128] = 128
+    max_weight: Real = Field(default=16.0, ge=0.5, le=4096.0)
+    test_fraction: Real = Field(default=0.3, ge=0.05, le=0.8)
+    gram_rows: Count = Field(default=65536, ge=100, le=1 << 24)
+    checkpoint_every: Count = Field(default=4, ge=1, le=100)
+
+
+class Limits(Terms):
+    """Smallest groups, largest numbers; a party's own policy may only be stricter."""
+
+    min_list: Count = Field(default=1000, ge=1, le=1 << 40)
+    min_common: Count = Field(default=1000, ge=1, le=1 << 40)
+    min_support: Count = Field(default=50, ge=1, le=1 << 40)
+    max_resumes: Count = Field(default=3, ge=0, le=100)
+    max_runs: Count = Field(default=5, ge=1, le=1000)
+    max_levels: Count = Field(default=20, ge=2, le=1000)
+
+
+class ScoreTerms(Terms):
+    """How finely scores are rounded before release, and whether customers outside the campaign get one."""
+
+    decimals: Count = Field(default=2, ge=1, le=4)
+    unlabelled: Flag = True
+
+
+class Contract(Terms):
+    """One agreement; nothing is negotiated after it is signed."""
+
+    version: Literal[1] = 1
+    name: Name
+    purpose: Text
+    family: Text
+    created: Time
+    expires: Time
+    coordinator: Signer
+    parties: tuple[PartyTerms, ...] = Field(min_length=2, max_length=3)
+    model: ModelTerms = ModelTerms()
+    limits: Limits = Limits()
+    scores: ScoreTerms = ScoreTerms()
+    disclosures: tuple[Kind, ...] = DEFAULT
+
+    @property
+    def bank(self) -> PartyTerms:
+        """The active party."""
+        return next(party for party in self.parties if party.role == "bank")
+
+    @property
+    def partners(self) -> tuple[PartyTerms, ...]:
+        """The passive parties, in the contract's order."""
+        return tuple(party for party in self.parties if party.role == "partner")
+
+    @property
+    def signers(self) -> tuple[Signer, ...]:
+        """Everyone who must sign: the parties in order, then the coordinator."""
+        return (*self.parties, self.coordinator)
+
+    def party(self, name: str) -> PartyTerms:
+        """Find a party's terms; ValueError for a name that is no party of this contract."""
+        for party in self.parties:
+            if party.name == name:
+                return party
+        raise ValueError(f"{name!r} is no party of this contract")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if [party.role for party in self.parties].count("bank") != 1:
+            raise ValueError("exactly one party with role bank")
+        names = [signer.name for signer in self.signers]
+        if len(set(names)) != len(names):
+            raise ValueError("every signer has a name of its own")
+        if len({party.key for party in self.parties}) != len(self.parties):
+            raise ValueError("every party has a key of its own")
+        if len({_plain(party.organisation) for party in self.parties}) != len(self.parties):
+            raise ValueError("every party is an organisation of its own")
+        if len({party.id_kind for party in self.parties}) != 1:
+            raise ValueError("all parties match on one id_kind")
+        if len(set(self.disclosures)) != len(self.disclosures):
+            raise ValueError("every disclosure once")
+        if self.expires <= self.created:
+            raise ValueError("expires after created")
+        return self
+
+
+def _plain(organisation: str) -> str:
+    return " ".join(organisation.casefold().split())
+
+
+def check_roles(contract: Contract) -> None:
+    """Refuse a coordinator that shares organisation or key with a party: it could unmask everything."""
+    for party in contract.parties:
+        if _plain(party.organisation) == _plain(contract.coordinator.organisation):
+            raise PolicyRefused(
+                f"the coordinator belongs to {party.organisation!r}, the organisation of {party.name}",
+                "let an organisation run the coordinator that is no party of the contract",
+            )
+        if party.key == contract.coordinator.key:
+            raise PolicyRefused(
+                f"the coordinator signs with the key of {party.name}",
+                "let an organisation run the coordinator that is no party of the contract",
+            )
+
+
+class SignedContract(Terms):
+    """A contract and the signatures given so far, hexadecimal, by signer's name."""
+
+    contract: Contract
+    signatures: Mapping[Name, Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]] = {}
+
+
+def _plain_values(contract: Contract) -> dict[str, object]:
+    return contract.model_dump(mode="python", exclude_none=True)
+
+
+def _zulu(value: datetime) -> str:
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def canonical_bytes(contract: Contract) -> bytes:
+    """Encode as canonical JSON (RFC 8785): times as text in UTC, absent values left out."""
+    values = _plain_values(contract)
+    values |= {"created": _zulu(contract.created), "expires": _zulu(contract.expires)}
+    return rfc8785.dumps(values)  # type: ignore[arg-type]  # model_dump yields JSON values once times are text
+
+
+def digest(contract: Contract) -> bytes:
+    """Hash the canonical bytes: the 32 bytes that all sign and that name the contract everywhere."""
+    return hashlib.sha256(DOMAIN + canonical_bytes(contract)).digest()
+
+
+def sign(contract: Contract, name: str, identity: Identity) -> str:
+    """Sign as `name`; ValueError unless the contract names that signer with this identity's key."""
+    for signer in contract.signers:
+        if signer.name == name and signer.key == identity.public.hex():
+            return identity.sign(digest(contract)).hex()
+    raise ValueError(f"the contract has no signer {name!r} with the key of {identity!r}")
+
+
+def check_signatures(signed: SignedContract) -> None:
+    """Demand a valid signature of every party and of the coordinator, and none besides."""
+    contract = signed.contract
+    expected = {signer.name for signer in contract.signers}
+    if set(signed.signatures) != expected:
+        missing = ", ".join(sorted(expected - set(signed.signatures))) or "none"
+        extra = ", ".join(sorted(set(signed.signatures) - expected)) or "none"
+        raise PolicyRefused(f"signatures of exactly the signers are needed: missing {missing}, extra {extra}")
+    message = digest(contract)
+    for signer in contract.signers:
+        try:
+            verify(bytes.fromhex(signer.key), bytes.fromhex(signed.signatures[signer.name]), message)
+        except ValueError:
+            raise PolicyRefused(f"the signature of {signer.name} on the contract does not verify") from None
+
+
+def to_toml(signed: SignedContract) -> str:
+    """Write the one TOML text of a signed contract: keys sorted, plain values before tables."""
+    values = _plain_values(signed.contract)
+    values["signatures"] = dict(signed.signatures)
+    return "".join(_toml_lines(values, ()))
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, datetime):
+        return _zulu(value)
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    # JSON and TOML write text, truth values and numbers of our ranges alike; control characters are refused.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value[0] if isinstance(value, tuple) and value else value, Mapping)
+
+
+def _toml_lines(table: Mapping[str, object], path: tuple[str, ...]) -> list[str]:
+    plain = [key for key in sorted(table) if not _is_table(table[key])]
+    lines = [f"{key} = {_toml_value(table[key])}\n" for key in plain]
+    for key in sorted(set(table) - set(plain)):
+        value = table[key]
+        inner = (*path, key)
+        if isinstance(value, Mapping):
+            lines += [f"\n[{'.'.join(inner)}]\n", *_toml_lines(value, inner)]
+        elif isinstance(value, tuple):
+            for item in value:
+                lines += [f"\n[[{'.'.join(inner)}]]\n", *_toml_lines(item, inner)]
+    return lines
+
+
+def from_toml(text: str, path: str) -> SignedContract:
+    """Read a contract file; `path` is only used to say where a mistake is."""
+    values = read_toml(text, path)
+    signatures = values.pop("signatures", {})
+    try:
+        return SignedContract.model_validate({"contract": values, "signatures": signatures})
+    except ValidationError as error:
+        raise config_error(path, SignedContract, error, skip="contract") from None
+
+
+def read_toml(text: str, path: str) -> dict[str, object]:
+    """Parse TOML; ConfigError with line and column where it is not TOML."""
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not TOML: {_one_line(str(error))}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not TOML: nested too deeply") from None
+
+
+def config_error(path: str, model: type[BaseModel], error: ValidationError, skip: str = "") -> ConfigError:
+    """Turn the first mistake that pydantic found into one line: file, key, value, what is accepted."""
+    first = error.errors(include_url=False)[0]
+    where = first["loc"]
+    shown_parts = where[1:] if where[:1] == (skip,) else where
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in shown_parts).lstrip(".")
+    if first["type"] == "extra_forbidden":
+        accepted = ", ".join(_fields_beside(model, where))
+        return ConfigError(f"{path}: {key}: unknown key; accepted: {accepted}")
+    accepted = _one_line(first["msg"].removeprefix("Value error, ").removeprefix("Input should be "))
+    if first["type"] == "missing":
+        return ConfigError(f"{path}: {key}: missing; accepted: a value for this key")
+    shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {_short(first['input'])}"
+    return ConfigError(f"{path}: {key or 'file'}{shown}: accepted: {accepted}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _fields_beside(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+    for part in where[:-1]:
+        if isinstance(part, str) and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+            inner = [annotation, *get_args(annotation)]
+            nested = [kind for kind in inner if isinstance(kind, type)]
+            model = next((kind for kind in nested if issubclass(kind, BaseModel)), model)
+    return sorted(model.model_fields)

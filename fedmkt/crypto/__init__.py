@@ -1,0 +1,1 @@
+"""Bytes and arrays in, bytes and arrays out: group, masks, envelopes, signatures, hash tree."""

@@ -1,0 +1,1 @@
+"""Ordinary mathematics on numpy arrays; also the oracle for the protocols."""

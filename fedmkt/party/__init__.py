@@ -1,0 +1,1 @@
+"""One organisation's side: the only code that touches private data and its disk."""

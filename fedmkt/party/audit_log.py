@@ -1,0 +1,248 @@
+"""A party's own append-only log on disk, with signed heads that its peers cosign.
+
+A folder holds three files: `log.jsonl`, one record per line, on disk before `append` returns;
+`checkpoint.txt`, the last signed head, with cosignatures once they came; `peers.json`, the last head of
+each peer that this party cosigned. Records say that messages were exchanged; what a party does locally
+with what it has, no log can show.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from fedmkt.audit import checkpoint
+from fedmkt.audit.records import Json, Record, leaf, read_leaf, timestamp
+from fedmkt.crypto.sign import Identity
+from fedmkt.crypto.tree import Tree, consistency_proof, leaf_hash, root_of_hashes, verify_consistency
+from fedmkt.errors import AuditError
+from fedmkt.party.journal import write_atomically
+
+LOG = "log.jsonl"
+CHECKPOINT = "checkpoint.txt"
+PEERS = "peers.json"
+
+
+class AuditLog:
+    """The log of one party in one run; opening a folder that has one continues it.
+
+    `clock` gives the time of records and cosignatures; `run` may be set once the parties agreed on it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        origin: str,
+        identity: Identity,
+        clock: Callable[[], datetime],
+        run: str,
+        party: str,
+        contract_digest: bytes,
+    ) -> None:
+        self.run = run
+        self.party = party
+        self._folder = folder
+        self._origin = origin
+        self._identity = identity
+        self._clock = clock
+        self._contract = contract_digest.hex()
+        self._tree = Tree()
+        self._hashes: list[bytes] = []
+        self._note: checkpoint.Note | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        cut = self._load()
+        self._peers = self._load_peers()
+        self._file = os.open(folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        _sync_folder(folder)
+        if cut:
+            self.append("log.cut", {"bytes": cut})
+
+    @property
+    def size(self) -> int:
+        """The number of records."""
+        return self._tree.size
+
+    def append(self, event: str, body: Mapping[str, Json]) -> Record:
+        """Write one record; it is on disk when this returns."""
+        return self.append_all([(event, body)])[0]
+
+    def append_all(self, events: Sequence[tuple[str, Mapping[str, Json]]]) -> list[Record]:
+        """Write several records with one wait for the disk; all are checked before any is written."""
+        now = timestamp(self._clock())
+        records = [
+            Record(self.size + i, now, self.party, self.run, event, self._contract, body)
+            for i, (event, body) in enumerate(events)
+        ]
+        leaves = [leaf(record) for record in records]
+        self._write(b"".join(data + b"\n" for data in leaves))
+        for data in leaves:
+            self._grow(data)
+        return records
+
+    def head(self) -> bytes:
+        """Sign the log as it is now and remember it on disk; a signed log is never shorter again."""
+        text = checkpoint.body(self._origin, self.size, self._tree.root())
+        if self._note is None or self._note.text != text:
+            note = checkpoint.sign_note(text, self.party, self._identity)
+            write_atomically(self._folder / CHECKPOINT, note)
+            self._note = checkpoint.parse_note(note)
+        return bytes(checkpoint.Note(self._note.text, self._note.lines[:1]))
+
+    def extension(self, size: int) -> list[bytes]:
+        """Prove to a peer who cosigned `size` records that the log now only appended to them."""
+        return consistency_proof(self._hashes, size, self.size)
+
+    def peer_size(self, peer_name: str) -> int:
+        """How many records of this peer's log were cosigned here last; 0 if none were."""
+        return self._last_seen(peer_name).size
+
+    def cosign(self, peer_note: bytes, peer_key: bytes, peer_name: str, proof: Sequence[bytes] = ()) -> bytes:
+        """Cosign a peer's head; AuditError unless signed and, by `proof`, an extension of the last one.
+
+        The head is remembered on disk before the cosignature is returned.
+        """
+        try:
+            note = checkpoint.verify_note(peer_note, peer_name, peer_key)
+            head = checkpoint.parse_body(note.text)
+        except ValueError as error:
+            raise AuditError(f"head of {peer_name}: {error}") from None
+        self._check_extends(peer_name, head, proof)
+        time = int(self._clock().timestamp())
+        line = checkpoint.cosign(note.text, time, self.party, self._identity)
+        own = next(entry for entry in note.lines if entry.name == peer_name)
+        self._peers[peer_name] = {
+            "cosignature": line.decode(),
+            "note": bytes(checkpoint.Note(note.text, (own,))).decode(),
+        }
+        text = json.dumps(self._peers, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        write_atomically(self._folder / PEERS, text.encode() + b"\n")
+        return line
+
+    def add_cosignatures(self, lines: Sequence[bytes], keys: Mapping[str, bytes]) -> None:
+        """Add peers' cosignatures to the last head; AuditError for one that does not verify.
+
+        `keys` : public key of every peer that may cosign, by name.
+        """
+        if self._note is None:
+            raise ValueError("there is no head to cosign yet")
+        kept = {line.name: line for line in self._note.lines[1:]}
+        for data in lines:
+            try:
+                line = checkpoint.parse_line(data)
+                checkpoint.verify_cosignature(self._note.text, data, line.name, keys.get(line.name, b""))
+            except ValueError as error:
+                raise AuditError(f"cosignature of the log of {self.party}: {error}") from None
+            kept[line.name] = line
+        ordered = (self._note.lines[0], *(kept[name] for name in sorted(kept)))
+        self._note = checkpoint.Note(self._note.text, ordered)
+
+    def close(self) -> bytes:
+        """Write `checkpoint.txt` with all cosignatures and return it; the head must cover every record."""
+        if self._note is None or checkpoint.parse_body(self._note.text).size != self.size:
+            raise ValueError("sign the head and have it cosigned before closing")
+        write_atomically(self._folder / CHECKPOINT, bytes(self._note))
+        self.release()
+        return bytes(self._note)
+
+    def release(self) -> None:
+        """Let go of the file without a word, as a crash would."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, data: bytes) -> None:
+        if self._file < 0:
+            raise ValueError("the log is closed")
+        try:
+            _write_all(self._file, data)
+            os.fsync(self._file)
+        except OSError:
+            # Half a line may be on disk: only opening the folder again may continue this log.
+            self.release()
+            raise
+
+    def _grow(self, data: bytes) -> None:
+        self._tree.append(data)
+        self._hashes.append(leaf_hash(data))
+
+    def _load(self) -> int:
+        path = self._folder / LOG
+        data = path.read_bytes() if path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        for seq, line in enumerate(whole.split(b"\n")[:-1]):
+            self._check_line(seq, line)
+            self._grow(line)
+        self._load_head()
+        if len(whole) < len(data):
+            write_atomically(path, whole)
+        return len(data) - len(whole)
+
+    def _check_line(self, seq: int, line: bytes) -> None:
+        try:
+            record = read_leaf(line)
+        except ValueError as error:
+            raise AuditError(f"{self._folder / LOG}: line {seq + 1}: {error}") from None
+        if (record.seq, record.party, record.contract) != (seq, self.party, self._contract):
+            raise AuditError(f"{self._folder / LOG}: line {seq + 1}: not record {seq} of this log")
+
+    def _load_head(self) -> None:
+        path = self._folder / CHECKPOINT
+        if not path.exists():
+            return
+        try:
+            note = checkpoint.verify_note(path.read_bytes(), self.party, self._identity.public)
+            head = checkpoint.parse_body(note.text)
+        except ValueError as error:
+            raise AuditError(f"{path}: {error}") from None
+        if head.origin != self._origin or head.size > self.size:
+            raise AuditError(f"{path}: signed {head.size} records of {head.origin}, the log has {self.size}")
+        if root_of_hashes(self._hashes[: head.size]) != head.root:
+            raise AuditError(f"{path}: the log was changed below its signed head of {head.size} records")
+        self._note = note
+
+    def _load_peers(self) -> dict[str, dict[str, str]]:
+        path = self._folder / PEERS
+        if not path.exists():
+            return {}
+        try:
+            peers = json.loads(path.read_bytes())
+            for peer in peers.values():
+                note = checkpoint.parse_note(peer["note"].encode())
+                own = self._identity.public
+                checkpoint.verify_cosignature(note.text, peer["cosignature"].encode(), self.party, own)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise AuditError(f"{path}: not the heads that {self.party} cosigned") from None
+        return dict(peers)
+
+    def _last_seen(self, peer_name: str) -> checkpoint.Checkpoint:
+        if peer_name not in self._peers:
+            return checkpoint.Checkpoint("", 0, Tree().root())
+        return checkpoint.parse_body(checkpoint.parse_note(self._peers[peer_name]["note"].encode()).text)
+
+    def _check_extends(self, peer: str, head: checkpoint.Checkpoint, proof: Sequence[bytes]) -> None:
+        last = self._last_seen(peer)
+        if last.origin not in ("", head.origin):
+            raise AuditError(f"log of {peer}: origin {head.origin}, it was {last.origin}")
+        if head.size < last.size:
+            raise AuditError(f"log of {peer}: {head.size} records, {last.size} were signed before")
+        try:
+            verify_consistency(last.size, head.size, last.root, head.root, proof)
+        except ValueError as error:
+            shown = base64.b64encode(head.root).decode()
+            raise AuditError(f"log of {peer}: head {shown} does not extend the last one: {error}") from None
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

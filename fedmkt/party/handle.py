@@ -1,0 +1,355 @@
+"""`Party.handle`: the one place where steps meet the world.
+
+Is it this step's turn, open the messages, ask the policy, run the step, log, seal the reply. Protocols cannot forget
+any of it, because they do not do it. An answer is kept until the next round shows that it arrived; asked again for
+the same request a party returns the same sealed bytes, asked another request under a used number it refuses. An
+epoch lives as long as this object: its keys are in memory only, so after a restart nothing of it can be answered.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedmkt import __version__
+from fedmkt.audit.records import Json
+from fedmkt.contract import Contract, digest
+from fedmkt.crypto.prg import Random
+from fedmkt.crypto.seal import Envelope, Place, Prekey, open_sealed, seal
+from fedmkt.crypto.sign import Identity
+from fedmkt.errors import FedmktError, PeerError, PolicyRefused
+from fedmkt.party.audit_log import AuditLog
+from fedmkt.party.journal import Journal
+from fedmkt.party.policy import Policy
+from fedmkt.party.store import Store
+from fedmkt.protocol import wire
+from fedmkt.protocol.core import (
+    Call,
+    Inbox,
+    Message,
+    Name,
+    Outcome,
+    S,
+    Script,
+    State,
+    Turn,
+    data_parties,
+    dealer,
+    everyone,
+)
+from fedmkt.protocol.session import (
+    NEW_RUN,
+    AddressedMasks,
+    Answer,
+    Epoch,
+    Hello,
+    Invitation,
+    Opening,
+    Request,
+    agree,
+    dealer_seed,
+    say_hello,
+)
+from fedmkt.protocol.turns import Follower, Receipt, request_digest
+
+
+Event = tuple[str, Mapping[str, Json]]
+"""What is logged: the name of the event and its body."""
+
+
+class _LogNotary:
+    """What a step may see of the party's own log."""
+
+    def __init__(self, log: AuditLog, keys: Mapping[Name, bytes]) -> None:
+        self._log = log
+        self._keys = keys
+
+    def seen(self, peer: Name) -> int:
+        return self._log.peer_size(peer)
+
+    def head(self) -> bytes:
+        return self._log.head()
+
+    def extension(self, size: int) -> tuple[bytes, ...]:
+        return tuple(self._log.extension(size)) if size else ()
+
+    def cosign(self, peer: Name, note: bytes, proof: tuple[bytes, ...]) -> bytes:
+        return self._log.cosign(note, self._keys[peer], peer, proof)
+
+    def collect(self, lines: Mapping[Name, bytes]) -> None:
+        self._log.add_cosignatures(list(lines.values()), {str(n): self._keys[n] for n in lines})
+
+
+@dataclass
+class _Live:
+    """What exists while an epoch lives, in memory only."""
+
+    epoch: Epoch
+    prekey: Prekey
+    masks: AddressedMasks
+    follower: Follower
+    answers: dict[int, tuple[bytes, Answer]]
+    witnessed: bool = False
+
+
+class Party:
+    """One participant of one contract: a party with data, or the dealer without any."""
+
+    def __init__(
+        self,
+        me: Name,
+        contract: Contract,
+        script: Script,
+        identity: Identity,
+        policy: Policy | None,
+        log: AuditLog,
+        journal: Journal,
+        store: Store,
+        random: Random,
+        local: Sequence[State] = (),
+        finish: "Callable[[Party], list[Event]]" = lambda _: [],
+    ) -> None:
+        self.me = me
+        self.contract = contract
+        self._script = script
+        self._identity = identity
+        self._policy = policy
+        self._log = log
+        self._journal = journal
+        self._store = store
+        self._random = random
+        self._local = {type(s): s for s in local}
+        self._finish = finish
+        self._keys = {Name(s.name): bytes.fromhex(s.key) for s in contract.signers}
+        self._notary = _LogNotary(log, self._keys)
+        self._states: dict[type[State], State] = {}
+        self._hello: tuple[Hello, Prekey] | None = None
+        self._live: _Live | None = None
+        self._broken = False
+
+    def hello(self, invitation: Invitation) -> Hello:
+        """Answer an invitation to an epoch; refuses one that is not later than all it has seen of this run."""
+        run = invitation.run.hex()
+        if invitation.epoch <= self._store.highest_epoch(run) or (invitation.run == NEW_RUN) != (invitation.epoch == 1):
+            raise PeerError(f"{self.me}: epoch {invitation.epoch} is not new")
+        if invitation.epoch - 1 > self.contract.limits.max_resumes:
+            raise PolicyRefused(f"{self.me}: more resumes than the contract allows ({self.contract.limits.max_resumes})")
+        prekey = Prekey(self._random(32))
+        held = self._journal.held() if invitation.run != NEW_RUN else ()
+        hello = say_hello(
+            self.contract, invitation, self._identity, self.me, self._random(32), prekey, held, __version__
+        )
+        self._hello = (hello, prekey)
+        return hello
+
+    def open_epoch(self, opening: Opening) -> bytes:
+        """Begin an epoch with everybody's hellos; at a resume go back to the common checkpoint. Returns the run id."""
+        if self._hello is None:
+            raise PeerError(f"{self.me}: was not invited")
+        mine, prekey = self._hello
+        self._hello = None
+        epoch = agree(self.contract, opening.hellos, self._keys, mine)
+        if mine.run == NEW_RUN:
+            self._store.begin_run(epoch.run.hex(), digest(self.contract).hex(), self.contract.limits.max_runs)
+        self._store.raise_epoch(epoch.run.hex(), epoch.number)
+        if self._live is not None:
+            self._live.prekey.erase()
+        self._log.run = epoch.run.hex()
+        follower = Follower(self._script, self.contract, epoch.run, self._keys, epoch.number)
+        follower.start(opening.receipts[0].epoch if opening.receipts else epoch.number)
+        self._states = dict(self._local)
+        if epoch.resume_at is not None and self._is_data_party:
+            self._restore(epoch.resume_at, follower, opening.receipts)
+        else:
+            follower.replay(opening.receipts)
+        if (epoch.resume_at is None) != (not opening.receipts):
+            raise PeerError("coordinator: the receipts do not lead to the common checkpoint")
+        masks = AddressedMasks(self._seeds(prekey, epoch), draws_again=not self._is_data_party)
+        self._live = _Live(epoch, prekey, masks, follower, {})
+        self._broken = False
+        event = "run.started" if mine.run == NEW_RUN else "run.resumed"
+        self._log.append_all(
+            [(event, {"epoch": epoch.number}), ("epoch.started", {"epoch": epoch.number, "id": epoch.id.hex()})]
+        )
+        return epoch.run
+
+    def _restore(self, resume_at: int, follower: Follower, receipts: Sequence[Receipt]) -> None:
+        snapshot, states = self._journal.load(resume_at)
+        follower.replay(receipts)
+        if follower.round_starts.get(resume_at) != snapshot.transcript or follower.last_round != resume_at:
+            raise PeerError("coordinator: the receipts tell another story than the checkpoint")
+        self._journal.drop_after(resume_at)
+        self._states |= states
+
+    @property
+    def _is_data_party(self) -> bool:
+        return self.me in data_parties(self.contract)
+
+    def _seeds(self, prekey: Prekey, epoch: Epoch) -> dict[Name, bytes]:
+        if self._is_data_party:
+            return {self.me: dealer_seed(prekey, epoch.prekeys[dealer(self.contract)], epoch.id, self.me)}
+        return {p: dealer_seed(prekey, epoch.prekeys[p], epoch.id, p) for p in data_parties(self.contract)}
+
+    def handle(self, request: Request) -> Answer:
+        """Answer one call of the script, at most once; whatever goes wrong is logged and ends the epoch."""
+        live = self._live
+        if live is None or self._broken:
+            raise PeerError(f"{self.me}: no epoch is open")
+        try:
+            return self._answer(live, request)
+        except Exception as error:
+            self._abort(live, request, error)
+            raise
+
+    def _abort(self, live: _Live, request: Request, error: Exception) -> None:
+        self._broken = True
+        live.prekey.erase()
+        events: list[Event] = []
+        branch = type(error).__name__ if isinstance(error, FedmktError) else "ValueError"
+        where: dict[str, Json] = {"index": request.index, "step": request.step[:64], "why": branch}
+        if isinstance(error, PolicyRefused):
+            events.append(("policy.refused", where | {"rule": str(error)}))
+        elif isinstance(error, PeerError | ValueError):
+            events.append(("message.rejected", where))
+        events.append(("run.aborted", where))
+        with contextlib.suppress(OSError):
+            self._log.append_all(events)
+
+    def _answer(self, live: _Live, request: Request) -> Answer:
+        self._catch_up(live, request.news)
+        digests = [e.digest for e in request.inbox]
+        asked = request_digest(
+            live.epoch.run, live.epoch.number, request.index, request.step, live.follower.transcript, digests
+        )
+        if request.index in live.answers:
+            known, answer = live.answers[request.index]
+            if known != asked:
+                raise PeerError(f"coordinator: call {request.index} was answered for another request")
+            return answer
+        call = live.follower.expected(request.index, self.me)
+        if call.step.name != request.step or [s.digest for s in call.inbox] != digests:
+            raise PeerError(f"coordinator: call {request.index} is {call.step.name}, not {request.step[:64]}")
+        inbox = self._open_all(live, call, request.inbox)
+        outcome = self._run(live, call, inbox)
+        answer = self._seal_all(live, call, request.index, asked, outcome)
+        self._commit(live, call, request, outcome, answer)
+        live.answers[request.index] = (asked, answer)
+        return answer
+
+    def _catch_up(self, live: _Live, news: Sequence[Receipt]) -> None:
+        before = live.follower.index
+        fresh = [r for r in news if r.index >= before]
+        if any(r.epoch != live.epoch.number for r in fresh):
+            raise PeerError("coordinator: a receipt of another epoch")
+        live.follower.replay(fresh)
+        for index in [i for i in live.answers if i < live.follower.index]:
+            del live.answers[index]
+
+    def _place(self, live: _Live, index: int, step: str, sender: str, reader: str, transcript: bytes) -> Place:
+        return Place(
+            digest(self.contract), live.epoch.run, live.epoch.id, self._script.__name__, index, step, sender, reader, transcript
+        )  # fmt: skip
+
+    def _open_all(self, live: _Live, call: Call[Any, Any], envelopes: Sequence[Envelope]) -> Inbox[Any]:
+        return Inbox(tuple(self._open(live, call, s.index, e) for s, e in zip(call.inbox, envelopes, strict=True)))
+
+    def _open(self, live: _Live, call: Call[Any, Any], index: int, envelope: Envelope) -> tuple[Name, Message]:
+        sender = Name(envelope.sender)
+        made_by, transcript = live.follower.made_at(index)
+        place = self._place(live, index, made_by, sender, self.me, transcript)
+        try:
+            plain = open_sealed(envelope, place, self._keys[sender], live.prekey)
+            return sender, wire.decode(plain, *call.step.reads)
+        except (ValueError, KeyError) as error:
+            where = f"{envelope.sender[:31]}: {made_by}: message {envelope.digest.hex()[:16]}"
+            raise PeerError(f"{where} is refused: {error}") from None
+
+    def _run(self, live: _Live, call: Call[Any, Any], inbox: Inbox[Any]) -> Outcome[Any, Any]:
+        turn = Turn(
+            self.me, self.contract, live.epoch.run, live.epoch.number, self._random, live.masks, self._notary,
+            self._store, self._states, live.follower.publics,
+        )  # fmt: skip
+        outcome = call.step.run(turn, inbox)
+        for disclosure in outcome.reveals:
+            if type(disclosure) not in call.step.reveals:
+                raise ValueError(f"{call.step.name} reveals {disclosure.kind}, which it did not declare")
+            if disclosure.kind not in self.contract.disclosures:
+                raise PolicyRefused(f"the contract does not allow the disclosure {disclosure.kind}")
+            if self._policy is not None:
+                self._policy.check_disclosure(disclosure, self.contract)
+        if outcome.reveals and not live.witnessed:
+            raise PolicyRefused(f"{call.step.name} reveals something before the logs were counter-signed")
+        if not isinstance(outcome.public, call.step.tells):
+            raise ValueError(f"{call.step.name} tells something else than it declared")
+        return outcome
+
+    def _seal_all(self, live: _Live, call: Call[Any, Any], index: int, asked: bytes, outcome: Outcome[Any, Any]) -> Answer:
+        transcript = live.follower.transcript
+        envelopes = []
+        for reader, message in outcome.send.items():
+            if reader not in everyone(self.contract) or reader == self.me:
+                raise ValueError(f"{call.step.name} sends to {reader}")
+            place = self._place(live, index, call.step.name, self.me, reader, transcript)
+            prekey = live.epoch.prekeys[reader]
+            envelopes.append(seal(wire.encode(message), place, self._identity, prekey, self._random))
+        parts = tuple((e.reader, e.digest, e.length) for e in envelopes)
+        public = wire.encode(outcome.public)
+        receipt = Receipt(index, live.epoch.number, self.me, call.step.name, asked, public, parts, b"")
+        signature = self._identity.sign(receipt.signed_bytes(live.epoch.run, transcript))
+        return Answer(replace(receipt, signature=signature), tuple(envelopes))
+
+    def _commit(self, live: _Live, call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], answer: Answer) -> None:
+        """Keep state and write the log, synced, before the answer may leave."""
+        for kind in outcome.forget:
+            self._states.pop(kind, None)
+        for state in outcome.keep:
+            self._states[type(state)] = state
+        for key, value in outcome.remember.items():
+            self._store.put(key, value)
+        finished = self._finish(self) if call.step.closes else []
+        if call.step.saves:
+            self._journal.save(request.index, live.follower.index, live.follower.transcript, self._states)
+        if call.step.logged:
+            self._log.append_all([*finished, *_events(call, request, outcome, answer)])
+        if call.step.witnesses:
+            live.witnessed = True
+        elif outcome.reveals:
+            live.witnessed = False
+        if call.step.closes:
+            self._journal.close()
+            self._store.end_run(live.epoch.run.hex())
+
+    def recall(self, kind: type[S]) -> S:
+        """Return what the party holds of a kind of state, for its own files."""
+        found = self._states.get(kind)
+        if not isinstance(found, kind):
+            raise ValueError(f"{self.me} has no {kind.__name__}")
+        return found
+
+    def holds(self, kind: type[State]) -> bool:
+        """Tell whether the party holds a kind of state."""
+        return kind in self._states
+
+    @property
+    def run(self) -> bytes:
+        """The run under way."""
+        return self._live.epoch.run if self._live else NEW_RUN
+
+
+def _events(
+    call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], answer: Answer
+) -> Iterator[Event]:
+    where: dict[str, Json] = {"index": request.index, "step": call.step.name}
+    for sealed, envelope in zip(call.inbox, request.inbox, strict=True):
+        body: dict[str, Json] = {"from": envelope.sender, "index": sealed.index, "sha256": envelope.digest.hex(), "bytes": envelope.size}
+        yield "message.received", body
+    for disclosure in outcome.reveals:
+        yield "value.revealed", {**where, **disclosure.record()}
+    yield "step.completed", {**where, "request": answer.receipt.request.hex(), "tells": type(outcome.public).__name__}
+    if call.step.saves:
+        yield "checkpoint.saved", where
+    for envelope in answer.envelopes:
+        yield "message.sent", {**where, "to": envelope.reader, "sha256": envelope.digest.hex(), "bytes": envelope.size}
+    if call.step.closes:
+        yield "run.completed", {"index": request.index}
+

@@ -1,0 +1,83 @@
+"""What a party keeps of a finished run: its share of the model as plain files, and at the bank the scores.
+
+A model folder holds `model.json` (names, shapes, the fitted preparation) and arrays as .npy files, no pickle:
+`share.npy` the own share of all weights (uint64, scale 2^20), `transform.npy` and `spread.npy` the whitening,
+`train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order. At the bank besides: `scores.npz`.
+"""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmkt.contract import digest
+from fedmkt.learn import glm, prepare
+from fedmkt.party.handle import Event, Party
+from fedmkt.party.journal import write_atomically
+from fedmkt.party.table import Table
+from fedmkt.protocol.align import Split
+from fedmkt.protocol.linear import WEIGHT_BITS, Weights
+from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows, real
+from fedmkt.protocol.scoring import OwnWeights, Released
+
+Array = NDArray[np.generic]
+
+
+def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
+    """Write the own model share, and at the bank its scores; returns what to log."""
+    prepared, split, weights = party.recall(Prepared), party.recall(Split), party.recall(Weights)
+    fitted = prepare.Preparation.from_json(prepared.preparation)
+    header = {
+        "version": 1,
+        "party": party.me,
+        "contract": digest(party.contract).hex(),
+        "run": party.run.hex(),
+        "scale_bits": WEIGHT_BITS,
+        "columns": list(fitted.columns),
+        "preparation": json.loads(prepared.preparation),
+    }
+    arrays: dict[str, Array] = {
+        "share": weights.w, "transform": prepared.transform, "spread": prepared.spread,
+        "train": real(split.train), "held_out": real(split.held_out), "unlabelled": real(split.unlabelled),
+    }  # fmt: skip
+    if party.holds(OwnWeights):
+        arrays["own_weights"] = party.recall(OwnWeights).values
+    for name, array in arrays.items():
+        write_array(folder / f"{name}.npy", array)
+    write_atomically(folder / "model.json", json.dumps(header, ensure_ascii=False).encode())
+    events: list[Event] = [("model.exported", {"party": party.me, "what": "own share"})]
+    if party.holds(Released):
+        events.append(_write_scores(party, folder, table))
+    return events
+
+
+def write_array(path: Path, array: Array) -> None:
+    """Write one array as .npy, atomically."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
+
+
+def _write_scores(party: Party, folder: Path, table: Table) -> Event:
+    """Write the released scores with the bank's own comparison: a model of its own columns on the same train rows."""
+    released, split, columns = party.recall(Released), party.recall(Split), party.recall(Columns)
+    fitted = prepare.Preparation.from_json(party.recall(Prepared).preparation)
+    train, label = real(split.train), columns.label
+    if label is None:
+        raise ValueError("scores are released to the bank only")
+    own = glm.fit_logistic(prepared_rows(fitted, columns, train), label[train], party.contract.model.penalty)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        rows=released.rows,
+        file_rows=table.rows[released.rows],
+        units=released.units,
+        decimals=np.array(released.decimals),
+        held_out=np.arange(len(released.rows)) < released.held_out,
+        label=label[released.rows],
+        bank_only=glm.predict(own, prepared_rows(fitted, columns, released.rows)),
+    )
+    write_atomically(folder / "scores.npz", buffer.getvalue())
+    return ("scores.released", {"decimals": released.decimals, "rows_up_to": -(-len(released.rows) // 100) * 100})

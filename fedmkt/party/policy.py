@@ -1,0 +1,151 @@
+"""What one organisation allows: every contract, list, intersection and release is checked against it.
+
+A party runs only what its contract *and* its own policy allow, whatever the coordinator asks. Each rule
+is a function that raises `PolicyRefused` and names itself; none tells a count of anybody's data.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from fedmkt.config import PartyConfig
+from fedmkt.contract import (
+    Contract,
+    Limits,
+    PartyTerms,
+    SignedContract,
+    Signer,
+    check_roles,
+    check_signatures,
+)
+from fedmkt.errors import PolicyRefused
+from fedmkt.privacy.disclosure import EVERYONE, Disclosure
+
+Rule = Callable[[PartyConfig, SignedContract, datetime], None]
+
+
+def _signatures(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    check_signatures(signed)
+
+
+def _signers_pinned(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    signers = {signer.name: signer.key for signer in signed.contract.signers}
+    for name in sorted(set(signers) ^ set(config.pinned)):
+        raise PolicyRefused(f"rule signers-pinned: {name} signs or is pinned, but not both")
+    for name in sorted(signers):
+        if signers[name] != config.pinned[name]:
+            raise PolicyRefused(
+                f"rule signers-pinned: the key of {name} is not the pinned one", "compare keys"
+            )
+
+
+def _coordinator_apart(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    check_roles(signed.contract)
+
+
+def _own_terms(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    own = _own(config, signed.contract)
+    if own.organisation != config.organisation:
+        raise PolicyRefused(f"rule own-terms: the contract calls {config.name} {own.organisation!r}")
+
+
+def _purpose(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    if signed.contract.purpose not in config.policy.purposes:
+        raise PolicyRefused(f"rule purpose: {signed.contract.purpose!r} is not allowed by {config.name}")
+
+
+def _columns(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    own = _own(config, signed.contract)
+    granted = set(config.policy.columns)
+    asked = own.columns if isinstance(own, PartyTerms) else ()
+    for column in asked:
+        if column not in granted:
+            raise PolicyRefused(f"rule columns: column {column!r} is not granted by {config.name}")
+
+
+def _not_expired(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    contract = signed.contract
+    if not contract.created <= now < contract.expires:
+        raise PolicyRefused(
+            f"rule not-expired: the contract holds from {contract.created} to {contract.expires}"
+        )
+
+
+def _minimum_sizes(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    for name in ("min_list", "min_common", "min_support"):
+        agreed, own = getattr(signed.contract.limits, name), getattr(config.policy, name)
+        if agreed < own:
+            raise PolicyRefused(
+                f"rule minimum-sizes: {name} = {agreed} in the contract, {config.name} needs {own}"
+            )
+
+
+def _repetitions(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    for name in ("max_runs", "max_resumes"):
+        agreed, own = getattr(signed.contract.limits, name), getattr(config.policy, name)
+        if agreed > own:
+            raise PolicyRefused(
+                f"rule repetitions: {name} = {agreed} in the contract, {config.name} allows {own}"
+            )
+
+
+def _disclosures(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    for kind in signed.contract.disclosures:
+        if kind not in config.policy.disclosures:
+            raise PolicyRefused(f"rule disclosures: {kind} is not allowed by {config.name}")
+
+
+CONTRACT_RULES: dict[str, Rule] = {
+    "signatures": _signatures,
+    "signers-pinned": _signers_pinned,
+    "coordinator-apart": _coordinator_apart,
+    "own-terms": _own_terms,
+    "purpose": _purpose,
+    "columns": _columns,
+    "not-expired": _not_expired,
+    "minimum-sizes": _minimum_sizes,
+    "repetitions": _repetitions,
+    "disclosures": _disclosures,
+}
+"""All rules that a contract must pass, in the order in which they are asked."""
+
+
+class Policy:
+    """The policy of one organisation, the coordinator's included; it keeps no state."""
+
+    def __init__(self, config: PartyConfig) -> None:
+        self.config = config
+
+    def check_contract(self, signed: SignedContract, now: datetime) -> None:
+        """Refuse a contract that breaks any rule; keys are compared with those pinned in the party file."""
+        for rule in CONTRACT_RULES.values():
+            rule(self.config, signed, now)
+
+    def check_list(self, rows: int, limits: Limits) -> None:
+        """Refuse to match with a list, own or other, that is shorter than contract or policy ask.
+
+        rows : distinct ids, after duplicates were removed.
+        """
+        if rows < max(self.config.policy.min_list, limits.min_list):
+            raise PolicyRefused(f"rule list-size: {self.config.name} does not match lists this short")
+
+    def check_common(self, rows: int, limits: Limits) -> None:
+        """Refuse to go on with too few common ids; the message tells nothing about how many there are."""
+        if rows < max(self.config.policy.min_common, limits.min_common):
+            raise PolicyRefused("rule common-size: refused after the intersection")
+
+    def check_disclosure(self, disclosure: Disclosure, contract: Contract) -> None:
+        """Refuse a release that contract or policy do not name, or to somebody who is no signer."""
+        kind = disclosure.kind
+        if kind not in contract.disclosures:
+            raise PolicyRefused(f"rule disclosure: the contract does not allow {kind}")
+        if kind not in self.config.policy.disclosures:
+            raise PolicyRefused(f"rule disclosure: {self.config.name} does not allow {kind}")
+        if disclosure.to not in {EVERYONE, *(signer.name for signer in contract.signers)}:
+            raise PolicyRefused(f"rule disclosure: {disclosure.to} is no signer of the contract")
+
+
+def _own(config: PartyConfig, contract: Contract) -> Signer:
+    for signer in contract.signers:
+        if signer.name == config.name:
+            return signer
+    raise PolicyRefused(f"rule own-terms: {config.name} is no signer of the contract")

@@ -1,0 +1,75 @@
+"""What a party remembers across runs: small values in files, written atomically, readable by their owner only.
+
+Protection that resets with each run is none: the highest epoch of each run, the number of runs of each contract and
+the ledgers live here, outside of any run folder.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fedmkt.errors import PolicyRefused
+from fedmkt.party.journal import write_atomically
+
+
+class Store(Mapping[str, bytes]):
+    """A folder of named values; names are hashed into file names, so any text is a name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / hashlib.sha256(name.encode()).hexdigest()[:32]
+
+    def put(self, name: str, value: bytes) -> None:
+        """Remember a value; on disk when this returns."""
+        write_atomically(self._path(name), name.encode() + b"\n" + value)
+
+    def __getitem__(self, name: str) -> bytes:
+        try:
+            return self._path(name).read_bytes().split(b"\n", 1)[1]
+        except FileNotFoundError:
+            raise KeyError(name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return (p.read_bytes().split(b"\n", 1)[0].decode() for p in sorted(self._folder.iterdir()) if p.suffix == "")
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def highest_epoch(self, run: str) -> int:
+        """Return the highest epoch of a run that was ever opened here; 0 for an unknown run."""
+        return int(self.get(f"epoch/{run}", b"0"))
+
+    def raise_epoch(self, run: str, epoch: int) -> None:
+        """Remember that an epoch was opened; a folder rolled back cannot open it again."""
+        self.put(f"epoch/{run}", str(epoch).encode())
+
+    def begin_run(self, run: str, contract: str, max_runs: int) -> None:
+        """Count a run of a contract; PolicyRefused over its number, or while another one is open."""
+        runs = json.loads(self.get(f"runs/{contract}", b"[]"))
+        if len(runs) >= max_runs:
+            raise PolicyRefused(f"the contract allows {max_runs} runs, all were used")
+        with self._locked(contract):
+            self.put(f"runs/{contract}", json.dumps([*runs, run]).encode())
+
+    def end_run(self, run: str) -> None:
+        """Note that a run is closed: nothing of it can be resumed."""
+        self.put(f"closed/{run}", b"yes")
+
+    @contextlib.contextmanager
+    def _locked(self, contract: str) -> Iterator[None]:
+        path = self._folder / f"{contract[:16]}.lock"
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        except FileExistsError:
+            raise PolicyRefused("another run of this contract is being opened") from None
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+            path.unlink()

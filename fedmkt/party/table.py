@@ -1,0 +1,446 @@
+"""A party's own table, read strictly from CSV or Parquet: what is not plainly right is refused.
+
+Everything in a CSV file is text until its column's kind says otherwise, so ids keep their leading zeros. A
+refusal is one line with file, column and row, and never a value: row is the line of the file for CSV (the
+header is line 1) and the record, counted from 1, for Parquet.
+"""
+
+import codecs
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fedmkt.errors import ConfigError, DataError
+from fedmkt.learn.identifiers import ValidationReport, normalise_ids
+
+_BLOCK: Final = 16 << 20  # bytes read at a time; also the longest row that can be read
+_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+_SEPARATORS: Final = (",", ";", "\t")
+_PARQUET_MAGIC: Final = b"PAR1"
+_FOREIGN_MAGIC: Final = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip or Excel",
+    b"\xd0\xcf\x11\xe0": "old Excel",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    _PARQUET_MAGIC: "Parquet",
+}
+_NUMBER: Final = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_NUMBER_ACCEPTED: Final = (
+    "digits with an optional sign, decimal point and exponent, or an empty cell for missing"
+)
+_NO_ROWS: Final = "no rows below the column names"
+_LABELS: Final = {
+    **dict.fromkeys(("1", "1.0", "yes", "true"), 1.0),
+    **dict.fromkeys(("0", "0.0", "no", "false"), 0.0),
+    "": float("nan"),
+}
+_LABEL_ACCEPTED: Final = "0/1, yes/no, true/false, or an empty cell for unlabelled"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A feature column: a number is imputed and standardised later, a category becomes a column per level."""
+
+    name: str
+    kind: Literal["number", "category"]
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """What a file must hold; columns that it does not name are not read at all."""
+
+    id_column: str
+    id_kind: str
+    country: str
+    columns: tuple[Column, ...]
+    label: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns to read: id, features, label."""
+        return (self.id_column, *(c.name for c in self.columns), *((self.label,) if self.label else ()))
+
+
+@dataclass(frozen=True, repr=False)
+class Table:
+    """One row per usable id, in file order.
+
+    ids : canonical spelling, distinct
+    numbers : float64, NaN = missing
+    categories : object arrays of str, None = missing
+    label : 0, 1 or NaN = unlabelled; None where the schema has no label
+    rows : where each row stood: line of a CSV file, record (from 1) of a Parquet file
+    report : counts of what happened to the id column
+    """
+
+    ids: tuple[str, ...]
+    numbers: dict[str, NDArray[np.float64]]
+    categories: dict[str, NDArray[np.object_]]
+    label: NDArray[np.float64] | None
+    rows: NDArray[np.int64]
+    report: ValidationReport
+
+    def __repr__(self) -> str:
+        """Leave ids and values out: a repr ends up in logs."""
+        return f"Table({len(self.ids)} rows, {len(self.numbers)} numbers, {len(self.categories)} categories)"
+
+
+def read_table(path: Path | str, schema: TableSchema) -> Table:
+    """Read, check and key one party's file; ConfigError if there is none, DataError at its first mistake."""
+    path = Path(path)
+    _check_schema(schema)
+    _check_file(path)
+    is_parquet = path.suffix.lower() in (".parquet", ".pq")
+    source = _read_parquet(path, schema) if is_parquet else _read_csv(path, schema)
+    label = _labels(source, schema.label) if schema.label else None
+    keyed = normalise_ids(schema.id_kind, _id_values(source, schema.id_column), schema.country, label)
+    if not keyed.ids:
+        kind = schema.id_kind.replace("_", " ")
+        source.refuse(
+            f"column {_quoted(schema.id_column)}: no valid {kind} in {keyed.report.rows:,} rows",
+            "check id_kind and country",
+        )
+    kept = keyed.rows
+    if label is not None:
+        label = label[kept]
+        _check_classes(source, schema.label or "", label)
+    numbers: dict[str, NDArray[np.float64]] = {}
+    categories: dict[str, NDArray[np.object_]] = {}
+    everything = len(kept) == len(source.rows)
+    for column in schema.columns:
+        if column.kind == "number":
+            values = _numbers(source, column.name)
+            numbers[column.name] = values if everything else values[kept]
+        else:
+            levels = _categories(source, column.name)
+            categories[column.name] = levels if everything else levels[kept]
+        source.forget(column.name)
+    return Table(keyed.ids, numbers, categories, label, source.rows[kept], keyed.report)
+
+
+@dataclass
+class _Source:
+    """The columns of a file as Arrow arrays, and where each row stands in it."""
+
+    path: Path
+    columns: dict[str, pa.ChunkedArray]
+    rows: NDArray[np.int64]
+
+    def refuse(self, text: str, hint: str = "") -> NoReturn:
+        raise DataError(f"{self.path}: {text}", hint)
+
+    def refuse_cells(self, name: str, wrong: NDArray[np.bool_], text: str) -> NoReturn:
+        """Point at the first wrong cell; how many more there are follows at the end."""
+        places = np.flatnonzero(wrong)
+        more = f" ({len(places):,} such rows)" if len(places) > 1 else ""
+        self.refuse(f"column {_quoted(name)}, row {self.rows[places[0]]}: {text}{more}")
+
+    def forget(self, name: str) -> None:
+        """Free a column once it has been converted: text takes several times the memory of numbers."""
+        self.columns.pop(name, None)
+
+
+def _quoted(name: str) -> str:
+    escaped = name.encode("unicode_escape").decode("ascii") if not name.isprintable() else name
+    return f'"{escaped}"'
+
+
+def _check_schema(schema: TableSchema) -> None:
+    if len(set(schema.names)) != len(schema.names):
+        twice = next(name for name in schema.names if schema.names.count(name) > 1)
+        raise ConfigError(
+            f"column {_quoted(twice)} is named twice; accepted: different columns for id, label and features"
+        )
+
+
+def _check_file(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder, not a file") from None
+    except (OSError, ValueError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else "cannot be opened"
+        raise ConfigError(f"{path}: {reason}") from None
+    if path.suffix.lower() not in _SUFFIXES:
+        raise DataError(f"{path}: unknown kind of file; accepted: names ending in {', '.join(_SUFFIXES)}")
+    if not head:
+        raise DataError(f"{path}: empty file")
+    if path.suffix.lower() in (".parquet", ".pq"):
+        if head != _PARQUET_MAGIC:
+            raise DataError(f"{path}: not a Parquet file; accepted: Parquet, or a CSV file named .csv")
+        return
+    for magic, what in _FOREIGN_MAGIC.items():
+        if head.startswith(magic):
+            accepted = "CSV in UTF-8, or Parquet in a file named .parquet"
+            raise DataError(f"{path}: holds {what}; accepted: {accepted}")
+
+
+# CSV
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What one pass over the bytes shows; `lines` counts a last line without its line break too."""
+
+    lines: int
+    has_quotes: bool
+    has_lone_returns: bool
+
+
+def _read_csv(path: Path, schema: TableSchema) -> _Source:
+    scan = _scan(path)
+    names, separator = _header(path, schema)
+    if scan.lines == 1 and not scan.has_lone_returns:
+        raise DataError(f"{path}: {_NO_ROWS}")
+    # Arrow takes the rest of the file for one cell where a quote is left open: the strict reader goes first.
+    is_plain = not scan.has_quotes and not scan.has_lone_returns
+    starts = None if is_plain else _line_starts(path, separator, len(names))
+    options = pacsv.ConvertOptions(
+        column_types={name: pa.string() for name in schema.names},
+        include_columns=list(dict.fromkeys(schema.names)),
+        strings_can_be_null=False,
+    )
+    try:
+        table = pacsv.read_csv(
+            path,
+            read_options=pacsv.ReadOptions(column_names=names, skip_rows=1, block_size=_BLOCK),
+            parse_options=pacsv.ParseOptions(delimiter=separator, newlines_in_values=scan.has_quotes),
+            convert_options=options,
+        )
+    except (pa.ArrowException, OSError):
+        found = _line_starts(path, separator, len(names))  # says which line is wrong, if it sees it too
+        reason = "a row is longer than 16 MiB" if len(found) else _NO_ROWS
+        raise DataError(f"{path}: {reason}") from None
+    if table.num_rows == 0:
+        raise DataError(f"{path}: {_NO_ROWS}")
+    if starts is None and scan.lines == table.num_rows + 1:
+        starts = np.arange(2, table.num_rows + 2, dtype=np.int64)
+    elif starts is None:  # blank lines
+        starts = _line_starts(path, separator, len(names))
+    if len(starts) != table.num_rows:
+        raise DataError(f"{path}: rows cannot be told apart; is a line break or a quote out of place?")
+    return _Source(path, {name: table.column(name) for name in schema.names}, starts)
+
+
+def _scan(path: Path) -> _Scan:
+    """Refuse what is not UTF-8 text before anything parses it."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line, has_quotes, has_returns, last = 1, False, False, b""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            if b"\0" in block:
+                line += block[: block.index(b"\0")].count(b"\n")
+                raise DataError(f"{path}: row {line}: NUL byte; accepted: text in UTF-8")
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                line += error.object[: error.start].count(b"\n")
+                accepted = "UTF-8 with or without BOM"
+                raise DataError(f"{path}: row {line}: not UTF-8; accepted: {accepted}") from None
+            line += block.count(b"\n")
+            has_quotes = has_quotes or b'"' in block
+            has_returns = has_returns or block.count(b"\r") != block.count(b"\r\n")
+            last = block[-1:]
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: row {line}: not UTF-8: the file ends within a character") from None
+    return _Scan(line - (last == b"\n"), has_quotes, has_returns)
+
+
+def _header(path: Path, schema: TableSchema) -> tuple[list[str], str]:
+    """Names and separator of the first line: the separator yields the schema's names, else most names."""
+    with path.open(encoding="utf-8-sig", newline=None) as file:
+        line = file.readline(_BLOCK).rstrip("\n")
+    if not line.strip():
+        raise DataError(f"{path}: row 1: empty; accepted: column names in the first line")
+    splits = [(_split_header(path, line, separator), separator) for separator in _SEPARATORS]
+    names, separator = max(splits, key=lambda s: (len(set(s[0]) & set(schema.names)), len(s[0])))
+    wanted = {name: names.count(name) for name in schema.names}
+    for name, count in wanted.items():
+        if count == 0:
+            _refuse_missing(path, name, names)
+    # A file without header has values here: only names that the schema knows may be shown.
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            where = f"columns {names.index(name) + 1} and {position + 1}"
+            shown = f" {_quoted(name)}" if name in wanted else ""
+            raise DataError(f"{path}: row 1: {where} have the same name{shown}; accepted: different names")
+    return names, separator
+
+
+def _split_header(path: Path, line: str, separator: str) -> list[str]:
+    try:
+        return [name.strip() for name in next(csv.reader([line], delimiter=separator, strict=True))]
+    except csv.Error:
+        if separator == _SEPARATORS[-1] and line.count('"') % 2:
+            raise DataError(f"{path}: row 1: a quote is not closed in the column names") from None
+        return []
+
+
+def _refuse_missing(path: Path, name: str, present: Sequence[str]) -> NoReturn:
+    similar = any(other.lower() == name.lower() for other in present)
+    hint = "upper and lower case must be the same" if similar else "the first line must hold the column names"
+    raise DataError(f"{path}: column {_quoted(name)} is missing; the file has {len(present)} columns", hint)
+
+
+def _line_starts(path: Path, separator: str, width: int) -> NDArray[np.int64]:
+    """Line on which each record begins, by a strict second reader: no ragged rows, no open quotes."""
+    starts: list[int] = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        before = 0
+        try:
+            for cells in reader:
+                if cells and len(cells) != width:
+                    raise DataError(f"{path}: row {before + 1}: {len(cells)} cells, the header has {width}")
+                if cells:
+                    starts.append(before + 1)
+                before = reader.line_num
+        except csv.Error:
+            reason = "a quote is out of place or not closed, or a cell is longer than 131,072 characters"
+            raise DataError(f"{path}: row {before + 1}: {reason}") from None
+    return np.asarray(starts[1:], dtype=np.int64)
+
+
+# Parquet
+
+
+def _read_parquet(path: Path, schema: TableSchema) -> _Source:
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_parquet_names(path, schema, file.schema_arrow.names)
+            for name in schema.names:
+                _check_parquet_type(path, name, file.schema_arrow.field(name).type)
+            table = file.read(columns=list(schema.names))
+            table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError):
+        raise DataError(f"{path}: damaged or truncated Parquet file") from None
+    if table.num_rows == 0:
+        raise DataError(f"{path}: no rows")
+    rows = np.arange(1, table.num_rows + 1, dtype=np.int64)
+    return _Source(path, {name: _plain(table.column(name)) for name in schema.names}, rows)
+
+
+def _check_parquet_names(path: Path, schema: TableSchema, names: Sequence[str]) -> None:
+    for name in schema.names:
+        if name not in names:
+            _refuse_missing(path, name, names)
+    if len(set(names)) != len(names):
+        raise DataError(f"{path}: two columns have the same name; accepted: different names")
+
+
+def _check_parquet_type(path: Path, name: str, kind: pa.DataType) -> None:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType):
+        raise DataError(f"{path}: column {_quoted(name)}: holds nested values; accepted: numbers or text")
+    if pa.types.is_temporal(kind):
+        raise DataError(f"{path}: column {_quoted(name)}: holds dates or times; accepted: numbers or text")
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        raise DataError(f"{path}: column {_quoted(name)}: holds bytes; accepted: numbers or text")
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text as `string`, decimals and half floats as float64, whatever their encoding in the file."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _plain(column.cast(kind.value_type))
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.string())
+    needs_float = pa.types.is_decimal(kind) or pa.types.is_float16(kind)
+    return column.cast(pa.float64()) if needs_float else column
+
+
+# Columns
+
+
+def _id_values(source: _Source, name: str) -> Sequence[object]:
+    column = source.columns[name]
+    values: list[object] = column.to_pylist()
+    source.forget(name)
+    return values
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.utf8_trim_whitespace(pc.fill_null(column, ""))
+
+
+def _numbers(source: _Source, name: str) -> NDArray[np.float64]:
+    column = source.columns[name]
+    if pa.types.is_string(column.type):
+        values = _parse_numbers(source, name, _text(column))
+    elif pa.types.is_null(column.type):
+        values = np.full(len(column), np.nan)
+    else:
+        values = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+    infinite = np.isinf(values)
+    if infinite.any():
+        source.refuse_cells(name, infinite, f"infinite, or beyond 1e308; accepted: {_NUMBER_ACCEPTED}")
+    return values if values.flags.writeable else values.copy()
+
+
+def _parse_numbers(source: _Source, name: str, text: pa.ChunkedArray) -> NDArray[np.float64]:
+    missing = pc.equal(text, "")
+    right = pc.or_(missing, pc.match_substring_regex(text, _NUMBER))
+    if not pc.all(right).as_py():
+        wrong = ~np.asarray(right.to_numpy(), dtype=np.bool_)
+        source.refuse_cells(name, wrong, f"not a number; accepted: {_NUMBER_ACCEPTED}")
+    unsigned = pc.replace_substring_regex(text, r"^\+", "")
+    filled = pc.if_else(missing, pa.scalar(None, pa.string()), unsigned)
+    return np.array(filled.cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _categories(source: _Source, name: str) -> NDArray[np.object_]:
+    column = source.columns[name]
+    if pa.types.is_floating(column.type):
+        values = column.to_numpy()
+        broken = ~np.isnan(values) & ((np.abs(values) > 2**53) | (values != np.round(values)))
+        if broken.any():
+            source.refuse_cells(name, broken, "not a category; accepted: text, whole numbers or true/false")
+        column = _without_nan(column).cast(pa.int64())
+    text = _text(column if pa.types.is_string(column.type) else column.cast(pa.string()))
+    encoded = pc.dictionary_encode(text)  # one str object per level instead of one per row
+    return np.array(list(_levels(encoded)), dtype=np.object_)
+
+
+def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+
+
+def _levels(encoded: pa.ChunkedArray) -> Iterator[str | None]:
+    for chunk in encoded.chunks:
+        names = [name or None for name in chunk.dictionary.to_pylist()]
+        yield from (names[code] for code in chunk.indices.to_pylist())
+
+
+def _labels(source: _Source, name: str) -> NDArray[np.float64]:
+    column = source.columns[name]
+    if pa.types.is_floating(column.type):
+        column = _without_nan(column)
+    if not pa.types.is_string(column.type):
+        column = column.cast(pa.string())
+    text = [value.lower() for value in _text(column).to_pylist()]
+    wrong = np.fromiter((value not in _LABELS for value in text), np.bool_, len(text))
+    if wrong.any():
+        source.refuse_cells(name, wrong, f"not a label; accepted: {_LABEL_ACCEPTED}")
+    return np.fromiter((_LABELS[value] for value in text), np.float64, len(text))
+
+
+def _check_classes(source: _Source, name: str, label: NDArray[np.float64]) -> None:
+    if not (label == 0).any() or not (label == 1).any():
+        source.refuse(
+            f"column {_quoted(name)}: both 0 and 1 must occur among the rows with a valid id",
+            "a model cannot be trained on one class",
+        )

@@ -1,0 +1,365 @@
+"""The vocabulary of everything that a step may reveal to a reader.
+
+A disclosure is a fact about one release: what, to whom, how much. Its docstring says exactly what the
+reader can compute from it; the contract allows disclosures by name; what has no name here is refused.
+Numbers that count people are bands wherever the protocol shows only a band.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+EVERYONE = "all"
+"""The reader of a disclosure that every signer of the contract receives."""
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """One release to the reader `to`: a party's name, or `EVERYONE`."""
+
+    to: str
+
+    @property
+    def kind(self) -> str:
+        """The name by which a contract allows it."""
+        return type(self).__name__
+
+    @property
+    def text(self) -> str:
+        """What the reader can compute from it, in full."""
+        return text_of(self.kind)
+
+    def describe(self) -> str:
+        """Say in plain words what the reader received this time."""
+        return f"received {self.kind}"
+
+    def record(self) -> dict[str, str | int | bool]:
+        """Give the body of a `value.revealed` record; `from_record` reads it back."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+def _between(low: int, high: int, noun: str) -> str:
+    return f"between {low:,} and {high:,} {noun}"
+
+
+@dataclass(frozen=True)
+class ListSize(Disclosure):
+    """The exact number of ids on the other side's list: the messages of the intersection have that length.
+
+    It tells how many customers were offered for matching, and nothing about which ones.
+    """
+
+    rows: int
+
+    def describe(self) -> str:
+        """Say how long the list is."""
+        return f"learned that the other side's list has {self.rows:,} ids"
+
+
+@dataclass(frozen=True)
+class SetSize(Disclosure):
+    """The number of common ids, as a band.
+
+    Two runs whose bands differ tell that the lists changed; a band never tells about one id, unless the
+    lists of two runs differ by few ids.
+    """
+
+    low: int
+    high: int
+
+    def describe(self) -> str:
+        """Say the band of the common customers."""
+        return f"learned that {_between(self.low, self.high, 'customers')} are common"
+
+
+@dataclass(frozen=True)
+class MatchedOwnRows(Disclosure):
+    """Which of the reader's own rows the other party has too.
+
+    For the partner this is **which of its people bank there**: membership, a bank secret. For the bank it
+    is which of its customers the partner knows. Of people who are only on the other list nothing is told.
+    """
+
+    low: int
+    high: int
+
+    def describe(self) -> str:
+        """Say how many own rows turned out to be known to the other side."""
+        return f"learned which of its own rows the other side has: {_between(self.low, self.high, 'rows')}"
+
+
+@dataclass(frozen=True)
+class CampaignRows(Disclosure):
+    """Which matched rows carry a label (were in the campaign) and which are only to be scored.
+
+    The partner can tell which of its people the bank has addressed, not how they answered.
+    """
+
+    low: int
+    high: int
+
+    def describe(self) -> str:
+        """Say how many rows are known to have been in the campaign."""
+        return f"learned which matched rows were in the campaign: {_between(self.low, self.high, 'rows')}"
+
+
+@dataclass(frozen=True)
+class MatrixShape(Disclosure):
+    """The number of columns of a party's prepared matrix and its largest row norm, rounded up.
+
+    With the column names of the contract the first tells how many frequent levels the categories have, not
+    which. The second is one number about the most unusual row; it bounds every score.
+    """
+
+    columns: int
+    row_norm: int
+
+    def describe(self) -> str:
+        """Say how wide the other matrix is."""
+        return f"learned that a matrix has {self.columns:,} columns and row norms up to {self.row_norm:,}"
+
+
+@dataclass(frozen=True)
+class RangeBit(Disclosure):
+    """One bit: whether the shared weights are still within the bound that keeps every score in range.
+
+    A run that goes on tells only that the bound of the contract holds; a run that stops tells that it
+    does not: one bit about all rows together.
+    """
+
+    passed: bool
+
+    def describe(self) -> str:
+        """Say how the check ended."""
+        return f"learned that the range check {'passed' if self.passed else 'failed'}"
+
+
+@dataclass(frozen=True)
+class Scores(Disclosure):
+    """The joint score of each matched row of the reader, a probability rounded before it is released.
+
+    The reader can subtract what its own columns explain; what remains is the partner's part of the score,
+    blurred by the rounding. One linear functional of the partner's columns per row and model: over as many
+    models as the partner has columns, those columns follow for people whose profile is known. The ledger
+    caps the number of models for that reason.
+    """
+
+    low: int
+    high: int
+    decimals: int
+
+    def describe(self) -> str:
+        """Say how many scores were released and how finely."""
+        rows = _between(self.low, self.high, "rows")
+        return f"received scores of {rows}, rounded to {self.decimals} decimals"
+
+
+@dataclass(frozen=True)
+class ModelPart(Disclosure):
+    """The reader's own weights in clear.
+
+    At the optimum penalty·w = X'(y - p) holds for the reader's columns: as many linear equations about the
+    labels as it has columns. With columns that single out one row, the sign of a weight is that row's label.
+    For the bank, exact partial scores of the partner follow from scores minus its own part.
+    """
+
+    weights: int
+
+    def describe(self) -> str:
+        """Say how many weights were opened."""
+        return f"received its own {self.weights:,} weights in clear"
+
+
+@dataclass(frozen=True)
+class SupersetList(Disclosure):
+    """A list of rows that contains the common ones among others.
+
+    With no row dropped and every other row listed it tells nothing; with drops and dummies each absent row
+    is less likely to be common, each present one more likely, by the factors that the contract states.
+    """
+
+    rows: int
+
+    def describe(self) -> str:
+        """Say how long the list is."""
+        return f"received a list of {self.rows:,} rows of which only some are common"
+
+
+@dataclass(frozen=True)
+class BinCounts(Disclosure):
+    """How many common rows fall into each bin of the other side's columns.
+
+    Exact counts of groups. Two runs whose lists or edges differ by one row tell the bin of that row.
+    """
+
+    columns: int
+    bins: int
+    minimum: int
+
+    def describe(self) -> str:
+        """Say how many counts, and the smallest group."""
+        return (
+            f"received row counts of {self.bins:,} bins in {self.columns:,} columns, "
+            f"each of at least {self.minimum:,} rows"
+        )
+
+
+@dataclass(frozen=True)
+class BinTotals(Disclosure):
+    """How many labelled events fall into each bin of the other side's columns.
+
+    A bin without any event, or with events only, tells the label of each of its rows: at one response in
+    a hundred most bins of 50 rows are of that sort.
+    """
+
+    columns: int
+    bins: int
+    minimum: int
+
+    def describe(self) -> str:
+        """Say how many totals, and the smallest group."""
+        return (
+            f"received event totals of {self.bins:,} bins in {self.columns:,} columns, "
+            f"each of at least {self.minimum:,} rows"
+        )
+
+
+@dataclass(frozen=True)
+class HistogramTotals(Disclosure):
+    """Sums of gradients and Hessians per bin in each node of each tree.
+
+    The first tree's gradients are known to the bank, so its totals are `BinCounts` and `BinTotals`. A node
+    minus its child is a group that nobody released; it may be smaller than the minimum of either.
+    """
+
+    totals: int
+    minimum: int
+
+    def describe(self) -> str:
+        """Say how many totals, and the smallest group."""
+        return f"received {self.totals:,} gradient totals of groups of at least {self.minimum:,} rows"
+
+
+@dataclass(frozen=True)
+class SplitSides(Disclosure):
+    """For every row, on which side of each chosen split of the other party's columns it falls.
+
+    Nearly a hand-over: the reader puts the sides together to the binned value of each column of each row.
+    """
+
+    splits: int
+    low: int
+    high: int
+
+    def describe(self) -> str:
+        """Say how many splits, of how many rows."""
+        return f"received the side of {self.splits:,} splits of {_between(self.low, self.high, 'rows')}"
+
+
+@dataclass(frozen=True)
+class Embeddings(Disclosure):
+    """A few numbers per row, computed from the other party's columns by weights nobody knows.
+
+    The other party's columns up to a linear map as soon as `width` times the number of different weights
+    reaches their number; with one-hot columns a single opening separates all profiles.
+    """
+
+    width: int
+    openings: int
+
+    def describe(self) -> str:
+        """Say how many numbers per row, how often."""
+        return f"received {self.width:,} numbers per row, {self.openings:,} times"
+
+
+@dataclass(frozen=True)
+class PartialScore(Disclosure):
+    """The other party's part of the score of each row, before the parts are added.
+
+    One exact linear functional of its columns per row: for discrete columns it often names the whole
+    profile, and over as many models as there are columns it gives every column.
+    """
+
+    low: int
+    high: int
+
+    def describe(self) -> str:
+        """Say how many rows."""
+        return f"received the other side's part of the score of {_between(self.low, self.high, 'rows')}"
+
+
+@dataclass(frozen=True)
+class NoisyTotals(Disclosure):
+    """Totals with noise under differential privacy; `event` names mechanism and budget spent.
+
+    What the reader can say about one person is bounded by that budget, and budgets add up over runs.
+    """
+
+    totals: int
+    event: str
+
+    def describe(self) -> str:
+        """Say how many totals, under which event."""
+        return f"received {self.totals:,} totals with noise ({self.event})"
+
+
+REGISTRY: Mapping[str, type[Disclosure]] = {
+    kind.__name__: kind
+    for kind in (
+        ListSize,
+        SetSize,
+        MatchedOwnRows,
+        CampaignRows,
+        MatrixShape,
+        RangeBit,
+        Scores,
+        ModelPart,
+        SupersetList,
+        BinCounts,
+        BinTotals,
+        HistogramTotals,
+        SplitSides,
+        Embeddings,
+        PartialScore,
+        NoisyTotals,
+    )
+}
+"""Every disclosure by its name; nothing else may ever be released."""
+
+DEFAULT: tuple[str, ...] = (
+    "ListSize",
+    "SetSize",
+    "MatchedOwnRows",
+    "CampaignRows",
+    "MatrixShape",
+    "RangeBit",
+    "Scores",
+)
+"""The least with which the main job works."""
+
+
+def lookup(kind: str) -> type[Disclosure]:
+    """Find a disclosure by name; ValueError for a name that is not in the vocabulary."""
+    if kind not in REGISTRY:
+        raise ValueError(f"unknown disclosure {kind!r}; accepted: {', '.join(REGISTRY)}")
+    return REGISTRY[kind]
+
+
+def text_of(kind: str) -> str:
+    """Give the whole text of a disclosure: what its reader can compute."""
+    return inspect.cleandoc(lookup(kind).__doc__ or "")
+
+
+def from_record(body: Mapping[str, object]) -> Disclosure:
+    """Read the body of a `value.revealed` record, which may also say at which `index` and `step`.
+
+    ValueError unless its other fields are exactly those of the kind.
+    """
+    kind = lookup(str(body.get("kind")))
+    values = {name: value for name, value in body.items() if name not in ("kind", "index", "step")}
+    if set(values) != {field.name for field in fields(kind)}:
+        raise ValueError(f"{kind.__name__} has the fields {', '.join(f.name for f in fields(kind))}")
+    for field in fields(kind):
+        if type(values[field.name]) is not field.type:
+            raise ValueError(f"{kind.__name__}: {field.name} has the wrong type")
+    return kind(**values)  # type: ignore[arg-type]  # the types of all fields were compared just above

@@ -1,0 +1,1 @@
+"""One file, one protocol: messages, steps and the script."""

@@ -1,0 +1,161 @@
+"""Split: which common customers train the model and which are held out.
+
+Computes a keyed hash of each person's normalised id under a key that all parties made together.
+Takes part: all parties that hold data. Each learns the key; the coordinator learns nothing. The hash is of the
+person, never of a position: rows do not wander between train and test when a list grows.
+Safe against parties that choose their part of the key after seeing the others' (commit, then reveal); a party that
+reveals another value than it committed to is refused.
+Source: protocols.md section 1; commitments by SHA-256 with a 32-byte random value.
+"""
+
+import hashlib
+import hmac
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmkt.contract import Contract
+from fedmkt.errors import PeerError
+from fedmkt.protocol.core import (
+    Caller,
+    Inbox,
+    Message,
+    Nothing,
+    Outcome,
+    Silent,
+    State,
+    Step,
+    Turn,
+    ask,
+    data_parties,
+    inbox_of,
+    to_all,
+)
+from fedmkt.protocol.psi import NO_ROW, Aligned, Customers, Overlap, Rows
+
+
+@dataclass(frozen=True)
+class Commitment(Message):
+    """A hash of a part of the split key."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Part(Message):
+    """A part of the split key."""
+
+    secret: bytes
+
+
+@dataclass(frozen=True)
+class KeyPart(State):
+    """The own part of the split key, the same for every contract of one family."""
+
+    secret: bytes
+
+
+@dataclass(frozen=True)
+class Commitments(State):
+    """What the others committed to."""
+
+    digests: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Split(State):
+    """Own rows in the common order, padded with NO_ROW: train, held out, and without label."""
+
+    train: Rows
+    held_out: Rows
+    unlabelled: Rows
+
+
+def padded_rows(high: int, share: float) -> int:
+    """Return how many rows hold a random `share` of `high` people but once in a thousand million (6 sigma)."""
+    return min(high, math.ceil(high * share + 6 * math.sqrt(high * share * (1 - share))))
+
+
+def train_rows(contract: Contract, overlap: Overlap) -> int:
+    """Return the number of training rows, padded: a function of public values only."""
+    return padded_rows(overlap.labelled_high, 1 - contract.model.test_fraction)
+
+
+def scored_rows(contract: Contract, overlap: Overlap) -> int:
+    """Return the number of rows to score, padded: held-out rows, then rows without label."""
+    return padded_rows(overlap.labelled_high, contract.model.test_fraction) + overlap.unlabelled_high
+
+
+def _store_key(contract: Contract) -> str:
+    return f"split/{contract.family}"
+
+
+def _commit(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Commitment, Silent]:
+    kept = turn.store.get(_store_key(turn.contract))
+    secret = kept or turn.random(32)
+    sent = to_all(turn.others, Commitment(_digest(turn, turn.me, secret)))
+    remember = {} if kept else {_store_key(turn.contract): secret}
+    return Outcome(Silent(), send=sent, keep=(KeyPart(secret),), remember=remember)
+
+
+def _reveal(turn: Turn, inbox: Inbox[Commitment]) -> Outcome[Part, Silent]:
+    digests = {str(p): c.digest for p, c in inbox.by_sender(Commitment).items()}
+    if set(digests) != set(turn.others):
+        raise PeerError(f"{turn.me}: split: a commitment is missing")
+    return Outcome(Silent(), send=to_all(turn.others, Part(turn.recall(KeyPart).secret)), keep=(Commitments(digests),))
+
+
+def _split(turn: Turn, inbox: Inbox[Part]) -> Outcome[Nothing, Silent]:
+    parts = {turn.me: turn.recall(KeyPart).secret}
+    for party, part in inbox.by_sender(Part).items():
+        if not hmac.compare_digest(_digest(turn, party, part.secret), turn.recall(Commitments).digests[party]):
+            raise PeerError(f"{party}: split.reveal: not what it committed to")
+        parts[party] = part.secret
+    if set(parts) != set(turn.parties):
+        raise PeerError(f"{turn.me}: split: a part of the key is missing")
+    key = hashlib.sha256(b"fedmkt split key v1\n" + b"".join(parts[p] for p in turn.parties)).digest()
+    overlap = turn.published(Overlap, turn.parties[0])
+    return Outcome(Silent(), keep=(_divide(turn, key, overlap),), forget=(KeyPart, Commitments))
+
+
+def _divide(turn: Turn, key: bytes, overlap: Overlap) -> Split:
+    aligned = turn.recall(Aligned)
+    own = aligned.labelled[aligned.labelled != NO_ROW]
+    ids = turn.recall(Customers).ids
+    held = held_out(key, tuple(ids[r] for r in own), turn.contract.model.test_fraction)
+    train = train_rows(turn.contract, overlap)
+    test = scored_rows(turn.contract, overlap) - overlap.unlabelled_high
+    return Split(_fill(own[~held], train), _fill(own[held], test), aligned.unlabelled)
+
+
+def held_out(key: bytes, ids: tuple[str, ...], fraction: float) -> NDArray[np.bool_]:
+    """Tell for each id whether it is held out: a keyed hash below `fraction`."""
+    digests = b"".join(hmac.digest(key, i.encode(), "sha256")[:8] for i in ids)
+    return np.frombuffer(digests, ">u8").astype(np.float64) < fraction * 2.0**64
+
+
+def _fill(rows: Rows, length: int) -> Rows:
+    if len(rows) > length:
+        raise ValueError("more rows than their padded number: once in a thousand million splits")
+    out = np.full(length, NO_ROW, dtype=np.int64)
+    out[: len(rows)] = rows
+    return out
+
+
+def _digest(turn: Turn, party: str, secret: bytes) -> bytes:
+    return hashlib.sha256(b"fedmkt split commitment v1\n" + turn.run + party.encode() + b"\0" + secret).digest()
+
+
+COMMIT = Step("split.commit", _commit, Silent)
+REVEAL = Step("split.reveal", _reveal, Silent, reads=(Commitment,))
+SPLIT = Step("split.divide", _split, Silent, reads=(Part,))
+
+
+def split(call: Caller, contract: Contract) -> None:
+    """Make the split key together and divide the common customers by it: three rounds."""
+    parties = data_parties(contract)
+    commitments = call.all([ask(p, COMMIT) for p in parties])
+    parts = call.all([ask(p, REVEAL, *inbox_of(commitments, p)) for p in parties])
+    call.all([ask(p, SPLIT, *inbox_of(parts, p)) for p in parties])

@@ -1,0 +1,69 @@
+"""Static bounds of the main job: every value that is rounded on shares, from the contract and public shapes alone.
+
+Source: protocols.md section 0 rule 7; redteam.md 2.5. A run whose bounds do not hold is refused with the numbers.
+"""
+
+from math import log2, sqrt
+
+from fedmkt.contract import Contract
+from fedmkt.protocol.core import Name
+from fedmkt.protocol.linear import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Layout, gram_rows, layout
+from fedmkt.protocol.logistic import FACTOR_BITS, GRADIENT_BITS, INVERSE_BITS, MAX_SCALE, MOMENTUM, STEP_BITS
+from fedmkt.protocol.prepare import Shape
+from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.range import COARSE_BITS
+from fedmkt.ring.bounds import RESIDUAL_MAX, Bound, check
+
+_MAX_INVERSE = 16.0
+"""Largest entry of Y and A Y that is provided for: parties whose columns are collinear beyond it are refused by
+the range check instead."""
+
+
+def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) -> list[Bound]:
+    """List the bound of every rounded value of the main job."""
+    model = contract.model
+    plan = layout(contract, overlap, {p: s.columns for p, s in shapes.items()}, FIT)
+    norm = float(max(s.row_norm for s in shapes.values()))
+    d, w = float(plan.width), model.max_weight
+    n, rows = float(plan.rows), float(gram_rows(contract, plan))
+    # Penalty rows hold sqrt(penalty) / spread, spread >= sqrt(10 penalty / rows): at most sqrt(rows / 10).
+    stiff = sqrt(n / 10)
+    gradient = n * norm * RESIDUAL_MAX + stiff * stiff * w
+    scaled = gradient / 2 ** _power(plan)
+    factor = 2 * 2.0**FACTOR_BITS * _slack(contract)
+    inverse = 2.0**INVERSE_BITS * _MAX_INVERSE
+    return [
+        _bound("matrix", max(norm, stiff) * 2.0**FRACTION_BITS, f"max({norm:g}, {stiff:.3g}) * 2^{FRACTION_BITS}", 30),
+        _bound("penalty row", stiff * w * 2.0 ** (FRACTION_BITS + WEIGHT_BITS), f"{stiff:.3g} * {w:g} * 2^{FRACTION_BITS + WEIGHT_BITS}"),
+        _bound("gradient", gradient * 2.0 ** (FRACTION_BITS + RESIDUAL_BITS), f"({n:g} * {norm:g} * {RESIDUAL_MAX} + {stiff * stiff:.3g} * {w:g}) * 2^{FRACTION_BITS + RESIDUAL_BITS}"),
+        _bound("Gram block", rows * norm * norm * 2.0 ** (2 * FRACTION_BITS), f"{rows:g} * {norm:g}^2 * 2^{2 * FRACTION_BITS}"),
+        _bound("scaled Gram block", norm * norm * 2.0**INVERSE_BITS * factor, f"{norm:g}^2 * 2^{INVERSE_BITS} * {factor:g}"),
+        _bound("inverse", d * inverse * inverse, f"{d:g} * ({_MAX_INVERSE:g} * 2^{INVERSE_BITS})^2"),
+        _bound("scaled inverse", d * inverse * 2 * MAX_SCALE * 2.0**STEP_BITS, f"{d:g} * {_MAX_INVERSE:g} * 2^{INVERSE_BITS} * {2 * MAX_SCALE:g} * 2^{STEP_BITS}"),
+        _bound("step", d * scaled * 2.0**GRADIENT_BITS * _MAX_INVERSE * 2 * MAX_SCALE * 2.0**STEP_BITS + MOMENTUM * 2 * w * 2.0 ** (GRADIENT_BITS + STEP_BITS),
+               f"{d:g} * {scaled:.3g} * {_MAX_INVERSE:g} * {2 * MAX_SCALE:g} * 2^{GRADIENT_BITS + STEP_BITS}"),
+        _bound("squared weights", d * w * w * _omega(contract, norm, len(shapes)) * 2.0 ** (3 * COARSE_BITS), f"{d:g} * {w:g}^2 * {_omega(contract, norm, len(shapes)):.3g} * 2^{3 * COARSE_BITS}"),
+    ]  # fmt: skip
+
+
+def _bound(name: str, value: float, formula: str, limit: float = 62) -> Bound:
+    return Bound(name, log2(value), formula, limit)
+
+
+def _power(plan: Layout) -> int:
+    return (plan.total - 1).bit_length()
+
+
+def _slack(contract: Contract) -> float:
+    # The first rows are real ones: the padding stands at the end, so at least a tenth of them is not padding.
+    return 10.0
+
+
+def _omega(contract: Contract, norm: float, parties: int) -> float:
+    limit = 0.45 * contract.model.period
+    return max(norm * norm * parties / (0.98 * limit**2), 1 / (0.02 * limit**2)) + 2.0**-COARSE_BITS
+
+
+def check_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) -> None:
+    """Refuse, with the numbers, a run in which a value could leave its range unseen."""
+    check(job_bounds(contract, overlap, shapes))

@@ -1,0 +1,585 @@
+"""Linear predictor and sigmoid of a joint model on shares, and the transposed product.
+
+Computes shares of sigma(sum over p of X_p w_p) for every row, and of X_pᵀ r, for matrices that stay with their owners
+and weights that nobody knows. Takes part: all parties that hold data, and the dealer. Nobody learns anything: every
+message is a masked opening to a party, or the dealer's correction to the first one.
+Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. Nothing that a
+party sends is checked for being right: a party that deviates can spoil the model or shift weights.
+Source: protocols.md sections 0 and 2; Beaver's triples with the matrix masked once; sine series: ring/sigmoid.py.
+
+Letters: E_p = X_p - U_p, masked matrix; v^q_p fresh masks of q's weights for p; t mask of an angle; n rows, padded.
+Columns: the bank's intercept, the bank's columns, each partner's columns. Rows beyond n are the penalty: row j of
+them is sqrt(penalty) times one column's scale, with the identity in place of the sigmoid.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmkt.contract import Contract
+from fedmkt.crypto.seal import MAX_MESSAGE_BYTES
+from fedmkt.protocol.align import Split, scored_rows, train_rows
+from fedmkt.protocol.core import (
+    Caller,
+    HalfWords,
+    Inbox,
+    Masked,
+    Message,
+    Name,
+    Nothing,
+    Outcome,
+    Reply,
+    Sealed,
+    Silent,
+    State,
+    Step,
+    Turn,
+    Words,
+    ask,
+    data_parties,
+    dealer,
+    inbox_of,
+    to_all,
+)
+from fedmkt.protocol.prepare import Prepared, encoded_matrix, shapes
+from fedmkt.protocol.psi import NO_ROW, Overlap
+from fedmkt.protocol.shared import (
+    DealtRounding,
+    Opening,
+    add_up,
+    add_up_halves,
+    deal_rounding,
+    deal_value,
+    finish_rounding,
+    open_masked,
+    shared_from_seeds,
+    sum_openings,
+)
+from fedmkt.ring import product, rounding, sigmoid
+from fedmkt.ring.fixed import correction, encode32
+from fedmkt.ring.kernels import matvec, matvec_transposed
+
+FRACTION_BITS = 16
+"""Scale of matrices."""
+WEIGHT_BITS = 20
+"""Scale of weights."""
+RESIDUAL_BITS = 16
+"""Scale of residuals and scores."""
+LIFT_SHIFT = sigmoid.RESULT_BITS - RESIDUAL_BITS
+_MESSAGE_ROOM = MAX_MESSAGE_BYTES - (1 << 20)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Which rows: training rows with penalty rows, or the rows to score."""
+
+    name: str
+    penalised: bool
+
+
+FIT = Stage("fit", True)
+SCORE = Stage("score", False)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes that follow from public values: padded rows, columns of each party, where each party's columns stand."""
+
+    rows: int
+    penalty_rows: int
+    columns: dict[Name, slice]
+
+    @property
+    def width(self) -> int:
+        """Number of all columns."""
+        return max(int(s.stop) for s in self.columns.values())
+
+    @property
+    def total(self) -> int:
+        """Number of rows with the penalty's."""
+        return self.rows + self.penalty_rows
+
+    def columns_of(self, party: Name) -> int:
+        """Number of one party's columns."""
+        return int(self.columns[party].stop) - int(self.columns[party].start)
+
+    @property
+    def matrix_block(self) -> int:
+        """Rows of a masked matrix that fit into one message."""
+        return _MESSAGE_ROOM // (8 * max(self.columns_of(p) for p in self.columns))
+
+    def matrix_blocks(self) -> list[slice]:
+        """Row blocks in which masked matrices travel."""
+        return _blocks(self.total, self.matrix_block)
+
+    def sigmoid_blocks(self, contract: Contract) -> list[slice]:
+        """Row blocks in which the dealer's corrections for the sigmoid travel."""
+        words = 8 * sigmoid.series(contract.model.period).harmonics + 16
+        return _blocks(self.rows, _MESSAGE_ROOM // words)
+
+
+def _blocks(rows: int, size: int) -> list[slice]:
+    return [slice(start, min(rows, start + size)) for start in range(0, rows, size)]
+
+
+def layout_of(turn: Turn, stage: Stage) -> Layout:
+    """Compute the layout from what the parties published."""
+    columns = {p: s.columns for p, s in shapes(turn).items()}
+    return layout(turn.contract, turn.published(Overlap, turn.parties[0]), columns, stage)
+
+
+def layout(contract: Contract, overlap: Overlap, columns: dict[Name, int], stage: Stage) -> Layout:
+    """Compute the layout of a stage: a function of public values only; the bank's columns follow its intercept."""
+    at, slices = 0, {}
+    for party in data_parties(contract):
+        width = columns[party] + (1 if party == contract.bank.name else 0)
+        slices[party] = slice(at, at + width)
+        at += width
+    rows = train_rows(contract, overlap) if stage.penalised else scored_rows(contract, overlap)
+    return Layout(rows, at if stage.penalised else 0, slices)
+
+
+# ---------------------------------------------------------------------------------------------- messages and state
+
+
+@dataclass(frozen=True)
+class MaskedRows(Message):
+    """A block of rows of E = X - U."""
+
+    block: int
+    rows: Masked[Words]
+
+
+@dataclass(frozen=True)
+class VectorOpening(Message):
+    """The sender's share of a vector minus its mask for the reader: weights, or residuals."""
+
+    words: Masked[Words]
+
+
+@dataclass(frozen=True)
+class AngleOpening(Message):
+    """Shares of all angles minus t, modulo one turn; shares of the penalty rows plus their masks."""
+
+    angles: Masked[HalfWords]
+    penalty: Masked[Words]
+
+
+@dataclass(frozen=True)
+class LiftOpening(Message):
+    """Shares of a block of sigmoid values plus their masks, modulo 2^32."""
+
+    halves: Masked[HalfWords]
+
+
+@dataclass(frozen=True)
+class DealtProducts(Message):
+    """The first party's corrections for one forward product and its transposed product."""
+
+    z: Words
+    g: Words
+    penalty: DealtRounding
+
+
+@dataclass(frozen=True)
+class DealtSigmoid(Message):
+    """The first party's corrections for one block of rows. angles : (2K, n) uint32; high, top : (n,)."""
+
+    block: int
+    angles: HalfWords
+    high: Words
+    top: Words
+
+
+@dataclass(frozen=True)
+class Matrices(State):
+    """The own matrix in fixed point and the others' masked ones, for one stage of one epoch."""
+
+    durable: ClassVar[bool] = False
+    stage: str
+    own: NDArray[np.int32]
+    masked: dict[str, Words]
+    first_mask: Words
+    sent: int
+
+
+@dataclass(frozen=True)
+class Weights(State):
+    """The own share of all weights, (width,)."""
+
+    w: Words
+
+
+@dataclass(frozen=True)
+class Counts(State):
+    """How often each kind of mask was used in this epoch: parties and dealer count alike."""
+
+    durable: ClassVar[bool] = False
+    used: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Forward(State):
+    """What one forward product needs between its rounds; `count` numbers its masks within the epoch."""
+
+    durable: ClassVar[bool] = False
+    count: int
+    masks: dict[str, Words]
+    z: Words
+    angles: HalfWords
+    penalty: Words
+    dealt_penalty: DealtRounding | None
+    dealt_g: Words | None
+
+
+@dataclass(frozen=True)
+class Lifting(State):
+    """The sigmoid block by block: opened angles, finished shares (scale 2^16), the block under way."""
+
+    durable: ClassVar[bool] = False
+    delta: HalfWords
+    done: Words
+    block: int
+    own: HalfWords
+    high: Words
+    top: Words
+
+
+def next_count(turn: Turn, kind: str) -> tuple[int, Counts]:
+    """Return how often this kind of mask was used in this epoch, and the state to keep once it is used again."""
+    used = turn.recall(Counts).used if turn.has(Counts) else {}
+    return used.get(kind, 0), Counts(used | {kind: used.get(kind, 0) + 1})
+
+
+# ---------------------------------------------------------------------------------------------- masked matrices
+
+
+def _mask_rows(stage: Stage, turn: Turn, inbox: Inbox[MaskedRows]) -> Outcome[MaskedRows, Silent]:
+    """Take in the others' block, send the own next one; the last call only takes in."""
+    plan = layout_of(turn, stage)
+    blocks = plan.matrix_blocks()
+    held = _matrices(turn, stage, plan)
+    sent = held.sent
+    for party, message in inbox.by_sender(MaskedRows).items():
+        block = blocks[sent - 1]
+        if message.block != sent - 1 or message.rows.words.shape != (block.stop - block.start, plan.columns_of(party)):
+            raise ValueError(f"the masked rows of {party} have another shape than agreed")
+        held.masked[party][block] = message.rows.words
+    if sent == len(blocks):
+        return Outcome(Silent(), keep=(held,))
+    rows = blocks[sent]
+    mask = turn.masks.words(turn.me, f"{stage.name}/U", 0, held.own[rows].shape, block=sent)
+    masked = MaskedRows(sent, Masked(product.mask_matrix(held.own[rows], mask)))
+    first = held.first_mask
+    if sent == 0 and stage.penalised:
+        first = mask[: gram_rows(turn.contract, plan)].copy()
+    kept = Matrices(stage.name, held.own, held.masked, first, sent + 1)
+    return Outcome(Silent(), send=to_all(turn.others, masked), keep=(kept,))
+
+
+def gram_rows(contract: Contract, plan: Layout) -> int:
+    """Return how many rows the Gram block is estimated from: they are in the first block of rows."""
+    return min(contract.model.gram_rows, plan.rows, plan.matrix_block)
+
+
+def _matrices(turn: Turn, stage: Stage, plan: Layout) -> Matrices:
+    if turn.has(Matrices) and turn.recall(Matrices).stage == stage.name:
+        return turn.recall(Matrices)
+    others = {str(p): np.empty((plan.total, plan.columns_of(p)), np.uint64) for p in turn.others}
+    return Matrices(stage.name, _own_matrix(turn, stage, plan), others, np.empty((0, 0), np.uint64), 0)
+
+
+def _own_matrix(turn: Turn, stage: Stage, plan: Layout) -> NDArray[np.int32]:
+    split = turn.recall(Split)
+    rows = split.train if stage.penalised else np.concatenate([split.held_out, split.unlabelled])
+    x = encoded_matrix(turn, rows, FRACTION_BITS)
+    own = plan.columns[turn.me]
+    offset = plan.columns_of(turn.me) - x.shape[1]
+    out = np.zeros((plan.total, plan.columns_of(turn.me)), dtype=np.int32)
+    out[: plan.rows, offset:] = x
+    if offset:
+        out[: plan.rows, 0] = (rows != NO_ROW).astype(np.int32) << FRACTION_BITS
+    if stage.penalised:
+        scale = np.sqrt(turn.contract.model.penalty) / turn.recall(Prepared).spread
+        at = np.arange(plan.rows + own.start + offset, plan.rows + own.stop)
+        out[at, np.arange(offset, out.shape[1])] = encode32(scale, FRACTION_BITS)
+    return out
+
+
+# ---------------------------------------------------------------------------------------------- forward
+
+
+def open_weights(turn: Turn, stage: Stage, w: Words, *states: State) -> Outcome[VectorOpening, Silent]:
+    """Open to each owner the own share of its weights, and begin one forward product; `states` are kept too."""
+    plan = layout_of(turn, stage)
+    count, counts = next_count(turn, stage.name)
+    masks = {
+        str(p): turn.masks.words(turn.me, f"{stage.name}/w", count, plan.columns_of(p), to=p) for p in turn.others
+    }
+    send = {p: VectorOpening(Masked(w[plan.columns[p]] - masks[p])) for p in turn.others}
+    empty, half = np.empty(0, np.uint64), np.empty(0, np.uint32)
+    forward = Forward(count, masks, empty, half, empty, None, None)
+    return Outcome(Silent(), send=send, keep=(Weights(w), counts, forward, *states))
+
+
+def _sum_vectors(turn: Turn, inbox: Inbox[Message], length: int) -> list[Words]:
+    found = inbox.by_sender(VectorOpening)
+    if set(found) != set(turn.others) or any(m.words.words.shape != (length,) for m in found.values()):
+        raise ValueError("the openings of the others are missing or have another length")
+    return [m.words.words for m in found.values()]
+
+
+def _angle(stage: Stage, turn: Turn, inbox: Inbox[VectorOpening | DealtProducts]) -> Outcome[AngleOpening, Silent]:
+    """Compute the own share of z for all rows, open the angles under fresh masks."""
+    plan = layout_of(turn, stage)
+    matrices, weights, forward = turn.recall(Matrices), turn.recall(Weights), turn.recall(Forward)
+    count = forward.count
+    openings = _sum_vectors(turn, inbox, plan.columns_of(turn.me))
+    z = product.owner_part(matrices.own, weights.w[plan.columns[turn.me]], openings)
+    for party in turn.others:
+        z += product.other_part(matrices.masked[party], forward.masks[party])
+    dealt = inbox.one(_dealer(turn), DealtProducts) if turn.first else None
+    z += shared_from_seeds(turn, f"{stage.name}/z", count, plan.total, dealt.z if dealt else None)
+    series = sigmoid.series(turn.contract.model.period)
+    angles = sigmoid.angle_share(z[: plan.rows], FRACTION_BITS + WEIGHT_BITS, series.log2_period)
+    t = turn.masks.half_words(turn.me, f"{stage.name}/t", count, plan.rows)
+    own = sigmoid.prepare(angles, t)
+    penalty = open_masked(turn, f"{stage.name}/penalty", count, z[plan.rows :])
+    kept = Forward(count, {}, z, own, penalty, dealt.penalty if dealt else None, dealt.g if dealt else None)
+    message = AngleOpening(Masked(own), Masked(penalty))
+    return Outcome(Silent(), send=to_all(turn.others, message), keep=(kept,))
+
+
+def _lift(stage: Stage, turn: Turn, inbox: Inbox[AngleOpening | LiftOpening | DealtSigmoid]) -> Outcome[LiftOpening, Silent]:
+    """Evaluate the sigmoid of one block of rows, open it under a mask that will move it to 64 bits."""
+    plan, series = layout_of(turn, stage), sigmoid.series(turn.contract.model.period)
+    state = _next_block(stage, turn, inbox, plan)
+    rows = plan.sigmoid_blocks(turn.contract)[state.block]
+    n, count = rows.stop - rows.start, turn.recall(Forward).count
+    dealt = inbox.one(_dealer(turn), DealtSigmoid) if turn.first else None
+    if dealt is not None and (dealt.block, dealt.angles.shape) != (state.block, (2 * series.harmonics, n)):
+        raise ValueError("the dealer's correction is for another block")
+    shares = dealt.angles if dealt else _seeded_angles(turn, stage, turn.me, count, state.block, series.harmonics, n)
+    value = sigmoid.evaluate(state.delta[rows], shares, series)
+    if turn.first:
+        value += sigmoid.HALF
+    if stage.penalised and turn.has(Labels):
+        value -= turn.recall(Labels).y[rows].astype(np.uint32) << np.uint32(sigmoid.RESULT_BITS)
+    mask = turn.masks.half_words(turn.me, f"{stage.name}/lift/R", count, n, block=state.block)
+    own = rounding.prepare_lift(value, mask, first=turn.first)
+    high = shared_from_seeds(turn, f"{stage.name}/lift/high", count, n, dealt.high if dealt else None, state.block)
+    top = shared_from_seeds(turn, f"{stage.name}/lift/top", count, n, dealt.top if dealt else None, state.block)
+    kept = Lifting(state.delta, state.done, state.block, own, high, top)
+    return Outcome(Silent(), send=to_all(turn.others, LiftOpening(Masked(own))), keep=(kept,))
+
+
+@dataclass(frozen=True)
+class Labels(State):
+    """The bank's labels of the training rows, 0 or 1, zero where padded."""
+
+    durable: ClassVar[bool] = False
+    y: NDArray[np.uint8]
+
+
+def _next_block(stage: Stage, turn: Turn, inbox: Inbox[Message], plan: Layout) -> Lifting:
+    openings = inbox.by_sender(AngleOpening)
+    if not openings:
+        before = finish_lift(turn, inbox, plan)
+        return Lifting(before.delta, before.done, before.block + 1, before.own, before.high, before.top)
+    forward = turn.recall(Forward)
+    if set(openings) != set(turn.others) or any(m.angles.words.shape != (plan.rows,) for m in openings.values()):
+        raise ValueError("the angles of the others are missing or have another length")
+    delta = add_up_halves([forward.angles, *(m.angles.words for m in openings.values())])
+    if any(m.penalty.words.shape != (plan.penalty_rows,) for m in openings.values()):
+        raise ValueError("the penalty rows of the others have another length")
+    forward.penalty[:] = add_up([forward.penalty, *(m.penalty.words for m in openings.values())])
+    empty = np.empty(0, np.uint64)
+    return Lifting(delta, np.empty(plan.rows, np.uint64), 0, np.empty(0, np.uint32), empty, empty)
+
+
+def finish_lift(turn: Turn, inbox: Inbox[Message], plan: Layout) -> Lifting:
+    """Take in the openings of the block under way and finish its shares."""
+    state = turn.recall(Lifting)
+    openings = inbox.by_sender(LiftOpening)
+    if set(openings) != set(turn.others) or any(m.halves.words.shape != state.own.shape for m in openings.values()):
+        raise ValueError("the sigmoid openings of the others are missing or have another length")
+    opened = add_up_halves([state.own, *(m.halves.words for m in openings.values())])
+    rows = plan.sigmoid_blocks(turn.contract)[state.block]
+    dealt = rounding.DealtRounding(state.high, state.top)
+    state.done[rows] = rounding.finish_lift(opened, dealt, LIFT_SHIFT, first=turn.first)
+    return state
+
+
+def finish_penalty(turn: Turn, stage: Stage) -> Words:
+    """Return the own share of the penalty rows' values at the scale of residuals."""
+    forward = turn.recall(Forward)
+    shift = FRACTION_BITS + WEIGHT_BITS - RESIDUAL_BITS
+    return finish_rounding(turn, f"{stage.name}/penalty", forward.count, forward.penalty, shift, forward.dealt_penalty)
+
+
+# ---------------------------------------------------------------------------------------------- transposed product
+
+
+def open_residual(
+    turn: Turn, stage: Stage, r: Words, keep: Callable[[dict[str, Words]], State]
+) -> Outcome[VectorOpening, Silent]:
+    """Open to each owner the own share of the residuals, for the transposed product; `keep` says what to remember."""
+    count = turn.recall(Forward).count
+    masks = {str(p): turn.masks.words(turn.me, f"{stage.name}/r", count, len(r), to=p) for p in turn.others}
+    send = {p: VectorOpening(Masked(r - masks[p])) for p in turn.others}
+    return Outcome(Silent(), send=send, keep=(keep(masks),))
+
+
+def gradient_share(turn: Turn, stage: Stage, plan: Layout, r: Words, masks: dict[str, Words], inbox: Inbox[Message]) -> Words:
+    """Return the own share of Xᵀ r, (width,)."""
+    matrices, forward = turn.recall(Matrices), turn.recall(Forward)
+    g = shared_from_seeds(turn, f"{stage.name}/g", forward.count, plan.width, forward.dealt_g).copy()
+    openings = _sum_vectors(turn, inbox, plan.total)
+    g[plan.columns[turn.me]] += product.owner_part_transposed(matrices.own, r, openings)
+    for party in turn.others:
+        g[plan.columns[party]] += product.other_part_transposed(matrices.masked[party], masks[party])
+    return g
+
+
+# ---------------------------------------------------------------------------------------------- dealer
+
+
+def _dealer(turn: Turn) -> Name:
+    return dealer(turn.contract)
+
+
+def _seeded_angles(turn: Turn, stage: Stage, party: Name, count: int, block: int, harmonics: int, n: int) -> HalfWords:
+    return turn.masks.half_words(party, f"{stage.name}/angles", count, (2 * harmonics, n), block=block)
+
+
+def deal_products(stage: Stage, turn: Turn, count: int) -> DealtProducts:
+    """Compute the corrections of one forward product, and in training of its transposed product."""
+    plan = layout_of(turn, stage)
+    z = np.empty(plan.total, np.uint64)
+    g = np.zeros(plan.width, np.uint64)
+    vs = {p: add_up([_weight_mask(turn, stage, q, p, count, plan) for q in turn.parties if q != p]) for p in turn.parties}
+    rs = _residual_masks(turn, stage, count, plan)
+    for block, rows in enumerate(plan.matrix_blocks()):
+        z[rows] = 0
+        for party in turn.parties:
+            mask = turn.masks.words(party, f"{stage.name}/U", 0, (rows.stop - rows.start, plan.columns_of(party)), block=block)
+            z[rows] += matvec(mask, vs[party])
+            if stage.penalised:
+                g[plan.columns[party]] += matvec_transposed(mask, rs[party][rows])
+    shift = FRACTION_BITS + WEIGHT_BITS - RESIDUAL_BITS
+    penalty = deal_rounding(turn, f"{stage.name}/penalty", count, plan.penalty_rows, shift)
+    corrected = deal_value(turn, f"{stage.name}/z", count, z), deal_value(turn, f"{stage.name}/g", count, g)
+    return DealtProducts(*corrected, penalty)
+
+
+def _deal_forward(stage: Stage, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtProducts, Silent]:
+    count, counts = next_count(turn, stage.name)
+    return Outcome(Silent(), send={turn.parties[0]: deal_products(stage, turn, count)}, keep=(counts,))
+
+
+def _weight_mask(turn: Turn, stage: Stage, sender: Name, owner: Name, count: int, plan: Layout) -> Words:
+    return turn.masks.words(sender, f"{stage.name}/w", count, plan.columns_of(owner), to=owner)
+
+
+def _residual_masks(turn: Turn, stage: Stage, count: int, plan: Layout) -> dict[Name, Words]:
+    if not stage.penalised:
+        return {}
+    return {
+        p: add_up([turn.masks.words(q, f"{stage.name}/r", count, plan.total, to=p) for q in turn.parties if q != p])
+        for p in turn.parties
+    }
+
+
+def _deal_sigmoid(stage: Stage, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtSigmoid, Silent]:
+    plan, series = layout_of(turn, stage), sigmoid.series(turn.contract.model.period)
+    blocks = plan.sigmoid_blocks(turn.contract)
+    dealt, counts = next_count(turn, f"{stage.name}/sigmoid")
+    count, block = divmod(dealt, len(blocks))
+    rows = blocks[block]
+    n = rows.stop - rows.start
+    t = add_up_halves([turn.masks.half_words(p, f"{stage.name}/t", count, plan.rows) for p in turn.parties])[rows]
+    others = [_seeded_angles(turn, stage, p, count, block, series.harmonics, n) for p in turn.parties[1:]]
+    angles = sigmoid.deal_correction(np.ascontiguousarray(t), series.harmonics, others, out=others[0])
+    masks = [turn.masks.half_words(p, f"{stage.name}/lift/R", count, n, block=block) for p in turn.parties]
+    lift = rounding.deal_lift(add_up_halves(masks), LIFT_SHIFT)
+    rest = turn.parties[1:]
+    high = correction(lift.high, [turn.masks.words(p, f"{stage.name}/lift/high", count, n, block=block) for p in rest])
+    top = correction(lift.top, [turn.masks.words(p, f"{stage.name}/lift/top", count, n, block=block) for p in rest])
+    return Outcome(Silent(), send={turn.parties[0]: DealtSigmoid(block, angles, high, top)}, keep=(counts,))
+
+
+# ---------------------------------------------------------------------------------------------- scripts
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The steps of one stage."""
+
+    stage: Stage
+    mask: Step[MaskedRows, MaskedRows, Silent]
+    angle: Step[VectorOpening | DealtProducts, AngleOpening, Silent]
+    lift: Step[AngleOpening | LiftOpening | DealtSigmoid, LiftOpening, Silent]
+    deal_forward: Step[Nothing, DealtProducts, Silent]
+    deal_sigmoid: Step[Nothing, DealtSigmoid, Silent]
+
+
+def _steps(stage: Stage) -> Rows:
+    name = stage.name
+    return Rows(
+        stage,
+        Step(f"{name}.mask_rows", partial(_mask_rows, stage), Silent, reads=(MaskedRows,)),
+        Step(f"{name}.angle", partial(_angle, stage), Silent, reads=(VectorOpening, DealtProducts)),
+        Step(f"{name}.lift", partial(_lift, stage), Silent, reads=(AngleOpening, LiftOpening, DealtSigmoid)),
+        Step(f"{name}.deal_forward", partial(_deal_forward, stage), Silent),
+        Step(f"{name}.deal_sigmoid", partial(_deal_sigmoid, stage), Silent),
+    )
+
+
+FIT_ROWS = _steps(FIT)
+SCORE_ROWS = _steps(SCORE)
+
+
+def mask_matrices(call: Caller, contract: Contract, rows: Rows, plan: Layout) -> None:
+    """Give every party the others' masked matrices, block by block."""
+    parties = data_parties(contract)
+    sent: list[Reply[MaskedRows, Silent]] = []
+    for _ in range(len(plan.matrix_blocks()) + 1):
+        sent = call.all([ask(p, rows.mask, *inbox_of(sent, p)) for p in parties])
+
+
+def apply_sigmoid(
+    call: Caller, contract: Contract, rows: Rows, plan: Layout, opened: Sequence[Reply[VectorOpening, Silent]],
+    dealt: Reply[DealtProducts, Silent],
+) -> list[Reply[LiftOpening, Silent]]:  # fmt: skip
+    """From opened weights to the last block of sigmoid openings, the dealer one block ahead."""
+    parties, maker = data_parties(contract), dealer(contract)
+    angle_calls = [ask(p, rows.angle, *_angle_inbox(opened, dealt, p)) for p in parties]
+    angles, (block,) = call.both(angle_calls, [ask(maker, rows.deal_sigmoid)])
+    blocks = len(plan.sigmoid_blocks(contract))
+    lifted: list[Reply[LiftOpening, Silent]] = []
+    for b in range(blocks):
+        calls = [ask(p, rows.lift, *_lift_inbox(angles if b == 0 else [], lifted, block, p)) for p in parties]
+        if b + 1 < blocks:
+            lifted, (block,) = call.both(calls, [ask(maker, rows.deal_sigmoid)])
+        else:
+            lifted = call.all(calls)
+    return lifted
+
+
+def _angle_inbox(
+    opened: Sequence[Reply[VectorOpening, Silent]], dealt: Reply[DealtProducts, Silent], party: Name
+) -> tuple[Sealed[VectorOpening | DealtProducts], ...]:
+    return (*inbox_of(opened, party), *inbox_of([dealt], party))
+
+
+def _lift_inbox(
+    angles: Sequence[Reply[AngleOpening, Silent]],
+    lifted: Sequence[Reply[LiftOpening, Silent]],
+    dealt: Reply[DealtSigmoid, Silent],
+    party: Name,
+) -> tuple[Sealed[AngleOpening | LiftOpening | DealtSigmoid], ...]:
+    return (*inbox_of(angles, party), *inbox_of(lifted, party), *inbox_of([dealt], party))

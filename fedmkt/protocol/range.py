@@ -1,0 +1,252 @@
+"""Range check: one bit that says whether every score is certainly within the sigmoid's range.
+
+Computes whether sum over columns of omega_j w_j^2 < 1 for shared weights w and public omega, which by Cauchy-Schwarz
+bounds |z| of every row below 0.45 periods: omega_j = R_p^2 k / (0.98 L^2) for party p's columns, 1 / (0.02 L^2) for the
+intercept, L = 0.45 P, R_p the row norm that p published. Takes part: all parties that hold data, and the dealer.
+Every party and the coordinator learn the bit, nothing else. Safe against semi-honest parties, all but one of them
+together, while the dealer colludes with none.
+Source: protocols.md section 2; the comparison is a look-up: the dealer shares the unit vector e_t, the parties open
+q - t modulo 2^16 and add up the entries that stand for a failing q (one-time truth table).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fedmkt.contract import Contract
+from fedmkt.errors import PolicyRefused
+from fedmkt.privacy.disclosure import EVERYONE, RangeBit
+from fedmkt.protocol.core import (
+    Caller,
+    Inbox,
+    Masked,
+    Message,
+    Nothing,
+    Outcome,
+    PublicValue,
+    Silent,
+    State,
+    Step,
+    Turn,
+    Words,
+    ask,
+    data_parties,
+    dealer,
+    inbox_of,
+    to_all,
+)
+from fedmkt.protocol.linear import FIT, WEIGHT_BITS, Layout, Weights, layout_of, next_count
+from fedmkt.protocol.prepare import shapes
+from fedmkt.protocol.shared import (
+    DealtRounding,
+    Opening,
+    deal_rounding,
+    deal_value,
+    finish_rounding,
+    open_masked,
+    shared_from_seeds,
+    sum_openings,
+)
+from fedmkt.protocol.witness import witness
+from fedmkt.ring import product
+
+COARSE_BITS = 12
+"""Weights are rounded to this scale before they are squared; omega has the same scale."""
+TABLE_BITS = 16
+UNIT_BITS = 5
+"""The look-up counts in units of 1/32 of the threshold; it reaches 2^16 units, 2,048 times the threshold."""
+_SQUARE_SHIFT = 3 * COARSE_BITS - UNIT_BITS
+_SHARE_OF_INTERCEPT = 0.02
+
+
+@dataclass(frozen=True)
+class CoarseOpening(Opening):
+    """A share of the weights plus its mask, for a rounding."""
+
+
+@dataclass(frozen=True)
+class SquareOpening(Message):
+    """Shares of w and of omega w, each minus its mask."""
+
+    left: Masked[Words]
+    right: Masked[Words]
+
+
+@dataclass(frozen=True)
+class SumOpening(Opening):
+    """A share of the sum of squares plus its mask."""
+
+
+@dataclass(frozen=True)
+class LookupOpening(Opening):
+    """A share of the sum in units minus its mask, modulo 2^16."""
+
+
+@dataclass(frozen=True)
+class BitShare(Message):
+    """A share of the bit: fresh, because the dealer's unit vector is."""
+
+    words: Words
+
+
+@dataclass(frozen=True)
+class DealtRange(Message):
+    """The first party's corrections of one check; unit : (65536,)."""
+
+    coarse: DealtRounding
+    product: Words
+    total: DealtRounding
+    unit: Words
+
+
+@dataclass(frozen=True)
+class Check(State):
+    """What one check needs between its rounds."""
+
+    durable: ClassVar[bool] = False
+    count: int
+    own: Words
+    masks: dict[str, Words]
+    dealt: DealtRange | None
+
+
+@dataclass(frozen=True)
+class InRange(PublicValue):
+    """Whether every score is certainly within the sigmoid's range."""
+
+    passed: bool
+
+
+def omega(turn: Turn, plan: Layout) -> Words:
+    """Return the public factor of each column's squared weight, at scale 2^12, rounded up."""
+    limit = 0.45 * turn.contract.model.period
+    out = np.zeros(plan.width, np.uint64)
+    for party, shape in shapes(turn).items():
+        factor = shape.row_norm**2 * len(turn.parties) / ((1 - _SHARE_OF_INTERCEPT) * limit**2)
+        out[plan.columns[party]] = int(factor * 2**COARSE_BITS) + 1
+    out[plan.columns[turn.parties[0]].start] = int(2**COARSE_BITS / (_SHARE_OF_INTERCEPT * limit**2)) + 1
+    return out
+
+
+def _open_coarse(turn: Turn, inbox: Inbox[DealtRange]) -> Outcome[CoarseOpening, Silent]:
+    count, counts = next_count(turn, "range")
+    dealt = inbox.one(dealer(turn.contract), DealtRange) if turn.first else None
+    own = open_masked(turn, "range/coarse", count, turn.recall(Weights).w)
+    return Outcome(
+        Silent(), send=to_all(turn.others, CoarseOpening(Masked(own))), keep=(Check(count, own, {}, dealt), counts)
+    )
+
+
+def _open_squares(turn: Turn, inbox: Inbox[CoarseOpening]) -> Outcome[SquareOpening, Silent]:
+    plan, state = layout_of(turn, FIT), turn.recall(Check)
+    opened = sum_openings(state.own, inbox, turn, CoarseOpening)
+    shift = WEIGHT_BITS - COARSE_BITS
+    w = finish_rounding(turn, "range/coarse", state.count, opened, shift, state.dealt.coarse if state.dealt else None)
+    a = turn.masks.words(turn.me, "range/A", state.count, (1, plan.width))
+    b = turn.masks.words(turn.me, "range/B", state.count, (plan.width, 1))
+    left, right = w.reshape(1, -1) - a, (omega(turn, plan) * w).reshape(-1, 1) - b
+    kept = Check(state.count, w, {"a": a, "b": b, "left": left, "right": right}, state.dealt)
+    return Outcome(Silent(), send=to_all(turn.others, SquareOpening(Masked(left), Masked(right))), keep=(kept,))
+
+
+def _open_sum(turn: Turn, inbox: Inbox[SquareOpening]) -> Outcome[SumOpening, Silent]:
+    state = turn.recall(Check)
+    found = inbox.by_sender(SquareOpening)
+    if set(found) != set(turn.others):
+        raise ValueError("the squares of the others are missing")
+    left, right = state.masks["left"].copy(), state.masks["right"].copy()
+    for message in found.values():
+        if (message.left.words.shape, message.right.words.shape) != (left.shape, right.shape):
+            raise ValueError("the squares of the others have another shape")
+        left += message.left.words
+        right += message.right.words
+    c = shared_from_seeds(turn, "range/C", state.count, (1, 1), state.dealt.product if state.dealt else None)
+    total = product.product_share(left, right, state.masks["a"], state.masks["b"], c, first=turn.first)
+    own = open_masked(turn, "range/sum", state.count, total.reshape(1))
+    return Outcome(
+        Silent(), send=to_all(turn.others, SumOpening(Masked(own))), keep=(Check(state.count, own, {}, state.dealt),)
+    )
+
+
+def _open_lookup(turn: Turn, inbox: Inbox[SumOpening]) -> Outcome[LookupOpening, Silent]:
+    state = turn.recall(Check)
+    opened = sum_openings(state.own, inbox, turn, SumOpening)
+    dealt = state.dealt.total if state.dealt else None
+    units = finish_rounding(turn, "range/sum", state.count, opened, _SQUARE_SHIFT, dealt)
+    # Only these 16 bits of the share are masked, so only they may be sent.
+    own = (units - turn.masks.words(turn.me, "range/t", state.count, 1)) & np.uint64((1 << TABLE_BITS) - 1)
+    return Outcome(
+        Silent(), send=to_all(turn.others, LookupOpening(Masked(own))), keep=(Check(state.count, own, {}, state.dealt),)
+    )
+
+
+def _share_bit(turn: Turn, inbox: Inbox[LookupOpening]) -> Outcome[BitShare, Silent]:
+    state = turn.recall(Check)
+    size = 1 << TABLE_BITS
+    delta = int(sum_openings(state.own, inbox, turn, LookupOpening)[0]) % size
+    unit = shared_from_seeds(turn, "range/unit", state.count, size, state.dealt.unit if state.dealt else None)
+    # q = delta + t, and the unit vector is one at t: add up the entries whose q reaches the threshold.
+    q = (np.arange(size) + delta) % size
+    bit = unit[q >= (1 << UNIT_BITS)].sum(dtype=np.uint64, keepdims=True)
+    return Outcome(
+        Silent(), send=to_all(turn.others, BitShare(bit)), keep=(Check(state.count, bit, {}, None),)
+    )
+
+
+def _read_bit(turn: Turn, inbox: Inbox[BitShare]) -> Outcome[Nothing, InRange]:
+    found = inbox.by_sender(BitShare)
+    if set(found) != set(turn.others) or any(m.words.shape != (1,) for m in found.values()):
+        raise ValueError("the shares of the others are missing or have another length")
+    bit = int((turn.recall(Check).own + sum(m.words for m in found.values()))[0])
+    if bit not in (0, 1):
+        raise ValueError("the range check gave no bit")
+    reveals = (RangeBit(to=EVERYONE, passed=bit == 0),)
+    return Outcome(InRange(bit == 0), forget=(Check,), reveals=reveals)
+
+
+def _deal_range(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRange, Silent]:
+    plan = layout_of(turn, FIT)
+    count, counts = next_count(turn, "range")
+    shift = WEIGHT_BITS - COARSE_BITS
+    size = 1 << TABLE_BITS
+    t = sum(int(turn.masks.words(p, "range/t", count, 1)[0]) for p in turn.parties) % size
+    unit = np.zeros(size, np.uint64)
+    unit[t] = 1
+    a = sum((turn.masks.words(p, "range/A", count, (1, plan.width)) for p in turn.parties), np.zeros(1, np.uint64))
+    b = sum((turn.masks.words(p, "range/B", count, (plan.width, 1)) for p in turn.parties), np.zeros(1, np.uint64))
+    rest = [turn.masks.words(p, "range/C", count, (1, 1)) for p in turn.parties[1:]]
+    dealt = DealtRange(
+        deal_rounding(turn, "range/coarse", count, plan.width, shift),
+        product.product_correction(a, b, rest),
+        deal_rounding(turn, "range/sum", count, 1, _SQUARE_SHIFT),
+        deal_value(turn, "range/unit", count, unit),
+    )
+    return Outcome(Silent(), send={turn.parties[0]: dealt}, keep=(counts,))
+
+
+DEAL_RANGE = Step("range.deal", _deal_range, Silent)
+OPEN_COARSE = Step("range.open_weights", _open_coarse, Silent, reads=(DealtRange,))
+OPEN_SQUARES = Step("range.open_squares", _open_squares, Silent, reads=(CoarseOpening,))
+OPEN_SUM = Step("range.open_sum", _open_sum, Silent, reads=(SquareOpening,))
+OPEN_LOOKUP = Step("range.open_lookup", _open_lookup, Silent, reads=(SumOpening,))
+SHARE_BIT = Step("range.share_bit", _share_bit, Silent, reads=(LookupOpening,))
+READ_BIT = Step("range.read_bit", _read_bit, InRange, reads=(BitShare,), reveals=(RangeBit,))
+
+
+def check_range(call: Caller, contract: Contract) -> None:
+    """Release one bit, and stop the run with advice if it says that a score may have left the range."""
+    parties = data_parties(contract)
+    dealt = call(dealer(contract), DEAL_RANGE)
+    coarse = call.all([ask(p, OPEN_COARSE, *inbox_of([dealt], p)) for p in parties])
+    squares = call.all([ask(p, OPEN_SQUARES, *inbox_of(coarse, p)) for p in parties])
+    sums = call.all([ask(p, OPEN_SUM, *inbox_of(squares, p)) for p in parties])
+    lookups = call.all([ask(p, OPEN_LOOKUP, *inbox_of(sums, p)) for p in parties])
+    witness(call, contract)
+    bits = call.all([ask(p, SHARE_BIT, *inbox_of(lookups, p)) for p in parties])
+    verdicts = call.all([ask(p, READ_BIT, *inbox_of(bits, p)) for p in parties])
+    if not all(v.public.value.passed for v in verdicts):
+        raise PolicyRefused(
+            "the range check failed: the weights are too large for the sigmoid's period",
+            "raise [model] penalty, or set period = 128",
+        )

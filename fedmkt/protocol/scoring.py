@@ -1,0 +1,238 @@
+"""Scoring on shares: the bank gets rounded probabilities of its matched customers, nothing else is opened.
+
+Computes sigma(z) of the held-out customers and of those without label, rounded on shares to the contract's decimals,
+and sends the rounded shares to the bank. Takes part: all parties that hold data, and the dealer.
+
+| learns | what |
+|---|---|
+| bank | one rounded probability for each matched customer it asked for |
+| partner, coordinator, dealer | nothing |
+
+Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. What the scores
+themselves give away stands at `Scores` in privacy/disclosure.py; the ledger counts one functional of every partner's
+columns for each release, repeated ones after a resume included, and refuses beyond a quarter of its columns.
+Source: protocols.md section 2; redteam.md 1.4.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedmkt.contract import Contract
+from fedmkt.errors import PolicyRefused
+from fedmkt.privacy.disclosure import ModelPart, Scores
+from fedmkt.protocol.align import Split
+from fedmkt.protocol.core import (
+    Caller,
+    Inbox,
+    Masked,
+    Message,
+    Name,
+    Nothing,
+    Outcome,
+    Reply,
+    Sealed,
+    Silent,
+    State,
+    Step,
+    Turn,
+    Words,
+    ask,
+    data_parties,
+    dealer,
+    inbox_of,
+    to_all,
+)
+from fedmkt.protocol.linear import (
+    RESIDUAL_BITS,
+    SCORE,
+    SCORE_ROWS,
+    WEIGHT_BITS,
+    LiftOpening,
+    VectorOpening,
+    Weights,
+    apply_sigmoid,
+    finish_lift,
+    layout,
+    layout_of,
+    mask_matrices,
+    open_weights,
+)
+from fedmkt.protocol.psi import NO_ROW, Overlap, Rows
+from fedmkt.protocol.shared import (
+    DealtRounding,
+    Opening,
+    deal_rounding,
+    finish_rounding,
+    open_masked,
+    sum_openings,
+)
+from fedmkt.protocol.witness import checkpoint, witness
+from fedmkt.ring.fixed import decode
+
+
+@dataclass(frozen=True)
+class ScoreOpening(Opening):
+    """A share of the scaled scores plus its mask, for their rounding."""
+
+
+@dataclass(frozen=True)
+class ScoreShare(Message):
+    """A share of the rounded scores, for the bank: fresh, because the rounding's masks are."""
+
+    words: Words
+
+
+@dataclass(frozen=True)
+class WeightShare(Message):
+    """A share of the reader's own weights (only where the contract allows ModelPart)."""
+
+    words: Words
+
+
+@dataclass(frozen=True)
+class Rounding(State):
+    """The rounding of the scores under way."""
+
+    durable = False
+    own: Words
+    dealt: DealtRounding | None
+
+
+@dataclass(frozen=True)
+class Released(State):
+    """At the bank: its rows and their scores, in units of the last decimal."""
+
+    rows: Rows
+    held_out: int
+    units: np.ndarray[tuple[int], np.dtype[np.int64]]
+    decimals: int
+
+
+@dataclass(frozen=True)
+class OwnWeights(State):
+    """The own weights in clear, where the contract allows it."""
+
+    values: np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+def _open_weights(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[VectorOpening, Silent]:
+    return open_weights(turn, SCORE, turn.recall(Weights).w)
+
+
+def ledger_key(turn: Turn) -> str:
+    """Name the ledger entry that counts functionals of the own columns opened to the bank, over all contracts."""
+    columns = turn.contract.party(turn.me).columns
+    return f"functionals/{turn.contract.bank.key}/{','.join(columns)}"
+
+
+def _count_release(turn: Turn) -> dict[str, bytes]:
+    """Count this release against the partner's ledger before anything of it leaves; refuse beyond the cap."""
+    if turn.first:
+        return {}
+    key = ledger_key(turn)
+    opened = int(turn.store.get(key, b"0")) + 1
+    cap = max(1, layout_of(turn, SCORE).columns_of(turn.me) // 4)
+    if opened > cap:
+        raise PolicyRefused(f"scores of these columns were released {cap} times to this bank: the ledger's cap is reached")
+    return {key: str(opened).encode()}
+
+
+def _round(turn: Turn, inbox: Inbox[LiftOpening]) -> Outcome[ScoreOpening, Silent]:
+    plan = layout_of(turn, SCORE)
+    lifted = finish_lift(turn, inbox, plan)
+    share = lifted.done * np.uint64(10**turn.contract.scores.decimals)
+    own = open_masked(turn, "score/round", 0, share)
+    return Outcome(Silent(), send=to_all(turn.others, ScoreOpening(Masked(own))), keep=(Rounding(own, None),))
+
+
+def _release(turn: Turn, inbox: Inbox[ScoreOpening | DealtRounding]) -> Outcome[ScoreShare, Silent]:
+    dealt = inbox.one(dealer(turn.contract), DealtRounding) if turn.first else None
+    opened = sum_openings(turn.recall(Rounding).own, inbox, turn, ScoreOpening)
+    share = finish_rounding(turn, "score/round", 0, opened, RESIDUAL_BITS, dealt)
+    if turn.first:
+        return Outcome(Silent(), keep=(Rounding(share, None),))
+    overlap = turn.published(Overlap, turn.parties[0])
+    low = overlap.unlabelled_low
+    reveals = (Scores(to=turn.parties[0], low=low, high=len(share), decimals=turn.contract.scores.decimals),)
+    remember = _count_release(turn)
+    return Outcome(Silent(), send={turn.parties[0]: ScoreShare(share)}, reveals=reveals, remember=remember)
+
+
+def _read(turn: Turn, inbox: Inbox[ScoreShare]) -> Outcome[Nothing, Silent]:
+    total = turn.recall(Rounding).own.copy()
+    found = inbox.by_sender(ScoreShare)
+    if set(found) != set(turn.others) or any(m.words.shape != total.shape for m in found.values()):
+        raise ValueError("the score shares of the others are missing or have another length")
+    for message in found.values():
+        total += message.words
+    split = turn.recall(Split)
+    rows = np.concatenate([split.held_out, split.unlabelled])
+    real = rows != NO_ROW
+    top = 10**turn.contract.scores.decimals
+    units = np.clip(total.view(np.int64)[real], 0, top)
+    held_out = int((split.held_out != NO_ROW).sum())
+    return Outcome(Silent(), keep=(Released(rows[real], held_out, units, turn.contract.scores.decimals),), forget=(Rounding,))
+
+
+def _deal_rounding(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRounding, Silent]:
+    plan = layout_of(turn, SCORE)
+    return Outcome(
+        Silent(), send={turn.parties[0]: deal_rounding(turn, "score/round", 0, plan.rows, RESIDUAL_BITS)}
+    )
+
+
+def _give_part(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[WeightShare, Silent]:
+    plan, w = layout_of(turn, SCORE), turn.recall(Weights).w
+    send = {p: WeightShare(w[plan.columns[p]]) for p in turn.others}
+    reveals = tuple(ModelPart(to=p, weights=plan.columns_of(p)) for p in turn.others)
+    return Outcome(Silent(), send=send, reveals=reveals)
+
+
+def _take_part(turn: Turn, inbox: Inbox[WeightShare]) -> Outcome[Nothing, Silent]:
+    total = turn.recall(Weights).w[layout_of(turn, SCORE).columns[turn.me]].copy()
+    found = inbox.by_sender(WeightShare)
+    if set(found) != set(turn.others) or any(m.words.shape != total.shape for m in found.values()):
+        raise ValueError("the weight shares of the others are missing or have another length")
+    for message in found.values():
+        total += message.words
+    return Outcome(Silent(), keep=(OwnWeights(decode(total, WEIGHT_BITS)),))
+
+
+OPEN_WEIGHTS = Step("score.open_weights", _open_weights, Silent)
+ROUND = Step("score.round", _round, Silent, reads=(LiftOpening,))
+DEAL_ROUNDING = Step("score.deal_rounding", _deal_rounding, Silent)
+RELEASE = Step("score.release", _release, Silent, reads=(ScoreOpening, DealtRounding), reveals=(Scores,))
+READ = Step("score.read", _read, Silent, reads=(ScoreShare,))
+GIVE_PART = Step("model.give_part", _give_part, Silent, reveals=(ModelPart,))
+TAKE_PART = Step("model.take_part", _take_part, Silent, reads=(WeightShare,))
+
+
+def score(call: Caller, contract: Contract, overlap: Overlap, columns: dict[Name, int]) -> None:
+    """Score the bank's held-out and unlabelled customers and release the rounded scores to it."""
+    parties, maker = data_parties(contract), dealer(contract)
+    plan = layout(contract, overlap, columns, SCORE)
+    mask_matrices(call, contract, SCORE_ROWS, plan)
+    opened, (dealt,) = call.both([ask(p, OPEN_WEIGHTS) for p in parties], [ask(maker, SCORE_ROWS.deal_forward)])
+    lifted = apply_sigmoid(call, contract, SCORE_ROWS, plan, opened, dealt)
+    rounds = [ask(p, ROUND, *inbox_of(lifted, p)) for p in parties]
+    rounded, (rounding,) = call.both(rounds, [ask(maker, DEAL_ROUNDING)])
+    witness(call, contract)
+    released = call.all([ask(p, RELEASE, *_release_inbox(rounded, rounding, p)) for p in parties])
+    call(parties[0], READ, *inbox_of(released, parties[0]))
+    checkpoint(call, contract)
+
+
+def _release_inbox(
+    rounded: list[Reply[ScoreOpening, Silent]], dealt: Reply[DealtRounding, Silent], party: Name
+) -> tuple[Sealed[ScoreOpening | DealtRounding], ...]:
+    return (*inbox_of(rounded, party), *inbox_of([dealt], party))
+
+
+def give_parts(call: Caller, contract: Contract) -> None:
+    """Open each party's weights to it, where the contract allows the disclosure ModelPart."""
+    parties = data_parties(contract)
+    witness(call, contract)
+    parts = call.all([ask(p, GIVE_PART) for p in parties])
+    call.all([ask(p, TAKE_PART, *inbox_of(parts, p)) for p in parties])
+    checkpoint(call, contract)

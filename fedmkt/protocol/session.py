@@ -1,0 +1,157 @@
+"""How a run begins and resumes: epochs, and the messages between coordinator and party.
+
+An epoch is the span of one set of masks and keys. Every participant contributes 32 fresh bytes and a fresh prekey
+at the start and at every resume; all masks derive from them, so nothing of an earlier epoch can be opened or masked
+again (protocols.md section 0).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fedmkt.contract import Contract, digest
+from fedmkt.crypto.prg import Address, derive, half_words, words
+from fedmkt.crypto.seal import Envelope, Prekey
+from fedmkt.crypto.sign import Identity, verify
+from fedmkt.errors import PeerError
+from fedmkt.protocol.core import HalfWords, Name, Words, data_parties, everyone
+from fedmkt.protocol.turns import Receipt
+
+NEW_RUN = b""
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """The coordinator asks for an epoch of a run; `run` is empty for a new one."""
+
+    run: bytes
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Hello:
+    """A participant's part of an epoch: nonce, prekey and the checkpoints it holds; signed."""
+
+    contract: bytes
+    run: bytes
+    epoch: int
+    party: str
+    nonce: bytes
+    prekey: bytes
+    checkpoints: tuple[int, ...]
+    version: str
+    signature: bytes
+
+    def signed_bytes(self) -> bytes:
+        """Return what the signature covers."""
+        numbers = ",".join(map(str, self.checkpoints))
+        head = f"fedmkt hello v1\n{self.version}\n{self.party}\n{self.epoch}\n{numbers}\n".encode()
+        return b"".join(len(b).to_bytes(4, "big") + b for b in (head, self.contract, self.run, self.nonce, self.prekey))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The coordinator passes on all hellos, and at a resume the receipts up to the common checkpoint."""
+
+    hellos: tuple[Hello, ...]
+    receipts: tuple[Receipt, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call: which, the receipts of the rounds that the party has not seen yet, and its messages."""
+
+    index: int
+    step: str
+    news: tuple[Receipt, ...]
+    inbox: tuple[Envelope, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a party returns: the receipt, and one envelope for each reader."""
+
+    receipt: Receipt
+    envelopes: tuple[Envelope, ...]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One agreed epoch."""
+
+    run: bytes
+    number: int
+    id: bytes
+    prekeys: Mapping[Name, bytes]
+    resume_at: int | None
+
+
+def say_hello(contract: Contract, invitation: Invitation, identity: Identity, me: Name, nonce: bytes, prekey: Prekey,
+              checkpoints: Sequence[int], version: str) -> Hello:  # fmt: skip
+    """Make a participant's signed part of an epoch."""
+    hello = Hello(
+        digest(contract), invitation.run, invitation.epoch, me, nonce, prekey.public, tuple(checkpoints), version, b""
+    )
+    return replace(hello, signature=identity.sign(hello.signed_bytes()))
+
+
+def agree(contract: Contract, hellos: Sequence[Hello], keys: Mapping[Name, bytes], mine: Hello) -> Epoch:
+    """Check the hellos of all participants and derive run id, epoch id and resume point; PeerError if one is off."""
+    by_name = {Name(h.party): h for h in hellos}
+    if set(by_name) != set(everyone(contract)) or len(hellos) != len(by_name):
+        raise PeerError("coordinator: hellos are not exactly those of the contract's participants")
+    if by_name[Name(mine.party)] != mine:
+        raise PeerError("coordinator: passed on another hello than mine")
+    for name, hello in by_name.items():
+        if hello.version != mine.version:
+            raise PeerError(f"{name}: runs fedmkt {hello.version}, {mine.party} runs {mine.version}")
+        if (hello.contract, hello.run, hello.epoch) != (mine.contract, mine.run, mine.epoch):
+            raise PeerError(f"{name}: says hello for another contract, run or epoch")
+        try:
+            verify(keys[name], hello.signature, hello.signed_bytes())
+        except ValueError:
+            raise PeerError(f"{name}: its hello is not signed with its pinned key") from None
+    ordered = [by_name[n] for n in everyone(contract)]
+    joint = hashlib.sha256(b"".join(h.signed_bytes() + h.signature for h in ordered)).digest()
+    run = mine.run or hashlib.sha256(b"fedmkt run v1\n" + mine.contract + joint).digest()
+    epoch_id = hashlib.sha256(b"fedmkt epoch v1\n" + run + mine.epoch.to_bytes(8, "big") + joint).digest()
+    resume_at = _common_checkpoint([by_name[p].checkpoints for p in data_parties(contract)])
+    return Epoch(run, mine.epoch, epoch_id, {n: h.prekey for n, h in by_name.items()}, resume_at)
+
+
+def _common_checkpoint(held: Sequence[tuple[int, ...]]) -> int | None:
+    """Return the latest checkpoint that all hold: the number of its round's first call, or None."""
+    common = set(held[0]).intersection(*held[1:])
+    return max(common) if common else None
+
+
+def dealer_seed(prekey: Prekey, peer: bytes, epoch_id: bytes, party: Name) -> bytes:
+    """Derive the seed that the dealer and `party` share in this epoch; it exists in their memories only."""
+    return derive(prekey.exchange(peer), b"fedmkt dealer seed v1\n" + party.encode(), salt=epoch_id)
+
+
+class AddressedMasks:
+    """Masks by address. A party draws each address once; the dealer, who opens nothing, may draw again."""
+
+    def __init__(self, seeds: Mapping[Name, bytes], draws_again: bool) -> None:
+        self._seeds = seeds
+        self._drawn: set[tuple[Name, bytes]] | None = None if draws_again else set()
+
+    def words(self, of: Name, label: str, count: int, shape: tuple[int, ...] | int, *, to: str = "", block: int = 0) -> Words:
+        """Return uniform 64-bit words of the stream shared by the dealer and party `of`."""
+        return words(self._key(of, Address(label, count, block, of, to)), shape)
+
+    def half_words(self, of: Name, label: str, count: int, shape: tuple[int, ...] | int, *, to: str = "", block: int = 0) -> HalfWords:
+        """Return uniform 32-bit words of the stream shared by the dealer and party `of`."""
+        return half_words(self._key(of, Address(label, count, block, of, to)), shape)
+
+    def _key(self, of: Name, address: Address) -> bytes:
+        where = bytes(address)
+        if self._drawn is not None:
+            if (of, where) in self._drawn:
+                raise ValueError(f"mask {address.label} {address.count} is drawn a second time")
+            self._drawn.add((of, where))
+        return derive(self._seeds[of], b"fedmkt mask v1\n" + where)
+
+    def __repr__(self) -> str:
+        return "AddressedMasks(hidden)"

@@ -1,0 +1,198 @@
+"""Lock step: each party follows the script itself and so knows the only call that it may accept.
+
+Every finished call leaves a signed `Receipt`. A party is shown the receipts of the rounds since its last turn,
+checks their signatures, chains them into a transcript hash, and lets its own copy of the script advance. The hash
+stands in every envelope, so a coordinator that tells two parties different things is caught at the next message
+from one to the other (protocols.md section 7).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from greenlet import greenlet
+
+from fedmkt.contract import Contract
+from fedmkt.crypto.sign import verify
+from fedmkt.errors import PeerError
+from fedmkt.protocol import wire
+from fedmkt.protocol.core import Call, Name, Out, Public, PublicValue, Reply, Script, Sealed, V
+
+EMPTY_TRANSCRIPT = bytes(32)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One finished call, signed by the party that answered it. Holds no secret: the coordinator sees it."""
+
+    index: int
+    epoch: int
+    party: str
+    step: str
+    request: bytes
+    public: bytes
+    parts: tuple[tuple[str, bytes, int], ...]
+    signature: bytes
+
+    def signed_bytes(self, run: bytes, transcript: bytes) -> bytes:
+        """Return what the signature covers: the receipt, its run and the transcript before its round."""
+        head = f"fedmkt receipt v1\n{self.index}\n{self.epoch}\n{self.party}\n{self.step}\n".encode()
+        parts = b"".join(_framed(r.encode()) + d + n.to_bytes(8, "big") for r, d, n in self.parts)
+        return _framed(head) + run + transcript + self.request + _framed(self.public) + parts
+
+    def check(self, run: bytes, transcript: bytes, keys: Mapping[Name, bytes]) -> None:
+        """Raise PeerError unless the named party signed this receipt."""
+        try:
+            verify(keys[Name(self.party)], self.signature, self.signed_bytes(run, transcript))
+        except (ValueError, KeyError):
+            raise PeerError(f"{self.party}: {self.step}: receipt {self.index} is not signed by {self.party}") from None
+
+
+def _framed(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
+def request_digest(run: bytes, epoch: int, index: int, step: str, transcript: bytes, inbox: Sequence[bytes]) -> bytes:
+    """Return the digest that identifies one request: a call index is used for one digest only."""
+    head = f"fedmkt request v1\n{epoch}\n{index}\n{step}\n{len(inbox)}\n".encode()
+    return hashlib.sha256(_framed(head) + run + transcript + b"".join(inbox)).digest()
+
+
+def chain(transcript: bytes, receipts: Sequence[Receipt], run: bytes) -> bytes:
+    """Extend the transcript hash by the receipts of one round."""
+    state = hashlib.sha256(b"fedmkt transcript v1\n" + transcript)
+    for receipt in receipts:
+        state.update(hashlib.sha256(receipt.signed_bytes(run, transcript)).digest())
+    return state.digest()
+
+
+
+class _Port:
+    """The `Caller` that a followed script sees: every round is handed out to whoever drives the script."""
+
+    def __init__(self, follower: "Follower") -> None:
+        self._follower = follower
+
+    @property
+    def epoch(self) -> int:
+        return self._follower.epoch
+
+    def __call__(self, party: Name, step: Any, *inbox: Sealed[Any]) -> Reply[Any, Any]:
+        (reply,) = self.all([Call(party, step, inbox)])
+        return reply
+
+    def all(self, calls: Sequence[Call[Out, V]]) -> list[Reply[Out, V]]:
+        replies: list[Reply[Out, V]] = self._follower.hand_out(list(calls))
+        return replies
+
+    def both(self, calls: Sequence[Any], others: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        replies = self.all([*calls, *others])
+        return replies[: len(calls)], replies[len(calls) :]
+
+
+class Follower:
+    """One script, driven round by round. The coordinator drives it with real replies, a party with receipts."""
+
+    def __init__(self, script: Script, contract: Contract, run: bytes, keys: Mapping[Name, bytes], epoch: int) -> None:
+        self.run = run
+        self.epoch = epoch
+        self.transcript = EMPTY_TRANSCRIPT
+        self.index = 0
+        self.last_round = -1
+        self.round_starts: dict[int, bytes] = {}
+        self.round: list[Call[Any, Any]] = []
+        self.result: PublicValue | None = None
+        self.publics: dict[tuple[Name, type[PublicValue]], PublicValue] = {}
+        self._made: dict[int, tuple[str, bytes]] = {}
+        self._keys = keys
+        self._live_epoch = epoch
+        self._script = script
+        self._contract = contract
+        self._greenlet: greenlet | None = None
+
+    def start(self, first_epoch: int) -> None:
+        """Run the script up to its first round."""
+        self.epoch = first_epoch
+        self._greenlet = greenlet(self._run_script)
+        self._take(self._greenlet.switch())
+
+    def _run_script(self) -> None:
+        self.result = self._script(_Port(self), self._contract)
+
+    def hand_out(self, calls: list[Call[Any, Any]]) -> Any:
+        """Give the round to the driver and sleep until its replies are there (called by the script's side)."""
+        driver = greenlet.getcurrent().parent
+        if driver is None:
+            raise ValueError("the script was not started")
+        return driver.switch(calls)
+
+    def _take(self, handed: object) -> None:
+        self.round = handed if isinstance(handed, list) else []
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the script has returned."""
+        return self._greenlet is not None and self._greenlet.dead
+
+    def advance(self, receipts: Sequence[Receipt], bodies: Sequence[Mapping[Name, object]] = (), next_epoch: int | None = None) -> None:
+        """Close the current round with its receipts, checked, and run the script up to the next round.
+
+        `bodies` are the envelopes themselves, which only the coordinator has.
+        """
+        if len(receipts) != len(self.round) or not receipts:
+            raise PeerError(f"coordinator: round at call {self.index} has {len(self.round)} calls, got {len(receipts)} receipts")
+        replies = []
+        for offset, (call, receipt) in enumerate(zip(self.round, receipts, strict=True)):
+            index = self.index + offset
+            if (receipt.index, receipt.party, receipt.step) != (index, call.party, call.step.name):
+                raise PeerError(f"coordinator: call {index} is {call.step.name} at {call.party}, the receipt says otherwise")
+            receipt.check(self.run, self.transcript, self._keys)
+            expected = request_digest(self.run, receipt.epoch, index, call.step.name, self.transcript, [s.digest for s in call.inbox])
+            if receipt.request != expected:
+                raise PeerError(f"{call.party}: {call.step.name}: call {index} answers another request")
+            held = bodies[offset] if bodies else {}
+            reply = _reply(call, receipt, held)
+            self.publics[call.party, call.step.tells] = reply.public.value
+            replies.append(reply)
+        self.round_starts[self.index] = self.transcript
+        for receipt in receipts:
+            self._made[receipt.index] = (receipt.step, self.transcript)
+        self.last_round = self.index
+        self.transcript = chain(self.transcript, receipts, self.run)
+        self.index += len(receipts)
+        self.epoch = self._live_epoch if next_epoch is None else next_epoch
+        if self._greenlet is None:
+            raise ValueError("the script was not started")
+        self._take(self._greenlet.switch(replies))
+
+    def replay(self, receipts: Sequence[Receipt]) -> None:
+        """Advance through as many finished rounds as the receipts hold; PeerError if a round is incomplete."""
+        at = 0
+        while at < len(receipts):
+            size = len(self.round)
+            after = receipts[at + size].epoch if at + size < len(receipts) else None
+            self.advance(receipts[at : at + size], next_epoch=after)
+            at += size
+
+    def made_at(self, index: int) -> tuple[str, bytes]:
+        """Return step and transcript under which the messages of a finished call were sealed."""
+        return self._made[index]
+
+    def expected(self, index: int, party: Name) -> Call[Any, Any]:
+        """Return the call with this index; PeerError unless it stands in the current round and is for `party`."""
+        offset = index - self.index
+        if not 0 <= offset < len(self.round):
+            raise PeerError(f"coordinator: call {index} is not in the current round")
+        call = self.round[offset]
+        if call.party != party:
+            raise PeerError(f"coordinator: call {index} is for {call.party}, not for {party}")
+        return call
+
+
+def _reply(call: Call[Any, Any], receipt: Receipt, held: Mapping[Name, object]) -> Reply[Any, Any]:
+    sealed = {
+        Name(reader): Sealed[Any](receipt.index, Name(receipt.party), Name(reader), digest, held.get(Name(reader)))
+        for reader, digest, _ in receipt.parts
+    }
+    return Reply(sealed, Public(wire.decode(receipt.public, call.step.tells), call.party))

@@ -1,0 +1,197 @@
+"""Everything the report of one run shows, as plain data with a JSON form.
+
+The page is a function of this summary and nothing else: no clock, no file, no party's rows. What the bank
+may show to whom is decided by the contract; the summary holds aggregates of its labels and is the bank's.
+"""
+
+import json
+import types
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Union, cast, get_args, get_origin, get_type_hints
+
+from numpy.typing import ArrayLike
+
+from fedmkt.learn.metrics import (
+    Curve,
+    Histogram,
+    Interval,
+    Metrics,
+    Random,
+    evaluate,
+    gains_curve,
+    roc_curve,
+    score_histogram,
+)
+
+FORMAT = "fedmkt-summary/1"
+
+
+@dataclass(frozen=True)
+class PartyLine:
+    """One signer of the contract: name in the run, organisation, and role (bank, partner, coordinator)."""
+
+    name: str
+    organisation: str
+    role: str
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model on the held-out rows."""
+
+    metrics: Metrics
+    roc: Curve
+    gains: Curve
+    histogram: Histogram
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models compared, all on the same held-out rows.
+
+    bank, joint : as the bank can measure them, the joint one from its rounded scores
+    joint_exact, centralised : exist in simulation only, where one process may see everything
+    """
+
+    bank: ModelResult
+    joint: ModelResult
+    joint_exact: ModelResult | None = None
+    centralised: ModelResult | None = None
+
+
+@dataclass(frozen=True)
+class ConvergencePoint:
+    """One pass of training: the measure named in the summary, if known, and ‖w - w_before‖ / ‖w‖."""
+
+    iteration: int
+    value: float | None
+    change: float
+
+
+@dataclass(frozen=True)
+class DisclosureLine:
+    """What one reader learned: kind from the vocabulary, how much, what it means, the contract's clause."""
+
+    reader: str
+    kind: str
+    amount: str
+    meaning: str
+    clause: str
+
+
+@dataclass(frozen=True)
+class HeadLine:
+    """The head of one party's audit log at close: number of records, RFC 6962 root (base64), cosigners."""
+
+    party: str
+    size: int
+    root: str
+    cosigners: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PartnerGain:
+    """What the partner's columns brought: AUC joint minus bank, top-decile lift without and with."""
+
+    auc: float
+    top_lift_bank: float
+    top_lift_joint: float
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run as its report shows it.
+
+    run : the run's identifier; contract_digest : hexadecimal
+    common_band : bounds of the number of common customers; common_exact : in simulation only
+    convergence : empty where nothing is opened during training, which is the rule outside simulation
+    gain_interval : 95 % interval of AUC(joint) - AUC(bank) on the same rows
+    seconds : by stage, in order; bytes_sent : by party; rounds : of messages that travel together
+    finished : time of the end as text, as the log has it; empty if the run has no clock
+    """
+
+    name: str
+    purpose: str
+    run: str
+    contract_digest: str
+    parties: tuple[PartyLine, ...]
+    common_band: tuple[int, int]
+    models: Models
+    common_exact: int | None = None
+    convergence: tuple[ConvergencePoint, ...] = ()
+    convergence_measure: str = "loss"
+    gain_interval: Interval | None = None
+    disclosures: tuple[DisclosureLine, ...] = ()
+    heads: tuple[HeadLine, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes_sent: dict[str, int] = field(default_factory=dict)
+    rounds: int = 0
+    simulated: bool = False
+    seed: int | None = None
+    finished: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def partner_gain(self) -> PartnerGain:
+        """Compare the joint model with the bank's own, both as the bank can measure them."""
+        bank, joint = self.models.bank.metrics, self.models.joint.metrics
+        return PartnerGain(joint.auc - bank.auc, bank.top_lift, joint.top_lift)
+
+    def to_json(self) -> str:
+        """Encode as JSON text, fields and stages in their order."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunSummary":
+        """Decode what `to_json` wrote; ValueError names a field that is missing, unknown or mistyped."""
+        facts = json.loads(text)
+        if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
+            raise ValueError(f"summary: format must be {FORMAT}")
+        return cast(RunSummary, _rebuild(cls, facts, "summary"))
+
+
+def measure_model(y: ArrayLike, p: ArrayLike, random: Random) -> ModelResult:
+    """Measure one model's predicted probabilities `p` (n,) on held-out labels `y` (n,)."""
+    return ModelResult(evaluate(y, p, random), roc_curve(y, p), gains_curve(y, p), score_histogram(y, p))
+
+
+def _rebuild(kind: object, value: object, where: str) -> object:
+    """Build a value of the declared type from what `json.loads` gives."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _rebuild_dataclass(kind, value, where)
+    if origin in (types.UnionType, Union):
+        if value is None and type(None) in inner:
+            return None
+        return _rebuild(next(k for k in inner if k is not type(None)), value, where)
+    if origin is tuple:
+        return _rebuild_tuple(inner, value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: an object is needed")
+        return {str(k): _rebuild(inner[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    # bool is a kind of int in Python, and not in JSON
+    if not isinstance(kind, type) or type(value) is not kind:
+        raise ValueError(f"{where}: {getattr(kind, '__name__', kind)} is needed, not {type(value).__name__}")
+    return value
+
+
+def _rebuild_dataclass(kind: type, value: object, where: str) -> object:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: an object is needed")
+    hints, names = get_type_hints(kind), [f.name for f in fields(kind)]
+    wrong = sorted(set(names) ^ set(value))
+    if wrong:
+        raise ValueError(f"{where}.{wrong[0]}: {'missing' if wrong[0] in names else 'unknown'}")
+    return kind(**{name: _rebuild(hints[name], value[name], f"{where}.{name}") for name in names})
+
+
+def _rebuild_tuple(inner: tuple[object, ...], value: object, where: str) -> tuple[object, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{where}: a list is needed")
+    kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
+    if len(kinds) != len(value):
+        raise ValueError(f"{where}: {len(kinds)} values are needed, not {len(value)}")
+    return tuple(_rebuild(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))

@@ -1,0 +1,118 @@
+"""A small finished run of three signers, as the files of its folder."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fedmkt.audit.checkpoint import log_origin
+from fedmkt.contract import Contract, ModelTerms, PartyTerms, SignedContract, Signer, digest, sign, to_toml
+from fedmkt.crypto.sign import Identity
+from fedmkt.party.audit_log import AuditLog
+from fedmkt.privacy.disclosure import RangeBit, Scores
+
+NAMES = ("bank", "coordinator", "shop")
+IDENTITIES = {name: Identity(bytes([i + 1]) * 32) for i, name in enumerate(NAMES)}
+START = datetime(2030, 1, 1, tzinfo=UTC)
+Events = Mapping[str, list[tuple[str, dict[str, object]]]]
+SEALED = "5e" * 32
+RUN: Events = {
+    "bank": [
+        ("run.started", {"epoch": 1}),
+        ("epoch.started", {"epoch": 1}),
+        ("message.sent", {"to": "shop", "sha256": SEALED, "bytes": 9}),
+        ("value.revealed", {"index": 3, "step": "CHECK", **RangeBit(to="all", passed=True).record()}),
+        ("run.completed", {}),
+    ],
+    "coordinator": [("run.started", {"epoch": 1}), ("run.completed", {})],
+    "shop": [
+        ("run.started", {"epoch": 1}),
+        ("epoch.started", {"epoch": 1}),
+        ("message.received", {"from": "bank", "sha256": SEALED, "bytes": 9}),
+        ("value.revealed", Scores(to="bank", low=1000, high=2000, decimals=2).record()),
+        ("run.completed", {}),
+    ],
+}
+
+
+def make_contract() -> SignedContract:
+    keys = {name: identity.public.hex() for name, identity in IDENTITIES.items()}
+    contract = Contract(
+        name="spring",
+        purpose='cards "gold"',
+        family="cards",
+        created=START,
+        expires=START + timedelta(days=30),
+        coordinator=Signer(name="coordinator", organisation="Notary", key=keys["coordinator"]),
+        parties=(
+            PartyTerms(
+                name="bank",
+                organisation="Bänk",
+                key=keys["bank"],
+                role="bank",
+                id_kind="phone",
+                numbers=("age",),
+                label="y",
+            ),
+            PartyTerms(
+                name="shop",
+                organisation="Shop",
+                key=keys["shop"],
+                role="partner",
+                id_kind="phone",
+                categories=("top",),
+            ),
+        ),
+        model=ModelTerms(penalty=0.25),
+    )
+    return SignedContract(
+        contract=contract,
+        signatures={name: sign(contract, name, identity) for name, identity in IDENTITIES.items()},
+    )
+
+
+def write_run(folder: Path, events: Events) -> dict[str, bytes]:
+    """Play a run with these events, cosign and close every log, return all files by their names."""
+    signed = make_contract()
+    agreed = digest(signed.contract)
+    (folder / "contract.toml").write_text(to_toml(signed))
+    logs = {
+        name: AuditLog(
+            folder / "logs" / name,
+            log_origin(agreed, name),
+            IDENTITIES[name],
+            lambda: START,
+            "run1",
+            name,
+            agreed,
+        )
+        for name in NAMES
+    }
+    for name, log in logs.items():
+        log.append_all(events[name])
+    keys = {name: identity.public for name, identity in IDENTITIES.items()}
+    for name, log in logs.items():
+        head = log.head()
+        log.add_cosignatures(
+            [logs[peer].cosign(head, keys[name], name) for peer in NAMES if peer != name], keys
+        )
+    for log in logs.values():
+        log.close()
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[Events], dict[str, bytes]]:
+    return lambda events: write_run(tmp_path, events)
+
+
+@pytest.fixture
+def events() -> dict[str, list[tuple[str, dict[str, object]]]]:
+    return {name: list(items) for name, items in RUN.items()}
+
+
+@pytest.fixture
+def signed() -> SignedContract:
+    return make_contract()

@@ -1,0 +1,81 @@
+import dataclasses
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedmkt.audit.records import EVENTS, MAX_LEAF_BYTES, Record, leaf, read_leaf, timestamp
+
+RECORD = Record(0, "2030-01-01T00:00:00.000000Z", "bank", "r", "run.started", "ab", {"epoch": 1})
+BODIES = st.dictionaries(
+    st.text("abcxyz_", min_size=1, max_size=6),
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=20),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=3), inner, max_size=3)
+        ),
+        max_leaves=8,
+    ),
+    max_size=5,
+)
+
+
+@given(BODIES)
+def test_a_leaf_is_read_back_as_the_same_record(body):
+    record = dataclasses.replace(RECORD, body=body)
+    assert read_leaf(leaf(record)) == record
+
+
+@given(BODIES)
+def test_python_and_the_canonical_form_write_a_leaf_alike(body):
+    data = leaf(dataclasses.replace(RECORD, body=body))
+    again = json.dumps(json.loads(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert again.encode() == data
+
+
+@pytest.mark.parametrize("body", [{"x": 0.5}, {"x": b"1"}, {"é": 1}, {"x": {1: 2}}, {"x": 2**60}])
+def test_a_body_that_another_reader_might_write_differently_is_refused(body):
+    with pytest.raises(ValueError):
+        leaf(dataclasses.replace(RECORD, body=body))
+
+
+def test_an_unknown_event_is_refused():
+    with pytest.raises(ValueError, match=r"unknown event 'value\.opened'"):
+        leaf(dataclasses.replace(RECORD, type="value.opened"))
+
+
+def test_a_record_over_sixteen_kibibytes_is_refused():
+    with pytest.raises(ValueError, match="at most 16384"):
+        leaf(dataclasses.replace(RECORD, body={"x": "y" * MAX_LEAF_BYTES}))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{}",
+        b"[]",
+        b"nonsense",
+        b"[" * 10_000,
+        leaf(RECORD).replace(b'"v":1', b'"v":2'),
+        leaf(RECORD).replace(b'"seq":0', b'"seq": 0'),
+        leaf(RECORD).replace(b'"seq":0', b'"seq":"0"'),
+        leaf(RECORD).replace(b'"seq":0', b'"seq":true'),
+        leaf(RECORD).replace(b'"run":"r",', b""),
+    ],
+)
+def test_bytes_that_are_no_canonical_record_are_refused(data):
+    with pytest.raises(ValueError):
+        read_leaf(data)
+
+
+def test_times_are_written_in_utc():
+    moment = datetime(2030, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+    assert timestamp(moment) == timestamp(datetime(2030, 1, 1, tzinfo=UTC)) == "2030-01-01T00:00:00.000000Z"
+
+
+def test_the_vocabulary_is_the_verifiers_too():
+    from fedmkt.audit.verify import EVENT
+
+    assert all(EVENT.fullmatch(event) for event in EVENTS)

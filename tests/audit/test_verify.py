@@ -1,0 +1,216 @@
+import ast
+import base64
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedmkt.audit import verify
+from fedmkt.audit.verify import VerifyError, verify_files, verify_run
+from fedmkt.contract import digest
+
+LOG = "logs/bank/log.jsonl"
+
+
+def test_a_finished_run_verifies(write, events, signed, tmp_path):
+    write(events)
+    report = verify_run(tmp_path)
+    assert report.contract == digest(signed.contract).hex()
+    assert (report.run, report.outcome, report.messages, report.disclosures) == ("run1", "completed", 1, 2)
+    assert [(log.party, log.records, log.cosigners) for log in report.logs] == [
+        ("bank", 5, ("coordinator", "shop")),
+        ("coordinator", 2, ("bank", "shop")),
+        ("shop", 5, ("bank", "coordinator")),
+    ]
+    assert "coordinator: 2 records" in "\n".join(report.lines())
+
+
+@pytest.fixture
+def reads_a_contract_once(monkeypatch):
+    """Thousands of changed runs with the same contract: the same bytes need to be parsed only once."""
+    monkeypatch.setattr(verify, "_read_contract", functools.cache(verify._read_contract))
+
+
+def test_a_change_of_any_byte_of_any_file_is_found(write, events, reads_a_contract_once):
+    files = write(events)
+    verify_files(files)
+    missed = []
+    for name, data in files.items():
+        for place in range(len(data)):
+            changed = bytearray(data)
+            changed[place] ^= 1 << (place % 8)
+            try:
+                verify_files({**files, name: bytes(changed)})
+                missed.append((name, place))
+            except VerifyError:
+                pass
+    assert missed == []
+
+
+def test_letters_in_the_other_case_are_found(write, events, reads_a_contract_once):
+    files = write(events)
+    for name in ("contract.toml", "logs/bank/checkpoint.txt", "logs/bank/peers.json"):
+        data = files[name]
+        for place in range(len(data)):
+            # Letters in the other case: hexadecimal and base64 readers may take them for the same bytes.
+            changed = data[:place] + data[place : place + 1].swapcase() + data[place + 1 :]
+            if changed != data:
+                with pytest.raises(VerifyError):
+                    verify_files({**files, name: changed})
+
+
+@pytest.mark.parametrize("insert", [b"\n", b" ", b"\r\n", b"#", b"\0", b"{}"])
+def test_added_bytes_at_the_end_of_any_line_are_found(write, events, insert):
+    files = write(events)
+    for name, data in files.items():
+        for place in [0, *(i for i, byte in enumerate(data) if byte == 10), len(data)]:
+            with pytest.raises(VerifyError):
+                verify_files({**files, name: data[:place] + insert + data[place:]})
+
+
+def test_deleted_doubled_swapped_and_cut_lines_are_found(write, events):
+    files = write(events)
+    for name, data in files.items():
+        lines = data.splitlines(keepends=True)
+        for i in range(len(lines)):
+            versions = [lines[:i] + lines[i + 1 :], lines[: i + 1] + lines[i:], lines[:i]]
+            if i + 1 < len(lines) and lines[i] != lines[i + 1]:
+                versions.append([*lines[:i], lines[i + 1], lines[i], *lines[i + 2 :]])
+            for version in versions:
+                with pytest.raises(VerifyError):
+                    verify_files({**files, name: b"".join(version)})
+
+
+def test_a_missing_or_additional_file_is_found(write, events):
+    files = write(events)
+    for name in files:
+        with pytest.raises(VerifyError):
+            verify_files({other: data for other, data in files.items() if other != name})
+    with pytest.raises(VerifyError, match=r"logs/eve/log\.jsonl"):
+        verify_files({**files, "logs/eve/log.jsonl": files[LOG]})
+
+
+def test_another_partys_files_in_place_of_the_own_are_found(write, events):
+    files = write(events)
+    for file in verify.FILES:
+        with pytest.raises(VerifyError):
+            verify_files({**files, f"logs/bank/{file}": files[f"logs/shop/{file}"]})
+
+
+def test_a_message_that_nobody_sent_is_found(write, events):
+    events["shop"].append(("message.received", {"from": "bank", "sha256": "11" * 32}))
+    with pytest.raises(VerifyError, match=f"shop received {'11' * 32} from bank, whose log does not show it"):
+        verify_files(write(events))
+
+
+def test_a_message_that_never_arrived_is_found(write, events):
+    events["bank"].append(("message.sent", {"to": "shop", "sha256": "11" * 32}))
+    with pytest.raises(VerifyError, match=f"bank sent {'11' * 32} to shop, whose log does not show it"):
+        verify_files(write(events))
+
+
+def test_a_message_may_be_lost_when_the_run_is_aborted(write, events):
+    events["bank"] += [("message.sent", {"to": "shop", "sha256": "11" * 32}), ("run.aborted", {})]
+    assert verify_files(write(events)).outcome == "aborted"
+
+
+def test_a_message_may_be_lost_with_the_epoch_that_was_given_up(write, events):
+    events["bank"] += [("message.sent", {"to": "shop", "sha256": "11" * 32}), ("epoch.started", {"epoch": 2})]
+    assert verify_files(write(events)).messages == 2
+
+
+def test_a_disclosure_that_the_contract_does_not_allow_is_found(write, events):
+    events["shop"].append(("value.revealed", {"kind": "Embeddings", "to": "bank", "width": 8, "openings": 1}))
+    with pytest.raises(VerifyError, match="shop revealed Embeddings to bank, which the contract does not"):
+        verify_files(write(events))
+
+
+def test_a_disclosure_to_a_stranger_is_found(write, events):
+    events["shop"].append(("value.revealed", {"kind": "RangeBit", "to": "eve", "passed": True}))
+    with pytest.raises(VerifyError, match="to eve, who is no signer"):
+        verify_files(write(events))
+
+
+def test_records_of_two_runs_in_one_folder_are_found(write, events, tmp_path):
+    files = write(events)
+    verify_files(files)
+    other = {name: data.replace(b'"run":"run1"', b'"run":"run2"', 1) for name, data in files.items()}
+    with pytest.raises(VerifyError):
+        verify_files(other)
+
+
+def test_keys_that_are_not_the_pinned_ones_are_found(write, events, signed):
+    files = write(events)
+    pinned = {signer.name: signer.key for signer in signed.contract.signers}
+    verify_files(files, pinned)
+    with pytest.raises(VerifyError, match="not the pinned ones"):
+        verify_files(files, {**pinned, "bank": "00" * 32})
+    with pytest.raises(VerifyError, match="not the pinned ones"):
+        verify_files(files, {**pinned, "more": "00" * 32})
+
+
+@pytest.mark.parametrize("size", [*range(1, 20), 31, 32, 33, 100])
+def test_the_root_is_the_one_of_the_hash_tree(size):
+    from fedmkt.crypto.tree import root_of
+
+    leaves = [bytes([i]) * i for i in range(size)]
+    assert verify._root(leaves) == root_of(leaves)
+
+
+def test_the_verifier_needs_nothing_of_this_package_and_is_short():
+    text = Path(verify.__file__).read_text()
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(text))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported <= sys.stdlib_module_names | {"cryptography"}
+    assert len(text.splitlines()) <= 400
+
+
+def test_the_verifier_runs_as_a_single_file(write, events, signed, tmp_path):
+    (tmp_path / "run").mkdir()
+    run = tmp_path / "run"
+    for name, data in write(events).items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(data)
+    alone = tmp_path / "elsewhere" / "verify.py"
+    alone.parent.mkdir()
+    alone.write_text(Path(verify.__file__).read_text())
+    command = [sys.executable, str(alone), str(run)]
+    env = {**os.environ, "PYTHONPATH": ""}
+    good = subprocess.run(command, capture_output=True, text=True, cwd=alone.parent, env=env, timeout=60)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "completed" in good.stdout
+    pins = [f"--pin={signer.name}={signer.key}" for signer in signed.contract.signers]
+    assert subprocess.run([*command, *pins], capture_output=True, timeout=60).returncode == 0
+    (run / LOG).write_bytes((run / LOG).read_bytes()[:-1])
+    bad = subprocess.run(command, capture_output=True, text=True, cwd=alone.parent, env=env, timeout=60)
+    assert (bad.returncode, bad.stdout) == (7, "")
+    assert bad.stderr == "fedmkt: error: logs/bank/log.jsonl: the last line is cut\n"
+
+
+def test_a_folder_that_is_no_run_is_refused_in_one_line(tmp_path, capsys):
+    assert verify.main([str(tmp_path)]) == 7
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_unused_bits_of_base64_are_not_free(write, events):
+    files = write(events)
+    name = "logs/bank/checkpoint.txt"
+    root = files[name].split(b"\n")[2]
+    # 32 bytes leave two unused bits in the last letter before the padding.
+    letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    other = root[:-2] + bytes([letters[letters.index(root[-2]) ^ 1]]) + b"="
+    assert base64.b64decode(other) == base64.b64decode(root)
+    with pytest.raises(VerifyError):
+        verify_files({**files, name: files[name].replace(root, other)})

@@ -1,0 +1,283 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fedmkt.audit import checkpoint
+from fedmkt.audit.records import read_leaf
+from fedmkt.crypto.sign import Identity
+from fedmkt.crypto.tree import root_of
+from fedmkt.errors import AuditError
+from fedmkt.party.audit_log import CHECKPOINT, LOG, PEERS, AuditLog
+
+DIGEST = b"c" * 32
+START = datetime(2030, 1, 1, tzinfo=UTC)
+IDENTITIES = {name: Identity(bytes([i + 1]) * 32) for i, name in enumerate(("bank", "shop", "notary"))}
+KEYS = {name: identity.public for name, identity in IDENTITIES.items()}
+
+
+class Clock:
+    def __init__(self):
+        self.now = START
+
+    def __call__(self):
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+@pytest.fixture
+def open_log(tmp_path):
+    """Open the log of a party; asked again for the same name it opens the same folder."""
+
+    def opened(name, folder=None, digest=DIGEST):
+        origin = checkpoint.log_origin(digest, name)
+        return AuditLog(tmp_path / (folder or name), origin, IDENTITIES[name], Clock(), "r", name, digest)
+
+    return opened
+
+
+def note_of(log, size_events=1):
+    log.append_all([("step.completed", {"n": i}) for i in range(size_events)])
+    return log.head()
+
+
+def test_a_record_is_on_disk_when_append_returns(open_log, tmp_path):
+    log = open_log("bank")
+    for event in ("run.started", "step.started"):
+        record = log.append(event, {"index": log.size})
+        lines = (tmp_path / "bank" / LOG).read_bytes().splitlines()
+        assert read_leaf(lines[-1]) == record
+    assert [read_leaf(line).seq for line in lines] == [0, 1]
+    assert record.time == "2030-01-01T00:00:02.000000Z"
+
+
+def test_every_append_waits_for_the_disk_once(open_log, monkeypatch):
+    log = open_log("bank")
+    synced = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    log.append("run.started", {})
+    log.append_all([("step.started", {}), ("step.completed", {})])
+    assert len(synced) == 2
+
+
+def test_of_a_batch_with_one_bad_record_nothing_is_written(open_log, tmp_path):
+    log = open_log("bank")
+    with pytest.raises(ValueError, match="unknown event"):
+        log.append_all([("run.started", {}), ("no.event", {})])
+    assert (log.size, (tmp_path / "bank" / LOG).read_bytes()) == (0, b"")
+
+
+def test_the_head_signs_the_root_over_the_lines(open_log, tmp_path):
+    log = open_log("bank")
+    note = note_of(log, 5)
+    head = checkpoint.parse_body(checkpoint.verify_note(note, "bank", KEYS["bank"]).text)
+    lines = (tmp_path / "bank" / LOG).read_bytes().splitlines()
+    assert (head.size, head.root) == (5, root_of(lines))
+    assert log.head() == note == (tmp_path / "bank" / CHECKPOINT).read_bytes()
+
+
+def test_an_opened_folder_continues_its_log(open_log):
+    log = open_log("bank")
+    note_of(log, 3)
+    log.append("step.started", {})
+    log.release()
+    again = open_log("bank")
+    assert again.size == 4
+    assert again.append("step.completed", {}).seq == 4
+    straight = open_log("shop")
+    straight.append_all([("step.started", {})] * 5)
+    assert again.size == straight.size
+
+
+def test_half_a_line_of_a_crash_is_cut_and_the_cut_is_recorded(open_log, tmp_path):
+    log = open_log("bank")
+    note_of(log, 2)
+    log.release()
+    path = tmp_path / "bank" / LOG
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"body":{"x"')
+    again = open_log("bank")
+    assert path.read_bytes().startswith(whole)
+    last = read_leaf(path.read_bytes().splitlines()[-1])
+    assert (last.type, last.seq, last.body) == ("log.cut", 2, {"bytes": 12})
+    again.release()
+    assert open_log("bank").size == 3
+
+
+def test_whole_lines_after_the_last_head_are_kept(open_log):
+    log = open_log("bank")
+    note_of(log, 2)
+    log.append("step.started", {})
+    log.release()
+    assert open_log("bank").size == 3
+
+
+def test_a_signed_record_that_is_missing_or_cut_stops_the_party(open_log, tmp_path):
+    log = open_log("bank")
+    note_of(log, 3)
+    log.release()
+    path = tmp_path / "bank" / LOG
+    whole = path.read_bytes()
+    for kept in (b"", whole[:-1], whole[: whole.index(b"\n") + 1]):
+        path.write_bytes(kept)
+        with pytest.raises(AuditError, match="signed 3 records"):
+            open_log("bank")
+        assert path.read_bytes() == kept
+
+
+def test_any_changed_byte_below_the_signed_head_stops_the_party(open_log, tmp_path):
+    log = open_log("bank")
+    note_of(log, 2)
+    log.release()
+    for name in (LOG, CHECKPOINT):
+        path = tmp_path / "bank" / name
+        whole = path.read_bytes()
+        for place in range(len(whole)):
+            changed = bytearray(whole)
+            changed[place] ^= 1
+            path.write_bytes(bytes(changed))
+            with pytest.raises(AuditError):
+                open_log("bank")
+        path.write_bytes(whole)
+    open_log("bank")
+
+
+def test_a_log_of_another_contract_or_party_is_not_continued(open_log):
+    note_of(open_log("bank"))
+    with pytest.raises(AuditError):
+        open_log("bank", digest=b"d" * 32)
+    with pytest.raises(AuditError):
+        open_log("shop", folder="bank")
+
+
+def test_a_head_that_extends_the_last_one_is_cosigned(open_log):
+    bank, shop = open_log("bank"), open_log("shop")
+    for _ in range(6):
+        note = note_of(bank, 3)
+        seen = shop.peer_size("bank")
+        line = shop.cosign(note, KEYS["bank"], "bank", bank.extension(seen))
+        text = checkpoint.parse_note(note).text
+        assert checkpoint.verify_cosignature(text, line, "shop", KEYS["shop"]) > START.timestamp()
+        bank.add_cosignatures([line], KEYS)
+        assert shop.peer_size("bank") == bank.size
+
+
+def test_the_same_head_is_cosigned_again(open_log):
+    bank, shop = open_log("bank"), open_log("shop")
+    note = note_of(bank, 3)
+    shop.cosign(note, KEYS["bank"], "bank")
+    shop.cosign(note, KEYS["bank"], "bank")
+
+
+def test_a_shorter_log_is_not_cosigned(open_log):
+    bank, shop = open_log("bank"), open_log("shop")
+    short, long = note_of(bank, 2), note_of(bank, 2)
+    shop.cosign(long, KEYS["bank"], "bank")
+    with pytest.raises(AuditError, match="2 records, 4 were signed before"):
+        shop.cosign(short, KEYS["bank"], "bank")
+
+
+def test_a_forked_log_of_the_same_size_is_not_cosigned(open_log):
+    shop = open_log("shop")
+    shop.cosign(note_of(open_log("bank", "one"), 2), KEYS["bank"], "bank")
+    fork = open_log("bank", "two")
+    fork.append_all([("run.started", {}), ("run.aborted", {})])
+    with pytest.raises(AuditError, match="two roots for one size"):
+        shop.cosign(fork.head(), KEYS["bank"], "bank")
+
+
+def test_a_longer_log_that_changed_the_past_is_not_cosigned(open_log):
+    shop = open_log("shop")
+    shop.cosign(note_of(open_log("bank", "one"), 2), KEYS["bank"], "bank")
+    fork = open_log("bank", "two")
+    fork.append_all([("run.started", {}), ("run.aborted", {}), ("run.completed", {})])
+    for proof in (fork.extension(2), []):
+        with pytest.raises(AuditError, match="does not extend the last one"):
+            shop.cosign(fork.head(), KEYS["bank"], "bank", proof)
+
+
+def test_the_last_head_of_a_peer_outlives_the_process(open_log):
+    shop = open_log("shop")
+    shop.cosign(note_of(open_log("bank", "one"), 4), KEYS["bank"], "bank")
+    shop.release()
+    again = open_log("shop")
+    assert again.peer_size("bank") == 4
+    with pytest.raises(AuditError, match="2 records, 4 were signed before"):
+        again.cosign(note_of(open_log("bank", "two"), 2), KEYS["bank"], "bank")
+
+
+def test_a_log_under_another_origin_is_not_cosigned(open_log):
+    shop = open_log("shop")
+    shop.cosign(note_of(open_log("bank", "one"), 2), KEYS["bank"], "bank")
+    other = note_of(open_log("bank", "two", digest=b"d" * 32), 3)
+    with pytest.raises(AuditError, match="origin"):
+        shop.cosign(other, KEYS["bank"], "bank")
+
+
+def test_a_head_with_a_foreign_signature_is_not_cosigned(open_log):
+    bank, shop = open_log("bank"), open_log("shop")
+    with pytest.raises(AuditError, match="0 signatures of bank"):
+        shop.cosign(note_of(bank), KEYS["notary"], "bank")
+    with pytest.raises(AuditError, match="0 signatures of notary"):
+        shop.cosign(note_of(bank), KEYS["bank"], "notary")
+
+
+def test_changed_heads_of_peers_stop_the_party(open_log, tmp_path):
+    shop = open_log("shop")
+    shop.cosign(note_of(open_log("bank"), 2), KEYS["bank"], "bank")
+    shop.release()
+    path = tmp_path / "shop" / PEERS
+    for bad in (b"[]", b"nonsense", b'{"bank":{}}', path.read_bytes().replace(b"\\n2\\n", b"\\n1\\n")):
+        path.write_bytes(bad)
+        with pytest.raises(AuditError, match="not the heads that shop cosigned"):
+            open_log("shop")
+
+
+def test_cosignatures_are_taken_from_known_peers_for_this_head_only(open_log):
+    bank, shop, notary = open_log("bank"), open_log("shop"), open_log("notary")
+    old = shop.cosign(note_of(bank), KEYS["bank"], "bank")
+    note = note_of(bank)
+    with pytest.raises(AuditError, match="does not verify"):
+        bank.add_cosignatures([old], KEYS)
+    line = notary.cosign(note, KEYS["bank"], "bank")
+    with pytest.raises(AuditError, match="no cosignature of notary"):
+        bank.add_cosignatures([line], {"shop": KEYS["shop"]})
+    bank.add_cosignatures([line], KEYS)
+
+
+def test_a_closed_log_has_its_head_with_all_cosignatures_in_order(open_log, tmp_path):
+    bank, shop, notary = open_log("bank"), open_log("shop"), open_log("notary")
+    head = note_of(bank, 4)
+    lines = [peer.cosign(head, KEYS["bank"], "bank") for peer in (shop, notary)]
+    bank.add_cosignatures(lines, KEYS)
+    bank.add_cosignatures(lines[:1], KEYS)
+    note = checkpoint.parse_note(bank.close())
+    assert bytes(note) == (tmp_path / "bank" / CHECKPOINT).read_bytes()
+    assert [line.name for line in note.lines] == ["bank", "notary", "shop"]
+    with pytest.raises(ValueError, match="closed"):
+        bank.append("run.completed", {})
+
+
+def test_a_log_with_records_after_its_head_is_not_closed(open_log):
+    log = open_log("bank")
+    with pytest.raises(ValueError, match="sign the head"):
+        log.close()
+    note_of(log)
+    log.append("run.completed", {})
+    with pytest.raises(ValueError, match="sign the head"):
+        log.close()
+
+
+def test_after_a_full_disk_the_log_must_be_opened_again(open_log, tmp_path, monkeypatch):
+    log = open_log("bank")
+    note_of(log, 2)
+
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            log.append("step.started", {})
+    with pytest.raises(ValueError, match="closed"):
+        log.append("step.started", {})
+    assert open_log("bank").size == 3

@@ -1,0 +1,203 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fedmkt.config import PartyConfig, draft_contract, parse_job, simulated_party
+from fedmkt.contract import SignedContract, sign
+from fedmkt.crypto.sign import Identity
+from fedmkt.errors import PolicyRefused
+from fedmkt.party import policy
+from fedmkt.party.policy import CONTRACT_RULES, Policy
+from fedmkt.privacy.disclosure import Embeddings, RangeBit
+
+JOB = """
+name = "spring"
+purpose = "cards"
+[bank]
+name = "bank"
+organisation = "First Bank"
+file = "bank.csv"
+id = "phone"
+id_kind = "phone"
+label = "answered"
+numbers = ["age"]
+[[partners]]
+name = "shop"
+organisation = "Shop GmbH"
+file = "shop.csv"
+id = "tel"
+id_kind = "phone"
+numbers = ["spent"]
+"""
+IDENTITIES = {name: Identity(bytes([i + 1]) * 32) for i, name in enumerate(("bank", "shop", "coordinator"))}
+KEYS = {name: identity.public for name, identity in IDENTITIES.items()}
+EVE = Identity(b"e" * 32)
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+def make_config(name="shop", **policy_changes):
+    config = simulated_party(parse_job(JOB, "job.toml"), name, KEYS)
+    return config.model_copy(update={"policy": config.policy.model_copy(update=policy_changes)})
+
+
+def make_signed(job=JOB, identities=IDENTITIES, **changes):
+    keys = {name: identity.public for name, identity in identities.items()}
+    contract = draft_contract(parse_job(job, "job.toml"), keys, NOW).model_copy(update=changes)
+    return SignedContract(
+        contract=contract,
+        signatures={name: sign(contract, name, identity) for name, identity in identities.items()},
+    )
+
+
+def unsigned_by_bank():
+    signed = make_signed()
+    return SignedContract(
+        contract=signed.contract, signatures={**signed.signatures, "bank": signed.signatures["shop"]}
+    )
+
+
+def with_coordinator_of_the_bank():
+    return make_signed(job=JOB + '[coordinator]\norganisation = "first bank"\n')
+
+
+# One refused case for each rule: the party's settings, the contract, the time.
+REFUSED = {
+    "signatures": lambda: (make_config(), unsigned_by_bank(), NOW),
+    "signers-pinned": lambda: (make_config(), make_signed(identities={**IDENTITIES, "bank": EVE}), NOW),
+    "coordinator-apart": lambda: (make_config(), with_coordinator_of_the_bank(), NOW),
+    "own-terms": lambda: (make_config(), make_signed(JOB.replace("Shop GmbH", "Other GmbH")), NOW),
+    "purpose": lambda: (make_config(), make_signed(JOB.replace('"cards"', '"loans"')), NOW),
+    "columns": lambda: (make_config(), make_signed(JOB.replace('["spent"]', '["spent", "visits"]')), NOW),
+    "not-expired": lambda: (make_config(), make_signed(), NOW + timedelta(days=31)),
+    "minimum-sizes": lambda: (make_config(), make_signed(JOB + "[limits]\nmin_common = 999\n"), NOW),
+    "repetitions": lambda: (make_config(), make_signed(JOB + "[limits]\nmax_runs = 6\n"), NOW),
+    "disclosures": lambda: (make_config(disclosures=("RangeBit",)), make_signed(), NOW),
+}
+MESSAGES = {
+    "signatures": "signature of bank",
+    "coordinator-apart": "the coordinator belongs to 'First Bank'",
+}
+
+
+@pytest.mark.parametrize("name", ["bank", "shop", "coordinator"])
+def test_every_signer_accepts_the_contract_it_agreed_to(name):
+    config = make_config() if name == "coordinator" else make_config(name)
+    if name == "coordinator":
+        config = config.model_copy(update={"name": name, "organisation": "Independent Coordinator"})
+    Policy(config).check_contract(make_signed(), NOW)
+
+
+def test_every_rule_has_a_case_that_it_refuses():
+    assert set(REFUSED) == set(CONTRACT_RULES)
+
+
+@pytest.mark.parametrize("rule", REFUSED)
+def test_each_rule_refuses_its_case_and_is_named(rule):
+    config, signed, now = REFUSED[rule]()
+    with pytest.raises(PolicyRefused, match=MESSAGES.get(rule, f"^rule {rule}: ")):
+        Policy(config).check_contract(signed, now)
+
+
+@pytest.mark.parametrize("rule", REFUSED)
+def test_without_the_rule_its_case_would_pass(rule, monkeypatch):
+    config, signed, now = REFUSED[rule]()
+    rest = {name: check for name, check in CONTRACT_RULES.items() if name != rule}
+    monkeypatch.setattr(policy, "CONTRACT_RULES", rest)
+    Policy(config).check_contract(signed, now)
+
+
+def test_a_contract_with_the_coordinators_key_in_a_partys_place_is_refused():
+    # Two contracts, each with the relay's key where the other party's belongs, would let it read everything.
+    swapped = make_signed(identities={**IDENTITIES, "bank": EVE})
+    with pytest.raises(PolicyRefused, match="the key of bank is not the pinned one"):
+        Policy(make_config()).check_contract(swapped, NOW)
+
+
+def test_a_pinned_key_that_does_not_sign_is_refused():
+    config = make_config()
+    pinned = PartyConfig.model_validate(
+        {**config.model_dump(), "pinned": {**config.pinned, "telco": EVE.public.hex()}}
+    )
+    with pytest.raises(PolicyRefused, match="telco signs or is pinned, but not both"):
+        Policy(pinned).check_contract(make_signed(), NOW)
+
+
+def test_an_organisation_that_is_no_signer_refuses():
+    config = make_config().model_copy(update={"name": "telco"})
+    with pytest.raises(PolicyRefused, match="telco is no signer"):
+        Policy(config).check_contract(make_signed(), NOW)
+
+
+def test_a_contract_of_the_future_is_refused():
+    with pytest.raises(PolicyRefused, match=r"^rule not-expired"):
+        Policy(make_config()).check_contract(make_signed(), NOW - timedelta(seconds=1))
+
+
+def test_the_last_second_is_before_the_expiry():
+    Policy(make_config()).check_contract(make_signed(), NOW + timedelta(days=30, seconds=-1))
+    with pytest.raises(PolicyRefused, match=r"^rule not-expired"):
+        Policy(make_config()).check_contract(make_signed(), NOW + timedelta(days=30))
+
+
+@pytest.mark.parametrize("name", ["min_list", "min_common", "min_support"])
+def test_a_party_accepts_stricter_minimum_sizes_than_its_own_and_no_laxer_ones(name):
+    Policy(make_config(**{name: 40})).check_contract(make_signed(), NOW)
+    with pytest.raises(PolicyRefused, match=f"^rule minimum-sizes: {name}"):
+        Policy(make_config(**{name: 2000})).check_contract(make_signed(), NOW)
+
+
+@pytest.mark.parametrize("name", ["max_runs", "max_resumes"])
+def test_a_party_accepts_fewer_repetitions_than_its_own_limit_and_no_more(name):
+    Policy(make_config(**{name: 10})).check_contract(make_signed(), NOW)
+    with pytest.raises(PolicyRefused, match=f"^rule repetitions: {name}"):
+        Policy(make_config(**{name: 1})).check_contract(make_signed(), NOW)
+
+
+def test_the_label_must_be_granted_too():
+    with pytest.raises(PolicyRefused, match="column 'answered' is not granted by bank"):
+        Policy(make_config("bank", columns=("age",))).check_contract(make_signed(), NOW)
+
+
+LIMITS = make_signed().contract.limits
+
+
+def test_lists_from_the_minimum_on_are_accepted_and_shorter_ones_refused():
+    own = Policy(make_config(min_list=500))
+    own.check_list(1000, LIMITS)
+    with pytest.raises(PolicyRefused, match=r"^rule list-size"):
+        own.check_list(999, LIMITS)
+
+
+def test_the_partys_own_minimum_holds_when_it_is_the_stricter_one():
+    own = Policy(make_config(min_list=1500, min_common=1500))
+    own.check_list(1500, LIMITS)
+    own.check_common(1500, LIMITS)
+    with pytest.raises(PolicyRefused, match=r"^rule list-size"):
+        own.check_list(1499, LIMITS)
+    with pytest.raises(PolicyRefused, match=r"^rule common-size"):
+        own.check_common(1499, LIMITS)
+
+
+def test_a_small_intersection_is_refused_with_the_same_words_whatever_its_size():
+    own = Policy(make_config())
+    own.check_common(1000, LIMITS)
+    told = set()
+    for rows in (0, 1, 998, 999):
+        with pytest.raises(PolicyRefused) as caught:
+            own.check_common(rows, LIMITS)
+        told.add((str(caught.value), caught.value.hint))
+    assert len(told) == 1
+    assert not any(char.isdigit() for char in "".join(told.pop()))
+
+
+def test_a_disclosure_needs_the_contract_the_policy_and_a_signer_as_reader():
+    contract = make_signed().contract
+    own = Policy(make_config())
+    own.check_disclosure(RangeBit(to="all", passed=True), contract)
+    own.check_disclosure(RangeBit(to="bank", passed=True), contract)
+    with pytest.raises(PolicyRefused, match="the contract does not allow Embeddings"):
+        own.check_disclosure(Embeddings(to="bank", width=1, openings=1), contract)
+    with pytest.raises(PolicyRefused, match="eve is no signer"):
+        own.check_disclosure(RangeBit(to="eve", passed=True), contract)
+    with pytest.raises(PolicyRefused, match="shop does not allow RangeBit"):
+        Policy(make_config(disclosures=())).check_disclosure(RangeBit(to="all", passed=True), contract)

@@ -1,0 +1,11 @@
+"""Compile the kernels before a test starts: the tests of pure layers run without a disk."""
+
+import pytest
+
+from fedmkt.ring import kernels, sigmoid
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_kernels() -> None:
+    kernels.compile_all()
+    sigmoid.compile_all()

@@ -1,0 +1,263 @@
+import hashlib
+import json
+import tomllib
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fedmkt.contract import (
+    Contract,
+    Limits,
+    ModelTerms,
+    PartyTerms,
+    SignedContract,
+    Signer,
+    canonical_bytes,
+    check_roles,
+    check_signatures,
+    digest,
+    from_toml,
+    sign,
+    to_toml,
+)
+from fedmkt.crypto.sign import Identity
+from fedmkt.errors import ConfigError, PolicyRefused
+
+IDENTITIES = {name: Identity(bytes([i]) * 32) for i, name in enumerate(("bank", "shop", "telco", "notary"))}
+START = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def party(name, /, **changes):
+    terms = {
+        "name": name,
+        "organisation": f"{name} ltd",
+        "key": IDENTITIES[name].public.hex(),
+        "role": "bank" if name == "bank" else "partner",
+        "id_kind": "phone",
+        "numbers": ("age",),
+        "label": "y" if name == "bank" else None,
+    }
+    return PartyTerms.model_validate(terms | changes)
+
+
+def contract(**changes):
+    terms = {
+        "name": "spring",
+        "purpose": "cards",
+        "family": "cards",
+        "created": START,
+        "expires": START + timedelta(days=30),
+        "coordinator": Signer(name="notary", organisation="Notary", key=IDENTITIES["notary"].public.hex()),
+        "parties": (party("bank"), party("shop")),
+    }
+    return Contract.model_validate(terms | changes)
+
+
+def signed(agreed):
+    names = [signer.name for signer in agreed.signers]
+    return SignedContract(
+        contract=agreed, signatures={name: sign(agreed, name, IDENTITIES[name]) for name in names}
+    )
+
+
+def test_the_canonical_bytes_are_sorted_json_without_spaces():
+    text = canonical_bytes(contract()).decode()
+    values = json.loads(text)
+    # Whole fractions are written without a point there, so they come back as whole numbers.
+    assert json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False) == text
+    assert values["created"] == "2030-01-01T00:00:00Z"
+    assert "label" not in values["parties"][1]
+
+
+def test_the_digest_hashes_the_domain_and_the_canonical_bytes():
+    agreed = contract()
+    assert digest(agreed) == hashlib.sha256(b"fedmkt contract v1\n" + canonical_bytes(agreed)).digest()
+
+
+def test_version_1_has_exactly_these_fields():
+    # A format that changes its meaning gets a new version.
+    keys = json.loads(canonical_bytes(contract())).keys()
+    assert sorted(keys) == [
+        "coordinator", "created", "disclosures", "expires", "family", "limits", "model", "name",
+        "parties", "purpose", "scores", "version",
+    ]  # fmt: skip
+
+
+def test_times_are_the_same_whatever_zone_they_were_written_in():
+    east = contract(created=datetime(2030, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))))
+    assert digest(east) == digest(contract())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"purpose": "loans"},
+        {"family": "loans"},
+        {"expires": START + timedelta(days=31)},
+        {"model": ModelTerms(iterations=13)},
+        {"limits": Limits(min_common=999)},
+        {"disclosures": ("RangeBit",)},
+        {"parties": (party("shop"), party("bank"))},
+        {"parties": (party("bank", numbers=("income",)), party("shop"))},
+    ],
+)
+def test_any_other_term_gives_another_digest(change):
+    assert digest(contract(**change)) != digest(contract())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parties": (party("bank"),)}, "at least 2 items"),
+        ({"parties": (party("shop"), party("telco"))}, "exactly one party with role bank"),
+        ({"parties": (party("bank"), party("shop", name="bank"))}, "a name of its own"),
+        ({"parties": (party("bank"), party("shop", key=party("bank").key))}, "a key of its own"),
+        (
+            {"parties": (party("bank"), party("shop", organisation=" BANK  Ltd"))},
+            "an organisation of its own",
+        ),
+        ({"parties": (party("bank"), party("shop", id_kind="email"))}, "one id_kind"),
+        ({"expires": START}, "expires after created"),
+        ({"created": datetime(2030, 1, 1)}, "with its offset"),
+        ({"disclosures": ("RangeBit", "Everything")}, "unknown disclosure 'Everything'"),
+        ({"disclosures": ("RangeBit", "RangeBit")}, "every disclosure once"),
+        ({"name": "Spring"}, "match pattern"),
+        ({"name": "all"}, "names no one"),
+        ({"purpose": "a\nb"}, "printable"),
+        ({"version": 2}, "should be 1"),
+        ({"more": 1}, "not permitted"),
+    ],
+)
+def test_a_contract_that_cannot_hold_is_refused(change, message):
+    with pytest.raises(ValidationError, match=message):
+        contract(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": None}, "only the bank, has a label"),
+        ({"numbers": ()}, "at least one column"),
+        ({"numbers": ("age", "age")}, "every column once"),
+        ({"categories": ("age",)}, "every column once"),
+        ({"label": "age"}, "every column once"),
+        ({"id_kind": "name"}, "'phone', 'email'"),
+        ({"key": "AB" * 32}, "match pattern"),
+    ],
+)
+def test_party_terms_that_cannot_hold_are_refused(change, message):
+    with pytest.raises(ValidationError, match=message):
+        party("bank", **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"penalty": 0.05}, {"penalty": float("nan")}, {"period": 48}, {"iterations": True}, {"iterations": "9"}],
+)
+def test_model_terms_out_of_range_are_refused(change):
+    with pytest.raises(ValidationError):
+        ModelTerms.model_validate(change)
+
+
+def test_terms_cannot_be_changed_after_they_were_made():
+    with pytest.raises(ValidationError, match="frozen"):
+        contract().purpose = "loans"
+
+
+def test_a_coordinator_of_a_party_is_refused():
+    own = Signer(name="notary", organisation="Shop LTD", key=IDENTITIES["notary"].public.hex())
+    with pytest.raises(PolicyRefused, match="the coordinator belongs to 'shop ltd'"):
+        check_roles(contract(coordinator=own))
+
+
+def test_a_coordinator_with_the_key_of_a_party_is_refused():
+    own = Signer(name="notary", organisation="Notary", key=IDENTITIES["shop"].public.hex())
+    with pytest.raises(PolicyRefused, match="signs with the key of shop"):
+        check_roles(contract(coordinator=own))
+
+
+def test_a_coordinator_of_its_own_is_accepted():
+    check_roles(contract())
+
+
+def test_a_contract_signed_by_all_is_accepted_with_one_partner_and_with_two():
+    check_signatures(signed(contract()))
+    check_signatures(signed(contract(parties=(party("bank"), party("shop"), party("telco")))))
+
+
+@pytest.mark.parametrize("name", ["bank", "shop", "notary"])
+def test_a_contract_that_one_signer_has_not_signed_is_refused(name):
+    full = signed(contract())
+    rest = {other: value for other, value in full.signatures.items() if other != name}
+    with pytest.raises(PolicyRefused, match=f"missing {name}"):
+        check_signatures(SignedContract(contract=full.contract, signatures=rest))
+
+
+def test_a_signature_of_a_stranger_is_refused():
+    full = signed(contract())
+    more = {**full.signatures, "telco": full.signatures["bank"]}
+    with pytest.raises(PolicyRefused, match="extra telco"):
+        check_signatures(SignedContract(contract=full.contract, signatures=more))
+
+
+def test_a_signature_for_another_contract_is_refused():
+    other = signed(contract(purpose="loans"))
+    with pytest.raises(PolicyRefused, match="signature of bank"):
+        check_signatures(SignedContract(contract=contract(), signatures=other.signatures))
+
+
+def test_nobody_signs_in_anothers_name():
+    with pytest.raises(ValueError, match="no signer 'bank'"):
+        sign(contract(), "bank", IDENTITIES["shop"])
+
+
+def test_the_file_of_a_signed_contract_is_read_back_with_the_same_digest():
+    full = signed(contract(model=ModelTerms(penalty=2.5), parties=(party("bank"), party("shop"))))
+    again = from_toml(to_toml(full), "contract.toml")
+    assert again == full
+    assert digest(again.contract) == digest(full.contract)
+    assert to_toml(again) == to_toml(full)
+
+
+@given(st.text(min_size=1, max_size=60).filter(str.isprintable), st.floats(0.1, 1e9))
+def test_any_name_and_number_survives_the_file(purpose, penalty):
+    agreed = contract(purpose=purpose, model=ModelTerms(penalty=penalty), parties=(
+        party("bank", numbers=(purpose + "!",)), party("shop")))  # fmt: skip
+    again = from_toml(to_toml(SignedContract(contract=agreed)), "contract.toml")
+    assert canonical_bytes(again.contract) == canonical_bytes(agreed)
+
+
+def test_the_file_is_toml_that_another_reader_understands():
+    values = tomllib.loads(to_toml(signed(contract())))
+    assert values["parties"][0]["label"] == "y"
+    assert values["created"] == START
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('purpose = "cards"', "", "c.toml: purpose: missing"),
+        ('purpose = "cards"', "purpose = 3", "c.toml: purpose = 3: accepted: a valid string"),
+        (
+            "penalty = 1.0",
+            "penalty = 0.0",
+            "c.toml: model.penalty = 0.0: accepted: greater than or equal to 0.1",
+        ),
+        ("penalty = 1.0", "penalt = 1.0", "c.toml: model.penalt: unknown key; accepted: checkpoint_every, "),
+        ('label = "y"', "labl = 1", "c.toml: parties[0].labl: unknown key; accepted: categories, "),
+        ('id_kind = "phone"', 'id_kind = "x"', "c.toml: parties[0].id_kind = \"x\": accepted: 'phone', "),
+        ('bank = "', 'bank = "x', "c.toml: signatures.bank = "),
+        ("version = 1", "version = [", "c.toml: not TOML: "),
+        ("version = 1", "version = " + "[" * 5000, "c.toml: not TOML: "),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line_with_file_key_value_and_what_is_accepted(old, new, message):
+    text = to_toml(signed(contract()))
+    assert old in text
+    with pytest.raises(ConfigError) as caught:
+        from_toml(text.replace(old, new, 1), "c.toml")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,95 @@
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+from fedmkt.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "parties").rglob("*.md")])
+COMMANDS = typer.main.get_command(app)
+
+# Other systems' names for what has a name of its own here.
+WRONG_WORDS = re.compile(r"\b(guests?|hosts?|arbiters?)\b", re.IGNORECASE)
+MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def console_lines(text: str) -> list[str]:
+    """List what the ```console blocks tell the reader to type."""
+    blocks = re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [
+        line[2:].partition(" #")[0].strip()
+        for block in blocks
+        for line in block.splitlines()
+        if line[:2] == "$ "
+    ]
+
+
+def missing_in(line: str) -> str:
+    """Say what in a `fedmkt` command line does not exist; empty if all does."""
+    command: click.Command = COMMANDS
+    words = shlex.split(line)[1:]
+    options: set[str] = set()
+    for word in words:
+        if word.startswith("-"):
+            options.add(word.partition("=")[0])
+        elif isinstance(command, click.Group):
+            if word not in command.commands:
+                return word
+            command = command.commands[word]
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+    if isinstance(command, click.Group) and not options:
+        return f"a command after {words}"
+    return ", ".join(sorted(options - known))
+
+
+def ids(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_a_page_shows_only_commands_that_exist(page: Path) -> None:
+    for line in console_lines(page.read_text()):
+        if line.startswith("fedmkt"):
+            assert missing_in(line) == "", line
+        elif line.startswith("make"):
+            assert set(line.split()[1:]) <= MAKE_TARGETS, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_a_page_uses_the_words_of_the_project(page: Path) -> None:
+    found = WRONG_WORDS.findall(page.read_text())
+    assert found == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_a_page_links_only_to_files_that_exist(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_shows_the_commands_of_the_first_screen() -> None:
+    lines = console_lines((ROOT / "README.md").read_text())
+    assert {"make demo", "make test", "fedmkt demo"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["fedmkt fly", "fedmkt audit fly RUN", "fedmkt plan JOB --fly", "fedmkt demo --fly=1", "fedmkt audit"],
+)
+def test_a_made_up_command_is_noticed(line: str) -> None:
+    assert missing_in(line) != ""
+
+
+def test_every_command_can_print_json_and_says_what_it_does() -> None:
+    groups = [COMMANDS]
+    for group in groups:
+        for command in group.commands.values():
+            if isinstance(command, click.Group):
+                groups.append(command)
+                continue
+            assert command.help
+            assert any("--json" in parameter.opts for parameter in command.params), command.name

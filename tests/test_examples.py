@@ -1,0 +1,66 @@
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fedmkt.config import PolicyConfig, parse_job, parse_party
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+# A script directly in examples/ runs as it is; one in a folder may need a file, and then says so with --help.
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+TOOLS = sorted(EXAMPLES.glob("*/*.py"))
+JOBS = sorted(EXAMPLES.rglob("*.toml"))
+SECONDS = 90
+
+
+def run(script: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in an empty folder, with the fedmkt of this source tree."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "FLWR_TELEMETRY_ENABLED": "0"}
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_an_example_runs(script: Path, tmp_path: Path) -> None:
+    done = run(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_a_tool_of_an_example_says_what_it_needs(tool: Path, tmp_path: Path) -> None:
+    done = run(tool, tmp_path, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout.lower()
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda p: str(p.relative_to(EXAMPLES)))
+def test_a_job_file_of_an_example_is_accepted(job: Path) -> None:
+    parse_job(job.read_text(), str(job))
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *TOOLS], ids=lambda p: p.name)
+def test_an_example_says_what_it_shows_in_its_first_line(script: Path) -> None:
+    assert script.read_text().startswith('"""')
+
+
+@pytest.mark.parametrize("party", ["bank", "partner", "coordinator"])
+def test_the_template_of_an_organisation_is_accepted(party: str) -> None:
+    folder = ROOT / "parties" / party
+    settings = parse_party((folder / "party.toml").read_text(), "party.toml")
+    policy = PolicyConfig.model_validate(tomllib.loads((folder / "policy.toml").read_text()))
+    schema = tomllib.loads((folder / "schema.toml").read_text())
+    assert settings.name == party
+    assert set(policy.columns) == {*schema.get("numbers", []), *schema.get("categories", [])} | (
+        {schema["label"]} if "label" in schema else set()
+    )
