@@ -10,6 +10,7 @@ answer away.
 
 import argparse
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         print(write(options.uci_file, options.out_folder, options.seed))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         print(f"make_parties: error: {options.uci_file}: {error}", file=sys.stderr)
         return 2
     return 0

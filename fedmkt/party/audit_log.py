@@ -121,7 +121,7 @@ class AuditLog:
         return line
 
     def add_cosignatures(self, lines: Sequence[bytes], keys: Mapping[str, bytes]) -> None:
-        """Add peers' cosignatures to the last head; AuditError for one that does not verify.
+        """Add peers' cosignatures to the last head, on disk too; AuditError for one that does not verify.
 
         `keys` : public key of every peer that may cosign, by name.
         """
@@ -137,6 +137,7 @@ class AuditLog:
             kept[line.name] = line
         ordered = (self._note.lines[0], *(kept[name] for name in sorted(kept)))
         self._note = checkpoint.Note(self._note.text, ordered)
+        write_atomically(self._folder / CHECKPOINT, bytes(self._note))
 
     def close(self) -> bytes:
         """Write `checkpoint.txt` with all cosignatures and return it; the head must cover every record."""
