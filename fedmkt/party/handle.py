@@ -149,8 +149,7 @@ class Party:
         mine, prekey = self._hello
         self._hello = None
         epoch = agree(self.contract, opening.hellos, self._keys, mine)
-        if mine.run == NEW_RUN:
-            self._store.begin_run(epoch.run.hex(), digest(self.contract).hex(), self.contract.limits.max_runs)
+        self._store.begin_run(epoch.run.hex(), digest(self.contract).hex(), self.contract.limits.max_runs)
         self._store.raise_epoch(epoch.run.hex(), epoch.number)
         if self._live is not None:
             self._live.prekey.erase()
@@ -317,7 +316,11 @@ class Party:
             live.witnessed = False
         if call.step.closes:
             self._journal.close()
-            self._store.end_run(live.epoch.run.hex())
+
+    def release(self) -> None:
+        """Let go of the contract's lock and the log's file, as the end of the process would."""
+        self._store.release()
+        self._log.release()
 
     def recall(self, kind: type[S]) -> S:
         """Return what the party holds of a kind of state, for its own files."""

@@ -4,7 +4,7 @@ Protection that resets with each run is none: the highest epoch of each run, the
 the ledgers live here, outside of any run folder.
 """
 
-import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +20,7 @@ class Store(Mapping[str, bytes]):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._held = -1
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _path(self, name: str) -> Path:
@@ -50,26 +51,31 @@ class Store(Mapping[str, bytes]):
         self.put(f"epoch/{run}", str(epoch).encode())
 
     def begin_run(self, run: str, contract: str, max_runs: int) -> None:
-        """Count a run of a contract; PolicyRefused over its number, or while another one is open."""
+        """Count a run of a contract and hold the contract's lock; a resumed run is counted once.
+
+        PolicyRefused over the contract's number of runs, or while another run of it is under way.
+        """
+        self._lock(contract)
         runs = json.loads(self.get(f"runs/{contract}", b"[]"))
+        if run in runs:
+            return
         if len(runs) >= max_runs:
+            self.release()
             raise PolicyRefused(f"the contract allows {max_runs} runs, all were used")
-        with self._locked(contract):
-            self.put(f"runs/{contract}", json.dumps([*runs, run]).encode())
+        self.put(f"runs/{contract}", json.dumps([*runs, run]).encode())
 
-    def end_run(self, run: str) -> None:
-        """Note that a run is closed: nothing of it can be resumed."""
-        self.put(f"closed/{run}", b"yes")
-
-    @contextlib.contextmanager
-    def _locked(self, contract: str) -> Iterator[None]:
-        path = self._folder / f"{contract[:16]}.lock"
+    def _lock(self, contract: str) -> None:
+        self.release()
+        descriptor = os.open(self._folder / f"{contract[:32]}.lock", os.O_CREAT | os.O_WRONLY, 0o600)
         try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        except FileExistsError:
-            raise PolicyRefused("another run of this contract is being opened") from None
-        try:
-            yield
-        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             os.close(descriptor)
-            path.unlink()
+            raise PolicyRefused("another run of this contract is under way") from None
+        self._held = descriptor
+
+    def release(self) -> None:
+        """Let the next run of the contract begin; the system does it when the process ends."""
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1

@@ -21,5 +21,6 @@ class MemoryEndpoint:
         return self._thread.submit(serve, self._party, message)
 
     def close(self) -> None:
-        """End the thread after what it is doing."""
+        """End the thread after what it is doing, and let go of the party's files."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+        self._party.release()
