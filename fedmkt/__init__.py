@@ -1,3 +1,29 @@
-"""Joint marketing response models between a bank and its partners, without showing each other data."""
+"""Joint marketing response models between a bank and its partners, without showing each other data.
+
+    import fedmkt
+
+    result = fedmkt.simulate("job.toml")
+    print(result.summary.models.joint.metrics.auc, result.report)
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedmkt.simulation.demo import demo
+    from fedmkt.simulation.plan import plan
+    from fedmkt.simulation.run import RunResult, simulate
+    from fedmkt.simulation.scores import score
 
 __version__ = "0.1.0"
+__all__ = ["RunResult", "__version__", "demo", "plan", "score", "simulate"]
+
+_HOMES = {"RunResult": "run", "demo": "demo", "plan": "plan", "score": "scores", "simulate": "run"}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for when it is asked for: the command line must start without numpy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedmkt' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"fedmkt.simulation.{_HOMES[name]}"), name)

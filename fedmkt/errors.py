@@ -33,7 +33,7 @@ class DataError(FedmktError):
 
 
 class PolicyRefused(FedmktError):
-    """This party will not do what it was asked; says the rule, never a count of the peer's data."""
+    """A party will not do what it was asked; says the rule, never a count of the peer's data."""
 
     exit_code = 4
 

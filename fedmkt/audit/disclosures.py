@@ -6,6 +6,7 @@ leaves; policy and audit read the same events.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from textwrap import wrap
 
 from fedmkt.audit.records import Record
 from fedmkt.contract import Contract
@@ -27,6 +28,26 @@ class Learned:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """One thing that `reader` learned, from whom and how often; several may have said the same."""
+
+    reader: str
+    disclosure: Disclosure
+    sources: tuple[str, ...]
+    times: tuple[int, ...]
+    clause: str
+
+    @property
+    def origin(self) -> str:
+        """Say from whom, and how often if more than once."""
+        names = " and ".join(filter(None, [", ".join(self.sources[:-1]), self.sources[-1]]))
+        if len(set(self.times)) > 1:
+            return f"from {names}, {sum(self.times)} times in all"
+        often = "" if self.times[0] == 1 else f", {self.times[0]} times"
+        return f"from {names}{often}{' each' if often and len(self.sources) > 1 else ''}"
+
+
+@dataclass(frozen=True)
 class DisclosureReport:
     """Everything that was revealed in a run; `readers` : all signers, also those who learned nothing."""
 
@@ -37,15 +58,24 @@ class DisclosureReport:
         """List what this reader learned, log by log in the order in which it happened."""
         return tuple(item for item in self.learned if item.reader == reader)
 
-    def lines(self) -> list[str]:
-        """Say it in plain words, one block per reader, each disclosure with its whole text."""
-        lines: list[str] = []
+    def merged(self) -> tuple[Fact, ...]:
+        """Put together what a reader learned from several sources in the same words, reader by reader."""
+        found: dict[tuple[str, Disclosure], list[Learned]] = {}
         for reader in self.readers:
-            lines.append(f"{reader}:")
-            lines += [line for item in self.of(reader) for line in _item_lines(item)]
-            if not self.of(reader):
-                lines.append("  learned nothing")
-        return lines
+            for item in self.of(reader):
+                found.setdefault((reader, item.disclosure), []).append(item)
+        return tuple(
+            Fact(reader, d, tuple(i.source for i in items), tuple(i.times for i in items), items[0].clause)
+            for (reader, d), items in found.items()
+        )
+
+    def lines(self, width: int = 80) -> list[str]:
+        """Say it in plain words, one block per reader, each disclosure with its whole text below."""
+        facts, lines = self.merged(), []
+        for reader in self.readers:
+            own = [line for fact in facts if fact.reader == reader for line in _fact_lines(fact, width)]
+            lines += ["", f"{reader}:", *(own or ["  learned nothing"])]
+        return lines[1:]
 
 
 def report(logs: Mapping[str, Iterable[Record]], contract: Contract) -> DisclosureReport:
@@ -92,7 +122,9 @@ def _clause(disclosure: Disclosure) -> str:
     return f'contract, disclosures: "{disclosure.kind}"'
 
 
-def _item_lines(item: Learned) -> list[str]:
-    often = "" if item.times == 1 else f", {item.times} times"
-    text = [f"      {line}" if line else "" for line in item.disclosure.text.splitlines()]
-    return [f"  {item.disclosure.describe()}{often} (from {item.source}; {item.clause})", *text]
+def _fact_lines(fact: Fact, width: int) -> list[str]:
+    head = f"- {fact.disclosure.describe()} ({fact.origin}; clause {fact.disclosure.kind})"
+    return [
+        *wrap(head, width, initial_indent="  ", subsequent_indent="    "),
+        *wrap(fact.disclosure.plain_text, width, initial_indent="      ", subsequent_indent="      "),
+    ]

@@ -9,6 +9,7 @@ so that a message replayed, reflected, reordered, truncated, altered or moved to
 
 import functools
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cryptography.exceptions import InvalidTag
@@ -92,43 +93,72 @@ class Prekey:
         return "Prekey(hidden)"
 
 
-def seal(message: bytes, place: Place, sender: Identity, reader_prekey: bytes, random: Random) -> Envelope:
+Pieces = Sequence[bytes | memoryview]
+"""A message as the buffers it consists of: arrays are sealed where they lie, without a copy of the whole."""
+
+
+def seal(
+    message: bytes | Pieces, place: Place, sender: Identity, reader_prekey: bytes, random: Random
+) -> Envelope:
     """Encrypt `message` (at most 64 MiB) for the reader named in `place`, and sign it."""
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise ValueError(f"a message has at most {MAX_MESSAGE_BYTES} bytes, got {len(message)}: send it in row blocks")
+    pieces = [memoryview(p).cast("B") for p in ([message] if isinstance(message, bytes) else message)]
+    length = sum(p.nbytes for p in pieces)
+    if length > MAX_MESSAGE_BYTES:
+        raise ValueError(
+            f"a message has at most {MAX_MESSAGE_BYTES} bytes, got {length}: send it in row blocks"
+        )
     ephemeral = Prekey(random(32))
-    bound = _bind(place, sender.public, len(message))
+    bound = _bind(place, sender.public, length)
     cipher = ChaCha20Poly1305(_key(ephemeral.exchange(reader_prekey), ephemeral.public, reader_prekey, bound))
-    count = _parts(len(message))
-    view = memoryview(message)
+    count = _parts(length)
     # The key is fresh for every message, so the part number is a nonce that is never used twice.
     parts = tuple(
-        cipher.encrypt(_nonce(i), view[i * PART_BYTES : (i + 1) * PART_BYTES], _part_of(bound, i, count)) for i in range(count)
+        cipher.encrypt(_nonce(i), part, _part_of(bound, i, count))
+        for i, part in enumerate(_cut(pieces, count))
     )
-    envelope = Envelope(place.sender, place.reader, len(message), ephemeral.public, parts, b"")
+    envelope = Envelope(place.sender, place.reader, length, ephemeral.public, parts, b"")
     signed = replace(envelope, signature=sender.sign(bound + envelope.digest))
     signed.__dict__["digest"] = envelope.digest  # not hashed twice
     return signed
 
 
-def open_sealed(envelope: Envelope, place: Place, sender_public: bytes, prekey: Prekey) -> bytes:
+def _cut(pieces: Sequence[memoryview], count: int) -> Iterator[bytes | memoryview]:
+    """Cut the message into parts of 4 MiB; only parts that span pieces are copied."""
+    left = [p for p in pieces if p.nbytes]
+    for _ in range(count):
+        room, taken = PART_BYTES, list[memoryview]()
+        while left and room:
+            head = left[0][:room]
+            taken.append(head)
+            room -= head.nbytes
+            left[0] = left[0][head.nbytes :]
+            if not left[0].nbytes:
+                left.pop(0)
+        yield taken[0] if len(taken) == 1 else b"".join(taken)
+
+
+def open_sealed(envelope: Envelope, place: Place, sender_public: bytes, prekey: Prekey) -> memoryview:
     """Check the signature and every part, then decrypt; ValueError if anything is not as `place` says."""
     if (envelope.sender, envelope.reader) != (place.sender, place.reader):
         raise ValueError("the envelope is from or for somebody else")
     if not 0 <= envelope.length <= MAX_MESSAGE_BYTES or len(envelope.parts) != _parts(envelope.length):
         raise ValueError("the envelope has a wrong number of parts")
+    if sum(map(len, envelope.parts)) != envelope.length + len(envelope.parts) * _TAG_BYTES:
+        raise ValueError("the message has another length than its envelope says")
     bound = _bind(place, sender_public, envelope.length)
     verify(sender_public, envelope.signature, bound + envelope.digest)
-    cipher = ChaCha20Poly1305(_key(prekey.exchange(envelope.ephemeral), envelope.ephemeral, prekey.public, bound))
+    shared = prekey.exchange(envelope.ephemeral)
+    cipher = ChaCha20Poly1305(_key(shared, envelope.ephemeral, prekey.public, bound))
     count = len(envelope.parts)
+    out, at = memoryview(bytearray(envelope.length)), 0
     try:
-        parts = [cipher.decrypt(_nonce(i), part, _part_of(bound, i, count)) for i, part in enumerate(envelope.parts)]
+        for i, part in enumerate(envelope.parts):
+            end = at + len(part) - _TAG_BYTES
+            cipher.decrypt_into(_nonce(i), part, _part_of(bound, i, count), out[at:end])
+            at = end
     except InvalidTag:
         raise ValueError("a part of the envelope does not decrypt") from None
-    message = parts[0] if count == 1 else b"".join(parts)
-    if len(message) != envelope.length:
-        raise ValueError("the message has another length than its envelope says")
-    return message
+    return out.toreadonly()
 
 
 def _parts(length: int) -> int:

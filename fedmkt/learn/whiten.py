@@ -1,7 +1,7 @@
 """Whitening: a party turns its own columns so that they are uncorrelated and of unit variance on its train rows.
 
-A ridge keeps directions that hardly vary from being blown up. With T = V (D + ridge)^-1/2 for X'X/n = V D V',
-the matrix X T has X'X/n near the identity, and a penalty on w = T u is a diagonal penalty on u.
+A ridge keeps directions that hardly vary from being blown up. With T = V (D + ridge)^-1/2 for
+X'X/n = V D V', the matrix X T has X'X/n near the identity, and a penalty on w = T u is diagonal in u.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class Whitening:
     spread: Array
 
 
-def fit(x: Array, ridge: float) -> Whitening:
-    """Fit on train rows x : (n, d), centred columns; ridge > 0 in units of variance."""
-    if x.ndim != 2 or not len(x) or ridge <= 0:
-        raise ValueError("whitening needs rows and a positive ridge")
-    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+def fit(moments: Array, ridge: float) -> Whitening:
+    """Fit on X'X/n of the train rows' centred columns, (d, d); ridge > 0 in units of variance."""
+    if moments.ndim != 2 or moments.shape[0] != moments.shape[1] or not ridge > 0:
+        raise ValueError("whitening needs a square matrix of moments and a positive ridge")
+    values, vectors = np.linalg.eigh(moments)
     spread = np.sqrt(np.maximum(values, 0) + ridge)
     return Whitening(vectors / spread, spread)

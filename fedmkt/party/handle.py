@@ -1,9 +1,10 @@
 """`Party.handle`: the one place where steps meet the world.
 
-Is it this step's turn, open the messages, ask the policy, run the step, log, seal the reply. Protocols cannot forget
-any of it, because they do not do it. An answer is kept until the next round shows that it arrived; asked again for
-the same request a party returns the same sealed bytes, asked another request under a used number it refuses. An
-epoch lives as long as this object: its keys are in memory only, so after a restart nothing of it can be answered.
+Is it this step's turn, open the messages, ask the policy, run the step, log, seal the reply. Protocols cannot
+forget any of it, because they do not do it. An answer is kept until the next round shows that it arrived;
+asked again for the same request a party returns the same sealed bytes, asked another request under a used
+number it refuses. An epoch lives as long as this object: its keys are in memory only, so after a restart
+nothing of it can be answered.
 """
 
 import contextlib
@@ -42,6 +43,7 @@ from fedmkt.protocol.session import (
     AddressedMasks,
     Answer,
     Epoch,
+    Farewell,
     Hello,
     Invitation,
     Opening,
@@ -51,7 +53,6 @@ from fedmkt.protocol.session import (
     say_hello,
 )
 from fedmkt.protocol.turns import Follower, Receipt, request_digest
-
 
 Event = tuple[str, Mapping[str, Json]]
 """What is logged: the name of the event and its body."""
@@ -130,10 +131,14 @@ class Party:
     def hello(self, invitation: Invitation) -> Hello:
         """Answer an invitation to an epoch; refuses one that is not later than all it has seen of this run."""
         run = invitation.run.hex()
-        if invitation.epoch <= self._store.highest_epoch(run) or (invitation.run == NEW_RUN) != (invitation.epoch == 1):
+        if invitation.epoch <= self._store.highest_epoch(run) or (invitation.run == NEW_RUN) != (
+            invitation.epoch == 1
+        ):
             raise PeerError(f"{self.me}: epoch {invitation.epoch} is not new")
         if invitation.epoch - 1 > self.contract.limits.max_resumes:
-            raise PolicyRefused(f"{self.me}: more resumes than the contract allows ({self.contract.limits.max_resumes})")
+            raise PolicyRefused(
+                f"{self.me}: more resumes than the contract allows ({self.contract.limits.max_resumes})"
+            )
         prekey = Prekey(self._random(32))
         held = self._journal.held() if invitation.run != NEW_RUN else ()
         hello = say_hello(
@@ -157,28 +162,50 @@ class Party:
         follower = Follower(self._script, self.contract, epoch.run, self._keys, epoch.number)
         follower.start(opening.receipts[0].epoch if opening.receipts else epoch.number)
         self._states = dict(self._local)
-        if epoch.resume_at is not None and self._is_data_party:
-            self._restore(epoch.resume_at, follower, opening.receipts)
-        else:
-            follower.replay(opening.receipts)
-        if (epoch.resume_at is None) != (not opening.receipts):
-            raise PeerError("coordinator: the receipts do not lead to the common checkpoint")
+        follower.replay(opening.receipts)
+        if opening.receipts and follower.last_round not in epoch.checkpoints:
+            raise PeerError("coordinator: the receipts do not lead to a common checkpoint")
+        if self._is_data_party:
+            self._restore(follower)
         masks = AddressedMasks(self._seeds(prekey, epoch), draws_again=not self._is_data_party)
         self._live = _Live(epoch, prekey, masks, follower, {})
         self._broken = False
         event = "run.started" if mine.run == NEW_RUN else "run.resumed"
         self._log.append_all(
-            [(event, {"epoch": epoch.number}), ("epoch.started", {"epoch": epoch.number, "id": epoch.id.hex()})]
+            [
+                (event, {"epoch": epoch.number}),
+                ("epoch.started", {"epoch": epoch.number, "id": epoch.id.hex()}),
+            ]
         )
         return epoch.run
 
-    def _restore(self, resume_at: int, follower: Follower, receipts: Sequence[Receipt]) -> None:
-        snapshot, states = self._journal.load(resume_at)
-        follower.replay(receipts)
-        if follower.round_starts.get(resume_at) != snapshot.transcript or follower.last_round != resume_at:
-            raise PeerError("coordinator: the receipts tell another story than the checkpoint")
-        self._journal.drop_after(resume_at)
-        self._states |= states
+    def _restore(self, follower: Follower) -> None:
+        """Go back to the checkpoint that the receipts lead to; without receipts the script begins anew."""
+        at = follower.last_round
+        if at >= 0:
+            snapshot, states = self._journal.load(at)
+            if follower.round_starts[at] != snapshot.transcript:
+                raise PeerError("coordinator: the receipts tell another story than the checkpoint")
+            self._states |= states
+        self._journal.drop_after(at)
+
+    def farewell(self, farewell: Farewell) -> bytes:
+        """Erase the journal once the receipts show that the script came to its end; returns the run id.
+
+        Until then every party can go back to its last checkpoint. May be asked again, also after a restart.
+        """
+        if self._live is not None and not self._broken:
+            self._catch_up(self._live, farewell.receipts)
+            self._live.prekey.erase()
+            follower = self._live.follower
+        else:
+            follower = Follower(self._script, self.contract, farewell.run, self._keys, 0)
+            follower.start(farewell.receipts[0].epoch if farewell.receipts else 0)
+            follower.replay(farewell.receipts)
+        if not follower.finished:
+            raise PeerError("coordinator: says farewell before the script's end")
+        self._journal.close()
+        return follower.run
 
     @property
     def _is_data_party(self) -> bool:
@@ -211,7 +238,7 @@ class Party:
         elif isinstance(error, PeerError | ValueError):
             events.append(("message.rejected", where))
         events.append(("run.aborted", where))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # the disk may be full, the log closed by that
             self._log.append_all(events)
 
     def _answer(self, live: _Live, request: Request) -> Answer:
@@ -244,15 +271,21 @@ class Party:
         for index in [i for i in live.answers if i < live.follower.index]:
             del live.answers[index]
 
-    def _place(self, live: _Live, index: int, step: str, sender: str, reader: str, transcript: bytes) -> Place:
+    def _place(
+        self, live: _Live, index: int, step: str, sender: str, reader: str, transcript: bytes
+    ) -> Place:
         return Place(
             digest(self.contract), live.epoch.run, live.epoch.id, self._script.__name__, index, step, sender, reader, transcript
         )  # fmt: skip
 
     def _open_all(self, live: _Live, call: Call[Any, Any], envelopes: Sequence[Envelope]) -> Inbox[Any]:
-        return Inbox(tuple(self._open(live, call, s.index, e) for s, e in zip(call.inbox, envelopes, strict=True)))
+        return Inbox(
+            tuple(self._open(live, call, s.index, e) for s, e in zip(call.inbox, envelopes, strict=True))
+        )
 
-    def _open(self, live: _Live, call: Call[Any, Any], index: int, envelope: Envelope) -> tuple[Name, Message]:
+    def _open(
+        self, live: _Live, call: Call[Any, Any], index: int, envelope: Envelope
+    ) -> tuple[Name, Message]:
         sender = Name(envelope.sender)
         made_by, transcript = live.follower.made_at(index)
         place = self._place(live, index, made_by, sender, self.me, transcript)
@@ -282,7 +315,9 @@ class Party:
             raise ValueError(f"{call.step.name} tells something else than it declared")
         return outcome
 
-    def _seal_all(self, live: _Live, call: Call[Any, Any], index: int, asked: bytes, outcome: Outcome[Any, Any]) -> Answer:
+    def _seal_all(
+        self, live: _Live, call: Call[Any, Any], index: int, asked: bytes, outcome: Outcome[Any, Any]
+    ) -> Answer:
         transcript = live.follower.transcript
         envelopes = []
         for reader, message in outcome.send.items():
@@ -290,14 +325,16 @@ class Party:
                 raise ValueError(f"{call.step.name} sends to {reader}")
             place = self._place(live, index, call.step.name, self.me, reader, transcript)
             prekey = live.epoch.prekeys[reader]
-            envelopes.append(seal(wire.encode(message), place, self._identity, prekey, self._random))
+            envelopes.append(seal(wire.encode_pieces(message), place, self._identity, prekey, self._random))
         parts = tuple((e.reader, e.digest, e.length) for e in envelopes)
         public = wire.encode(outcome.public)
         receipt = Receipt(index, live.epoch.number, self.me, call.step.name, asked, public, parts, b"")
         signature = self._identity.sign(receipt.signed_bytes(live.epoch.run, transcript))
         return Answer(replace(receipt, signature=signature), tuple(envelopes))
 
-    def _commit(self, live: _Live, call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], answer: Answer) -> None:
+    def _commit(
+        self, live: _Live, call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], answer: Answer
+    ) -> None:
         """Keep state and write the log, synced, before the answer may leave."""
         for kind in outcome.forget:
             self._states.pop(kind, None)
@@ -314,8 +351,6 @@ class Party:
             live.witnessed = True
         elif outcome.reveals:
             live.witnessed = False
-        if call.step.closes:
-            self._journal.close()
 
     def release(self) -> None:
         """Let go of the contract's lock and the log's file, as the end of the process would."""
@@ -344,15 +379,25 @@ def _events(
 ) -> Iterator[Event]:
     where: dict[str, Json] = {"index": request.index, "step": call.step.name}
     for sealed, envelope in zip(call.inbox, request.inbox, strict=True):
-        body: dict[str, Json] = {"from": envelope.sender, "index": sealed.index, "sha256": envelope.digest.hex(), "bytes": envelope.size}
+        body: dict[str, Json] = {
+            "from": envelope.sender,
+            "index": sealed.index,
+            "sha256": envelope.digest.hex(),
+            "bytes": envelope.size,
+        }
         yield "message.received", body
     for disclosure in outcome.reveals:
         yield "value.revealed", {**where, **disclosure.record()}
-    yield "step.completed", {**where, "request": answer.receipt.request.hex(), "tells": type(outcome.public).__name__}
+    yield (
+        "step.completed",
+        {**where, "request": answer.receipt.request.hex(), "tells": type(outcome.public).__name__},
+    )
     if call.step.saves:
         yield "checkpoint.saved", where
     for envelope in answer.envelopes:
-        yield "message.sent", {**where, "to": envelope.reader, "sha256": envelope.digest.hex(), "bytes": envelope.size}
+        yield (
+            "message.sent",
+            {**where, "to": envelope.reader, "sha256": envelope.digest.hex(), "bytes": envelope.size},
+        )
     if call.step.closes:
         yield "run.completed", {"index": request.index}
-

@@ -1,7 +1,7 @@
-"""A party's checkpoints on its own disk, encrypted with a key that is erased when the run closes.
+"""A party's checkpoints on its own disk, encrypted with a key that is erased when the run has ended.
 
-A checkpoint holds the durable state after one call. The two latest are kept: a kill between two parties' writes
-leaves at least one that all hold. Files are written beside their place, synced, then renamed.
+A checkpoint holds the durable state after one call. The two latest are kept: a kill between two parties'
+writes leaves at least one that all hold. Files are written beside their place, synced, then renamed.
 """
 
 import os
@@ -57,35 +57,60 @@ class Journal:
 
     def held(self) -> tuple[int, ...]:
         """Return the round starts of the checkpoints that can be opened, oldest first."""
-        return tuple(sorted(int(p.stem) for p in self._folder.glob("*.sealed"))) if self._key_file.exists() else ()
+        if not self._key_file.exists():
+            return ()
+        return tuple(at for at in self._written() if self._is_whole(at))
 
-    def save(self, index: int, round_start: int, transcript: bytes, states: Mapping[type[State], State]) -> None:
+    def _written(self) -> list[int]:
+        return sorted(int(p.stem) for p in self._folder.glob("*.sealed") if p.stem.isdecimal())
+
+    def _is_whole(self, round_start: int) -> bool:
+        try:
+            self._open(round_start)
+        except AuditError:
+            return False
+        return True
+
+    def save(
+        self, index: int, round_start: int, transcript: bytes, states: Mapping[type[State], State]
+    ) -> None:
         """Write a checkpoint of all durable states and drop all but the two latest."""
         kept = {k.__name__: wire.encode(v) for k, v in states.items() if k.durable}
         nonce = self._random(12)
-        sealed = ChaCha20Poly1305(self._key()).encrypt(nonce, wire.encode(Snapshot(index, round_start, transcript, kept)), b"")
-        write_atomically(self._folder / f"{round_start:08d}.sealed", nonce + sealed)
-        for old in self.held()[:-_KEPT]:
-            (self._folder / f"{old:08d}.sealed").unlink()
+        sealed = ChaCha20Poly1305(self._key()).encrypt(
+            nonce, wire.encode(Snapshot(index, round_start, transcript, kept)), b""
+        )
+        write_atomically(self._path(round_start), nonce + sealed)
+        for old in self._written()[:-_KEPT]:
+            self._path(old).unlink()
 
     def load(self, round_start: int) -> tuple[Snapshot, dict[type[State], State]]:
-        """Read a checkpoint back; AuditError if it was changed."""
-        data = (self._folder / f"{round_start:08d}.sealed").read_bytes()
-        try:
-            snapshot = wire.decode(ChaCha20Poly1305(self._key()).decrypt(data[:12], data[12:], b""), Snapshot)
-        except (InvalidTag, ValueError):
-            raise AuditError(f"checkpoint {round_start} was changed or belongs to another key") from None
+        """Read a checkpoint back; AuditError if it is missing or was changed."""
+        snapshot = self._open(round_start)
         classes = {c.__name__: c for c in _subclasses(State)}
         return snapshot, {classes[n]: wire.decode(b, classes[n]) for n, b in snapshot.states.items()}
 
+    def _open(self, round_start: int) -> Snapshot:
+        try:
+            data = self._path(round_start).read_bytes()
+            return wire.decode(ChaCha20Poly1305(self._key()).decrypt(data[:12], data[12:], b""), Snapshot)
+        except (OSError, InvalidTag, ValueError):
+            raise AuditError(f"checkpoint {round_start} was changed or belongs to another key") from None
+
+    def _path(self, round_start: int) -> Path:
+        return self._folder / f"{round_start:08d}.sealed"
+
     def drop_after(self, round_start: int) -> None:
-        """Remove checkpoints of an abandoned epoch, later than the one that the run resumed from."""
-        for later in [h for h in self.held() if h > round_start]:
-            (self._folder / f"{later:08d}.sealed").unlink()
+        """Remove checkpoints of an abandoned epoch, later than the one that the run resumed from.
+
+        -1 stands for a run that begins anew: nothing of an earlier one is left.
+        """
+        for later in [at for at in self._written() if at > round_start]:
+            self._path(later).unlink()
 
     def close(self) -> None:
         """Erase the key and the checkpoints: what they held cannot be opened again."""
-        for path in self._folder.glob("*.sealed"):
+        for path in [*self._folder.glob("*.sealed"), *self._folder.glob("*.sealed.new")]:
             path.unlink()
         if self._key_file.exists():
             write_atomically(self._key_file, bytes(32))
@@ -99,5 +124,3 @@ class Journal:
 
 def _subclasses(base: type[State]) -> list[type[State]]:
     return [c for s in base.__subclasses__() for c in (s, *_subclasses(s))]
-
-

@@ -1,7 +1,7 @@
 """Put one organisation's side together: its files, keys, policy, log, journal and store.
 
-One party's node opens that party's own folder and file and nothing else; it is the same in a simulation's process,
-in an actor of Flower's simulation and in a deployment.
+One party's node opens that party's own folder and file and nothing else; it is the same in a simulation's
+process, in an actor of Flower's simulation and in a deployment.
 """
 
 import secrets
@@ -42,18 +42,23 @@ class Sources:
 
     @staticmethod
     def of(seed: int | None, name: str, epoch_hint: int = 0) -> "Sources":
-        """Return the system's sources, or those that follow from a seed and the participant's name."""
+        """Return the system's sources, or those that follow from a seed and the participant's name.
+
+        epoch_hint : the latest epoch that may have been opened before; every epoch draws from a stream of its own.
+        """
         if seed is None:
             return Sources(secrets.token_bytes, lambda: datetime.now(UTC))
-        key = derive(seed.to_bytes(16, "big"), b"fedmkt simulation\n" + name.encode(), salt=bytes([epoch_hint]))
-        return Sources(SeededRandom(key), _SeededClock())
+        key = derive(
+            seed.to_bytes(16, "big"), b"fedmkt simulation\n" + name.encode(), salt=bytes([epoch_hint])
+        )
+        return Sources(SeededRandom(key), _SeededClock(epoch_hint))
 
 
 class _SeededClock:
-    """A clock that ticks one millisecond at each look."""
+    """A clock that ticks one millisecond at each look; a resumed run begins minutes after the last time."""
 
-    def __init__(self) -> None:
-        self._ticks = 0
+    def __init__(self, epoch_hint: int) -> None:
+        self._ticks = 60_000 * epoch_hint
 
     def __call__(self) -> datetime:
         self._ticks += 1
@@ -97,9 +102,13 @@ def load_identity(place: Place, random: Random) -> Identity:
 
 def open_data(config: PartnerConfig, folder: Path) -> Table:
     """Read a party's own file as its job says."""
-    columns = [Column(n, "number") for n in config.numbers] + [Column(n, "category") for n in config.categories]
+    columns = [Column(n, "number") for n in config.numbers] + [
+        Column(n, "category") for n in config.categories
+    ]
     label = config.label if isinstance(config, BankConfig) else None
-    return read_table(folder / config.file, TableSchema(config.id, config.id_kind, config.country, tuple(columns), label))
+    return read_table(
+        folder / config.file, TableSchema(config.id, config.id_kind, config.country, tuple(columns), label)
+    )
 
 
 def local_states(table: Table) -> tuple[State, ...]:
@@ -109,7 +118,12 @@ def local_states(table: Table) -> tuple[State, ...]:
 
 
 def open_party(
-    name: str, signed: SignedContract, config: PartyConfig, table: Table | None, place: Place, sources: Sources
+    name: str,
+    signed: SignedContract,
+    config: PartyConfig,
+    table: Table | None,
+    place: Place,
+    sources: Sources,
 ) -> Party:
     """Open one participant: checks the contract against its own policy first, before anything leaves."""
     contract, policy = signed.contract, Policy(config)
@@ -139,5 +153,7 @@ def _opening_records(name: str, signed: SignedContract, table: Table | None) -> 
     ]
     if table is not None:
         columns = list(contract.party(name).columns)
-        records.append(("dataset.opened", {"columns": columns, "rows_up_to": -(-len(table.ids) // 1000) * 1000}))
+        records.append(
+            ("dataset.opened", {"columns": columns, "rows_up_to": -(-len(table.ids) // 1000) * 1000})
+        )
     return records

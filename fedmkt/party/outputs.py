@@ -2,7 +2,8 @@
 
 A model folder holds `model.json` (names, shapes, the fitted preparation) and arrays as .npy files, no pickle:
 `share.npy` the own share of all weights (uint64, scale 2^20), `transform.npy` and `spread.npy` the whitening,
-`train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order. At the bank besides: `scores.npz`.
+`train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order. At the bank besides:
+`scores.npz`.
 """
 
 import io
@@ -80,4 +81,7 @@ def _write_scores(party: Party, folder: Path, table: Table) -> Event:
         bank_only=glm.predict(own, prepared_rows(fitted, columns, released.rows)),
     )
     write_atomically(folder / "scores.npz", buffer.getvalue())
-    return ("scores.released", {"decimals": released.decimals, "rows_up_to": -(-len(released.rows) // 100) * 100})
+    return (
+        "scores.released",
+        {"decimals": released.decimals, "rows_up_to": -(-len(released.rows) // 100) * 100},
+    )

@@ -1,7 +1,8 @@
-"""What a party remembers across runs: small values in files, written atomically, readable by their owner only.
+"""What a party remembers across runs: small values in files, written atomically, readable by their owner
+only.
 
-Protection that resets with each run is none: the highest epoch of each run, the number of runs of each contract and
-the ledgers live here, outside of any run folder.
+Protection that resets with each run is none: the highest epoch of each run, the number of runs of each
+contract and the ledgers live here, outside of any run folder.
 """
 
 import fcntl
@@ -37,7 +38,11 @@ class Store(Mapping[str, bytes]):
             raise KeyError(name) from None
 
     def __iter__(self) -> Iterator[str]:
-        return (p.read_bytes().split(b"\n", 1)[0].decode() for p in sorted(self._folder.iterdir()) if p.suffix == "")
+        return (
+            p.read_bytes().split(b"\n", 1)[0].decode()
+            for p in sorted(self._folder.iterdir())
+            if p.suffix == ""
+        )
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -29,6 +29,11 @@ class Disclosure:
         """What the reader can compute from it, in full."""
         return text_of(self.kind)
 
+    @property
+    def plain_text(self) -> str:
+        """The same as one paragraph without marks of emphasis, for screen and page."""
+        return " ".join(self.text.replace("**", "").split())
+
     def describe(self) -> str:
         """Say in plain words what the reader received this time."""
         return f"received {self.kind}"

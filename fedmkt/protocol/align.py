@@ -1,10 +1,10 @@
 """Split: which common customers train the model and which are held out.
 
 Computes a keyed hash of each person's normalised id under a key that all parties made together.
-Takes part: all parties that hold data. Each learns the key; the coordinator learns nothing. The hash is of the
-person, never of a position: rows do not wander between train and test when a list grows.
-Safe against parties that choose their part of the key after seeing the others' (commit, then reveal); a party that
-reveals another value than it committed to is refused.
+Takes part: all parties that hold data. Each learns the key; the coordinator learns nothing. The hash is of
+the person, never of a position: rows do not wander between train and test when a list grows.
+Safe against parties that choose their part of the key after seeing the others' (commit, then reveal); a party
+that reveals another value than it committed to is refused.
 Source: protocols.md section 1; commitments by SHA-256 with a 32-byte random value.
 """
 
@@ -104,13 +104,17 @@ def _reveal(turn: Turn, inbox: Inbox[Commitment]) -> Outcome[Part, Silent]:
     digests = {str(p): c.digest for p, c in inbox.by_sender(Commitment).items()}
     if set(digests) != set(turn.others):
         raise PeerError(f"{turn.me}: split: a commitment is missing")
-    return Outcome(Silent(), send=to_all(turn.others, Part(turn.recall(KeyPart).secret)), keep=(Commitments(digests),))
+    return Outcome(
+        Silent(), send=to_all(turn.others, Part(turn.recall(KeyPart).secret)), keep=(Commitments(digests),)
+    )
 
 
 def _split(turn: Turn, inbox: Inbox[Part]) -> Outcome[Nothing, Silent]:
     parts = {turn.me: turn.recall(KeyPart).secret}
     for party, part in inbox.by_sender(Part).items():
-        if not hmac.compare_digest(_digest(turn, party, part.secret), turn.recall(Commitments).digests[party]):
+        if not hmac.compare_digest(
+            _digest(turn, party, part.secret), turn.recall(Commitments).digests[party]
+        ):
             raise PeerError(f"{party}: split.reveal: not what it committed to")
         parts[party] = part.secret
     if set(parts) != set(turn.parties):
@@ -145,7 +149,9 @@ def _fill(rows: Rows, length: int) -> Rows:
 
 
 def _digest(turn: Turn, party: str, secret: bytes) -> bytes:
-    return hashlib.sha256(b"fedmkt split commitment v1\n" + turn.run + party.encode() + b"\0" + secret).digest()
+    return hashlib.sha256(
+        b"fedmkt split commitment v1\n" + turn.run + party.encode() + b"\0" + secret
+    ).digest()
 
 
 COMMIT = Step("split.commit", _commit, Silent)

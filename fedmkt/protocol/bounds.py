@@ -1,6 +1,8 @@
-"""Static bounds of the main job: every value that is rounded on shares, from the contract and public shapes alone.
+"""Static bounds of the main job: every value that is rounded on shares, from the contract and public shapes
+alone.
 
-Source: protocols.md section 0 rule 7; redteam.md 2.5. A run whose bounds do not hold is refused with the numbers.
+Source: protocols.md section 0 rule 7; redteam.md 2.5. A run whose bounds do not hold is refused with the
+numbers.
 """
 
 from math import log2, sqrt
@@ -15,7 +17,8 @@ from fedmkt.protocol.range import COARSE_BITS
 from fedmkt.ring.bounds import RESIDUAL_MAX, Bound, check
 
 _MAX_INVERSE = 16.0
-"""Largest entry of Y and A Y that is provided for: parties whose columns are collinear beyond it are refused by
+"""Largest entry of Y and A Y that is provided for: parties whose columns are collinear beyond it are refused
+by
 the range check instead."""
 
 

@@ -1,9 +1,9 @@
 """What a protocol is made of: messages, steps and scripts.
 
 A step is a pure typed function at one party. A script is a plain function that calls steps in order through
-a `Caller`; it passes sealed messages on unread and may branch on declared public values only. The types make a
-wrong wiring an error of mypy: a step accepts only `Sealed[In]` of what it reads, and a masked opening can never
-be a public value.
+a `Caller`; it passes sealed messages on unread and may branch on declared public values only. The types make
+a wrong wiring an error of mypy: a step accepts only `Sealed[In]` of what it reads, and a masked opening can
+never be a public value.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,8 +35,8 @@ class PublicValue:
 class State:
     """What a party remembers between steps, one object per class.
 
-    `durable` state is in every checkpoint. State of one epoch (masks, openings, masked matrices) and data that
-    are read from the party's own files again are not.
+    `durable` state is in every checkpoint. State of one epoch (masks, openings, masked matrices) and data
+    that are read from the party's own files again are not.
     """
 
     durable: ClassVar[bool] = True
@@ -268,7 +268,7 @@ class Step(Generic[In_contra, Out_co, V_co]):
     logged: bool = True
     """False for the steps that sign the log itself: a head covers all that was logged before it."""
     closes: bool = False
-    """The run is complete with this step: journal keys are erased, nothing but a last witness follows."""
+    """The run is complete with this step: the party writes its files, nothing but a last witness follows."""
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
 """Linear predictor and sigmoid of a joint model on shares, and the transposed product.
 
-Computes shares of sigma(sum over p of X_p w_p) for every row, and of X_pᵀ r, for matrices that stay with their owners
-and weights that nobody knows. Takes part: all parties that hold data, and the dealer. Nobody learns anything: every
-message is a masked opening to a party, or the dealer's correction to the first one.
-Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. Nothing that a
-party sends is checked for being right: a party that deviates can spoil the model or shift weights.
-Source: protocols.md sections 0 and 2; Beaver's triples with the matrix masked once; sine series: ring/sigmoid.py.
+Computes shares of sigma(sum over p of X_p w_p) for every row, and of X_pᵀ r, for matrices that stay with
+their owners and weights that nobody knows. Takes part: all parties that hold data, and the dealer. Nobody
+learns anything: every message is a masked opening to a party, or the dealer's correction to the first one.
+Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. Nothing
+that a party sends is checked for being right: a party that deviates can spoil the model or shift weights.
+Source: protocols.md sections 0 and 2; Beaver's triples with the matrix masked once; sine series:
+ring/sigmoid.py.
 
-Letters: E_p = X_p - U_p, masked matrix; v^q_p fresh masks of q's weights for p; t mask of an angle; n rows, padded.
-Columns: the bank's intercept, the bank's columns, each partner's columns. Rows beyond n are the penalty: row j of
-them is sqrt(penalty) times one column's scale, with the identity in place of the sigmoid.
+Letters: E_p = X_p - U_p, masked matrix; v^q_p fresh masks of q's weights for p; t mask of an angle; n rows,
+padded. Columns: the bank's intercept, the bank's columns, each partner's columns. Rows beyond n are the
+penalty: row j of them is sqrt(penalty) times one column's scale, with the identity in place of the sigmoid.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
-from fedmkt.crypto.seal import MAX_MESSAGE_BYTES
 from fedmkt.protocol.align import Split, scored_rows, train_rows
 from fedmkt.protocol.core import (
     Caller,
@@ -49,7 +49,6 @@ from fedmkt.protocol.prepare import Prepared, encoded_matrix, shapes
 from fedmkt.protocol.psi import NO_ROW, Overlap
 from fedmkt.protocol.shared import (
     DealtRounding,
-    Opening,
     add_up,
     add_up_halves,
     deal_rounding,
@@ -57,7 +56,6 @@ from fedmkt.protocol.shared import (
     finish_rounding,
     open_masked,
     shared_from_seeds,
-    sum_openings,
 )
 from fedmkt.ring import product, rounding, sigmoid
 from fedmkt.ring.fixed import correction, encode32
@@ -70,7 +68,8 @@ WEIGHT_BITS = 20
 RESIDUAL_BITS = 16
 """Scale of residuals and scores."""
 LIFT_SHIFT = sigmoid.RESULT_BITS - RESIDUAL_BITS
-_MESSAGE_ROOM = MAX_MESSAGE_BYTES - (1 << 20)
+BLOCK_BYTES = 16 << 20
+"""Rows travel in blocks of about this size: larger ones fall out of the caches and of reused memory."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +103,13 @@ class Layout:
         return self.rows + self.penalty_rows
 
     def columns_of(self, party: Name) -> int:
-        """Number of one party's columns."""
+        """Count one party's columns."""
         return int(self.columns[party].stop) - int(self.columns[party].start)
 
     @property
     def matrix_block(self) -> int:
         """Rows of a masked matrix that fit into one message."""
-        return _MESSAGE_ROOM // (8 * max(self.columns_of(p) for p in self.columns))
+        return BLOCK_BYTES // (8 * max(self.columns_of(p) for p in self.columns))
 
     def matrix_blocks(self) -> list[slice]:
         """Row blocks in which masked matrices travel."""
@@ -119,7 +118,7 @@ class Layout:
     def sigmoid_blocks(self, contract: Contract) -> list[slice]:
         """Row blocks in which the dealer's corrections for the sigmoid travel."""
         words = 8 * sigmoid.series(contract.model.period).harmonics + 16
-        return _blocks(self.rows, _MESSAGE_ROOM // words)
+        return _blocks(self.rows, BLOCK_BYTES // words)
 
 
 def _blocks(rows: int, size: int) -> list[slice]:
@@ -266,7 +265,10 @@ def _mask_rows(stage: Stage, turn: Turn, inbox: Inbox[MaskedRows]) -> Outcome[Ma
     sent = held.sent
     for party, message in inbox.by_sender(MaskedRows).items():
         block = blocks[sent - 1]
-        if message.block != sent - 1 or message.rows.words.shape != (block.stop - block.start, plan.columns_of(party)):
+        if message.block != sent - 1 or message.rows.words.shape != (
+            block.stop - block.start,
+            plan.columns_of(party),
+        ):
             raise ValueError(f"the masked rows of {party} have another shape than agreed")
         held.masked[party][block] = message.rows.words
     if sent == len(blocks):
@@ -318,7 +320,8 @@ def open_weights(turn: Turn, stage: Stage, w: Words, *states: State) -> Outcome[
     plan = layout_of(turn, stage)
     count, counts = next_count(turn, stage.name)
     masks = {
-        str(p): turn.masks.words(turn.me, f"{stage.name}/w", count, plan.columns_of(p), to=p) for p in turn.others
+        str(p): turn.masks.words(turn.me, f"{stage.name}/w", count, plan.columns_of(p), to=p)
+        for p in turn.others
     }
     send = {p: VectorOpening(Masked(w[plan.columns[p]] - masks[p])) for p in turn.others}
     empty, half = np.empty(0, np.uint64), np.empty(0, np.uint32)
@@ -333,7 +336,9 @@ def _sum_vectors(turn: Turn, inbox: Inbox[Message], length: int) -> list[Words]:
     return [m.words.words for m in found.values()]
 
 
-def _angle(stage: Stage, turn: Turn, inbox: Inbox[VectorOpening | DealtProducts]) -> Outcome[AngleOpening, Silent]:
+def _angle(
+    stage: Stage, turn: Turn, inbox: Inbox[VectorOpening | DealtProducts]
+) -> Outcome[AngleOpening, Silent]:
     """Compute the own share of z for all rows, open the angles under fresh masks."""
     plan = layout_of(turn, stage)
     matrices, weights, forward = turn.recall(Matrices), turn.recall(Weights), turn.recall(Forward)
@@ -346,7 +351,12 @@ def _angle(stage: Stage, turn: Turn, inbox: Inbox[VectorOpening | DealtProducts]
     z += shared_from_seeds(turn, f"{stage.name}/z", count, plan.total, dealt.z if dealt else None)
     series = sigmoid.series(turn.contract.model.period)
     angles = sigmoid.angle_share(z[: plan.rows], FRACTION_BITS + WEIGHT_BITS, series.log2_period)
-    t = turn.masks.half_words(turn.me, f"{stage.name}/t", count, plan.rows)
+    t = np.concatenate(
+        [
+            _angle_mask(turn, stage, turn.me, count, block, rows)
+            for block, rows in enumerate(plan.sigmoid_blocks(turn.contract))
+        ]
+    )
     own = sigmoid.prepare(angles, t)
     penalty = open_masked(turn, f"{stage.name}/penalty", count, z[plan.rows :])
     kept = Forward(count, {}, z, own, penalty, dealt.penalty if dealt else None, dealt.g if dealt else None)
@@ -354,7 +364,13 @@ def _angle(stage: Stage, turn: Turn, inbox: Inbox[VectorOpening | DealtProducts]
     return Outcome(Silent(), send=to_all(turn.others, message), keep=(kept,))
 
 
-def _lift(stage: Stage, turn: Turn, inbox: Inbox[AngleOpening | LiftOpening | DealtSigmoid]) -> Outcome[LiftOpening, Silent]:
+def _angle_mask(turn: Turn, stage: Stage, party: Name, count: int, block: int, rows: slice) -> HalfWords:
+    return turn.masks.half_words(party, f"{stage.name}/t", count, rows.stop - rows.start, block=block)
+
+
+def _lift(
+    stage: Stage, turn: Turn, inbox: Inbox[AngleOpening | LiftOpening | DealtSigmoid]
+) -> Outcome[LiftOpening, Silent]:
     """Evaluate the sigmoid of one block of rows, open it under a mask that will move it to 64 bits."""
     plan, series = layout_of(turn, stage), sigmoid.series(turn.contract.model.period)
     state = _next_block(stage, turn, inbox, plan)
@@ -363,7 +379,11 @@ def _lift(stage: Stage, turn: Turn, inbox: Inbox[AngleOpening | LiftOpening | De
     dealt = inbox.one(_dealer(turn), DealtSigmoid) if turn.first else None
     if dealt is not None and (dealt.block, dealt.angles.shape) != (state.block, (2 * series.harmonics, n)):
         raise ValueError("the dealer's correction is for another block")
-    shares = dealt.angles if dealt else _seeded_angles(turn, stage, turn.me, count, state.block, series.harmonics, n)
+    shares = (
+        dealt.angles
+        if dealt
+        else _seeded_angles(turn, stage, turn.me, count, state.block, series.harmonics, n)
+    )
     value = sigmoid.evaluate(state.delta[rows], shares, series)
     if turn.first:
         value += sigmoid.HALF
@@ -371,8 +391,12 @@ def _lift(stage: Stage, turn: Turn, inbox: Inbox[AngleOpening | LiftOpening | De
         value -= turn.recall(Labels).y[rows].astype(np.uint32) << np.uint32(sigmoid.RESULT_BITS)
     mask = turn.masks.half_words(turn.me, f"{stage.name}/lift/R", count, n, block=state.block)
     own = rounding.prepare_lift(value, mask, first=turn.first)
-    high = shared_from_seeds(turn, f"{stage.name}/lift/high", count, n, dealt.high if dealt else None, state.block)
-    top = shared_from_seeds(turn, f"{stage.name}/lift/top", count, n, dealt.top if dealt else None, state.block)
+    high = shared_from_seeds(
+        turn, f"{stage.name}/lift/high", count, n, dealt.high if dealt else None, state.block
+    )
+    top = shared_from_seeds(
+        turn, f"{stage.name}/lift/top", count, n, dealt.top if dealt else None, state.block
+    )
     kept = Lifting(state.delta, state.done, state.block, own, high, top)
     return Outcome(Silent(), send=to_all(turn.others, LiftOpening(Masked(own))), keep=(kept,))
 
@@ -391,7 +415,9 @@ def _next_block(stage: Stage, turn: Turn, inbox: Inbox[Message], plan: Layout) -
         before = finish_lift(turn, inbox, plan)
         return Lifting(before.delta, before.done, before.block + 1, before.own, before.high, before.top)
     forward = turn.recall(Forward)
-    if set(openings) != set(turn.others) or any(m.angles.words.shape != (plan.rows,) for m in openings.values()):
+    if set(openings) != set(turn.others) or any(
+        m.angles.words.shape != (plan.rows,) for m in openings.values()
+    ):
         raise ValueError("the angles of the others are missing or have another length")
     delta = add_up_halves([forward.angles, *(m.angles.words for m in openings.values())])
     if any(m.penalty.words.shape != (plan.penalty_rows,) for m in openings.values()):
@@ -405,7 +431,9 @@ def finish_lift(turn: Turn, inbox: Inbox[Message], plan: Layout) -> Lifting:
     """Take in the openings of the block under way and finish its shares."""
     state = turn.recall(Lifting)
     openings = inbox.by_sender(LiftOpening)
-    if set(openings) != set(turn.others) or any(m.halves.words.shape != state.own.shape for m in openings.values()):
+    if set(openings) != set(turn.others) or any(
+        m.halves.words.shape != state.own.shape for m in openings.values()
+    ):
         raise ValueError("the sigmoid openings of the others are missing or have another length")
     opened = add_up_halves([state.own, *(m.halves.words for m in openings.values())])
     rows = plan.sigmoid_blocks(turn.contract)[state.block]
@@ -418,7 +446,9 @@ def finish_penalty(turn: Turn, stage: Stage) -> Words:
     """Return the own share of the penalty rows' values at the scale of residuals."""
     forward = turn.recall(Forward)
     shift = FRACTION_BITS + WEIGHT_BITS - RESIDUAL_BITS
-    return finish_rounding(turn, f"{stage.name}/penalty", forward.count, forward.penalty, shift, forward.dealt_penalty)
+    return finish_rounding(
+        turn, f"{stage.name}/penalty", forward.count, forward.penalty, shift, forward.dealt_penalty
+    )
 
 
 # ---------------------------------------------------------------------------------------------- transposed product
@@ -434,7 +464,9 @@ def open_residual(
     return Outcome(Silent(), send=send, keep=(keep(masks),))
 
 
-def gradient_share(turn: Turn, stage: Stage, plan: Layout, r: Words, masks: dict[str, Words], inbox: Inbox[Message]) -> Words:
+def gradient_share(
+    turn: Turn, stage: Stage, plan: Layout, r: Words, masks: dict[str, Words], inbox: Inbox[Message]
+) -> Words:
     """Return the own share of Xᵀ r, (width,)."""
     matrices, forward = turn.recall(Matrices), turn.recall(Forward)
     g = shared_from_seeds(turn, f"{stage.name}/g", forward.count, plan.width, forward.dealt_g).copy()
@@ -452,7 +484,9 @@ def _dealer(turn: Turn) -> Name:
     return dealer(turn.contract)
 
 
-def _seeded_angles(turn: Turn, stage: Stage, party: Name, count: int, block: int, harmonics: int, n: int) -> HalfWords:
+def _seeded_angles(
+    turn: Turn, stage: Stage, party: Name, count: int, block: int, harmonics: int, n: int
+) -> HalfWords:
     return turn.masks.half_words(party, f"{stage.name}/angles", count, (2 * harmonics, n), block=block)
 
 
@@ -461,12 +495,17 @@ def deal_products(stage: Stage, turn: Turn, count: int) -> DealtProducts:
     plan = layout_of(turn, stage)
     z = np.empty(plan.total, np.uint64)
     g = np.zeros(plan.width, np.uint64)
-    vs = {p: add_up([_weight_mask(turn, stage, q, p, count, plan) for q in turn.parties if q != p]) for p in turn.parties}
+    vs = {
+        p: add_up([_weight_mask(turn, stage, q, p, count, plan) for q in turn.parties if q != p])
+        for p in turn.parties
+    }
     rs = _residual_masks(turn, stage, count, plan)
     for block, rows in enumerate(plan.matrix_blocks()):
         z[rows] = 0
         for party in turn.parties:
-            mask = turn.masks.words(party, f"{stage.name}/U", 0, (rows.stop - rows.start, plan.columns_of(party)), block=block)
+            mask = turn.masks.words(
+                party, f"{stage.name}/U", 0, (rows.stop - rows.start, plan.columns_of(party)), block=block
+            )
             z[rows] += matvec(mask, vs[party])
             if stage.penalised:
                 g[plan.columns[party]] += matvec_transposed(mask, rs[party][rows])
@@ -489,7 +528,9 @@ def _residual_masks(turn: Turn, stage: Stage, count: int, plan: Layout) -> dict[
     if not stage.penalised:
         return {}
     return {
-        p: add_up([turn.masks.words(q, f"{stage.name}/r", count, plan.total, to=p) for q in turn.parties if q != p])
+        p: add_up(
+            [turn.masks.words(q, f"{stage.name}/r", count, plan.total, to=p) for q in turn.parties if q != p]
+        )
         for p in turn.parties
     }
 
@@ -501,14 +542,18 @@ def _deal_sigmoid(stage: Stage, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[De
     count, block = divmod(dealt, len(blocks))
     rows = blocks[block]
     n = rows.stop - rows.start
-    t = add_up_halves([turn.masks.half_words(p, f"{stage.name}/t", count, plan.rows) for p in turn.parties])[rows]
+    t = add_up_halves([_angle_mask(turn, stage, p, count, block, rows) for p in turn.parties])
     others = [_seeded_angles(turn, stage, p, count, block, series.harmonics, n) for p in turn.parties[1:]]
-    angles = sigmoid.deal_correction(np.ascontiguousarray(t), series.harmonics, others, out=others[0])
+    angles = sigmoid.deal_correction(t, series.harmonics, others, out=others[0])
     masks = [turn.masks.half_words(p, f"{stage.name}/lift/R", count, n, block=block) for p in turn.parties]
     lift = rounding.deal_lift(add_up_halves(masks), LIFT_SHIFT)
     rest = turn.parties[1:]
-    high = correction(lift.high, [turn.masks.words(p, f"{stage.name}/lift/high", count, n, block=block) for p in rest])
-    top = correction(lift.top, [turn.masks.words(p, f"{stage.name}/lift/top", count, n, block=block) for p in rest])
+    high = correction(
+        lift.high, [turn.masks.words(p, f"{stage.name}/lift/high", count, n, block=block) for p in rest]
+    )
+    top = correction(
+        lift.top, [turn.masks.words(p, f"{stage.name}/lift/top", count, n, block=block) for p in rest]
+    )
     return Outcome(Silent(), send={turn.parties[0]: DealtSigmoid(block, angles, high, top)}, keep=(counts,))
 
 

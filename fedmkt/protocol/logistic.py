@@ -1,29 +1,28 @@
 """Joint logistic regression of one bank and one or two partners; nothing is opened.
 
-Computes shares of the weights that minimise the sum of log losses plus penalty/2 |w|^2 (intercept free), by full
-passes over the rows. Takes part: all parties that hold data, and the dealer.
+Computes shares of the weights that minimise the sum of log losses plus penalty/2 |w|^2 (intercept free), by
+full passes over the rows. Takes part: all parties that hold data, and the dealer.
 
 | learns | what |
 |---|---|
 | every party, the coordinator | one bit every few passes (`range`): whether the weights are small enough for the sigmoid |
 | every party | its own share of the weights: uniform words |
 
-Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. A party that
-deviates can shift weights unseen. The number of passes is fixed by the contract: a loss shown per pass would be a
-function of the labels.
+Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. A party
+that deviates can shift weights unseen. The number of passes is fixed by the contract: a loss shown per pass
+would be a function of the labels.
 
-Source: protocols.md section 2. Optimiser: each party whitens its own columns; the Gram block between parties is one
-shared product; its inverse (Newton-Schulz on shares) preconditions gradient steps with constant momentum
-(Polyak 1964). Measured on the UCI bank data: relative weight error below 1e-2 after 8 passes, below 1e-3 after 12.
-The bank scales the inverse by 1/(p(1-p)) and starts at the intercept log(p/(1-p)), p its share of responders: both
-enter as the bank's own share and stay shared.
+Source: protocols.md section 2. Optimiser: each party whitens its own columns; the Gram block between parties
+is one shared product; its inverse (Newton-Schulz on shares) preconditions gradient steps with constant
+momentum (Polyak 1964). Measured on the UCI bank data: relative weight error below 1e-2 after 8 passes, below
+1e-3 after 12. The bank scales the inverse by 1/(p(1-p)) and starts at the intercept log(p/(1-p)), p its share
+of responders: both enter as the bank's own share and stay shared.
 
 Letters: A Gram matrix of whitened columns, Y its inverse, K = Y / (p (1 - p) n) scaled; g gradient.
 """
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -78,8 +77,8 @@ from fedmkt.protocol.linear import (
     open_weights,
 )
 from fedmkt.protocol.prepare import Columns, real
-from fedmkt.protocol.range import check_range
 from fedmkt.protocol.psi import NO_ROW, Overlap
+from fedmkt.protocol.range import check_range
 from fedmkt.protocol.shared import (
     DealtRounding,
     Opening,
@@ -160,7 +159,9 @@ def _gram(turn: Turn, inbox: Inbox[DealtGram]) -> Outcome[GramOpening, Silent]:
     plan, matrices = layout_of(turn, FIT), turn.recall(Matrices)
     n = gram_rows(turn.contract, plan)
     dealt = inbox.one(dealer(turn.contract), DealtGram) if turn.first else None
-    share = shared_from_seeds(turn, "gram/product", 0, _gram_size(turn, plan), dealt.product if dealt else None).copy()
+    share = shared_from_seeds(
+        turn, "gram/product", 0, _gram_size(turn, plan), dealt.product if dealt else None
+    ).copy()
     for (p, q), where in _pair_slices(turn, plan).items():
         if turn.me == p:
             share[where] += product.gram_first(matrices.first_mask, matrices.masked[q][:n]).reshape(-1)
@@ -168,16 +169,22 @@ def _gram(turn: Turn, inbox: Inbox[DealtGram]) -> Outcome[GramOpening, Silent]:
             share[where] += product.gram_second(matrices.masked[p][:n], matrices.own[:n]).reshape(-1)
     own = open_masked(turn, "gram/1", 0, share)
     kept = Matrices(matrices.stage, matrices.own, matrices.masked, np.empty((0, 0), np.uint64), matrices.sent)
-    return Outcome(Silent(), send=to_all(turn.others, GramOpening(Masked(own))), keep=(Gram(own, dealt), kept))
+    return Outcome(
+        Silent(), send=to_all(turn.others, GramOpening(Masked(own))), keep=(Gram(own, dealt), kept)
+    )
 
 
 def _scale_gram(turn: Turn, inbox: Inbox[GramOpening]) -> Outcome[GramOpening, Silent]:
     """Divide by the real number of rows: by a power of two (rounding), times an integer that all compute alike."""
     plan, state = layout_of(turn, FIT), turn.recall(Gram)
     opened = sum_openings(state.own, inbox, turn, GramOpening)
-    share = finish_rounding(turn, "gram/1", 0, opened, _gram_shifts(turn, plan)[0], state.dealt.first if state.dealt else None)
+    share = finish_rounding(
+        turn, "gram/1", 0, opened, _gram_shifts(turn, plan)[0], state.dealt.first if state.dealt else None
+    )
     own = open_masked(turn, "gram/2", 0, share * np.uint64(_row_factor(turn, plan)))
-    return Outcome(Silent(), send=to_all(turn.others, GramOpening(Masked(own))), keep=(Gram(own, state.dealt),))
+    return Outcome(
+        Silent(), send=to_all(turn.others, GramOpening(Masked(own))), keep=(Gram(own, state.dealt),)
+    )
 
 
 def _row_factor(turn: Turn, plan: Layout) -> int:
@@ -190,7 +197,8 @@ def _deal_gram(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtGram, Silent]:
     plan = layout_of(turn, FIT)
     n, blocks = gram_rows(turn.contract, plan), plan.matrix_blocks()
     masks = {
-        p: turn.masks.words(p, "fit/U", 0, (blocks[0].stop, plan.columns_of(p)), block=0)[:n] for p in turn.parties
+        p: turn.masks.words(p, "fit/U", 0, (blocks[0].stop, plan.columns_of(p)), block=0)[:n]
+        for p in turn.parties
     }
     total = np.concatenate([gram(masks[p], masks[q]).reshape(-1) for p, q in _pairs(turn)])
     first, second = _gram_shifts(turn, plan)
@@ -329,7 +337,9 @@ def _gradient_power(plan: Layout) -> int:
     return (plan.total - 1).bit_length()
 
 
-def _open_pair(turn: Turn, label: str, count: int, left: Words, right: Words, *states: State) -> Outcome[PairOpening, Silent]:
+def _open_pair(
+    turn: Turn, label: str, count: int, left: Words, right: Words, *states: State
+) -> Outcome[PairOpening, Silent]:
     a = turn.masks.words(turn.me, f"{label}/A", count, left.shape)
     b = turn.masks.words(turn.me, f"{label}/B", count, right.shape)
     kept = Multiplication(label, count, a, b, left - a, right - b, np.empty(0, np.uint64), None)
@@ -342,7 +352,8 @@ def multiply(turn: Turn, inbox: Inbox[Message], dealt: DealtProduct | None) -> W
     state = turn.recall(Multiplication)
     found = inbox.by_sender(PairOpening)
     if set(found) != set(turn.others) or any(
-        (m.left.words.shape, m.right.words.shape) != (state.left.shape, state.right.shape) for m in found.values()
+        (m.left.words.shape, m.right.words.shape) != (state.left.shape, state.right.shape)
+        for m in found.values()
     ):
         raise ValueError("the factors of the others are missing or have another shape")
     left = add_up([state.left, *(m.left.words for m in found.values())])
@@ -375,13 +386,17 @@ def finish_product(turn: Turn, inbox: Inbox[Message], shift: int) -> Words:
     return finish_rounding(turn, state.label, state.count, opened, shift, state.dealt)
 
 
-def deal_product(turn: Turn, label: str, count: int, left: tuple[int, int], right: tuple[int, int], shift: int) -> DealtProduct:
+def deal_product(
+    turn: Turn, label: str, count: int, left: tuple[int, int], right: tuple[int, int], shift: int
+) -> DealtProduct:
     """At the dealer: deal one product of shared matrices and its rounding."""
     a = add_up([turn.masks.words(p, f"{label}/A", count, left) for p in turn.parties])
     b = add_up([turn.masks.words(p, f"{label}/B", count, right) for p in turn.parties])
     shape = (left[0], right[1])
     rest = [turn.masks.words(p, f"{label}/C", count, shape) for p in turn.parties[1:]]
-    return DealtProduct(product.product_correction(a, b, rest), deal_rounding(turn, label, count, shape, shift))
+    return DealtProduct(
+        product.product_correction(a, b, rest), deal_rounding(turn, label, count, shape, shift)
+    )
 
 
 def _deal_inverse(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtProduct, Silent]:
@@ -390,7 +405,9 @@ def _deal_inverse(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtProduct, Si
     square = (plan.width, plan.width)
     shift = INVERSE_BITS
     return Outcome(
-        Silent(), send={turn.parties[0]: deal_product(turn, "inverse", count, square, square, shift)}, keep=(counts,)
+        Silent(),
+        send={turn.parties[0]: deal_product(turn, "inverse", count, square, square, shift)},
+        keep=(counts,),
     )
 
 
@@ -449,7 +466,9 @@ def _load_labels(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     y = np.zeros(plan.rows, np.uint8)
     y[train != NO_ROW] = label[real(train)].astype(np.uint8)
     if len(np.unique(y[train != NO_ROW])) < 2:
-        raise DataError(f"{turn.me}: the training rows have one class only: customers who answered and who did not are needed")
+        raise DataError(
+            f"{turn.me}: the training rows have one class only: customers who answered and who did not are needed"
+        )
     return Outcome(Silent(), keep=(Labels(y),))
 
 
@@ -485,7 +504,9 @@ def _gradient(turn: Turn, inbox: Inbox[VectorOpening | DealtStep]) -> Outcome[Gr
     g = gradient_share(turn, FIT, plan, state.residual, state.masks, inbox)
     own = open_masked(turn, "gradient", turn.recall(Forward).count, g)
     kept = Pass({}, np.empty(0, np.uint64), own)
-    return Outcome(Silent(), send=to_all(turn.others, GradientOpening(Masked(own))), keep=(kept, StepCorrections(dealt)))
+    return Outcome(
+        Silent(), send=to_all(turn.others, GradientOpening(Masked(own))), keep=(kept, StepCorrections(dealt))
+    )
 
 
 def _gradient_shift(contract: Contract, plan: Layout) -> int:

@@ -1,7 +1,8 @@
 """The main job as one script: intersect, align, prepare, fit, score, close.
 
-Takes part: all participants of the contract. What each learns is the sum of the parts: psi, prepare, range, scoring;
-each part's file says it. There is no way back in it: every artifact is made once and read by the next part.
+Takes part: all participants of the contract. What each learns is the sum of the parts: psi, prepare, range,
+scoring; each part's file says it. There is no way back in it: every artifact is made once and read by the
+next part.
 """
 
 from dataclasses import dataclass

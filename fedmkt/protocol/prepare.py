@@ -1,14 +1,16 @@
 """Preparation: each party turns its own columns into a matrix; only its shape leaves.
 
-Computes, at every party for itself, imputed, one-hot coded, standardised, clipped and whitened columns, fitted on
-train rows only. Takes part: all parties that hold data. Each learns the others' number of columns and the largest
-row norm, rounded up; so does the coordinator.
-Safe against everybody: nothing else is sent. A party may lie about its shape; the products then fail their checks.
-Source: learn/prepare.py, learn/whiten.py; protocols.md section 2 (support rule of 50 rows).
+Computes, at every party for itself, imputed, one-hot coded, standardised, clipped and whitened columns,
+fitted on train rows only. Takes part: all parties that hold data. Each learns the others' number of columns
+and the largest row norm, rounded up; so does the coordinator.
+Safe against everybody: nothing else is sent. A party may lie about its shape; the products then fail their
+checks. Source: learn/prepare.py, learn/whiten.py; protocols.md section 2 (support rule of 50 rows).
 """
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,19 @@ from fedmkt.errors import DataError, PeerError
 from fedmkt.learn import prepare, whiten
 from fedmkt.privacy.disclosure import EVERYONE, MatrixShape
 from fedmkt.protocol.align import Split
-from fedmkt.protocol.core import Caller, Inbox, Name, Nothing, Outcome, PublicValue, State, Step, Turn, ask, data_parties
+from fedmkt.protocol.core import (
+    Caller,
+    Inbox,
+    Name,
+    Nothing,
+    Outcome,
+    PublicValue,
+    State,
+    Step,
+    Turn,
+    ask,
+    data_parties,
+)
 from fedmkt.protocol.psi import NO_ROW, Rows
 from fedmkt.ring.fixed import encode32
 
@@ -26,6 +40,7 @@ MAX_COLUMNS = 400
 MAX_ROW_NORM = 1000
 _CHUNK = 1 << 16
 Array = NDArray[np.float64]
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -60,26 +75,32 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
     limits = turn.contract.limits
     settings = prepare.Settings(max_levels=limits.max_levels, min_support=limits.min_support)
     train = real(split.train)
-    numbers, categories = take(columns, train)
-    fitted = prepare.fit(numbers, categories, np.ones(len(train), bool), settings)
-    x = prepare.transform(fitted, numbers, categories).values
-    if x.shape[1] == 0:
-        raise DataError(f"{turn.me}: no column is left: each needs {limits.min_support} train rows on either value")
-    if x.shape[1] > MAX_COLUMNS:
-        raise DataError(f"{turn.me}: {x.shape[1]} prepared columns, at most {MAX_COLUMNS} are accepted")
-    white = whiten.fit(x, 10 * turn.contract.model.penalty / len(train))
-    norm = max(_largest_norm(x @ white.transform), _scored_norm(columns, split, fitted, white))
+    fitted = prepare.fit(*take(columns, train), np.ones(len(train), bool), settings)
+    width = len(fitted.columns)
+    if width == 0:
+        raise DataError(
+            f"{turn.me}: no column is left: each needs {limits.min_support} train rows on either value"
+        )
+    if width > MAX_COLUMNS:
+        raise DataError(f"{turn.me}: {width} prepared columns, at most {MAX_COLUMNS} are accepted")
+    moments = np.zeros((width, width))
+    for chunk in _chunks(train):
+        x = prepared_rows(fitted, columns, chunk)
+        moments += x.T @ x
+    white = whiten.fit(moments / len(train), 10 * turn.contract.model.penalty / len(train))
+    norm = 0.0
+    for chunk in _chunks(real(np.concatenate([split.train, split.held_out, split.unlabelled]))):
+        norm = max(norm, _largest_norm(prepared_rows(fitted, columns, chunk) @ white.transform))
     if norm > MAX_ROW_NORM:
         raise DataError(f"{turn.me}: a row has norm {norm:.0f}, at most {MAX_ROW_NORM} is accepted")
-    shape = Shape(x.shape[1], math.ceil(norm))
+    shape = Shape(width, math.ceil(norm))
     reveals = (MatrixShape(to=EVERYONE, columns=shape.columns, row_norm=shape.row_norm),)
     kept = Prepared(fitted.to_json(), white.transform, white.spread)
     return Outcome(shape, keep=(kept,), reveals=reveals)
 
 
-def _scored_norm(columns: Columns, split: Split, fitted: prepare.Preparation, white: whiten.Whitening) -> float:
-    rows = real(np.concatenate([split.held_out, split.unlabelled]))
-    return _largest_norm(prepare.transform(fitted, *take(columns, rows)).values @ white.transform) if len(rows) else 0.0
+def _chunks(rows: Rows) -> list[Rows]:
+    return [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
 
 
 def _largest_norm(x: Array) -> float:
@@ -92,9 +113,30 @@ def real(rows: Rows) -> Rows:
     return found
 
 
-def take(columns: Columns, rows: Rows) -> tuple[dict[str, Array], dict[str, NDArray[np.object_]]]:
-    """Return the columns restricted to some rows."""
-    return {n: v[rows] for n, v in columns.numbers.items()}, {n: v[rows] for n, v in columns.categories.items()}
+class Taken(Mapping[str, NDArray[T]]):
+    """Columns restricted to some rows, copied one by one when they are looked at."""
+
+    def __init__(self, columns: Mapping[str, NDArray[T]], rows: Rows) -> None:
+        self._columns: Mapping[str, NDArray[T]] = columns
+        self._rows = rows
+
+    def __getitem__(self, name: str) -> NDArray[T]:
+        """Copy the rows of one column."""
+        found: NDArray[T] = self._columns[name][self._rows]
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the names."""
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        """Count the columns."""
+        return len(self._columns)
+
+
+def take(columns: Columns, rows: Rows) -> tuple[Taken[np.float64], Taken[np.object_]]:
+    """Return numbers and categories restricted to some rows."""
+    return Taken(columns.numbers, rows), Taken(columns.categories, rows)
 
 
 def prepared_rows(fitted: prepare.Preparation, columns: Columns, rows: Rows) -> Array:
@@ -111,10 +153,11 @@ def encoded_matrix(turn: Turn, rows: Rows, bits: int) -> NDArray[np.int32]:
     fitted = prepare.Preparation.from_json(prepared.preparation)
     columns = turn.recall(Columns)
     out = np.zeros((len(rows), len(prepared.spread)), dtype=np.int32)
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        values = prepare.transform(fitted, *take(columns, real(chunk))).values
-        out[start : start + _CHUNK][chunk != NO_ROW] = encode32(values @ prepared.transform, bits)
+    at = 0
+    for chunk in _chunks(rows):
+        values = prepared_rows(fitted, columns, real(chunk)) @ prepared.transform
+        out[at : at + len(chunk)][chunk != NO_ROW] = encode32(values, bits)
+        at += len(chunk)
     return out
 
 

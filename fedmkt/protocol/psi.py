@@ -9,13 +9,14 @@ Takes part: the bank (receiver) and one or two partners (senders).
 | partner | **which of its people bank there** (those that all parties share), which of these are in the campaign; the length of the bank's list |
 | coordinator, dealer | bands: how many in common, with and without label |
 
-Safe against semi-honest parties. A bank cannot claim rows that it does not have (each claimed match carries its
-proof) and a malformed point is refused; it may still ask about people whom it only guesses, up to the length of
-its list. A partner cannot enforce a minimum before the bank has seen the match; it checks before it aligns.
-Two partners that put their lists together learn what their common people are.
+Safe against semi-honest parties. A bank cannot claim rows that it does not have (each claimed match carries
+its proof) and a malformed point is refused; it may still ask about people whom it only guesses, up to the
+length of its list. A partner cannot enforce a minimum before the bank has seen the match; it checks before it
+aligns. Two partners that put their lists together learn what their common people are.
 
-Source: RFC 9497 (mode OPRF, ristretto255-SHA512), Jarecki et al. 2HashDH; the proof half: protocols.md section 1.
-Letters: a point is 32 bytes, an output 64 bytes: tag (16), proof (16), rest unused. n is a number of rows.
+Source: RFC 9497 (mode OPRF, ristretto255-SHA512), Jarecki et al. 2HashDH; the proof half: protocols.md
+section 1. Letters: a point is 32 bytes, an output 64 bytes: tag (16), proof (16), rest unused. n is a number
+of rows.
 """
 
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ class Evaluated(Message):
 class Matched(Message):
     """Claimed matches: positions in the sender's tags with the proof halves, padded to the bands.
 
-    positions : (high_l + high_u,), NO_ROW where padded; proofs : (high_l + high_u, 16). Rows with a label first.
+    positions : (high_l + high_u,), NO_ROW where padded; proofs : (high_l + high_u, 16). Rows with a label
+    first.
     """
 
     positions: Rows
@@ -150,7 +152,9 @@ def _blind(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Blinded, Silent]:
         raise PolicyRefused("the list is shorter than the contract's minimum")
     scalars, points = oprf.blind_all(oprf_inputs(turn.contract, customers.ids), turn.random)
     sizes = tuple(ListSize(to=p, rows=len(customers.ids)) for p in turn.others)
-    return Outcome(Silent(), send=to_all(turn.others, Blinded(points)), keep=(ReceiverSecrets(scalars),), reveals=sizes)
+    return Outcome(
+        Silent(), send=to_all(turn.others, Blinded(points)), keep=(ReceiverSecrets(scalars),), reveals=sizes
+    )
 
 
 def _evaluate(turn: Turn, inbox: Inbox[Blinded]) -> Outcome[Evaluated, Silent]:
@@ -168,7 +172,10 @@ def _evaluate(turn: Turn, inbox: Inbox[Blinded]) -> Outcome[Evaluated, Silent]:
     order = np.lexsort(outputs[:, :8].T)
     evaluated = Evaluated(oprf.evaluate_all(key, points), np.ascontiguousarray(outputs[order, :TAG_BYTES]))
     kept = SenderOutputs(outputs[order, TAG_BYTES : 2 * TAG_BYTES].copy(), order.astype(np.int64))
-    reveals = (ListSize(to=bank, rows=len(customers.ids)), _may_match(turn, bank, len(customers.ids), len(points)))
+    reveals = (
+        ListSize(to=bank, rows=len(customers.ids)),
+        _may_match(turn, bank, len(customers.ids), len(points)),
+    )
     return Outcome(Silent(), send={bank: evaluated}, keep=(kept,), reveals=reveals)
 
 
@@ -202,8 +209,13 @@ def _match(turn: Turn, inbox: Inbox[Evaluated]) -> Outcome[Matched, Overlap]:
     bands = Overlap(*band(len(with_label), width), *band(len(without), width))
     own = Aligned(_pad(with_label, bands.labelled_high), _pad(without, bands.unlabelled_high))
     rows = np.concatenate([own.labelled, own.unlabelled])
-    send = {p: _claim(turn, rows, positions, proofs) for p, (positions, proofs, _) in zip(turn.others, found, strict=True)}
-    return Outcome(bands, send=send, keep=(own,), forget=(ReceiverSecrets,), reveals=_match_disclosures(turn, bands))
+    send = {
+        p: _claim(turn, rows, positions, proofs)
+        for p, (positions, proofs, _) in zip(turn.others, found, strict=True)
+    }
+    return Outcome(
+        bands, send=send, keep=(own,), forget=(ReceiverSecrets,), reveals=_match_disclosures(turn, bands)
+    )
 
 
 def _match_disclosures(turn: Turn, bands: Overlap) -> tuple[Disclosure, ...]:
@@ -212,13 +224,21 @@ def _match_disclosures(turn: Turn, bands: Overlap) -> tuple[Disclosure, ...]:
     rows = tuple(MatchedOwnRows(to=p, low=low, high=high) for p in turn.others)
     if bands.unlabelled_high == 0:
         return (everybody, *rows)
-    campaign = tuple(CampaignRows(to=p, low=bands.labelled_low, high=bands.labelled_high) for p in turn.others)
+    campaign = tuple(
+        CampaignRows(to=p, low=bands.labelled_low, high=bands.labelled_high) for p in turn.others
+    )
     return (everybody, *rows, *campaign)
 
 
-def _match_one(inputs: list[bytes], scalars: Bytes, message: Evaluated, sender: Name) -> tuple[Rows, Bytes, Bytes]:
+def _match_one(
+    inputs: list[bytes], scalars: Bytes, message: Evaluated, sender: Name
+) -> tuple[Rows, Bytes, Bytes]:
     """Return for each own row its position in the sender's tags or NO_ROW, its proof, and the outputs."""
-    if message.points.shape != (len(inputs), 32) or message.tags.ndim != 2 or message.tags.shape[1] != TAG_BYTES:
+    if (
+        message.points.shape != (len(inputs), 32)
+        or message.tags.ndim != 2
+        or message.tags.shape[1] != TAG_BYTES
+    ):
         raise PeerError(f"{sender}: psi.evaluate: wrong number of points or tags of another length")
     outputs = oprf.finalize_all(inputs, scalars, message.points)
     known = {tag: position for position, tag in enumerate(_split(message.tags))}
@@ -251,11 +271,16 @@ def _align(turn: Turn, inbox: Inbox[Matched]) -> Outcome[Nothing, Silent]:
     own = turn.recall(SenderOutputs)
     bands = turn.published(Overlap, bank)
     positions = claim.positions
-    if positions.shape != (bands.labelled_high + bands.unlabelled_high,) or claim.proofs.shape != (len(positions), TAG_BYTES):
+    if positions.shape != (bands.labelled_high + bands.unlabelled_high,) or claim.proofs.shape != (
+        len(positions),
+        TAG_BYTES,
+    ):
         raise PeerError(f"{bank}: psi.match: the claim has another length than its band")
     real = positions != NO_ROW
     chosen = positions[real]
-    if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(own.rows) or len(np.unique(chosen)) != len(chosen)):
+    if len(chosen) and (
+        chosen.min() < 0 or chosen.max() >= len(own.rows) or len(np.unique(chosen)) != len(chosen)
+    ):
         raise PeerError(f"{bank}: psi.match: a claimed row is foreign or claimed twice")
     if not np.array_equal(own.proofs[chosen], claim.proofs[real]):
         raise PeerError(f"{bank}: psi.match: a claimed match has no proof")
@@ -275,7 +300,9 @@ def _check_band(count: int, low: int, high: int, bank: Name) -> None:
 
 BLIND = Step("psi.blind", _blind, Silent, reveals=(ListSize,))
 EVALUATE = Step("psi.evaluate", _evaluate, Silent, reads=(Blinded,), reveals=(ListSize, MatchedOwnRows))
-MATCH = Step("psi.match", _match, Overlap, reads=(Evaluated,), reveals=(SetSize, MatchedOwnRows, CampaignRows))
+MATCH = Step(
+    "psi.match", _match, Overlap, reads=(Evaluated,), reveals=(SetSize, MatchedOwnRows, CampaignRows)
+)
 ALIGN = Step("psi.align", _align, Silent, reads=(Matched,))
 
 

@@ -1,12 +1,12 @@
 """Range check: one bit that says whether every score is certainly within the sigmoid's range.
 
-Computes whether sum over columns of omega_j w_j^2 < 1 for shared weights w and public omega, which by Cauchy-Schwarz
-bounds |z| of every row below 0.45 periods: omega_j = R_p^2 k / (0.98 L^2) for party p's columns, 1 / (0.02 L^2) for the
-intercept, L = 0.45 P, R_p the row norm that p published. Takes part: all parties that hold data, and the dealer.
-Every party and the coordinator learn the bit, nothing else. Safe against semi-honest parties, all but one of them
-together, while the dealer colludes with none.
-Source: protocols.md section 2; the comparison is a look-up: the dealer shares the unit vector e_t, the parties open
-q - t modulo 2^16 and add up the entries that stand for a failing q (one-time truth table).
+Computes whether sum over columns of omega_j w_j^2 < 1 for shared weights w and public omega, which by
+Cauchy-Schwarz bounds |z| of every row below 0.45 periods: omega_j = R_p^2 k / (0.98 L^2) for party p's
+columns, 1 / (0.02 L^2) for the intercept, L = 0.45 P, R_p the row norm that p published. Takes part: all
+parties that hold data, and the dealer. Every party and the coordinator learn the bit, nothing else. Safe
+against semi-honest parties, all but one of them together, while the dealer colludes with none.
+Source: protocols.md section 2; the comparison is a look-up: the dealer shares the unit vector e_t, the
+parties open q - t modulo 2^16 and add up the entries that stand for a failing q (one-time truth table).
 """
 
 from dataclasses import dataclass
@@ -134,7 +134,9 @@ def _open_coarse(turn: Turn, inbox: Inbox[DealtRange]) -> Outcome[CoarseOpening,
     dealt = inbox.one(dealer(turn.contract), DealtRange) if turn.first else None
     own = open_masked(turn, "range/coarse", count, turn.recall(Weights).w)
     return Outcome(
-        Silent(), send=to_all(turn.others, CoarseOpening(Masked(own))), keep=(Check(count, own, {}, dealt), counts)
+        Silent(),
+        send=to_all(turn.others, CoarseOpening(Masked(own))),
+        keep=(Check(count, own, {}, dealt), counts),
     )
 
 
@@ -142,12 +144,16 @@ def _open_squares(turn: Turn, inbox: Inbox[CoarseOpening]) -> Outcome[SquareOpen
     plan, state = layout_of(turn, FIT), turn.recall(Check)
     opened = sum_openings(state.own, inbox, turn, CoarseOpening)
     shift = WEIGHT_BITS - COARSE_BITS
-    w = finish_rounding(turn, "range/coarse", state.count, opened, shift, state.dealt.coarse if state.dealt else None)
+    w = finish_rounding(
+        turn, "range/coarse", state.count, opened, shift, state.dealt.coarse if state.dealt else None
+    )
     a = turn.masks.words(turn.me, "range/A", state.count, (1, plan.width))
     b = turn.masks.words(turn.me, "range/B", state.count, (plan.width, 1))
     left, right = w.reshape(1, -1) - a, (omega(turn, plan) * w).reshape(-1, 1) - b
     kept = Check(state.count, w, {"a": a, "b": b, "left": left, "right": right}, state.dealt)
-    return Outcome(Silent(), send=to_all(turn.others, SquareOpening(Masked(left), Masked(right))), keep=(kept,))
+    return Outcome(
+        Silent(), send=to_all(turn.others, SquareOpening(Masked(left), Masked(right))), keep=(kept,)
+    )
 
 
 def _open_sum(turn: Turn, inbox: Inbox[SquareOpening]) -> Outcome[SumOpening, Silent]:
@@ -165,7 +171,9 @@ def _open_sum(turn: Turn, inbox: Inbox[SquareOpening]) -> Outcome[SumOpening, Si
     total = product.product_share(left, right, state.masks["a"], state.masks["b"], c, first=turn.first)
     own = open_masked(turn, "range/sum", state.count, total.reshape(1))
     return Outcome(
-        Silent(), send=to_all(turn.others, SumOpening(Masked(own))), keep=(Check(state.count, own, {}, state.dealt),)
+        Silent(),
+        send=to_all(turn.others, SumOpening(Masked(own))),
+        keep=(Check(state.count, own, {}, state.dealt),),
     )
 
 
@@ -177,7 +185,9 @@ def _open_lookup(turn: Turn, inbox: Inbox[SumOpening]) -> Outcome[LookupOpening,
     # Only these 16 bits of the share are masked, so only they may be sent.
     own = (units - turn.masks.words(turn.me, "range/t", state.count, 1)) & np.uint64((1 << TABLE_BITS) - 1)
     return Outcome(
-        Silent(), send=to_all(turn.others, LookupOpening(Masked(own))), keep=(Check(state.count, own, {}, state.dealt),)
+        Silent(),
+        send=to_all(turn.others, LookupOpening(Masked(own))),
+        keep=(Check(state.count, own, {}, state.dealt),),
     )
 
 
@@ -213,8 +223,12 @@ def _deal_range(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRange, Silent
     t = sum(int(turn.masks.words(p, "range/t", count, 1)[0]) for p in turn.parties) % size
     unit = np.zeros(size, np.uint64)
     unit[t] = 1
-    a = sum((turn.masks.words(p, "range/A", count, (1, plan.width)) for p in turn.parties), np.zeros(1, np.uint64))
-    b = sum((turn.masks.words(p, "range/B", count, (plan.width, 1)) for p in turn.parties), np.zeros(1, np.uint64))
+    a = sum(
+        (turn.masks.words(p, "range/A", count, (1, plan.width)) for p in turn.parties), np.zeros(1, np.uint64)
+    )
+    b = sum(
+        (turn.masks.words(p, "range/B", count, (plan.width, 1)) for p in turn.parties), np.zeros(1, np.uint64)
+    )
     rest = [turn.masks.words(p, "range/C", count, (1, 1)) for p in turn.parties[1:]]
     dealt = DealtRange(
         deal_rounding(turn, "range/coarse", count, plan.width, shift),

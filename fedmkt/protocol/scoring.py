@@ -1,17 +1,17 @@
 """Scoring on shares: the bank gets rounded probabilities of its matched customers, nothing else is opened.
 
-Computes sigma(z) of the held-out customers and of those without label, rounded on shares to the contract's decimals,
-and sends the rounded shares to the bank. Takes part: all parties that hold data, and the dealer.
+Computes sigma(z) of the held-out customers and of those without label, rounded on shares to the contract's
+decimals, and sends the rounded shares to the bank. Takes part: all parties that hold data, and the dealer.
 
 | learns | what |
 |---|---|
 | bank | one rounded probability for each matched customer it asked for |
 | partner, coordinator, dealer | nothing |
 
-Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. What the scores
-themselves give away stands at `Scores` in privacy/disclosure.py; the ledger counts one functional of every partner's
-columns for each release, repeated ones after a resume included, and refuses beyond a quarter of its columns.
-Source: protocols.md section 2; redteam.md 1.4.
+Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. What the
+scores themselves give away stands at `Scores` in privacy/disclosure.py; the ledger counts one functional of
+every partner's columns for each release, repeated ones after a resume included, and refuses beyond a quarter
+of its columns. Source: protocols.md section 2; redteam.md 1.4.
 """
 
 from dataclasses import dataclass
@@ -134,7 +134,9 @@ def _count_release(turn: Turn) -> dict[str, bytes]:
     opened = int(turn.store.get(key, b"0")) + 1
     cap = max(1, layout_of(turn, SCORE).columns_of(turn.me) // 4)
     if opened > cap:
-        raise PolicyRefused(f"scores of these columns were released {cap} times to this bank: the ledger's cap is reached")
+        raise PolicyRefused(
+            f"scores of these columns were released {cap} times to this bank: the ledger's cap is reached"
+        )
     return {key: str(opened).encode()}
 
 
@@ -172,7 +174,11 @@ def _read(turn: Turn, inbox: Inbox[ScoreShare]) -> Outcome[Nothing, Silent]:
     top = 10**turn.contract.scores.decimals
     units = np.clip(total.view(np.int64)[real], 0, top)
     held_out = int((split.held_out != NO_ROW).sum())
-    return Outcome(Silent(), keep=(Released(rows[real], held_out, units, turn.contract.scores.decimals),), forget=(Rounding,))
+    return Outcome(
+        Silent(),
+        keep=(Released(rows[real], held_out, units, turn.contract.scores.decimals),),
+        forget=(Rounding,),
+    )
 
 
 def _deal_rounding(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRounding, Silent]:
@@ -213,7 +219,9 @@ def score(call: Caller, contract: Contract, overlap: Overlap, columns: dict[Name
     parties, maker = data_parties(contract), dealer(contract)
     plan = layout(contract, overlap, columns, SCORE)
     mask_matrices(call, contract, SCORE_ROWS, plan)
-    opened, (dealt,) = call.both([ask(p, OPEN_WEIGHTS) for p in parties], [ask(maker, SCORE_ROWS.deal_forward)])
+    opened, (dealt,) = call.both(
+        [ask(p, OPEN_WEIGHTS) for p in parties], [ask(maker, SCORE_ROWS.deal_forward)]
+    )
     lifted = apply_sigmoid(call, contract, SCORE_ROWS, plan, opened, dealt)
     rounds = [ask(p, ROUND, *inbox_of(lifted, p)) for p in parties]
     rounded, (rounding,) = call.both(rounds, [ask(maker, DEAL_ROUNDING)])

@@ -1,8 +1,8 @@
 """How a run begins and resumes: epochs, and the messages between coordinator and party.
 
-An epoch is the span of one set of masks and keys. Every participant contributes 32 fresh bytes and a fresh prekey
-at the start and at every resume; all masks derive from them, so nothing of an earlier epoch can be opened or masked
-again (protocols.md section 0).
+An epoch is the span of one set of masks and keys. Every participant contributes 32 fresh bytes and a fresh
+prekey at the start and at every resume; all masks derive from them, so nothing of an earlier epoch can be
+opened or masked again (protocols.md section 0).
 """
 
 import hashlib
@@ -46,7 +46,9 @@ class Hello:
         """Return what the signature covers."""
         numbers = ",".join(map(str, self.checkpoints))
         head = f"fedmkt hello v1\n{self.version}\n{self.party}\n{self.epoch}\n{numbers}\n".encode()
-        return b"".join(len(b).to_bytes(4, "big") + b for b in (head, self.contract, self.run, self.nonce, self.prekey))
+        return b"".join(
+            len(b).to_bytes(4, "big") + b for b in (head, self.contract, self.run, self.nonce, self.prekey)
+        )
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class Opening:
     """The coordinator passes on all hellos, and at a resume the receipts up to the common checkpoint."""
 
     hellos: tuple[Hello, ...]
+    receipts: tuple[Receipt, ...]
+
+
+@dataclass(frozen=True)
+class Farewell:
+    """The coordinator shows that the script came to its end: receipts that lead there, after those seen."""
+
+    run: bytes
     receipts: tuple[Receipt, ...]
 
 
@@ -77,20 +87,28 @@ class Answer:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One agreed epoch."""
+    """One agreed epoch; `checkpoints` are those that all parties with data hold."""
 
     run: bytes
     number: int
     id: bytes
     prekeys: Mapping[Name, bytes]
-    resume_at: int | None
+    checkpoints: frozenset[int]
 
 
 def say_hello(contract: Contract, invitation: Invitation, identity: Identity, me: Name, nonce: bytes, prekey: Prekey,
               checkpoints: Sequence[int], version: str) -> Hello:  # fmt: skip
     """Make a participant's signed part of an epoch."""
     hello = Hello(
-        digest(contract), invitation.run, invitation.epoch, me, nonce, prekey.public, tuple(checkpoints), version, b""
+        digest(contract),
+        invitation.run,
+        invitation.epoch,
+        me,
+        nonce,
+        prekey.public,
+        tuple(checkpoints),
+        version,
+        b"",
     )
     return replace(hello, signature=identity.sign(hello.signed_bytes()))
 
@@ -111,18 +129,28 @@ def agree(contract: Contract, hellos: Sequence[Hello], keys: Mapping[Name, bytes
             verify(keys[name], hello.signature, hello.signed_bytes())
         except ValueError:
             raise PeerError(f"{name}: its hello is not signed with its pinned key") from None
-    ordered = [by_name[n] for n in everyone(contract)]
-    joint = hashlib.sha256(b"".join(h.signed_bytes() + h.signature for h in ordered)).digest()
-    run = mine.run or hashlib.sha256(b"fedmkt run v1\n" + mine.contract + joint).digest()
+    run = mine.run or new_run_id(contract, hellos)
+    joint = _joint(contract, hellos)
     epoch_id = hashlib.sha256(b"fedmkt epoch v1\n" + run + mine.epoch.to_bytes(8, "big") + joint).digest()
-    resume_at = _common_checkpoint([by_name[p].checkpoints for p in data_parties(contract)])
-    return Epoch(run, mine.epoch, epoch_id, {n: h.prekey for n, h in by_name.items()}, resume_at)
+    prekeys = {n: h.prekey for n, h in by_name.items()}
+    return Epoch(run, mine.epoch, epoch_id, prekeys, common_checkpoints(contract, hellos))
 
 
-def _common_checkpoint(held: Sequence[tuple[int, ...]]) -> int | None:
-    """Return the latest checkpoint that all hold: the number of its round's first call, or None."""
-    common = set(held[0]).intersection(*held[1:])
-    return max(common) if common else None
+def new_run_id(contract: Contract, hellos: Sequence[Hello]) -> bytes:
+    """Return the id of a run that begins with these hellos, one of each participant."""
+    return hashlib.sha256(b"fedmkt run v1\n" + digest(contract) + _joint(contract, hellos)).digest()
+
+
+def _joint(contract: Contract, hellos: Sequence[Hello]) -> bytes:
+    by_name = {Name(h.party): h for h in hellos}
+    ordered = [by_name[n] for n in everyone(contract)]
+    return hashlib.sha256(b"".join(h.signed_bytes() + h.signature for h in ordered)).digest()
+
+
+def common_checkpoints(contract: Contract, hellos: Sequence[Hello]) -> frozenset[int]:
+    """Return the checkpoints that all parties with data hold, each by the number of its round's first call."""
+    held = {Name(h.party): frozenset(h.checkpoints) for h in hellos}
+    return frozenset.intersection(*(held[p] for p in data_parties(contract)))
 
 
 def dealer_seed(prekey: Prekey, peer: bytes, epoch_id: bytes, party: Name) -> bytes:
@@ -137,11 +165,15 @@ class AddressedMasks:
         self._seeds = seeds
         self._drawn: set[tuple[Name, bytes]] | None = None if draws_again else set()
 
-    def words(self, of: Name, label: str, count: int, shape: tuple[int, ...] | int, *, to: str = "", block: int = 0) -> Words:
+    def words(
+        self, of: Name, label: str, count: int, shape: tuple[int, ...] | int, *, to: str = "", block: int = 0
+    ) -> Words:
         """Return uniform 64-bit words of the stream shared by the dealer and party `of`."""
         return words(self._key(of, Address(label, count, block, of, to)), shape)
 
-    def half_words(self, of: Name, label: str, count: int, shape: tuple[int, ...] | int, *, to: str = "", block: int = 0) -> HalfWords:
+    def half_words(
+        self, of: Name, label: str, count: int, shape: tuple[int, ...] | int, *, to: str = "", block: int = 0
+    ) -> HalfWords:
         """Return uniform 32-bit words of the stream shared by the dealer and party `of`."""
         return half_words(self._key(of, Address(label, count, block, of, to)), shape)
 

@@ -1,8 +1,8 @@
 """Shared values: the pieces that protocols on shares are put together from.
 
-A shared vector is one array of words per party that holds data; the dealer deals masks and corrections. What all
-parties get from seeds costs no message; what does not add up by itself, the dealer sends to the first party (the
-bank) as a correction. An opening is a share plus a mask that only the dealer and its sender know.
+A shared vector is one array of words per party that holds data; the dealer deals masks and corrections. What
+all parties get from seeds costs no message; what does not add up by itself, the dealer sends to the first
+party (the bank) as a correction. An opening is a share plus a mask that only the dealer and its sender know.
 Semi-honest parties, any number but one of them together, as long as the dealer stays outside.
 Source: protocols.md sections 0 and 2.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedmkt.protocol.core import HalfWords, Inbox, Masked, Message, Name, Turn, Words
+from fedmkt.protocol.core import HalfWords, Inbox, Masked, Message, Turn, Words
 from fedmkt.ring import rounding
 from fedmkt.ring.fixed import correction
 
@@ -34,7 +34,9 @@ class Opening(Message):
     words: Masked[Words]
 
 
-def shared_from_seeds(turn: Turn, label: str, count: int, shape: Shape, dealt: Words | None, block: int = 0) -> Words:
+def shared_from_seeds(
+    turn: Turn, label: str, count: int, shape: Shape, dealt: Words | None, block: int = 0
+) -> Words:
     """Return this party's share of a value that the dealer dealt: from its seed, or the correction it was sent."""
     if not turn.first:
         return turn.masks.words(turn.me, label, count, shape, block=block)
@@ -75,7 +77,8 @@ def deal_rounding(turn: Turn, label: str, count: int, shape: Shape, shift: int) 
     masks = [turn.masks.words(p, f"{label}/R", count, shape) for p in turn.parties]
     dealt = rounding.deal(add_up(masks), shift)
     return DealtRounding(
-        deal_value(turn, f"{label}/high", count, dealt.high), deal_value(turn, f"{label}/top", count, dealt.top)
+        deal_value(turn, f"{label}/high", count, dealt.high),
+        deal_value(turn, f"{label}/top", count, dealt.top),
     )
 
 

@@ -1,9 +1,9 @@
 """Lock step: each party follows the script itself and so knows the only call that it may accept.
 
-Every finished call leaves a signed `Receipt`. A party is shown the receipts of the rounds since its last turn,
-checks their signatures, chains them into a transcript hash, and lets its own copy of the script advance. The hash
-stands in every envelope, so a coordinator that tells two parties different things is caught at the next message
-from one to the other (protocols.md section 7).
+Every finished call leaves a signed `Receipt`. A party is shown the receipts of the rounds since its last
+turn, checks their signatures, chains them into a transcript hash, and lets its own copy of the script
+advance. The hash stands in every envelope, so a coordinator that tells two parties different things is caught
+at the next message from one to the other (protocols.md section 7).
 """
 
 import hashlib
@@ -46,14 +46,18 @@ class Receipt:
         try:
             verify(keys[Name(self.party)], self.signature, self.signed_bytes(run, transcript))
         except (ValueError, KeyError):
-            raise PeerError(f"{self.party}: {self.step}: receipt {self.index} is not signed by {self.party}") from None
+            raise PeerError(
+                f"{self.party}: {self.step}: receipt {self.index} is not signed by {self.party}"
+            ) from None
 
 
 def _framed(data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + data
 
 
-def request_digest(run: bytes, epoch: int, index: int, step: str, transcript: bytes, inbox: Sequence[bytes]) -> bytes:
+def request_digest(
+    run: bytes, epoch: int, index: int, step: str, transcript: bytes, inbox: Sequence[bytes]
+) -> bytes:
     """Return the digest that identifies one request: a call index is used for one digest only."""
     head = f"fedmkt request v1\n{epoch}\n{index}\n{step}\n{len(inbox)}\n".encode()
     return hashlib.sha256(_framed(head) + run + transcript + b"".join(inbox)).digest()
@@ -65,7 +69,6 @@ def chain(transcript: bytes, receipts: Sequence[Receipt], run: bytes) -> bytes:
     for receipt in receipts:
         state.update(hashlib.sha256(receipt.signed_bytes(run, transcript)).digest())
     return state.digest()
-
 
 
 class _Port:
@@ -94,7 +97,9 @@ class _Port:
 class Follower:
     """One script, driven round by round. The coordinator drives it with real replies, a party with receipts."""
 
-    def __init__(self, script: Script, contract: Contract, run: bytes, keys: Mapping[Name, bytes], epoch: int) -> None:
+    def __init__(
+        self, script: Script, contract: Contract, run: bytes, keys: Mapping[Name, bytes], epoch: int
+    ) -> None:
         self.run = run
         self.epoch = epoch
         self.transcript = EMPTY_TRANSCRIPT
@@ -135,20 +140,36 @@ class Follower:
         """Tell whether the script has returned."""
         return self._greenlet is not None and self._greenlet.dead
 
-    def advance(self, receipts: Sequence[Receipt], bodies: Sequence[Mapping[Name, object]] = (), next_epoch: int | None = None) -> None:
+    def advance(
+        self,
+        receipts: Sequence[Receipt],
+        bodies: Sequence[Mapping[Name, object]] = (),
+        next_epoch: int | None = None,
+    ) -> None:
         """Close the current round with its receipts, checked, and run the script up to the next round.
 
         `bodies` are the envelopes themselves, which only the coordinator has.
         """
         if len(receipts) != len(self.round) or not receipts:
-            raise PeerError(f"coordinator: round at call {self.index} has {len(self.round)} calls, got {len(receipts)} receipts")
+            raise PeerError(
+                f"coordinator: round at call {self.index} has {len(self.round)} calls, got {len(receipts)} receipts"
+            )
         replies = []
         for offset, (call, receipt) in enumerate(zip(self.round, receipts, strict=True)):
             index = self.index + offset
             if (receipt.index, receipt.party, receipt.step) != (index, call.party, call.step.name):
-                raise PeerError(f"coordinator: call {index} is {call.step.name} at {call.party}, the receipt says otherwise")
+                raise PeerError(
+                    f"coordinator: call {index} is {call.step.name} at {call.party}, the receipt says otherwise"
+                )
             receipt.check(self.run, self.transcript, self._keys)
-            expected = request_digest(self.run, receipt.epoch, index, call.step.name, self.transcript, [s.digest for s in call.inbox])
+            expected = request_digest(
+                self.run,
+                receipt.epoch,
+                index,
+                call.step.name,
+                self.transcript,
+                [s.digest for s in call.inbox],
+            )
             if receipt.request != expected:
                 raise PeerError(f"{call.party}: {call.step.name}: call {index} answers another request")
             held = bodies[offset] if bodies else {}
@@ -192,7 +213,9 @@ class Follower:
 
 def _reply(call: Call[Any, Any], receipt: Receipt, held: Mapping[Name, object]) -> Reply[Any, Any]:
     sealed = {
-        Name(reader): Sealed[Any](receipt.index, Name(receipt.party), Name(reader), digest, held.get(Name(reader)))
+        Name(reader): Sealed[Any](
+            receipt.index, Name(receipt.party), Name(reader), digest, held.get(Name(reader))
+        )
         for reader, digest, _ in receipt.parts
     }
     return Reply(sealed, Public(wire.decode(receipt.public, call.step.tells), call.party))

@@ -27,19 +27,29 @@ T = TypeVar("T")
 
 def encode(value: object) -> bytes:
     """Encode a frozen dataclass; the same value always gives the same bytes."""
+    return b"".join(encode_pieces(value))
+
+
+def encode_pieces(value: object) -> list[bytes | memoryview]:
+    """Encode a frozen dataclass as the buffers that `encode` joins: arrays are not copied."""
     buffers: list[Any] = []
     size = [0]
     body = _pack(value, buffers, size)
-    header = json.dumps({"v": VERSION, "t": type(value).__name__, "b": body, "n": size[0]}, sort_keys=True, separators=(",", ":"))
+    header = json.dumps(
+        {"v": VERSION, "t": type(value).__name__, "b": body, "n": size[0]},
+        sort_keys=True,
+        separators=(",", ":"),
+    )
     raw = header.encode()
     raw += b" " * (-(len(raw) + 4) % 8)
-    return b"".join([len(raw).to_bytes(4, "big"), raw, *buffers])
+    return [len(raw).to_bytes(4, "big") + raw, *buffers]
 
 
 def decode(data: bytes | memoryview, *expected: type[T]) -> T:
     """Decode bytes that must hold exactly one of the expected classes; arrays are read-only views.
 
-    Raises ValueError for anything else: another class, a missing or foreign field, a wrong type, bytes left over.
+    Raises ValueError for anything else: another class, a missing or foreign field, a wrong type, bytes left
+    over.
     """
     view = memoryview(data)
     if len(view) < 4:
@@ -57,7 +67,7 @@ def decode(data: bytes | memoryview, *expected: type[T]) -> T:
     for cls in expected:
         if cls.__name__ == header["t"]:
             value: T = reader.unpack(header["b"], cls)
-            reader.finish()
+            reader.finish(header["n"])
             return value
     raise ValueError(f"message is not one of {', '.join(c.__name__ for c in expected)}")
 
@@ -68,8 +78,12 @@ def _pack(value: object, buffers: list[Any], size: list[int]) -> Any:
     if isinstance(value, float):
         return {"f": value.hex()}
     if isinstance(value, bytes):
-        return {"x": value.hex()} if len(value) <= 64 else _pack_array(np.frombuffer(value, np.uint8), "B", buffers, size)
-    if isinstance(value, np.ndarray):
+        return (
+            {"x": value.hex()}
+            if len(value) <= 64
+            else _pack_array(np.frombuffer(value, np.uint8), "B", buffers, size)
+        )
+    if isinstance(value, np.ndarray) and value.dtype in _CODES:
         return _pack_array(value, _CODES[value.dtype], buffers, size)
     if isinstance(value, tuple | list):
         return [_pack(v, buffers, size) for v in value]
@@ -97,9 +111,9 @@ class _Reader:
         self.body = body
         self.at = 0
 
-    def finish(self) -> None:
-        if self.at != len(self.body):
-            raise ValueError("message has bytes left over")
+    def finish(self, declared: object) -> None:
+        if not self.at == len(self.body) == declared:
+            raise ValueError("message has bytes left over, or another length than it declares")
 
     def unpack(self, value: Any, hint: Any) -> Any:
         origin = typing.get_origin(hint)
@@ -125,7 +139,7 @@ class _Reader:
     def _unpack_scalar(self, value: Any, hint: Any) -> Any:
         if hint is float:
             if isinstance(value, dict) and set(value) == {"f"} and isinstance(value["f"], str):
-                return float.fromhex(value["f"])
+                return _float(value["f"])
         elif hint is bytes:
             if isinstance(value, dict) and set(value) == {"x"} and isinstance(value["x"], str):
                 return bytes.fromhex(value["x"])
@@ -157,6 +171,8 @@ class _Reader:
         if any(self.body[self.at + nbytes : end]):
             raise ValueError("an array is padded with something else than zeros")
         self.at = end
+        if dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
+            raise ValueError("a truth value is neither 0 nor 1")
         array.flags.writeable = False
         return array
 
@@ -172,8 +188,8 @@ class _Reader:
     def _unpack_mapping(self, value: Any, hint: Any) -> Any:
         if not isinstance(value, dict) or set(value) != {"m"} or not isinstance(value["m"], list):
             raise ValueError("a field is not a mapping")
-        pairs = [(k, self.unpack(v, hint)) for k, v in value["m"] if isinstance(k, str)]
-        if len(dict(pairs)) != len(value["m"]):
+        pairs = [(_key(pair), self.unpack(pair[1], hint)) for pair in value["m"]]
+        if len(dict(pairs)) != len(pairs):
             raise ValueError("a mapping repeats a key")
         return dict(pairs)
 
@@ -191,6 +207,19 @@ def _field_hints(cls: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     hints = typing.get_type_hints(cls)
     known = dict(zip(getattr(cls, "__parameters__", ()), args, strict=False))
     return tuple(known.get(hints[f.name], hints[f.name]) for f in dataclasses.fields(cls))
+
+
+def _float(text: str) -> float:
+    try:
+        return float.fromhex(text)
+    except OverflowError:
+        raise ValueError("a field is no float") from None
+
+
+def _key(pair: Any) -> str:
+    if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
+        raise ValueError("a field is not a mapping")
+    return pair[0]
 
 
 def _plain(hint: Any) -> Any:

@@ -1,9 +1,9 @@
 """Witness: every participant's log head is counter-signed by all others.
 
 Takes part: all parties and the dealer. Each learns the others' log heads: a size and a hash, no content.
-Afterwards a participant cannot drop or change what it logged before without contradicting a signature that the
-others hold. It withstands any participant that rewrites its own log; not one that never logged what it did.
-Source: C2SP tlog-cosignature; RFC 6962 heads. Run before each release and at close.
+Afterwards a participant cannot drop or change what it logged before without contradicting a signature that
+the others hold. It withstands any participant that rewrites its own log; not one that never logged what it
+did. Source: C2SP tlog-cosignature; RFC 6962 heads. Run before each release and at close.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,9 @@ def _show_head(turn: Turn, inbox: Inbox[Seen]) -> Outcome[Head, Silent]:
 
 def _cosign(turn: Turn, inbox: Inbox[Head]) -> Outcome[Cosignature, Silent]:
     heads = _from_all(turn, inbox.by_sender(Head))
-    return Outcome(Silent(), send={p: Cosignature(turn.notary.cosign(p, h.note, h.proof)) for p, h in heads.items()})
+    return Outcome(
+        Silent(), send={p: Cosignature(turn.notary.cosign(p, h.note, h.proof)) for p, h in heads.items()}
+    )
 
 
 def _collect(turn: Turn, inbox: Inbox[Cosignature]) -> Outcome[Nothing, Silent]:

@@ -1,28 +1,30 @@
 """What only a simulation can show: the joint model's exact scores beside a centralised model's.
 
-Reads all parties' model folders and tables, reconstructs the weights from their shares and trains the centralised
-model on the same prepared columns, rows and penalty.
+Reads all parties' model folders and tables, reconstructs the weights from their shares and trains the
+centralised model on the same prepared columns, rows and penalty. The passes of the joint training are made
+once more in clear arithmetic: nothing in a run shows how it converges, and nothing may.
 """
 
 import json
-import secrets
+import math
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.config import JobConfig
-from fedmkt.contract import SignedContract, digest
-from fedmkt.crypto.prg import Random, SeededRandom
+from fedmkt.contract import ModelTerms
+from fedmkt.errors import ConfigError
 from fedmkt.learn import glm, metrics, prepare
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
 from fedmkt.protocol.linear import WEIGHT_BITS
-from fedmkt.protocol.pipeline import Finished
+from fedmkt.protocol.logistic import MAX_SCALE, MOMENTUM
 from fedmkt.protocol.prepare import Columns, prepared_rows
+from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct
-from fedmkt.transport.driver import Progress
 
 Array = NDArray[np.float64]
 
@@ -34,21 +36,33 @@ class Side:
     train: Array
     held_out: Array
     transform: Array
+    spread: Array
+    share: NDArray[np.uint64]
     label_train: Array | None
     label_held_out: Array | None
 
 
 def load_side(folder: Path, table: Table) -> Side:
     """Read one party's model folder and prepare its columns again."""
-    header = json.loads((folder / "model.json").read_text())
+    try:
+        header = json.loads((folder / "model.json").read_text())
+        names = ("train", "held_out", "transform", "spread", "share")
+        train, held_out, transform, spread, share = (
+            np.load(folder / f"{name}.npy", allow_pickle=False) for name in names
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename}: {error.strerror}", "give the folder of a finished run"
+        ) from None
     fitted = prepare.Preparation.from_json(json.dumps(header["preparation"]))
     columns = next(s for s in local_states(table) if isinstance(s, Columns))
-    train, held_out = (np.load(folder / f"{n}.npy", allow_pickle=False) for n in ("train", "held_out"))
     label = columns.label
     return Side(
         prepared_rows(fitted, columns, train),
         prepared_rows(fitted, columns, held_out),
-        np.load(folder / "transform.npy", allow_pickle=False),
+        transform,
+        spread,
+        share,
         None if label is None else label[train],
         None if label is None else label[held_out],
     )
@@ -56,85 +70,88 @@ def load_side(folder: Path, table: Table) -> Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Joint and centralised model on the same held-out rows, from exact scores."""
+    """Joint and centralised model on the same held-out rows, from exact scores.
+
+    weight_error : |w - w*| / |w*| on the prepared columns, intercept included
+    convergence : of the same optimiser in clear floating point, not of the run itself
+    """
 
     label: Array
     joint: Array
     centralised: Array
     weight_error: float
+    convergence: tuple[ConvergencePoint, ...]
 
 
 def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Comparison:
-    """Reconstruct the joint weights from all shares; train the centralised model on the same prepared columns."""
-    places = [folder / "parties" / p.name / "model" for p in config.parties]
-    sides = [load_side(place, tables[p.name]) for place, p in zip(places, config.parties, strict=True)]
-    white = decode(reconstruct([np.load(p / "share.npy", allow_pickle=False) for p in places]), WEIGHT_BITS)
-    intercept, weights = white[0], _unwhiten(white[1:], sides)
-    train = np.concatenate([s.train for s in sides], axis=1)
-    held_out = np.concatenate([s.held_out for s in sides], axis=1)
+    """Reconstruct the joint weights from all shares; train the centralised model on the same columns and rows."""
+    sides = [load_side(folder / "parties" / p.name / "model", tables[p.name]) for p in config.parties]
     label_train, label = sides[0].label_train, sides[0].label_held_out
     if label_train is None or label is None:
         raise ValueError("the first party has no label")
-    central = glm.fit_logistic(train, label_train, config.model.penalty)
-    reference = np.concatenate([[central.intercept], central.coefficients])
-    error = float(np.linalg.norm(np.concatenate([[intercept], weights]) - reference) / np.linalg.norm(reference))
-    joint = glm.predict(glm.Weights(intercept, weights), held_out)
-    return Comparison(label, joint, glm.predict(central, held_out), error)
+    white = decode(reconstruct([s.share for s in sides]), WEIGHT_BITS)
+    intercept, weights = float(white[0]), np.concatenate(_unwhiten(white[1:], sides))
+    central = glm.fit_logistic(
+        np.concatenate([s.train for s in sides], axis=1), label_train, config.model.penalty
+    )
+    held_out = np.concatenate([s.held_out for s in sides], axis=1)
+    ours, best = np.append(weights, intercept), np.append(central.coefficients, central.intercept)
+    return Comparison(
+        label,
+        glm.predict(glm.Weights(intercept, weights), held_out),
+        glm.predict(central, held_out),
+        float(np.linalg.norm(ours - best) / np.linalg.norm(best)),
+        retrace(sides, label_train, config.model),
+    )
 
 
-def _unwhiten(white: Array, sides: list[Side]) -> Array:
+def retrace(sides: list[Side], label: Array, model: ModelTerms) -> tuple[ConvergencePoint, ...]:
+    """Make the passes of the joint training again in floating point: log loss and step of each.
+
+    sides : the bank first. A twin of `protocol.logistic`, on its whitened columns; sigmoid and inverse are
+    exact here.
+    """
+    n, rate = len(label), float(label.mean())
+    stiff = model.penalty / np.square(np.concatenate([s.spread for s in sides]))
+    solver = _inverse(sides, model.gram_rows) * (min(MAX_SCALE, 1 / (rate * (1 - rate))) / n)
+    before = np.zeros(1 + len(stiff))
+    before[0] = math.log(rate / (1 - rate))
+    w, points = before, []
+    for k in range(1, model.iterations + 1):
+        residual = glm.sigmoid(_predictor(w, sides)) - label
+        parts = [s.transform.T @ (s.train.T @ residual) for s in sides]
+        gradient = np.concatenate([[residual.sum()], *parts])
+        gradient[1:] += stiff * w[1:]
+        w, before = w - solver @ gradient + MOMENTUM * (w - before), w
+        change = float(np.linalg.norm(w - before) / np.linalg.norm(w))
+        points.append(ConvergencePoint(k, metrics.log_loss(label, glm.sigmoid(_predictor(w, sides))), change))
+    return tuple(points)
+
+
+def _inverse(sides: list[Side], gram_rows: int) -> Array:
+    """Invert the Gram matrix of the whitened columns: unit blocks of the parties, products between them."""
+    ends = np.cumsum([1, *(len(s.spread) for s in sides)])
+    a = np.eye(ends[-1])
+    for i, j in combinations(range(len(sides)), 2):
+        left, right = sides[i].train[:gram_rows], sides[j].train[:gram_rows]
+        block = sides[i].transform.T @ (left.T @ right / len(left)) @ sides[j].transform
+        a[ends[i] : ends[i + 1], ends[j] : ends[j + 1]] = block
+        a[ends[j] : ends[j + 1], ends[i] : ends[i + 1]] = block.T
+    return np.asarray(np.linalg.inv(a), dtype=np.float64)
+
+
+def _predictor(w: Array, sides: list[Side]) -> Array:
+    z = np.full(len(sides[0].train), w[0])
+    for side, part in zip(sides, _unwhiten(w[1:], sides), strict=True):
+        z += side.train @ part
+    return z
+
+
+def _unwhiten(white: Array, sides: list[Side]) -> list[Array]:
+    """Turn weights of whitened columns into those of the prepared ones, side by side."""
     at, found = 0, []
     for side in sides:
         width = len(side.transform)
         found.append(side.transform @ white[at : at + width])
         at += width
-    return np.concatenate(found)
-
-
-def summarise(
-    config: JobConfig, signed: SignedContract, layout: "object", tables: dict[str, Table], outcome: Finished,
-    costs: Progress, seconds: dict[str, float], seed: int | None,
-) -> dict[str, object]:  # fmt: skip
-    """Collect the facts of a finished run."""
-    folder: Path = layout.folder  # type: ignore[attr-defined]
-    random: Random = secrets.token_bytes if seed is None else SeededRandom(seed.to_bytes(16, "big"))
-    scores = np.load(folder / "parties" / config.bank.name / "model" / "scores.npz", allow_pickle=False)
-    held = scores["held_out"]
-    y = scores["label"][held]
-    rounded = scores["units"][held] / 10.0 ** int(scores["decimals"])
-    exact = compare(config, folder, tables)
-    models = {
-        "bank": metrics.evaluate(y, scores["bank_only"][held], random),
-        "joint": metrics.evaluate(y, rounded, random),
-        "joint_exact": metrics.evaluate(exact.label, exact.joint, random),
-        "centralised": metrics.evaluate(exact.label, exact.centralised, random),
-    }
-    overlap = outcome.overlap
-    return {
-        "run": str(folder),
-        "contract": digest(signed.contract).hex(),
-        "common": {
-            "band": [overlap.labelled_low + overlap.unlabelled_low, overlap.labelled_high + overlap.unlabelled_high],
-            "exact": _exact_common(folder, config),
-        },
-        "models": {n: _figures(m) for n, m in models.items()},
-        "lift": models["joint"].top_lift,
-        "weight_error": exact.weight_error,
-        "seconds": {k: round(v, 3) for k, v in seconds.items()},
-        "bytes": costs.bytes_sent,
-        "rounds": costs.rounds,
-        "simulated": True,
-        "seed": seed,
-    }
-
-
-def _exact_common(folder: Path, config: JobConfig) -> int:
-    place = folder / "parties" / config.bank.name / "model"
-    return sum(len(np.load(place / f"{n}.npy", allow_pickle=False)) for n in ("train", "held_out", "unlabelled"))
-
-
-def _figures(found: metrics.Metrics) -> dict[str, object]:
-    return {
-        "auc": found.auc, "auc_low": found.auc_low, "auc_high": found.auc_high, "ks": found.ks, "brier": found.brier,
-        "log_loss": found.log_loss, "lift": found.top_lift, "rows": found.rows, "responders": found.responders,
-    }  # fmt: skip
+    return found

@@ -36,10 +36,15 @@ class Logs:
 
 def read_logs(run: Path) -> Logs:
     """Read a run folder; ConfigError if it is none, AuditError naming file and line for a broken record."""
-    path = run / "contract.toml"
-    contract = from_toml(_read(path), str(path)).contract
+    contract = read_contract(run)
     names = [signer.name for signer in contract.signers]
     return Logs(contract, {name: _records(run / "logs" / name / "log.jsonl") for name in names})
+
+
+def read_contract(run: Path) -> Contract:
+    """Read the contract of a run folder; ConfigError if it is none."""
+    path = run / "contract.toml"
+    return from_toml(_read(path), str(path)).contract
 
 
 def disclosures(run: Path) -> DisclosureReport:

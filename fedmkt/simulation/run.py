@@ -5,32 +5,54 @@ centralised one, which no real run could train.
 """
 
 import contextlib
+import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedmkt.config import JobConfig, PartyConfig, draft_contract, parse_job, simulated_party
-from fedmkt.contract import SignedContract, from_toml, sign, to_toml
-from fedmkt.errors import ConfigError
+from fedmkt.config import (
+    JobConfig,
+    PartnerConfig,
+    PartyConfig,
+    draft_contract,
+    parse_job,
+    simulated_party,
+)
+from fedmkt.contract import SignedContract, Signer, check_signatures, digest, from_toml, sign, to_toml
+from fedmkt.crypto.sign import Identity
+from fedmkt.errors import ConfigError, DataError
 from fedmkt.party.journal import write_atomically
-from fedmkt.party.node import Place, Sources, load_identity, open_data, open_party
+from fedmkt.party.node import Place, Sources, open_data, open_party
+from fedmkt.party.policy import Policy
 from fedmkt.party.table import Table
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.pipeline import Finished, main_job
+from fedmkt.report.build import PAGE
+from fedmkt.report.summary import RunSummary
 from fedmkt.simulation.progress import Progress, ProgressEvent
 from fedmkt.transport import driver
 from fedmkt.transport.memory import MemoryEndpoint
 
+WORLD = "world"
+"""Folder for the files that a demo invents, within its run folder."""
+
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: its folder and the facts that `--json` prints."""
+    """A finished run: its folder, its summary, and the facts that `--json` prints."""
 
     folder: Path
+    summary: RunSummary
     facts: dict[str, object]
+
+    @property
+    def report(self) -> Path:
+        """The page that was written."""
+        return self.folder / PAGE
 
     def to_json(self) -> dict[str, object]:
         """Return the facts."""
@@ -79,18 +101,45 @@ def simulate(
     started = time.perf_counter()
     path = Path(job)
     config = read_job(path)
-    tables = {p.name: open_data(p, path.parent) for p in config.parties}
-    layout = Layout(out or _new_folder(config.name))
-    seconds = {"read": time.perf_counter() - started}
-    signed = _resumed_contract(layout) if resume else _sign_contract(config, layout, seed)
-    run = _run_memory if backend == "memory" else _run_flower
-    outcome, costs = run(config, path, tables, signed, layout, seed, resume, progress)
-    seconds |= costs.seconds
-    from fedmkt.simulation.compare import summarise
+    if resume and out is None:
+        raise ConfigError("which run shall be resumed?", "name its folder: --resume --out DIR")
+    layout = Layout(out or new_folder(config.name))
+    with _in_plain_words(layout):
+        before = _stopped_run(config, path, layout) if resume else _check_new(layout)
+        tables = {p.name: open_data(p, path.parent) for p in config.parties}
+        seconds = {"read": time.perf_counter() - started}
+        signed = before or _sign_contract(config, path, tables, layout, seed)
+        run = _run_memory if backend == "memory" else _run_flower
+        outcome, costs = run(config, path, tables, signed, layout, seed, resume, progress)
+        seconds |= costs.seconds
+        from fedmkt.simulation.results import write_results
 
-    facts = summarise(config, signed, layout, tables, outcome, costs, seconds, seed)
-    write_atomically(layout.result, json.dumps(facts, indent=1).encode(), mode=0o644)
-    return RunResult(layout.folder, facts)
+        summary, facts = write_results(
+            config, signed, layout.folder, tables, outcome.overlap, costs, seconds, seed
+        )
+        write_atomically(layout.result, json.dumps(facts, indent=1).encode(), mode=0o644)
+    return RunResult(layout.folder, summary, facts)
+
+
+@contextlib.contextmanager
+def _in_plain_words(layout: Layout) -> Iterator[None]:
+    """Turn a full or read-only disk and an interruption into one line each that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or layout.folder
+        raise ConfigError(
+            f"{where}: {error.strerror or type(error).__name__}", _how_to_go_on(layout)
+        ) from None
+    except KeyboardInterrupt as stop:
+        text = f"{stop or 'interrupted'}; {_how_to_go_on(layout)}"
+        raise KeyboardInterrupt(text) from None
+
+
+def _how_to_go_on(layout: Layout) -> str:
+    if layout.contract.exists():
+        return f"the run in {layout.folder} goes on with --resume --out {layout.folder}"
+    return "nothing was begun: start again, with a folder that can be written"
 
 
 def read_job(path: Path) -> JobConfig:
@@ -103,7 +152,8 @@ def read_job(path: Path) -> JobConfig:
         raise ConfigError(f"{path}: {error.strerror}", "give the path of a job.toml") from None
 
 
-def _new_folder(name: str) -> Path:
+def new_folder(name: str) -> Path:
+    """Name a folder below runs/ that does not exist yet, after the job and the time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     for count in range(100):
         folder = Path("runs") / (f"{name}-{stamp}" + (f"-{count}" if count else ""))
@@ -112,24 +162,141 @@ def _new_folder(name: str) -> Path:
     raise ConfigError("runs: too many runs within one second")
 
 
-def _sign_contract(config: JobConfig, layout: Layout, seed: int | None) -> SignedContract:
-    if layout.folder.exists() and any(layout.folder.iterdir()):
-        raise ConfigError(f"{layout.folder}: the folder is not empty", "give a new folder, or --resume to go on with its run")
+def _check_new(layout: Layout) -> None:
+    if _content(layout.folder):
+        raise ConfigError(
+            f"{layout.folder}: the folder is not empty",
+            "give a new folder, or --resume to go on with its run",
+        )
+
+
+def _content(folder: Path) -> list[Path]:
+    # A demo's invented files may lie there already.
+    return [p for p in folder.iterdir() if p.name != WORLD] if folder.exists() else []
+
+
+def _sign_contract(
+    config: JobConfig, path: Path, tables: dict[str, Table], layout: Layout, seed: int | None
+) -> SignedContract:
+    """Write the contract that all agree to; nothing is on disk before every party's policy has allowed it."""
     names = [p.name for p in config.parties] + [config.coordinator.name]
-    identities = {n: load_identity(layout.place(n), Sources.of(seed, f"{n}/identity").random) for n in names}
-    now = Sources.of(seed, "contract").clock()
-    contract = draft_contract(config, {n: i.public for n, i in identities.items()}, now)
-    signed = SignedContract(contract=contract, signatures={n: sign(contract, n, i) for n, i in identities.items()})
-    write_atomically(layout.contract, to_toml(signed).encode(), mode=0o644)
+    identities = {n: Identity.generate(Sources.of(seed, f"{n}/identity").random) for n in names}
+    clock = Sources.of(seed, "contract").clock
+    contract = draft_contract(config, {n: i.public for n, i in identities.items()}, clock())
+    signatures = {n: sign(contract, n, i) for n, i in identities.items()}
+    signed = SignedContract(contract=contract, signatures=signatures)
+    for name in names:
+        policy = Policy(party_settings(config, signed, name))
+        policy.check_contract(signed, clock())
+        if name in tables:
+            policy.check_list(len(tables[name].ids), contract.limits)
+    try:
+        for name, identity in identities.items():
+            write_atomically(layout.place(name).identity, identity.secret_bytes())
+        for party in config.parties:
+            write_atomically(_data_mark(layout, party.name), _data_digest(path, party))
+        write_atomically(layout.job, _job_text(config, path), mode=0o644)
+        write_atomically(layout.contract, to_toml(signed).encode(), mode=0o644)
+    except BaseException:
+        _remove(layout.folder)
+        raise
     return signed
 
 
-def _resumed_contract(layout: Layout) -> SignedContract:
+def _remove(folder: Path) -> None:
+    """Take back what was begun here: the folder held nothing of a run before."""
+    for path in _content(folder):
+        path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _data_mark(layout: Layout, name: str) -> Path:
+    return layout.place(name).private / "data.sha256"
+
+
+def _data_digest(path: Path, party: PartnerConfig) -> bytes:
+    with (path.parent / party.file).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().encode()
+
+
+def _job_text(config: JobConfig, path: Path) -> bytes:
+    values = {"folder": str(path.parent.resolve()), "job": config.model_dump(mode="json")}
+    return json.dumps(values, ensure_ascii=False, indent=1).encode()
+
+
+def _stopped_run(config: JobConfig, path: Path, layout: Layout) -> SignedContract:
+    """Read the contract of a run that was stopped; ConfigError unless job, keys and data are those it began with."""
     if not layout.contract.exists():
-        raise ConfigError(f"{layout.folder}: no run to resume", "give the folder of a run that was stopped")
+        why = (
+            "the run was stopped before its contract was signed"
+            if _content(layout.folder)
+            else "no run to resume"
+        )
+        raise ConfigError(f"{layout.folder}: {why}", "start a new run, in a new folder")
     if layout.result.exists():
         raise ConfigError(f"{layout.folder}: this run is complete, nothing is left to resume")
-    return from_toml(layout.contract.read_text(), str(layout.contract))
+    signed = from_toml(_read_text(layout.contract), str(layout.contract))
+    check_signatures(signed)
+    _check_same_job(config, path, layout, signed)
+    for signer in signed.contract.signers:
+        _check_key(layout.place(signer.name).identity, signer)
+    for party in config.parties:
+        if not _data_mark(layout, party.name).exists():
+            raise ConfigError(f"{_data_mark(layout, party.name)}: no such file", _NOT_WHOLE)
+        _check_same_data(path, party, _data_mark(layout, party.name))
+    return signed
+
+
+_NOT_WHOLE = "the run folder is not as it was left: start a new run"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text", _NOT_WHOLE) from None
+
+
+def _check_same_job(config: JobConfig, path: Path, layout: Layout, signed: SignedContract) -> None:
+    try:
+        began = json.loads(_read_text(layout.job))["job"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(f"{layout.job}: missing or changed", _NOT_WHOLE) from None
+    now = config.model_dump(mode="json")
+    changed = sorted(key for key in now if not isinstance(began, dict) or began.get(key) != now[key])
+    if changed:
+        raise ConfigError(
+            f"{path}: {', '.join(changed)}: not as in the job that this run began with",
+            "give the job.toml of that run, or start a new run",
+        )
+    keys = {s.name: bytes.fromhex(s.key) for s in signed.contract.signers}
+    names = {p.name for p in config.parties} | {config.coordinator.name}
+    if set(keys) != names or digest(draft_contract(config, keys, signed.contract.created)) != digest(
+        signed.contract
+    ):
+        raise ConfigError(f"{layout.contract}: not the contract of this job", _NOT_WHOLE)
+
+
+def _check_key(path: Path, signer: Signer) -> None:
+    try:
+        public = Identity(path.read_bytes()).public.hex()
+    except (OSError, ValueError):
+        public = ""
+    if public != signer.key:
+        raise ConfigError(f"{path}: not the key with which {signer.name} signed", _NOT_WHOLE)
+
+
+def _check_same_data(path: Path, party: PartnerConfig, mark: Path) -> None:
+    try:
+        found = _data_digest(path, party)
+    except OSError as error:
+        raise ConfigError(f"{path.parent / party.file}: {error.strerror}") from None
+    if found != mark.read_bytes():
+        raise DataError(
+            f"{path.parent / party.file}: not the file that this run began with",
+            "give that file, or start a new run",
+        )
 
 
 def party_settings(config: JobConfig, signed: SignedContract, name: str) -> PartyConfig:
@@ -147,14 +314,21 @@ def party_settings(config: JobConfig, signed: SignedContract, name: str) -> Part
 
 @contextlib.contextmanager
 def _memory_endpoints(
-    config: JobConfig, tables: dict[str, Table], signed: SignedContract, layout: Layout, seed: int | None, epoch: int
+    config: JobConfig,
+    tables: dict[str, Table],
+    signed: SignedContract,
+    layout: Layout,
+    seed: int | None,
+    epoch: int,
 ) -> Iterator[dict[Name, MemoryEndpoint]]:
     endpoints: dict[Name, MemoryEndpoint] = {}
     try:
         for signer in signed.contract.signers:
             settings = party_settings(config, signed, signer.name)
             sources = Sources.of(seed, signer.name, epoch)
-            party = open_party(signer.name, signed, settings, tables.get(signer.name), layout.place(signer.name), sources)
+            party = open_party(
+                signer.name, signed, settings, tables.get(signer.name), layout.place(signer.name), sources
+            )
             endpoints[Name(signer.name)] = MemoryEndpoint(party)
         yield endpoints
     finally:
@@ -181,13 +355,40 @@ def _run_flower(
     config: JobConfig, path: Path, tables: dict[str, Table], signed: SignedContract, layout: Layout, seed: int | None,
     resume: bool, progress: Progress | None,
 ) -> tuple[Finished, driver.Progress]:  # fmt: skip
+    from fedmkt.transport.flower_seat import Seat
     from fedmkt.transport.flower_simulation import run_in_flower
 
-    return run_in_flower(config, path, signed, layout.folder, seed, _epoch(layout) if resume else 0, watcher(progress))
+    epoch = _epoch(layout) if resume else 0
+    seats = [
+        Seat(
+            signed, party, party_settings(config, signed, party.name), path.parent.resolve(),
+            _absolute(layout.place(party.name)), seed, epoch,
+        )
+        for party in config.parties
+    ]  # fmt: skip
+    dealer = config.coordinator.name
+    result, costs = run_in_flower(
+        seats,
+        open_party(
+            dealer, signed, party_settings(config, signed, dealer), None, layout.place(dealer),
+            Sources.of(seed, dealer, epoch),
+        ),
+        layout.folder / "coordinator",
+        resume,
+        watcher(progress),
+    )  # fmt: skip
+    if not isinstance(result, Finished):
+        raise ValueError("the main job returned something else")
+    return result, costs
+
+
+def _absolute(place: Place) -> Place:
+    return Place(place.private.resolve(), place.logs.resolve())
 
 
 def _epoch(layout: Layout) -> int:
-    return int((layout.folder / "coordinator" / "run.txt").read_text().split()[1])
+    """Return the latest epoch that may have been opened: with a seed it sets the next one's randomness apart."""
+    return driver.last_epoch(layout.folder / "coordinator")[1]
 
 
 def watcher(progress: Progress | None) -> Callable[[driver.Progress], None]:

@@ -1,14 +1,15 @@
 """The coordinator's side of a run: drive the script, carry sealed messages, keep the receipts.
 
 It sees what a relay sees: who calls whom, sizes, times and public values. How a request reaches a party is an
-`Endpoint`: in memory, or over Flower. What goes wrong at a party comes back as a `Refusal`: the branch of the error
-tree and the step, never a text or a value.
+`Endpoint`: in memory, or over Flower. What goes wrong at a party comes back as a `Refusal`: the branch of the
+error tree and the step, never a text or a value.
 """
 
 import contextlib
+import fcntl
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
@@ -17,11 +18,30 @@ from typing import Protocol, TypeVar
 
 from fedmkt.contract import Contract
 from fedmkt.crypto.seal import Envelope
-from fedmkt.errors import DataError, FedmktError, PeerError, PolicyRefused, TransportError
+from fedmkt.errors import (
+    AuditError,
+    ConfigError,
+    DataError,
+    FedmktError,
+    PeerError,
+    PolicyRefused,
+    TransportError,
+)
 from fedmkt.party.handle import Party
+from fedmkt.party.journal import write_atomically
 from fedmkt.protocol import wire
-from fedmkt.protocol.core import Call, Name, PublicValue, Script, everyone
-from fedmkt.protocol.session import NEW_RUN, Answer, Hello, Invitation, Opening, Request
+from fedmkt.protocol.core import Name, PublicValue, Script, everyone
+from fedmkt.protocol.session import (
+    NEW_RUN,
+    Answer,
+    Farewell,
+    Hello,
+    Invitation,
+    Opening,
+    Request,
+    common_checkpoints,
+    new_run_id,
+)
 from fedmkt.protocol.turns import Follower, Receipt
 
 _BRANCHES = {c.__name__: c for c in (DataError, PolicyRefused, PeerError)}
@@ -42,9 +62,21 @@ class Opened:
     run: bytes
 
 
-Ask = Invitation | Opening | Request
-Told = Hello | Opened | Answer | Refusal
-T = TypeVar("T", Hello, Opened, Answer)
+@dataclass(frozen=True)
+class Parted:
+    """A party saw the end of this run and erased its journal."""
+
+    run: bytes
+
+
+Ask = Invitation | Opening | Request | Farewell
+Told = Hello | Opened | Answer | Parted | Refusal
+ASKS = (Invitation, Opening, Request, Farewell)
+"""What a participant must be able to read off a wire."""
+REPLIES = (Hello, Opened, Answer, Parted, Refusal)
+"""What the coordinator must be able to read off a wire."""
+T = TypeVar("T", Hello, Opened, Answer, Parted)
+_RUN = "run.txt"
 
 
 class Endpoint(Protocol):
@@ -63,9 +95,13 @@ def serve(party: Party, message: Ask) -> Told:
             return party.hello(message)
         if isinstance(message, Opening):
             return Opened(party.open_epoch(message))
+        if isinstance(message, Farewell):
+            return Parted(party.farewell(message))
         return party.handle(message)
     except FedmktError as error:
         return Refusal(type(error).__name__, step)
+    except OSError:
+        return Refusal("TransportError", step)
     except ValueError:
         return Refusal("PeerError", step)
 
@@ -105,45 +141,72 @@ class Coordinator:
         self.progress = Progress()
 
     def run(self, resume: bool = False) -> PublicValue:
-        """Run the script to its end, or resume it from the latest checkpoint that all parties hold."""
-        state = _RunFile(self._folder)
-        run, epoch = (state.run, state.epoch + 1) if resume else (NEW_RUN, 1)
+        """Run the script to its end, or resume it from the latest checkpoint that all parties hold.
+
+        A killed run is taken up wherever it stopped: before its first checkpoint it begins anew, in a new epoch of
+        the same run; after its last call only the farewells are left.
+        """
+        with contextlib.closing(_RunFile(self._folder)) as state:
+            told = self._told_so_far(state) if resume else _Told()
+            if told.result is None:
+                result = self._run_epoch(state, told)
+            else:
+                result, self._receipts = told.result, told.receipts
+            state.sync()
+            self._part(state.run)
+        return result
+
+    def _run_epoch(self, state: "_RunFile", told: "_Told") -> PublicValue:
+        run, epoch = (state.run, state.epoch + 1) if told.is_known else (NEW_RUN, 1)
+        if epoch - 1 > self._contract.limits.max_resumes:
+            allowed = self._contract.limits.max_resumes
+            raise PolicyRefused(f"the contract allows {allowed} resumes, all were used", "start a new run")
         hellos = self._round({n: Invitation(run, epoch) for n in everyone(self._contract)}, Hello)
-        receipts = self._receipts_until(state, hellos, run, epoch) if resume else []
-        opening = Opening(tuple(hellos.values()), tuple(receipts))
-        opened = self._round(dict.fromkeys(hellos, opening), Opened)
-        if len({o.run for o in opened.values()}) != 1:
+        receipts = told.until(common_checkpoints(self._contract, list(hellos.values())))
+        run = run or new_run_id(self._contract, list(hellos.values()))
+        # On disk before anybody opens the epoch: its number, and with a seed its masks, are never used again.
+        state.begin(run, epoch, receipts)
+        opened = self._round(dict.fromkeys(hellos, Opening(tuple(hellos.values()), tuple(receipts))), Opened)
+        if {o.run for o in opened.values()} != {run}:
             raise PeerError("coordinator: the parties opened different runs")
-        run = next(iter(opened.values())).run
         follower = Follower(self._script, self._contract, run, self._keys, epoch)
         follower.start(receipts[0].epoch if receipts else epoch)
         follower.replay(receipts)
-        state.begin(run, epoch, receipts)
-        self._receipts = list(receipts)
+        self._receipts = receipts
         self._shown = dict.fromkeys(hellos, len(receipts))
         self._bodies: dict[tuple[int, str], Envelope] = {}
-        with contextlib.closing(state):
-            while not follower.finished:
-                self._one_round(follower, state)
+        while not follower.finished:
+            self._one_round(follower, state)
         if follower.result is None:
             raise PeerError("coordinator: the script returned nothing")
         return follower.result
 
-    def _receipts_until(self, state: "_RunFile", hellos: Mapping[Name, Hello], run: bytes, epoch: int) -> list[Receipt]:
-        held = [set(h.checkpoints) for n, h in hellos.items() if n != self._contract.coordinator.name]
-        common = set[int].intersection(*held)
-        if not common:
-            return []
+    def _told_so_far(self, state: "_RunFile") -> "_Told":
+        """Follow the script through the receipts of all rounds that were finished."""
+        if state.run == NEW_RUN:
+            return _Told()
         receipts = state.receipts()
-        probe = Follower(self._script, self._contract, run, self._keys, epoch)
-        probe.start(receipts[0].epoch if receipts else epoch)
-        at = 0
-        while probe.index <= max(common):
-            size = len(probe.round)
-            later = receipts[at + size].epoch if at + size < len(receipts) else None
-            probe.advance(receipts[at : at + size], next_epoch=later)
-            at += size
-        return receipts[:at]
+        probe = Follower(self._script, self._contract, state.run, self._keys, state.epoch + 1)
+        probe.start(receipts[0].epoch if receipts else state.epoch + 1)
+        ends, at = {}, 0
+        while not probe.finished and at + len(probe.round) <= len(receipts):
+            after = at + len(probe.round)
+            later = receipts[after].epoch if after < len(receipts) else None
+            ends[probe.index] = after
+            try:
+                probe.advance(receipts[at:after], next_epoch=later)
+            except (PeerError, ValueError):
+                raise AuditError(
+                    f"{state.path}: receipt {at + 1} or one soon after it was changed",
+                    "this run cannot be resumed: start a new one",
+                ) from None
+            at = after
+        return _Told(True, receipts[:at], ends, probe.result)
+
+    def _part(self, run: bytes) -> None:
+        """Tell all participants that the script came to its end; only now they erase what a resume would need."""
+        receipts = tuple(self._receipts)
+        self._round({n: Farewell(run, receipts) for n in everyone(self._contract)}, Parted)
 
     def _one_round(self, follower: Follower, state: "_RunFile") -> None:
         started = time.perf_counter()
@@ -172,7 +235,9 @@ class Coordinator:
             declared = {r: d for r, d, _ in answer.receipt.parts}
             for envelope in answer.envelopes:
                 if declared.get(envelope.reader) != envelope.digest:
-                    raise PeerError(f"{call.party}: {call.step.name}: a message is not the one in its receipt")
+                    raise PeerError(
+                        f"{call.party}: {call.step.name}: a message is not the one in its receipt"
+                    )
                 self._bodies[follower.index + offset, envelope.reader] = envelope
 
     def _count(self, step: str, answers: Sequence[Answer], seconds: float) -> None:
@@ -197,53 +262,109 @@ class Coordinator:
         except FutureTimeout:
             raise TransportError(f"{party}: {step}: no answer within {self._deadline:.0f} s") from None
         if isinstance(told, Refusal):
+            if told.branch == "TransportError":
+                raise TransportError(
+                    f"{party} could not write or read its files at {told.step}",
+                    "see that its disk has room and can be written, then go on with --resume",
+                )
             branch = _BRANCHES.get(told.branch, PeerError)
-            raise branch(f"{party} refused at {told.step}", f"the log of {party} says which rule or message it was")
+            raise branch(
+                f"{party} refused at {told.step}", f"the log of {party} says which rule or message it was"
+            )
         if not isinstance(told, kind):
             raise PeerError(f"{party}: {step}: answered with something else")
         return told
 
 
+@dataclass
+class _Told:
+    """What the coordinator's receipts tell about a run: how far it came, and its result if it ended."""
+
+    is_known: bool = False
+    receipts: list[Receipt] = field(default_factory=list)
+    ends: Mapping[int, int] = field(default_factory=dict)
+    result: PublicValue | None = None
+
+    def until(self, checkpoints: Collection[int]) -> list[Receipt]:
+        """Return the receipts up to the latest of these checkpoints whose round is among them."""
+        return self.receipts[: max((n for start, n in self.ends.items() if start in checkpoints), default=0)]
+
+
 class _RunFile:
-    """The coordinator's own record of a run: its id, epoch and receipts. Nothing in it is secret."""
+    """The coordinator's own record of a run: its id, epoch and receipts. Nothing in it is secret.
+
+    One process at a time holds it; ConfigError if another does, or if it is not what was written here.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "receipts.bin"
-        self._head = folder / "run.txt"
-        self.run, self.epoch = NEW_RUN, 0
-        if self._head.exists():
-            run, epoch = self._head.read_text().split()
-            self.run, self.epoch = bytes.fromhex(run), int(epoch)
+        self.path = folder / "receipts.bin"
         self._file = -1
+        self._lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise ConfigError(f"{folder.parent}: another process is at work on this run") from None
+        self.run, self.epoch = last_epoch(folder)
 
     def begin(self, run: bytes, epoch: int, receipts: Sequence[Receipt]) -> None:
-        beside = self._head.with_suffix(".new")
-        beside.write_text(f"{run.hex()} {epoch}\n")
-        os.replace(beside, self._head)
-        beside = self._path.with_suffix(".new")
-        beside.write_bytes(b"".join(_framed(r) for r in receipts))
-        os.replace(beside, self._path)
-        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        """Write down an epoch before it is opened, and cut the receipts to where it begins."""
+        self.run, self.epoch = run, epoch
+        write_atomically(self.path.parent / _RUN, f"{run.hex()} {epoch}\n".encode(), mode=0o644)
+        write_atomically(self.path, b"".join(_framed(r) for r in receipts), mode=0o644)
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
 
     def append(self, receipts: Sequence[Receipt], sync: bool) -> None:
-        os.write(self._file, b"".join(_framed(r) for r in receipts))
+        """Add the receipts of one round."""
+        view = memoryview(b"".join(_framed(r) for r in receipts))
+        while view:
+            view = view[os.write(self._file, view) :]
         if sync:
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until all receipts are on disk."""
+        if self._file >= 0:
             os.fsync(self._file)
 
     def receipts(self) -> list[Receipt]:
         """Read the receipts back; a last one that is cut short is left out."""
-        data, at, found = self._path.read_bytes(), 0, []
+        data, at, found = self.path.read_bytes() if self.path.exists() else b"", 0, []
         while at + 4 <= len(data):
             size = int.from_bytes(data[at : at + 4], "big")
             if at + 4 + size > len(data):
                 break
-            found.append(wire.decode(data[at + 4 : at + 4 + size], Receipt))
+            try:
+                found.append(wire.decode(data[at + 4 : at + 4 + size], Receipt))
+            except ValueError:
+                raise AuditError(
+                    f"{self.path}: receipt {len(found) + 1} was changed",
+                    "this run cannot be resumed: start a new one",
+                ) from None
             at += 4 + size
         return found
 
     def close(self) -> None:
-        os.close(self._file)
+        """Let go of the files."""
+        for descriptor in (self._file, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._lock = -1
+
+
+def last_epoch(folder: Path) -> tuple[bytes, int]:
+    """Return run id and number of the latest epoch written down in a coordinator's folder, or NEW_RUN and 0."""
+    path = folder / _RUN
+    if not path.exists():
+        return NEW_RUN, 0
+    try:
+        run, epoch = path.read_text().split()
+        if len(run) != 64 or int(epoch) < 1:
+            raise ValueError
+        return bytes.fromhex(run), int(epoch)
+    except ValueError:
+        raise AuditError(f"{path}: was changed", "this run cannot be resumed: start a new one") from None
 
 
 def _framed(receipt: Receipt) -> bytes:
