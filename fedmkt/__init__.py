@@ -1,9 +1,9 @@
 """Joint marketing response models between a bank and its partners, without showing each other data.
 
-    import fedmkt
+import fedmkt
 
-    result = fedmkt.simulate("job.toml")
-    print(result.summary.models.joint.metrics.auc, result.report)
+result = fedmkt.simulate("job.toml")
+print(result.summary.models.joint.metrics.auc, result.report)
 """
 
 from typing import TYPE_CHECKING

@@ -200,6 +200,17 @@ def _watch(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
                 monkeypatch.setattr(module, name, replaced[id(value)][1])
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """Run the main job once on a small invented world; the folder is for reading only."""
+    from fedmkt.simulation.run import simulate
+    from fedmkt.simulation.world import generate, write_world
+
+    folder = tmp_path_factory.mktemp("small")
+    job = write_world(generate(3, 1000, 1200, 700), folder / "files", minimum=300)
+    return simulate(job, out=folder / "run", seed=3)
+
+
 @pytest.fixture
 def pure_world(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guard]:
     """Make sockets, files, the clock and global generators raise when a pure layer uses them."""

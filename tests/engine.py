@@ -6,6 +6,7 @@
     result = world.run(tap)                          opens new Party objects and drives the script to its end
     tap.passed                                       every message to a party with what the party told, in order
     world.run(Tap(stop_after=17))                    raises Killed after 17 requests were answered
+    world.run(Tap(stop_at=17))                       raises Killed before call 17 of the script is asked
     world.run(resume=True)                           new Party objects from the same folders: what a restart is
 
 `Tap(change=f)` lets `f(name, message)` replace a message on its way to a party, `Tap(reply=f)` lets
@@ -64,6 +65,8 @@ class Tap:
 
     stop_after: int | None = None
     """Raise Killed when this many requests (not hellos or openings) were answered."""
+    stop_at: int | None = None
+    """Raise Killed instead of asking the call with this index, whatever was replayed before."""
     change: Callable[[Name, Ask], Ask] = lambda name, message: message
     reply: Callable[[Name, Ask, Told], Told] = lambda name, message, told: told
     passed: list[Passing] = field(default_factory=list)
@@ -98,6 +101,8 @@ class _Tapped:
         stop = self.tap.stop_after
         if stop is not None and isinstance(message, Request) and len(self.tap.requests) >= stop:
             raise Killed(f"after {stop} requests")
+        if isinstance(message, Request) and message.index == self.tap.stop_at:
+            raise Killed(f"before call {message.index}")
         changed = self.tap.change(self.name, message)
         told = self.tap.reply(self.name, changed, serve(self.party, changed))
         self.tap.passed.append(Passing(self.name, changed, told))

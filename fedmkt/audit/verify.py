@@ -73,10 +73,10 @@ class Report:
         """Say in plain words what was verified."""
         return [
             f"contract {self.contract}",
-            f"run {self.run or '(none)'}: {self.outcome}, {self.messages} messages, "
-            f"{self.disclosures} disclosures, all allowed by the contract",
+            f"run {self.run or '(none)'}: {self.outcome}",
+            f"{self.messages} messages, {self.disclosures} disclosures, all allowed by the contract",
             *(
-                f"{log.party}: {log.records} records, root {log.root}, cosigned by {', '.join(log.cosigners)}"
+                f"{log.party}: {log.records} records, cosigned by {', '.join(log.cosigners)}\n  root {log.root}"
                 for log in self.logs
             ),
         ]

@@ -4,8 +4,11 @@ The library is imported inside the commands: `fedmkt --help` must not wait for n
 """
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -106,7 +109,7 @@ def demo_command(
     """Invent a bank and a partner, run the whole job on them and write a report."""
     from fedmkt.simulation.demo import demo
 
-    with console.progress_display() as progress:
+    with _stoppable(), console.progress_display() as progress:
         result = demo(
             out=out,
             seed=seed,
@@ -119,7 +122,16 @@ def demo_command(
         console.say_json(result.to_json())
         return
     console.say_run(result.to_json())
-    console.say_lines([f"look at: {result.folder / 'report.html'}"])
+    console.say_lines(_where_to_look(result.folder))
+
+
+def _where_to_look(run: Path) -> list[str]:
+    return [
+        f"report:  {run / 'report.html'}",
+        f"next:    fedmkt disclosures {run}",
+        f"         fedmkt audit verify {run}",
+        f"         fedmkt score {run}",
+    ]
 
 
 @app.command("simulate")
@@ -136,20 +148,34 @@ def simulate_command(
     """Run the job of a job.toml with all its parties on this machine."""
     from fedmkt.simulation.run import simulate
 
-    with console.progress_display() as progress:
+    with _stoppable(), console.progress_display() as progress:
         result = simulate(job, backend=backend.value, out=out, seed=seed, resume=resume, progress=progress)
     if as_json:
         console.say_json(result.to_json())
     else:
         console.say_run(result.to_json())
+        console.say_lines(_where_to_look(result.folder))
 
 
 @app.command("plan")
-def plan_command(job: Job, as_json: Json = False) -> None:
-    """Show rows, bytes, rounds, time and disclosures of a job before anything runs."""
+def plan_command(
+    job: Job,
+    common: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", show_default=False, help="Expected number of common customers."),
+    ] = None,
+    labelled: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", show_default=False, help="Expected number of these that have a label."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show rows, bytes, memory, rounds, time and disclosures of a job before anything runs."""
     from fedmkt.simulation.plan import plan
 
-    planned = plan(job)
+    planned = plan(job, common=common, labelled=labelled)
     if as_json:
         console.say_json(planned.to_json())
     else:
@@ -249,10 +275,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `arguments` are those of the process by default."""
     try:
         given = None if arguments is None else list(arguments)
-        code = app(args=given, prog_name="fedmkt", standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort):
-        console.say_error("interrupted")
-        return 130
+        with _told_to_end():
+            code = app(args=given, prog_name="fedmkt", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort) as stop:
+        console.say_error(*map(str, stop.args[:2] or ("interrupted",)))
+        return 143 if isinstance(stop.__cause__, _Terminated) else 130
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         return 2
@@ -266,7 +293,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         return console.report_failure(error)
+    if code == 130:  # typer's word for an interruption
+        console.say_error("interrupted")
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Keep what a library says about an interruption: typer would drop it."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise click.Abort(*stop.args) from stop
+
+
+class _Terminated(KeyboardInterrupt):
+    """The system asked this process to end (SIGTERM)."""
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: with one line, and with files in order."""
+
+    def end(number: int, frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _lower_first(message: str) -> str:

@@ -87,38 +87,91 @@ def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> "Tabl
     return table
 
 
+_MODELS = (
+    ("bank", "bank alone"),
+    ("joint", "joint"),
+    ("joint_exact", "joint, before rounding *"),
+    ("centralised", "centralised *"),
+)
+
+
 def say_run(facts: Mapping[str, object]) -> None:
     """Print the comparison of a run and where to look, from the object that `--json` prints."""
     console = stdout_console()
-    band = _numbers(_part(facts, "common").get("band"))
-    if len(band) == 2:
-        console.print(f"common customers: between {int(band[0]):,} and {int(band[1]):,}")
+    for line in _found(facts):
+        console.print(line, soft_wrap=True, markup=False)
     models = _part(facts, "models")
     rows = [
-        [name, *(_figure(_part(models, name).get(key)) for key in ("auc", "ks", "brier"))]
-        for name in ("bank", "joint", "centralised")
+        [title, *(_figure(_part(models, name).get(key), digits) for key, digits in _COLUMNS)]
+        for name, title in _MODELS
         if isinstance(models.get(name), Mapping)
     ]
     if rows:
-        console.print(plain_table(["model", "AUC", "KS", "Brier"], rows))
+        console.print(plain_table(["model", "AUC", "KS", "Brier", "lift"], rows))
     for line in _measures(facts):
         console.print(line, soft_wrap=True, markup=False)
 
 
+_COLUMNS = (("auc", 4), ("ks", 3), ("brier", 4), ("lift", 2))
+
+
+def _found(facts: Mapping[str, object]) -> Iterator[str]:
+    """Say what the tables held and how many customers are common."""
+    for name, counts in _part(facts, "tables").items():
+        if isinstance(counts, Mapping):
+            yield f"{name}: {_table_text(counts)}"
+    common = _part(facts, "common")
+    band = _numbers(common.get("band"))
+    if len(band) == 2:
+        exact = common.get("exact")
+        known = f" (exactly {exact:,}: simulation only)" if isinstance(exact, int) else ""
+        yield f"common customers: between {int(band[0]):,} and {int(band[1]):,}{known}"
+
+
+_DROPPED = (("empty", "without id"), ("invalid", "invalid"), ("duplicates", "repeated"))
+
+
+def _table_text(counts: Mapping[str, object]) -> str:
+    found = {name: value for name, value in counts.items() if isinstance(value, int)}
+    dropped = [f"{found[key]:,} {text}" for key, text in _DROPPED if found.get(key)]
+    more = f" ({', '.join(dropped)})" if dropped else ""
+    return f"{found.get('rows', 0):,} rows, {found.get('kept', 0):,} usable{more}"
+
+
 def _measures(facts: Mapping[str, object]) -> Iterator[str]:
+    joint = _part(_part(facts, "models"), "joint")
+    if "centralised" in _part(facts, "models") and "rows" in joint:
+        yield "* exists in a simulation only"
+    if isinstance(joint.get("rows"), int):
+        yield f"held-out customers: {joint['rows']:,}, of them {joint.get('responders', 0):,} responded"
+    yield from _gain(_part(facts, "gain"))
     lift = facts.get("lift")
     if isinstance(lift, int | float):
         yield f"lift of the best decile: {lift:.2f}"
-    seconds = sum(_numbers(list(_part(facts, "seconds").values())))
-    if seconds:
-        yield f"time: {seconds:.1f} s"
+    yield from _costs(facts)
+    warnings = facts.get("warnings")
+    yield from (f"note: {warning}" for warning in (warnings if isinstance(warnings, list) else []))
+    if facts.get("run"):
+        yield f"run folder: {facts['run']}"
+
+
+def _gain(gain: Mapping[str, object]) -> Iterator[str]:
+    found = _numbers([gain.get(key) for key in ("auc", "low", "high")])
+    if len(found) == 3:
+        yield f"AUC gained by the joint model: {found[0]:+.4f} (95 %: {found[1]:+.3f} to {found[2]:+.3f})"
+
+
+def _costs(facts: Mapping[str, object]) -> Iterator[str]:
+    stages = {k: float(v) for k, v in _part(facts, "seconds").items() if isinstance(v, int | float)}
+    if sum(stages.values()):
+        longest = sorted(stages, key=lambda name: -stages[name])[:4]
+        most = ", ".join(f"{name} {stages[name]:.1f}" for name in longest)
+        yield f"time: {sum(stages.values()):.1f} s ({most})"
     sent = {name: value for name, value in _part(facts, "bytes").items() if isinstance(value, int | float)}
     if sent:
         yield "sent: " + ", ".join(f"{name} {human_bytes(value)}" for name, value in sent.items())
     if isinstance(facts.get("rounds"), int):
         yield f"rounds: {facts['rounds']}"
-    if facts.get("run"):
-        yield f"run folder: {facts['run']}"
 
 
 def _part(facts: Mapping[str, object], key: str) -> Mapping[str, object]:
@@ -132,8 +185,8 @@ def _numbers(values: object) -> list[float]:
     return [float(v) for v in values if isinstance(v, int | float)]
 
 
-def _figure(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, int | float) else "-"
+def _figure(value: object, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else "-"
 
 
 def human_bytes(count: float) -> str:

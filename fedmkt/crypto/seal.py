@@ -44,8 +44,9 @@ class Place:
     def __bytes__(self) -> bytes:
         """Encode with explicit lengths, so that no two places share bytes."""
         fields = (
-            SUITE.encode(), PROTOCOL_VERSION.to_bytes(2, "big"), self.contract, self.run, self.epoch, self.script.encode(),
-            self.index.to_bytes(8, "big"), self.step.encode(), self.sender.encode(), self.reader.encode(), self.transcript,
+            SUITE.encode(), PROTOCOL_VERSION.to_bytes(2, "big"), self.contract, self.run, self.epoch,
+            self.script.encode(), self.index.to_bytes(8, "big"), self.step.encode(), self.sender.encode(),
+            self.reader.encode(), self.transcript,
         )  # fmt: skip
         return b"".join(len(f).to_bytes(4, "big") + f for f in fields)
 

@@ -153,11 +153,11 @@ class Party:
             raise PeerError(f"{self.me}: was not invited")
         mine, prekey = self._hello
         self._hello = None
+        # Whatever happens from here on, nothing of the epoch before is answered any more.
+        self._end_epoch()
         epoch = agree(self.contract, opening.hellos, self._keys, mine)
         self._store.begin_run(epoch.run.hex(), digest(self.contract).hex(), self.contract.limits.max_runs)
         self._store.raise_epoch(epoch.run.hex(), epoch.number)
-        if self._live is not None:
-            self._live.prekey.erase()
         self._log.run = epoch.run.hex()
         follower = Follower(self._script, self.contract, epoch.run, self._keys, epoch.number)
         follower.start(opening.receipts[0].epoch if opening.receipts else epoch.number)
@@ -178,6 +178,11 @@ class Party:
             ]
         )
         return epoch.run
+
+    def _end_epoch(self) -> None:
+        if self._live is not None:
+            self._live.prekey.erase()
+        self._live = None
 
     def _restore(self, follower: Follower) -> None:
         """Go back to the checkpoint that the receipts lead to; without receipts the script begins anew."""
@@ -232,7 +237,9 @@ class Party:
         live.prekey.erase()
         events: list[Event] = []
         branch = type(error).__name__ if isinstance(error, FedmktError) else "ValueError"
-        where: dict[str, Json] = {"index": request.index, "step": request.step[:64], "why": branch}
+        # Number and name come from the coordinator: what a record cannot hold must not keep it from being written.
+        index, step = max(-1, min(request.index, 1 << 40)), ascii(request.step[:64])[1:-1]
+        where: dict[str, Json] = {"index": index, "step": step, "why": branch}
         if isinstance(error, PolicyRefused):
             events.append(("policy.refused", where | {"rule": str(error)}))
         elif isinstance(error, PeerError | ValueError):
@@ -275,7 +282,8 @@ class Party:
         self, live: _Live, index: int, step: str, sender: str, reader: str, transcript: bytes
     ) -> Place:
         return Place(
-            digest(self.contract), live.epoch.run, live.epoch.id, self._script.__name__, index, step, sender, reader, transcript
+            digest(self.contract), live.epoch.run, live.epoch.id, self._script.__name__, index, step,
+            sender, reader, transcript,
         )  # fmt: skip
 
     def _open_all(self, live: _Live, call: Call[Any, Any], envelopes: Sequence[Envelope]) -> Inbox[Any]:

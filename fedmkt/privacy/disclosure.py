@@ -32,7 +32,7 @@ class Disclosure:
     @property
     def plain_text(self) -> str:
         """The same as one paragraph without marks of emphasis, for screen and page."""
-        return " ".join(self.text.replace("**", "").split())
+        return plain_text_of(self.kind)
 
     def describe(self) -> str:
         """Say in plain words what the reader received this time."""
@@ -353,6 +353,11 @@ def lookup(kind: str) -> type[Disclosure]:
 def text_of(kind: str) -> str:
     """Give the whole text of a disclosure: what its reader can compute."""
     return inspect.cleandoc(lookup(kind).__doc__ or "")
+
+
+def plain_text_of(kind: str) -> str:
+    """Give the whole text of a disclosure as one paragraph without marks of emphasis."""
+    return " ".join(text_of(kind).replace("**", "").split())
 
 
 def from_record(body: Mapping[str, object]) -> Disclosure:

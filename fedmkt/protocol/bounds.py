@@ -34,23 +34,36 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     gradient = n * norm * RESIDUAL_MAX + stiff * stiff * w
     scaled = gradient / 2 ** _power(plan)
     factor = 2 * 2.0**FACTOR_BITS * _slack(contract)
-    inverse = 2.0**INVERSE_BITS * _MAX_INVERSE
+    x, w_scale, r = FRACTION_BITS, WEIGHT_BITS, RESIDUAL_BITS
+    omega, most = _omega(contract, norm, len(shapes)), _MAX_INVERSE
+    step = d * scaled * most * 2 * MAX_SCALE + MOMENTUM * 2 * w
     return [
-        _bound("matrix", max(norm, stiff) * 2.0**FRACTION_BITS, f"max({norm:g}, {stiff:.3g}) * 2^{FRACTION_BITS}", 30),
-        _bound("penalty row", stiff * w * 2.0 ** (FRACTION_BITS + WEIGHT_BITS), f"{stiff:.3g} * {w:g} * 2^{FRACTION_BITS + WEIGHT_BITS}"),
-        _bound("gradient", gradient * 2.0 ** (FRACTION_BITS + RESIDUAL_BITS), f"({n:g} * {norm:g} * {RESIDUAL_MAX} + {stiff * stiff:.3g} * {w:g}) * 2^{FRACTION_BITS + RESIDUAL_BITS}"),
-        _bound("Gram block", rows * norm * norm * 2.0 ** (2 * FRACTION_BITS), f"{rows:g} * {norm:g}^2 * 2^{2 * FRACTION_BITS}"),
-        _bound("scaled Gram block", norm * norm * 2.0**INVERSE_BITS * factor, f"{norm:g}^2 * 2^{INVERSE_BITS} * {factor:g}"),
-        _bound("inverse", d * inverse * inverse, f"{d:g} * ({_MAX_INVERSE:g} * 2^{INVERSE_BITS})^2"),
-        _bound("scaled inverse", d * inverse * 2 * MAX_SCALE * 2.0**STEP_BITS, f"{d:g} * {_MAX_INVERSE:g} * 2^{INVERSE_BITS} * {2 * MAX_SCALE:g} * 2^{STEP_BITS}"),
-        _bound("step", d * scaled * 2.0**GRADIENT_BITS * _MAX_INVERSE * 2 * MAX_SCALE * 2.0**STEP_BITS + MOMENTUM * 2 * w * 2.0 ** (GRADIENT_BITS + STEP_BITS),
-               f"{d:g} * {scaled:.3g} * {_MAX_INVERSE:g} * {2 * MAX_SCALE:g} * 2^{GRADIENT_BITS + STEP_BITS}"),
-        _bound("squared weights", d * w * w * _omega(contract, norm, len(shapes)) * 2.0 ** (3 * COARSE_BITS), f"{d:g} * {w:g}^2 * {_omega(contract, norm, len(shapes)):.3g} * 2^{3 * COARSE_BITS}"),
-    ]  # fmt: skip
+        _bound("matrix", max(norm, stiff), x, f"max({norm:g}, {stiff:.3g})", 30),
+        _bound("penalty row", stiff * w, x + w_scale, f"{stiff:.3g} * {w:g}"),
+        _bound(
+            "gradient", gradient, x + r, f"({n:g} * {norm:g} * {RESIDUAL_MAX} + {stiff * stiff:.3g} * {w:g})"
+        ),
+        _bound("Gram block", rows * norm * norm, 2 * x, f"{rows:g} * {norm:g}^2"),
+        _bound("scaled Gram block", norm * norm * factor, INVERSE_BITS, f"{norm:g}^2 * {factor:g}"),
+        _bound("inverse", d * most * most, 2 * INVERSE_BITS, f"{d:g} * {most:g}^2"),
+        _bound(
+            "scaled inverse",
+            d * most * 2 * MAX_SCALE,
+            INVERSE_BITS + STEP_BITS,
+            f"{d:g} * {most:g} * {2 * MAX_SCALE:g}",
+        ),
+        _bound(
+            "step",
+            step,
+            GRADIENT_BITS + STEP_BITS,
+            f"({d:g} * {scaled:.3g} * {most:g} * {2 * MAX_SCALE:g} + {MOMENTUM * 2 * w:g})",
+        ),
+        _bound("squared weights", d * w * w * omega, 3 * COARSE_BITS, f"{d:g} * {w:g}^2 * {omega:.3g}"),
+    ]
 
 
-def _bound(name: str, value: float, formula: str, limit: float = 62) -> Bound:
-    return Bound(name, log2(value), formula, limit)
+def _bound(name: str, value: float, scale_bits: int, formula: str, limit: float = 62) -> Bound:
+    return Bound(name, log2(value) + scale_bits, f"{formula} * 2^{scale_bits}", limit)
 
 
 def _power(plan: Layout) -> int:

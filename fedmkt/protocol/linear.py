@@ -142,7 +142,7 @@ def layout(contract: Contract, overlap: Overlap, columns: dict[Name, int], stage
     return Layout(rows, at if stage.penalised else 0, slices)
 
 
-# ---------------------------------------------------------------------------------------------- messages and state
+# --- messages and state
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ def next_count(turn: Turn, kind: str) -> tuple[int, Counts]:
     return used.get(kind, 0), Counts(used | {kind: used.get(kind, 0) + 1})
 
 
-# ---------------------------------------------------------------------------------------------- masked matrices
+# --- masked matrices
 
 
 def _mask_rows(stage: Stage, turn: Turn, inbox: Inbox[MaskedRows]) -> Outcome[MaskedRows, Silent]:
@@ -312,7 +312,7 @@ def _own_matrix(turn: Turn, stage: Stage, plan: Layout) -> NDArray[np.int32]:
     return out
 
 
-# ---------------------------------------------------------------------------------------------- forward
+# --- forward
 
 
 def open_weights(turn: Turn, stage: Stage, w: Words, *states: State) -> Outcome[VectorOpening, Silent]:
@@ -451,7 +451,7 @@ def finish_penalty(turn: Turn, stage: Stage) -> Words:
     )
 
 
-# ---------------------------------------------------------------------------------------------- transposed product
+# --- transposed product
 
 
 def open_residual(
@@ -477,7 +477,7 @@ def gradient_share(
     return g
 
 
-# ---------------------------------------------------------------------------------------------- dealer
+# --- dealer
 
 
 def _dealer(turn: Turn) -> Name:
@@ -557,7 +557,7 @@ def _deal_sigmoid(stage: Stage, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[De
     return Outcome(Silent(), send={turn.parties[0]: DealtSigmoid(block, angles, high, top)}, keep=(counts,))
 
 
-# ---------------------------------------------------------------------------------------------- scripts
+# --- scripts
 
 
 @dataclass(frozen=True)
@@ -597,9 +597,13 @@ def mask_matrices(call: Caller, contract: Contract, rows: Rows, plan: Layout) ->
 
 
 def apply_sigmoid(
-    call: Caller, contract: Contract, rows: Rows, plan: Layout, opened: Sequence[Reply[VectorOpening, Silent]],
+    call: Caller,
+    contract: Contract,
+    rows: Rows,
+    plan: Layout,
+    opened: Sequence[Reply[VectorOpening, Silent]],
     dealt: Reply[DealtProducts, Silent],
-) -> list[Reply[LiftOpening, Silent]]:  # fmt: skip
+) -> list[Reply[LiftOpening, Silent]]:
     """From opened weights to the last block of sigmoid openings, the dealer one block ahead."""
     parties, maker = data_parties(contract), dealer(contract)
     angle_calls = [ask(p, rows.angle, *_angle_inbox(opened, dealt, p)) for p in parties]

@@ -5,7 +5,7 @@ full passes over the rows. Takes part: all parties that hold data, and the deale
 
 | learns | what |
 |---|---|
-| every party, the coordinator | one bit every few passes (`range`): whether the weights are small enough for the sigmoid |
+| every party, the coordinator | one bit every few passes (`range`): whether the weights are small |
 | every party | its own share of the weights: uniform words |
 
 Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. A party
@@ -105,7 +105,7 @@ MAX_SCALE = 128.0
 """The bank's 1/(p(1-p)) is capped here: at a response below 0.8 % the passes are more careful than they could be."""
 
 
-# ---------------------------------------------------------------------------------------------- the Gram block
+# --- the Gram block
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _deal_gram(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtGram, Silent]:
     return Outcome(Silent(), send={turn.parties[0]: dealt})
 
 
-# ---------------------------------------------------------------------------------------------- its inverse
+# --- its inverse
 
 
 @dataclass(frozen=True)
@@ -424,7 +424,7 @@ def _begin(turn: Turn, inbox: Inbox[RoundOpening]) -> Outcome[Nothing, Silent]:
     return Outcome(Silent(), keep=(Solver(k, words), Weights(words)), forget=(Inverse, Gram, Multiplication))
 
 
-# ---------------------------------------------------------------------------------------------- one pass
+# --- one pass
 
 
 @dataclass(frozen=True)
@@ -537,7 +537,7 @@ def _deal_step(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtStep, Silent]:
     return Outcome(Silent(), send={turn.parties[0]: DealtStep(gradient, step)}, keep=(counts,))
 
 
-# ---------------------------------------------------------------------------------------------- script
+# --- script
 
 
 LOAD_LABELS = Step("fit.load_labels", _load_labels, Silent)

@@ -6,7 +6,8 @@ Takes part: the bank (receiver) and one or two partners (senders).
 | learns | what |
 |---|---|
 | bank | which of its rows each partner has; the length of each partner's list |
-| partner | **which of its people bank there** (those that all parties share), which of these are in the campaign; the length of the bank's list |
+| partner | **which of its people bank there** (those all parties share), who of them is in the campaign |
+| partner | the length of the bank's list |
 | coordinator, dealer | bands: how many in common, with and without label |
 
 Safe against semi-honest parties. A bank cannot claim rows that it does not have (each claimed match carries
@@ -145,7 +146,7 @@ def band(count: int, width: int) -> tuple[int, int]:
 
 
 def _blind(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Blinded, Silent]:
-    if turn.has(ReceiverSecrets):
+    if turn.has(ReceiverSecrets) or turn.has(Aligned):
         raise PolicyRefused("a second intersection in one run")
     customers = turn.recall(Customers)
     if len(customers.ids) < turn.contract.limits.min_list:
@@ -158,7 +159,7 @@ def _blind(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Blinded, Silent]:
 
 
 def _evaluate(turn: Turn, inbox: Inbox[Blinded]) -> Outcome[Evaluated, Silent]:
-    if turn.has(SenderOutputs):
+    if turn.has(SenderOutputs) or turn.has(Aligned):
         raise PolicyRefused("a second intersection in one run")
     customers = turn.recall(Customers)
     bank = turn.parties[0]

@@ -120,24 +120,25 @@ def _open_weights(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[VectorOpening, S
     return open_weights(turn, SCORE, turn.recall(Weights).w)
 
 
-def ledger_key(turn: Turn) -> str:
-    """Name the ledger entry that counts functionals of the own columns opened to the bank, over all contracts."""
-    columns = turn.contract.party(turn.me).columns
-    return f"functionals/{turn.contract.bank.key}/{','.join(columns)}"
+def ledger_keys(turn: Turn) -> tuple[str, ...]:
+    """Name the ledger entries, one for each own column, that count functionals opened to the bank.
+
+    They outlive contracts; one entry for a set of columns could be begun anew by leaving out a column.
+    """
+    return tuple(f"functionals/{turn.contract.bank.key}/{c}" for c in turn.contract.party(turn.me).columns)
 
 
 def _count_release(turn: Turn) -> dict[str, bytes]:
     """Count this release against the partner's ledger before anything of it leaves; refuse beyond the cap."""
     if turn.first:
         return {}
-    key = ledger_key(turn)
-    opened = int(turn.store.get(key, b"0")) + 1
+    counts = {key: int(turn.store.get(key, b"0")) + 1 for key in ledger_keys(turn)}
     cap = max(1, layout_of(turn, SCORE).columns_of(turn.me) // 4)
-    if opened > cap:
+    if max(counts.values()) > cap:
         raise PolicyRefused(
             f"scores of these columns were released {cap} times to this bank: the ledger's cap is reached"
         )
-    return {key: str(opened).encode()}
+    return {key: str(count).encode() for key, count in counts.items()}
 
 
 def _round(turn: Turn, inbox: Inbox[LiftOpening]) -> Outcome[ScoreOpening, Silent]:

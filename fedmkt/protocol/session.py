@@ -96,8 +96,16 @@ class Epoch:
     checkpoints: frozenset[int]
 
 
-def say_hello(contract: Contract, invitation: Invitation, identity: Identity, me: Name, nonce: bytes, prekey: Prekey,
-              checkpoints: Sequence[int], version: str) -> Hello:  # fmt: skip
+def say_hello(
+    contract: Contract,
+    invitation: Invitation,
+    identity: Identity,
+    me: Name,
+    nonce: bytes,
+    prekey: Prekey,
+    checkpoints: Sequence[int],
+    version: str,
+) -> Hello:
     """Make a participant's signed part of an epoch."""
     hello = Hello(
         digest(contract),

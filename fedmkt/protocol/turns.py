@@ -37,15 +37,18 @@ class Receipt:
 
     def signed_bytes(self, run: bytes, transcript: bytes) -> bytes:
         """Return what the signature covers: the receipt, its run and the transcript before its round."""
-        head = f"fedmkt receipt v1\n{self.index}\n{self.epoch}\n{self.party}\n{self.step}\n".encode()
-        parts = b"".join(_framed(r.encode()) + d + n.to_bytes(8, "big") for r, d, n in self.parts)
-        return _framed(head) + run + transcript + self.request + _framed(self.public) + parts
+        head = f"fedmkt receipt v1\n{self.index}\n{self.epoch}\n".encode()
+        names = _framed(self.party.encode()) + _framed(self.step.encode())
+        fixed = _framed(head) + names + _framed(run) + _framed(transcript) + _framed(self.request)
+        # The signer chose all of it: without the lengths, one signature could be read as two different receipts.
+        parts = b"".join(_framed(r.encode()) + _framed(d) + n.to_bytes(8, "big") for r, d, n in self.parts)
+        return fixed + _framed(self.public) + parts
 
     def check(self, run: bytes, transcript: bytes, keys: Mapping[Name, bytes]) -> None:
         """Raise PeerError unless the named party signed this receipt."""
         try:
             verify(keys[Name(self.party)], self.signature, self.signed_bytes(run, transcript))
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OverflowError):
             raise PeerError(
                 f"{self.party}: {self.step}: receipt {self.index} is not signed by {self.party}"
             ) from None
@@ -59,8 +62,9 @@ def request_digest(
     run: bytes, epoch: int, index: int, step: str, transcript: bytes, inbox: Sequence[bytes]
 ) -> bytes:
     """Return the digest that identifies one request: a call index is used for one digest only."""
-    head = f"fedmkt request v1\n{epoch}\n{index}\n{step}\n{len(inbox)}\n".encode()
-    return hashlib.sha256(_framed(head) + run + transcript + b"".join(inbox)).digest()
+    head = f"fedmkt request v1\n{epoch}\n{index}\n{len(inbox)}\n".encode()
+    parts = (head, step.encode(), run, transcript, *inbox)
+    return hashlib.sha256(b"".join(map(_framed, parts))).digest()
 
 
 def chain(transcript: bytes, receipts: Sequence[Receipt], run: bytes) -> bytes:

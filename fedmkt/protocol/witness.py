@@ -117,5 +117,8 @@ SAVE = Step("checkpoint.save", _save, Silent, saves=True)
 
 
 def checkpoint(call: Caller, contract: Contract) -> None:
-    """Have every party that holds data write a checkpoint; a killed run resumes after the latest one all hold."""
+    """Have every party that holds data write a checkpoint; a killed run resumes after the latest one all hold.
+
+    No message crosses a checkpoint: the keys that could open it end with their epoch.
+    """
     call.all([ask(p, SAVE) for p in data_parties(contract)])

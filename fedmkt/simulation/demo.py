@@ -31,7 +31,9 @@ def demo(
         )
     folder = out or new_folder("demo")
     if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder}: the folder is not empty", "give a new folder: a demo starts from nothing")
+        raise ConfigError(
+            f"{folder}: the folder is not empty", "give a new folder: a demo starts from nothing"
+        )
     if progress is not None:
         progress(ProgressEvent("world", 0, 1, bank_rows + partner_rows, 0))
     world = generate(_WORLD_SEED if seed is None else seed, bank_rows, partner_rows, common)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def read_scores(folder: Path, bank: str) -> ReleasedScores:
     """Read the scores that a run released to its bank; ConfigError if the run has none."""
     path = folder / "parties" / bank / "model" / "scores.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             decimals = int(stored["decimals"])
             return ReleasedScores(
                 stored["file_rows"], stored["held_out"], stored["label"], stored["units"] / 10.0**decimals,
@@ -66,7 +67,7 @@ def read_scores(folder: Path, bank: str) -> ReleasedScores:
         raise ConfigError(
             f"{path}: {error.strerror or 'not readable'}", "give the folder of a finished run"
         ) from None
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, EOFError, BadZipFile):
         raise ConfigError(f"{path}: not the scores that a run wrote") from None
 
 
@@ -109,7 +110,8 @@ def write_results(
     )
     write_atomically(folder / SUMMARY, summary.to_json().encode(), mode=0o644)
     page = build_report(folder)
-    facts = _facts(folder, page, summary, exact, tables)
+    unlabelled = len(_own_rows(folder, config.bank.name, "unlabelled"))
+    facts = _facts(folder, page, summary, exact, tables, unlabelled)
     stages["report"] = round(time.perf_counter() - compared, 3)
     return summary, facts
 
@@ -142,9 +144,15 @@ def _parties(contract: Contract) -> tuple[PartyLine, ...]:
 
 
 def _exact_common(folder: Path, config: JobConfig) -> int:
-    place = folder / "parties" / config.bank.name / "model"
     names = ("train", "held_out", "unlabelled")
-    return sum(len(np.load(place / f"{n}.npy", allow_pickle=False)) for n in names)
+    return sum(len(_own_rows(folder, config.bank.name, n)) for n in names)
+
+
+def _own_rows(folder: Path, party: str, name: str) -> NDArray[np.int64]:
+    rows: NDArray[np.int64] = np.load(
+        folder / "parties" / party / "model" / f"{name}.npy", allow_pickle=False
+    )
+    return rows
 
 
 def disclosure_lines(found: DisclosureReport) -> tuple[DisclosureLine, ...]:
@@ -155,7 +163,7 @@ def disclosure_lines(found: DisclosureReport) -> tuple[DisclosureLine, ...]:
             item.disclosure.kind,
             item.origin,
             f"{_sentence(item.disclosure.describe())} {item.disclosure.plain_text}",
-            item.clause,
+            "disclosures",
         )
         for item in found.merged()
     )
@@ -193,7 +201,12 @@ def _warnings(config: JobConfig, joint: Metrics, seed: int | None) -> tuple[str,
 
 
 def _facts(
-    folder: Path, page: Path, summary: RunSummary, exact: Comparison, tables: dict[str, Table]
+    folder: Path,
+    page: Path,
+    summary: RunSummary,
+    exact: Comparison,
+    tables: dict[str, Table],
+    unlabelled: int,
 ) -> dict[str, object]:
     models, gain = summary.models, summary.gain_interval
     measured = {
@@ -204,7 +217,11 @@ def _facts(
         "run": str(folder),
         "report": str(page),
         "contract": summary.contract_digest,
-        "common": {"band": list(summary.common_band), "exact": summary.common_exact},
+        "common": {
+            "band": list(summary.common_band),
+            "exact": summary.common_exact,
+            "unlabelled": unlabelled,
+        },
         "models": {n: _figures(m.metrics) for n, m in measured.items() if m is not None},
         "lift": models.joint.metrics.top_lift,
         "gain": {"auc": summary.partner_gain.auc, **(asdict(gain) if gain is not None else {})},

@@ -34,6 +34,7 @@ from fedmkt.protocol.pipeline import Finished, main_job
 from fedmkt.report.build import PAGE
 from fedmkt.report.summary import RunSummary
 from fedmkt.simulation.progress import Progress, ProgressEvent
+from fedmkt.simulation.stages import Stages
 from fedmkt.transport import driver
 from fedmkt.transport.memory import MemoryEndpoint
 
@@ -105,13 +106,19 @@ def simulate(
         raise ConfigError("which run shall be resumed?", "name its folder: --resume --out DIR")
     layout = Layout(out or new_folder(config.name))
     with _in_plain_words(layout):
-        before = _stopped_run(config, path, layout) if resume else _check_new(layout)
+        before = _stopped_run(config, path, layout) if resume else None
+        if before is None:
+            _check_new(layout)
         tables = {p.name: open_data(p, path.parent) for p in config.parties}
         seconds = {"read": time.perf_counter() - started}
         signed = before or _sign_contract(config, path, tables, layout, seed)
         run = _run_memory if backend == "memory" else _run_flower
-        outcome, costs = run(config, path, tables, signed, layout, seed, resume, progress)
+        lists = {Name(n): len(t.ids) for n, t in tables.items()}
+        staged = Stages(progress, signed.contract, lists) if progress is not None else None
+        outcome, costs = run(config, path, tables, signed, layout, seed, resume, staged)
         seconds |= costs.seconds
+        if progress is not None:
+            progress(ProgressEvent("report", 0, 1, 0, sum(costs.bytes_sent.values())))
         from fedmkt.simulation.results import write_results
 
         summary, facts = write_results(
@@ -132,14 +139,14 @@ def _in_plain_words(layout: Layout) -> Iterator[None]:
             f"{where}: {error.strerror or type(error).__name__}", _how_to_go_on(layout)
         ) from None
     except KeyboardInterrupt as stop:
-        text = f"{stop or 'interrupted'}; {_how_to_go_on(layout)}"
-        raise KeyboardInterrupt(text) from None
+        stop.args = ("interrupted", _how_to_go_on(layout))
+        raise
 
 
 def _how_to_go_on(layout: Layout) -> str:
     if layout.contract.exists():
-        return f"the run in {layout.folder} goes on with --resume --out {layout.folder}"
-    return "nothing was begun: start again, with a folder that can be written"
+        return f"go on with --resume --out {layout.folder}"
+    return "nothing was begun: start again, in a folder that can be written"
 
 
 def read_job(path: Path) -> JobConfig:

@@ -102,7 +102,8 @@ def serve(party: Party, message: Ask) -> Told:
         return Refusal(type(error).__name__, step)
     except OSError:
         return Refusal("TransportError", step)
-    except ValueError:
+    except Exception:
+        # Of any kind: its text may hold a private value, and nothing but the branch and the step may travel.
         return Refusal("PeerError", step)
 
 

@@ -6,7 +6,6 @@ deadline, and `cancel` ends all that are under way: nobody waits for a reply tha
 
 import threading
 import time
-from collections.abc import Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -16,21 +15,8 @@ from flwr.serverapp import Grid
 
 from fedmkt.errors import PeerError, TransportError
 from fedmkt.protocol import wire
-from fedmkt.protocol.session import Answer, Hello
-from fedmkt.transport.driver import Ask, Opened, Refusal, Told
-
-ASK = "query.ask"
-"""Message type: deliver a message of the driver."""
-WHO = "query.who"
-"""Message type: which seat does this node serve; the answer is four bytes, big-endian."""
-RECORD = "fedmkt"
-"""The one record in every message."""
-BODY = "body"
-"""Key: the bytes of the wire."""
-SECONDS = "seconds"
-"""Key: how long the node may take."""
-LOST = "lost"
-"""Key: why there is no answer, one of a node's fixed texts."""
+from fedmkt.transport.driver import REPLIES, Ask, Told
+from fedmkt.transport.flower_node import ASK, BODY, LOST, RECORD, SECONDS, WHO
 
 _TICK = 0.003
 _JOIN = 10.0
@@ -123,8 +109,9 @@ def _settle(waiting: _Waiting, reply: Message) -> None:
         return
     record = reply.content.config_records.get(RECORD, ConfigRecord())
     body = record.get(BODY)
-    if LOST in record:
-        future.set_exception(TransportError(f"{whose}: {record[LOST]}"))
+    lost = record.get(LOST)
+    if isinstance(lost, str):
+        future.set_exception(TransportError(f"{whose}: {lost}"))
     elif isinstance(body, bytes):
         future.set_result(body)
     else:
@@ -159,7 +146,7 @@ class FlowerEndpoint:
 
 def decode_told(body: bytes) -> Told:
     """Decode a participant's reply; ValueError if it is none."""
-    told: Told = wire.decode(body, Answer, Hello, Opened, Refusal)  # type: ignore[arg-type]  # one of the four
+    told: Told = wire.decode(body, *REPLIES)  # type: ignore[assignment]  # one of REPLIES
     return told
 
 
@@ -169,9 +156,11 @@ def find_nodes(mail: GridMail, grid: Grid, names: tuple[str, ...], seconds: floa
     nodes: tuple[int, ...] = ()
     while len(nodes) < len(names):
         if time.monotonic() > until:
-            raise TransportError(f"flower: {len(nodes)} of {len(names)} nodes are there after {seconds:.0f} s")
+            raise TransportError(
+                f"flower: {len(nodes)} of {len(names)} nodes are there after {seconds:.0f} s"
+            )
         time.sleep(_TICK)
-        nodes = tuple(_ints(grid.get_node_ids()))
+        nodes = tuple(grid.get_node_ids())
     asked = [(node, mail.post(node, WHO, b"", f"node {node}")) for node in nodes]
     try:
         seats = {int.from_bytes(f.result(max(0.0, until - time.monotonic())), "big"): n for n, f in asked}
@@ -180,7 +169,3 @@ def find_nodes(mail: GridMail, grid: Grid, names: tuple[str, ...], seconds: floa
     if set(seats) != set(range(len(names))):
         raise TransportError("flower: the nodes do not serve one party each")
     return {name: seats[seat] for seat, name in enumerate(names)}
-
-
-def _ints(nodes: Iterable[int]) -> list[int]:
-    return sorted(nodes)

@@ -1,64 +1,33 @@
-"""The parties' side of Flower's simulation: a node's ClientApp, and the actor that holds one party.
+"""A node of Flower's simulation: it passes each message on to the actor that holds its party.
 
-Flower gives each message to any free worker process, so a node can keep nothing. It passes the message to the
-actor of its own seat: one process per party, which reads that party's file only and lives as long as the run.
+Flower gives every message to any free worker process, so a node can keep nothing. The actor of a seat
+(`flower_party`) is one process that lives as long as the run; a node talks to that of its own seat only, whatever
+a message says. Little is imported here, since every worker process imports it.
 """
 
-import os
-import traceback
+from typing import TYPE_CHECKING
 
 import ray
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedmkt.errors import FedmktError
-from fedmkt.party.handle import Party
-from fedmkt.party.node import Sources, open_data, open_party
-from fedmkt.protocol import wire
-from fedmkt.protocol.session import Invitation, Opening, Request
-from fedmkt.transport.driver import Ask, Refusal, Told, serve
-from fedmkt.transport.flower_grid import ASK, BODY, LOST, RECORD, SECONDS, WHO
-from fedmkt.transport.flower_seat import Seat
+if TYPE_CHECKING:
+    from ray.actor import ActorProxy
 
-ERRORS = "errors.log"
-"""In the party's private folder: what went wrong, in words that must not leave the party."""
+    from fedmkt.transport.flower_party import PartySeat
 
-
-class PartySeat:
-    """One party in a process of its own. Ray calls it from one thread, as a party's script requires."""
-
-    def __init__(self, seat: Seat) -> None:
-        self._seat = seat
-        self._party: Party | None = None
-        self._refusal = Refusal("PeerError", "opening")
-        try:
-            table = open_data(seat.data, seat.files)
-            sources = Sources.of(seat.seed, seat.name, seat.epoch)
-            self._party = open_party(seat.name, seat.signed, seat.settings, table, seat.place, sources)
-        except Exception as error:
-            self._refusal = self._note(error, "opening")
-
-    def answer(self, body: bytes) -> bytes:
-        """Answer one encoded message of the driver; whatever goes wrong becomes a refusal without any text."""
-        try:
-            told: Told = self._answer(wire.decode(body, Invitation, Opening, Request))  # type: ignore[arg-type]
-        except Exception as error:
-            told = self._note(error, "message")
-        return wire.encode(told)
-
-    def process(self) -> int:
-        """Return the number of the process that holds this party."""
-        return os.getpid()
-
-    def _answer(self, message: Ask) -> Told:
-        return self._refusal if self._party is None else serve(self._party, message)
-
-    def _note(self, error: Exception, step: str) -> Refusal:
-        path = self._seat.place.private / ERRORS
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
-            file.write("".join(traceback.format_exception(error)))
-        return Refusal(type(error).__name__ if isinstance(error, FedmktError) else "PeerError", step)
+ASK = "query.ask"
+"""Message type: deliver a message of the driver."""
+WHO = "query.who"
+"""Message type: which seat does this node serve; the answer is four bytes, big-endian."""
+RECORD = "fedmkt"
+"""The one record in every message."""
+BODY = "body"
+"""Key: the bytes of the wire."""
+SECONDS = "seconds"
+"""Key: how long the node may take."""
+LOST = "lost"
+"""Key: why there is no answer, one of a node's fixed texts."""
 
 
 def seat_name(seat: int) -> str:
@@ -79,14 +48,17 @@ def who(message: Message, context: Context) -> Message:
 def ask(message: Message, context: Context) -> Message:
     """Pass a message on to the party of this node's seat, whatever it says, and its answer back."""
     record = message.content.config_records[RECORD]
+    body, seconds = record[BODY], record[SECONDS]
+    if not isinstance(body, bytes) or not isinstance(seconds, float):
+        return _reply(message, {LOST: "not a message of fedmkt"})
     try:
-        actor = ray.get_actor(seat_name(_seat_of(context)))
-        body = ray.get(actor.answer.remote(record[BODY]), timeout=record[SECONDS])
+        actor: ActorProxy[PartySeat] = ray.get_actor(seat_name(_seat_of(context)))
+        answer = ray.get(actor.answer.remote(body), timeout=seconds)
     except ray.exceptions.GetTimeoutError:
         return _reply(message, {LOST: "no answer in time"})
     except (ray.exceptions.RayError, ValueError):
         return _reply(message, {LOST: "the process of this party has ended"})
-    return _reply(message, {BODY: body})
+    return _reply(message, {BODY: answer})
 
 
 def _seat_of(context: Context) -> int:

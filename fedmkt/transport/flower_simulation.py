@@ -1,6 +1,6 @@
 """Flower's simulation engine on this machine: the same script and steps, every message through Flower and Ray.
 
-The script and the dealer live in Flower's ServerApp, each party in a process of its own (`flower_node`). Ray is
+The script and the dealer live in Flower's ServerApp, each party in a process of its own (`flower_party`). Ray is
 started for the run and ended with it. Flower is imported only when a run starts: it reads its switches (no
 telemetry, no search for updates) from the environment at that moment.
 """
@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,12 @@ from fedmkt.transport.flower_seat import Seat
 from fedmkt.transport.memory import MemoryEndpoint
 
 if TYPE_CHECKING:
-    from flwr.app import Context
+    from flwr.app import ConfigRecordValues, Context
     from flwr.serverapp import Grid
+    from ray import ObjectRef
+    from ray.actor import ActorProxy
+
+    from fedmkt.transport.flower_party import PartySeat
 
 LOG = "flower.log"
 """In the coordinator's folder: what Flower says while it runs."""
@@ -51,17 +56,28 @@ def run_in_flower(
     TransportError when something ended that should not have.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _surroundings(), _own_ray(len(seats)) as ray_folder, _log_to(folder / LOG):
-        del ray_folder
+    with _scratch() as scratch, _surroundings(scratch), _own_ray(len(seats), scratch), _log_to(folder / LOG):
         return _Simulation(seats, dealer, folder, resume, watch, deadline).run()
 
 
-def _settings() -> dict[str, str]:
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Make a folder for what Ray and Flower leave behind; it is removed at the end."""
+    # Not in the run folder: the path of a socket has at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="fedmkt-", dir="/tmp" if os.path.isdir("/tmp") else None))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _settings(scratch: Path) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0))
     code = str(Path(fedmkt.__file__).resolve().parents[1])
     return {
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_HOME": str(scratch / "flower"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -72,9 +88,9 @@ def _settings() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _surroundings() -> Iterator[None]:
+def _surroundings(scratch: Path) -> Iterator[None]:
     """Set what Flower, Ray and the parties' processes read from the environment; put it back at the end."""
-    wanted = _settings()
+    wanted = _settings(scratch)
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
@@ -88,23 +104,20 @@ def _surroundings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_ray(workers: int) -> Iterator[Path]:
-    """Start Ray with one worker for each node, in a folder of its own that is removed at the end."""
+def _own_ray(workers: int, scratch: Path) -> Iterator[None]:
+    """Start Ray with one worker for each node, and end it with all its processes."""
     import ray
 
     if ray.is_initialized():
         raise ConfigError("ray is already running in this process", "run the job in a process of its own")
-    # Not in the run folder: paths of sockets may have 107 characters only.
-    folder = Path(tempfile.mkdtemp(prefix="fedmkt-", dir="/tmp" if os.path.isdir("/tmp") else None))
     try:
         ray.init(
             address="local", num_cpus=workers, num_gpus=0, include_dashboard=False, log_to_driver=False,
-            logging_level=logging.ERROR, object_store_memory=_OBJECT_STORE_BYTES, _temp_dir=str(folder),
+            logging_level=logging.ERROR, object_store_memory=_OBJECT_STORE_BYTES, _temp_dir=str(scratch),
         )  # fmt: skip
-        yield folder
+        yield
     finally:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -126,6 +139,14 @@ def _log_to(path: Path) -> Iterator[None]:
         file.close()
 
 
+@dataclass(frozen=True)
+class _Actor:
+    """A party's actor, and the promise of the number of its process."""
+
+    handle: "ActorProxy[PartySeat]"
+    process: "ObjectRef[int]"
+
+
 class _Simulation:
     """One run: actors, Flower's engine on a thread, the script in its ServerApp."""
 
@@ -144,8 +165,8 @@ class _Simulation:
         self._stop: Callable[[str], None] = lambda _: None
         self._stopped = ""
         self._served = threading.Event()
-        self._actors: list[object] = []
-        self._processes: list[object] = []
+        self._ending = threading.Lock()
+        self._actors: list[_Actor] = []
 
     def run(self) -> tuple[PublicValue, Progress]:
         """Run to the end; whatever happens, the parties' processes are gone afterwards."""
@@ -175,13 +196,13 @@ class _Simulation:
     def _seat_parties(self) -> None:
         import ray
 
-        from fedmkt.transport.flower_node import PartySeat, seat_name
+        from fedmkt.transport.flower_node import seat_name
+        from fedmkt.transport.flower_party import PartySeat
 
         actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(PartySeat)
         for number, seat in enumerate(self._seats):
             handle = actor.options(name=seat_name(number)).remote(seat)
-            self._actors.append(handle)
-            self._processes.append(handle.process.remote())
+            self._actors.append(_Actor(handle, handle.process.remote()))
 
     def _end_parties(self) -> None:
         """End the parties' processes and wait until they are gone: their locks must be free for a resume."""
@@ -189,12 +210,18 @@ class _Simulation:
 
         with self._ending:
             actors, self._actors = self._actors, []
-            if not actors or not ray.is_initialized():  # a call would start Ray again
+            if not actors or not ray.is_initialized():  # any call would start Ray again
                 return
-            asked = [actor.process.remote() for actor in actors]
-        until = time.monotonic() + _END_SECONDS
-        while any(_is_running(n) for n in numbers) and time.monotonic() < until:
-            time.sleep(0.02)
+            ready, _ = ray.wait([a.process for a in actors], num_returns=len(actors), timeout=0)
+            numbers = []
+            for found in ready:
+                with contextlib.suppress(ray.exceptions.RayError):
+                    numbers.append(int(ray.get(found)))
+            for actor in actors:
+                ray.kill(actor.handle, no_restart=True)  # type: ignore[arg-type]  # the proxy is a typed handle
+            until = time.monotonic() + _END_SECONDS
+            while any(_is_running(n) for n in numbers) and time.monotonic() < until:
+                time.sleep(0.02)
 
     def _run_engine(self) -> None:
         from flwr.serverapp import ServerApp
@@ -205,9 +232,11 @@ class _Simulation:
         server = ServerApp()
         server.main()(self._serve)
         # One worker for each node: a party that works long must not keep another from its message.
-        config = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+        one: dict[str, ConfigRecordValues] = {"num_cpus": 1, "num_gpus": 0.0}
         try:
-            run_simulation(server, app, num_supernodes=len(self._seats), backend_config=config)
+            run_simulation(
+                server, app, num_supernodes=len(self._seats), backend_config={"client_resources": one}
+            )
         except Exception as error:
             self._cancel(f"flower's engine failed ({type(error).__name__})")
             self._served.wait(_END_SECONDS)

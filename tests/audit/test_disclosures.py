@@ -30,10 +30,20 @@ def test_each_party_is_told_what_it_learned_from_whom_and_why(signed):
 
 def test_the_lines_say_it_in_plain_words_with_the_whole_text(signed):
     report = disclosures.report({"shop": [record("shop", SCORES)]}, signed.contract)
-    text = "\n".join(report.lines())
+    assert max(map(len, report.lines())) <= 80
+    assert "shop:\n  learned nothing" in "\n".join(report.lines())
+    text = " ".join(" ".join(report.lines()).split())
     assert "received scores of between 1,000 and 2,000 rows, rounded to 2 decimals (from shop; " in text
-    assert all(line.strip() in text for line in SCORES.text.splitlines())
-    assert "shop:\n  learned nothing" in text
+    assert " ".join(SCORES.text.split()) in text
+
+
+def test_what_several_told_in_the_same_words_is_said_once(signed):
+    logs = {name: [record(name, BIT), record(name, BIT)] for name in ("shop", "bank")}
+    report = disclosures.report(logs, signed.contract)
+    (fact,) = [fact for fact in report.merged() if fact.reader == "coordinator"]
+    assert fact.origin == "from shop and bank, 2 times each"
+    assert sum("range check passed" in line for line in report.lines()) == 3  # once for each reader
+    assert "**" not in "\n".join(report.lines())
 
 
 def test_a_party_learns_nothing_from_its_own_release_to_all(signed):

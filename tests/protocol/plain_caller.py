@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import Contract, Limits, ModelTerms, PartyTerms, ScoreTerms, Signer
 from fedmkt.crypto.prg import SeededRandom, derive
+from fedmkt.learn.prepare import Preparation
 from fedmkt.privacy.disclosure import DEFAULT, Disclosure
 from fedmkt.protocol import linear, logistic, scoring, wire
 from fedmkt.protocol import range as range_
-from fedmkt.protocol.align import split
+from fedmkt.protocol.align import Split, split
 from fedmkt.protocol.core import (
     Call,
     Inbox,
@@ -40,7 +41,7 @@ from fedmkt.protocol.core import (
     everyone,
 )
 from fedmkt.protocol.linear import FIT, Layout, layout
-from fedmkt.protocol.prepare import Columns, Shape, prepare_columns
+from fedmkt.protocol.prepare import Columns, Prepared, Shape, prepare_columns, prepared_rows, real
 from fedmkt.protocol.psi import NO_ROW, Aligned, Customers, Overlap, band
 from fedmkt.protocol.session import AddressedMasks
 
@@ -336,3 +337,37 @@ def chi_square(data: bytes | NDArray[Any]) -> float:
     counts = np.bincount(raw, minlength=256)
     expected = len(raw) / 256
     return float((((counts - expected) ** 2 / expected).sum() - 255) / np.sqrt(2 * 255))
+
+
+def reconstructed_weights(caller: PlainCaller) -> NDArray[np.float64]:
+    """Add up all parties' shares of the weights: intercept, then whitened columns."""
+    shares = {p: caller.recall(p, linear.Weights).w for p in data_parties(caller.contract)}
+    return total(shares) / 2.0**linear.WEIGHT_BITS
+
+
+def prepared_matrix(caller: PlainCaller, rows_of: Callable[[Split], NDArray[np.int64]], white: bool = False) -> Any:
+    """Put all parties' prepared columns side by side for some real rows, whitened or not."""
+    sides = []
+    for party in data_parties(caller.contract):
+        prepared, columns = caller.recall(party, Prepared), caller.recall(party, Columns)
+        fitted = Preparation.from_json(prepared.preparation)
+        x = prepared_rows(fitted, columns, real(rows_of(caller.recall(party, Split))))
+        sides.append(x @ prepared.transform if white else x)
+    return np.concatenate(sides, axis=1)
+
+
+def unwhitened(caller: PlainCaller, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn intercept and whitened weights into those of the prepared columns."""
+    at, found = 1, [weights[:1]]
+    for party in data_parties(caller.contract):
+        transform = caller.recall(party, Prepared).transform
+        found.append(transform @ weights[at : at + len(transform)])
+        at += len(transform)
+    return np.concatenate(found)
+
+
+def labels(caller: PlainCaller, rows_of: Callable[[Split], NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Return the bank's labels of some real rows."""
+    bank = data_parties(caller.contract)[0]
+    found: NDArray[np.float64] = caller.recall(bank, Columns).label[real(rows_of(caller.recall(bank, Split)))]
+    return found

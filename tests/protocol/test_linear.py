@@ -34,13 +34,9 @@ from tests.protocol.plain_caller import (
     total,
 )
 
-ROOM = linear.BLOCK_BYTES
 
-
-def started(k, room=ROOM, monkeypatch=None, **model):
+def started(k, **model):
     """Return a caller with masked matrices and random shares of random weights."""
-    if room != ROOM:
-        monkeypatch.setattr(linear, "BLOCK_BYTES", room)
     contract = contract_of(k, model=model)
     caller = start_aligned(joint_data(contract, 600))
     plan = caller.layout()
@@ -137,25 +133,25 @@ def test_the_gradient_is_that_of_the_penalised_loss(k, monkeypatch):
 
 
 @pytest.mark.parametrize("k", [2, 3])
-def test_matrices_and_sigmoids_that_travel_in_blocks_give_the_same(k, monkeypatch):
+@pytest.mark.parametrize(("room", "many_matrix_blocks"), [(40_000, False), (4_000, True)])
+def test_matrices_and_sigmoids_that_travel_in_blocks_give_the_same(k, room, many_matrix_blocks, monkeypatch):
+    monkeypatch.setattr(linear, "BLOCK_BYTES", room)
     rounded = record_rounded(monkeypatch)
-    caller, plan, w = started(k, 100 * 8 * 80, monkeypatch)
-    assert len(plan.sigmoid_blocks(caller.contract)) > 3 and len(plan.matrix_blocks()) == 1
-    monkeypatch.setattr(linear, "BLOCK_BYTES", 100 * 8 * 5)
     caller, plan, w = started(k)
-    assert len(plan.matrix_blocks()) > 3
+    assert len(plan.sigmoid_blocks(caller.contract)) > 3
+    assert (len(plan.matrix_blocks()) > 3) == many_matrix_blocks
     r = one_gradient(caller, plan)
     z = whole_matrix(caller, plan) @ w
     y = caller.recall(data_parties(caller.contract)[0], Labels).y
-    sigma = 1 / (1 + np.exp(-z[: plan.rows] / 2.0**36))
-    assert np.abs(r[: plan.rows] / 2.0**16 - sigma + y).max() < 2e-3
+    sigma = 1 / (1 + np.exp(-z[: plan.rows] / 2.0 ** (FRACTION_BITS + WEIGHT_BITS)))
+    assert np.abs(r[: plan.rows] / 2.0**RESIDUAL_BITS - sigma + y).max() < 2e-3
     assert np.array_equal(total(rounded["gradient", 0]), whole_matrix(caller, plan).T @ r)
 
 
 def test_a_second_pass_uses_other_masks_than_the_first():
     caller, plan, _ = started(2)
     one_gradient(caller, plan)
-    first = [s for s in caller.sent]
+    first = list(caller.sent)
     one_gradient(caller, plan)
     second = caller.sent[len(first) :]
     repeated = {s.data[-16:] for s in first if s.sender != "coordinator"}

@@ -1,0 +1,119 @@
+"""A script without parties: which calls a job will make, in which rounds.
+
+A script branches on public values only, so with assumed public values it runs without anybody: no key, no
+row, no message. What it would call is what it will call.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedmkt.contract import Contract
+from fedmkt.protocol.core import (
+    V2,
+    Call,
+    Name,
+    Out,
+    Out2,
+    Public,
+    PublicValue,
+    Reply,
+    Sealed,
+    Silent,
+    Step,
+    V,
+)
+from fedmkt.protocol.pipeline import main_job
+from fedmkt.protocol.prepare import Shape
+from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.range import InRange
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One call that will be made: by whom, which step, and how often that party made it before."""
+
+    party: Name
+    step: Step[Any, Any, Any]
+    before: int
+
+
+class _AnyReader(Mapping[Name, Sealed[Any]]):
+    """A message for whoever looks for one."""
+
+    def __init__(self, sender: Name) -> None:
+        self._sender = sender
+
+    def __getitem__(self, reader: Name) -> Sealed[Any]:
+        return Sealed(0, self._sender, reader, b"")
+
+    def __contains__(self, reader: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Name]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+class Rehearsal:
+    """The `Caller` that only writes down what it is asked."""
+
+    def __init__(self, overlap: Overlap, shapes: Mapping[Name, Shape]) -> None:
+        self._overlap = overlap
+        self._shapes = shapes
+        self._made: dict[tuple[Name, str], int] = {}
+        self.rounds: list[tuple[Planned, ...]] = []
+
+    @property
+    def epoch(self) -> int:
+        """The only epoch of a run that nobody interrupts."""
+        return 1
+
+    def __call__(self, party: Name, step: Any, *inbox: Sealed[Any]) -> Reply[Any, Any]:
+        """Write down one call."""
+        (reply,) = self.all([Call(party, step, inbox)])
+        return reply
+
+    def all(self, calls: Sequence[Call[Out, V]]) -> list[Reply[Out, V]]:
+        """Write down one round."""
+        self.rounds.append(tuple(self._plan(c) for c in calls))
+        return [Reply(_AnyReader(c.party), Public(self._value(c), c.party)) for c in calls]
+
+    def both(
+        self, calls: Sequence[Call[Out, V]], others: Sequence[Call[Out2, V2]]
+    ) -> tuple[list[Reply[Out, V]], list[Reply[Out2, V2]]]:
+        """Write down one round of two kinds of calls."""
+        self.rounds.append((*(self._plan(c) for c in calls), *(self._plan(c) for c in others)))
+        return (
+            [Reply(_AnyReader(c.party), Public(self._value(c), c.party)) for c in calls],
+            [Reply(_AnyReader(c.party), Public(self._value(c), c.party)) for c in others],
+        )
+
+    def _plan(self, call: Call[Any, Any]) -> Planned:
+        key = (call.party, call.step.name)
+        before = self._made.get(key, 0)
+        self._made[key] = before + 1
+        return Planned(call.party, call.step, before)
+
+    def _value(self, call: Call[Any, Any]) -> Any:
+        assumed: dict[type[PublicValue], PublicValue] = {
+            Silent: Silent(),
+            Overlap: self._overlap,
+            InRange: InRange(True),
+        }
+        if call.step.tells is Shape:
+            return self._shapes[call.party]
+        if call.step.tells not in assumed:
+            raise ValueError(f"nothing is assumed for what {call.step.name} tells")
+        return assumed[call.step.tells]
+
+
+def rehearse(
+    contract: Contract, overlap: Overlap, shapes: Mapping[Name, Shape]
+) -> tuple[tuple[Planned, ...], ...]:
+    """List the rounds of the main job under a contract, given the public values that it will meet."""
+    caller = Rehearsal(overlap, shapes)
+    main_job(caller, contract)
+    return tuple(caller.rounds)

@@ -1,0 +1,396 @@
+import unicodedata
+
+import numpy as np
+import pytest
+
+from fedmkt.errors import PeerError, PolicyRefused
+from fedmkt.party.node import local_states
+from fedmkt.party.table import Column, TableSchema, read_table
+from fedmkt.privacy.disclosure import CampaignRows, ListSize, MatchedOwnRows, SetSize
+from fedmkt.protocol.core import Silent, ask, data_parties
+from fedmkt.protocol.psi import (
+    ALIGN,
+    BLIND,
+    EVALUATE,
+    MATCH,
+    NO_ROW,
+    Aligned,
+    Blinded,
+    Customers,
+    Evaluated,
+    Matched,
+    Overlap,
+    band,
+    band_width,
+    oprf_inputs,
+    psi,
+)
+from fedmkt.protocol.witness import witness
+from fedmkt.simulation.world import BANK as BANK_FILE
+from fedmkt.simulation.world import LABEL, PARTNERS, generate
+from tests.protocol.plain_caller import BANK, SHOP, TELECOM, PlainCaller, chi_square, contract_of
+
+NAMES = (BANK, SHOP, TELECOM)
+
+
+def lists(seed, sizes, common, k):
+    """Draw distinct ids for each party, `common` of them held by all, each list in an order of its own."""
+    random = np.random.default_rng(seed)
+    everybody = [f"p{i:07d}" for i in random.permutation(10**6)[: common + sum(sizes)]]
+    shared, at, found = everybody[:common], common, {}
+    for name, size in zip(NAMES[:k], sizes, strict=False):
+        own = shared + everybody[at : at + size - common]
+        at += size
+        found[name] = [own[i] for i in random.permutation(len(own))]
+    return found
+
+
+def intersected(ids, labelled=None, seed=0, change=None, **options):
+    contract = contract_of(len(ids), **options)
+    local = {
+        p: (Customers(tuple(found), np.asarray(labelled) if p == BANK and labelled is not None else None),)
+        for p, found in ids.items()
+    }
+    caller = PlainCaller(contract, local, seed=seed)
+    if change:
+        caller.change = change
+    psi(caller, contract)
+    return caller
+
+
+def people(caller, party, part):
+    ids, rows = caller.recall(party, Customers).ids, getattr(caller.recall(party, Aligned), part)
+    return [ids[r] if r != NO_ROW else None for r in rows]
+
+
+@pytest.mark.parametrize(("k", "sizes", "common"), [(2, (60, 90), 45), (2, (90, 60), 60), (3, (70, 60, 90), 40)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_all_parties_hold_exactly_the_common_people_in_one_order(k, sizes, common, seed):
+    ids = lists(seed, sizes, common, k)
+    has_label = np.random.default_rng(seed).random(sizes[0]) < 0.7
+    caller = intersected(ids, has_label)
+    everywhere = set.intersection(*map(set, ids.values()))
+    labelled = {i for i, h in zip(ids[BANK], has_label, strict=True) if h}
+    assert {i for i in people(caller, BANK, "labelled") if i} == everywhere & labelled
+    assert {i for i in people(caller, BANK, "unlabelled") if i} == everywhere - labelled
+    for part in ("labelled", "unlabelled"):
+        order = people(caller, BANK, part)
+        assert all(people(caller, p, part) == order for p in ids)
+
+
+def test_rows_without_label_are_left_out_where_the_contract_does_not_score_them():
+    ids = lists(1, (60, 60), 50, 2)
+    has_label = np.arange(60) % 2 == 0
+    caller = intersected(ids, has_label, scores={"unlabelled": False})
+    assert not people(caller, BANK, "unlabelled") and not people(caller, SHOP, "unlabelled")
+    assert caller.overlap.unlabelled_high == 0
+    assert {i for i in people(caller, SHOP, "labelled") if i} <= set(np.array(ids[BANK])[has_label])
+
+
+def test_common_people_who_write_their_number_untidily_or_twice_are_found_once(tmp_path):
+    world = generate(5, 500, 600, 350)
+    local, spelled = {}, {}
+    parties = ((BANK, BANK_FILE, world.bank), (SHOP, PARTNERS[0], world.partners[0]))
+    for name, file, table in parties:
+        path = tmp_path / file.file
+        table.to_csv(path, index=False)
+        columns = tuple(Column(n, "number") for n in file.numbers)
+        label = LABEL if name == BANK else None
+        local[name] = local_states(read_table(path, TableSchema("phone", "phone", "86", columns, label)))
+        spelled[name] = {_crude(p) for p in table["phone"]} - {None}
+        assert table["phone"].map(_crude).dropna().duplicated().any()
+    contract = contract_of(2, limits={"min_list": 100})
+    caller = PlainCaller(contract, local)
+    psi(caller, contract)
+    matched = [i for part in ("labelled", "unlabelled") for i in people(caller, SHOP, part) if i]
+    assert len(matched) == len(set(matched)) == 350
+    assert {_crude(i) for i in matched} == spelled[BANK] & spelled[SHOP]
+
+
+def _crude(text):
+    """Read a Chinese mobile number out of anything, by other means than the product's."""
+    digits = "".join(c for c in unicodedata.normalize("NFKC", str(text)) if c.isdigit())
+    return digits[-11:] if len(digits) >= 11 else None
+
+
+def test_the_order_of_the_common_rows_follows_no_partys_own_order():
+    ids = lists(3, (400, 400), 300, 2)
+    caller = intersected(ids)
+    for party in (BANK, SHOP):
+        rows = caller.recall(party, Aligned).labelled
+        rows = rows[rows != NO_ROW]
+        assert abs(np.corrcoef(rows, np.arange(len(rows)))[0, 1]) < 0.2
+    other = intersected(ids, seed=1)
+    assert people(other, BANK, "labelled") != people(caller, BANK, "labelled"), "a fresh key orders anew"
+
+
+# ------------------------------------------------------------------------------------------ what is public
+
+
+def test_only_bands_are_public_never_a_count():
+    ids = lists(1, (300, 400), 237, 2)
+    caller = intersected(ids)
+    told = [t.value for t in caller.told if not isinstance(t.value, Silent)]
+    assert told == [Overlap(230, 240, 0, 0)]
+    assert [d for d in (d for _, d in caller.revealed) if isinstance(d, SetSize)] == [
+        SetSize(to="all", low=230, high=240)
+    ]
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_every_count_within_a_band_gives_messages_of_one_length(k):
+    sent = []
+    for common in (231, 236, 240):
+        caller = intersected(lists(common, (300, 400, 350)[:k], common, k))
+        sent.append([(s.step, s.sender, s.reader, len(s.data)) for s in caller.sent])
+        rows = [len(s.message.positions) for s in caller.sent if isinstance(s.message, Matched)]
+        assert rows == [240] * (k - 1)
+    assert sent[0] == sent[1] == sent[2]
+
+
+@pytest.mark.parametrize(
+    ("bank", "partner", "width"), [(100, 100, 10), (999, 5000, 10), (2000, 5000, 20), (10**6, 10**5, 1000)]
+)
+def test_a_band_is_one_percent_of_the_shorter_list_and_at_least_ten(bank, partner, width):
+    assert band_width(bank, partner) == width
+    for count in (0, 1, width - 1, width, width + 1, 7 * width + 3):
+        low, high = band(count, width)
+        assert (low < count <= high and high - low == width and high % width == 0) or count == low == high == 0
+
+
+def test_what_each_learns_is_declared():
+    ids = lists(1, (60, 90), 45, 2)
+    caller = intersected(ids, np.arange(60) < 50)
+    declared = [d for _, d in caller.revealed]
+    assert ListSize(to=SHOP, rows=60) in declared and ListSize(to=BANK, rows=90) in declared
+    assert {type(d) for d in declared} == {ListSize, MatchedOwnRows, SetSize, CampaignRows}
+    assert {d.to for d in declared if isinstance(d, MatchedOwnRows)} == {BANK, SHOP}
+
+
+def test_tags_come_in_an_order_that_does_not_tell_the_partners_rows():
+    ids = lists(1, (60, 400), 45, 2)
+    caller = intersected(ids)
+    (tags,) = [s.message.tags for s in caller.sent if isinstance(s.message, Evaluated)]
+    first = tags[:, :8].copy().view("<u8").reshape(-1)
+    assert abs(chi_square(tags)) < 4.5 and len(np.unique(first)) == 400
+    inputs = {bytes(i) for i in oprf_inputs(caller.contract, tuple(ids[SHOP]))}
+    assert not any(t.tobytes() in inputs for t in tags)
+
+
+def test_points_and_tags_of_two_runs_are_unrelated():
+    ids = lists(1, (60, 60), 45, 2)
+    first, second = intersected(ids, seed=1), intersected(ids, seed=2)
+    for kind, part in ((Blinded, "points"), (Evaluated, "points"), (Evaluated, "tags")):
+        a, b = (
+            {r.tobytes() for s in c.sent if isinstance(s.message, kind) for r in getattr(s.message, part)}
+            for c in (first, second)
+        )
+        assert a and not a & b
+
+
+def test_a_list_that_repeats_a_person_shows_it_to_the_other_side_by_nothing():
+    """Tables drop repeated ids; were one to slip through, its two points would still look unrelated."""
+    ids = lists(1, (60, 60), 45, 2)
+    ids[BANK][59] = ids[BANK][58]
+    contract = contract_of()
+    caller = PlainCaller(contract, {p: (Customers(tuple(i), None),) for p, i in ids.items()})
+    blinded = caller(BANK, BLIND)
+    points = caller.sent[0].message.points
+    assert len({p.tobytes() for p in points}) == 60 and blinded.to(SHOP)
+
+
+# ------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(("bank", "partner"), [(19, 40), (40, 19)])
+def test_a_list_under_the_minimum_is_refused_before_anything_of_the_partner_leaves(bank, partner):
+    with pytest.raises(PolicyRefused, match="minimum"):
+        intersected(lists(1, (bank, partner), 10, 2), limits={"min_list": 20, "min_common": 1})
+
+
+def test_an_intersection_under_the_minimum_is_refused_before_the_partner_learns_of_it():
+    contract = contract_of(limits={"min_common": 46})
+    local = {p: (Customers(tuple(i), None),) for p, i in lists(1, (60, 60), 45, 2).items()}
+    caller = PlainCaller(contract, local)
+    with pytest.raises(PolicyRefused, match="intersection is smaller"):
+        psi(caller, contract)
+    assert not [s for s in caller.sent if isinstance(s.message, Matched)]
+    assert all(isinstance(t.value, Silent) for t in caller.told)
+
+
+def test_the_partner_checks_the_minimum_too():
+    """A bank that lies about the minimum is refused by the partner, which has the claim by then."""
+    honest = contract_of(limits={"min_common": 20})
+    strict = contract_of(limits={"min_common": 46})
+    caller, matched = matched_claim(honest)
+    caller.contract = strict
+    with pytest.raises(PolicyRefused, match="intersection is smaller"):
+        caller(SHOP, ALIGN, matched.to(SHOP))
+    assert Aligned not in caller.states[SHOP]
+
+
+def matched_claim(contract, ids=None):
+    ids = ids or lists(1, (60, 60), 45, 2)
+    caller = PlainCaller(contract, {p: (Customers(tuple(i), None),) for p, i in ids.items()})
+    blinded = caller(BANK, BLIND)
+    evaluated = caller.all([ask(p, EVALUATE, blinded.to(p)) for p in data_parties(contract)[1:]])
+    return caller, caller(BANK, MATCH, *[e.to(BANK) for e in evaluated])
+
+
+@pytest.mark.parametrize("party", [BANK, SHOP])
+def test_a_second_intersection_in_one_run_is_refused(party):
+    contract = contract_of()
+    ids = lists(1, (60, 60), 45, 2)
+    caller = intersected(ids)
+    if party == SHOP:
+        caller.states[BANK].pop(Aligned)  # a bank that forgets
+    with pytest.raises(PolicyRefused, match="second intersection"):
+        psi(caller, contract)
+
+
+def test_a_second_question_before_the_first_is_answered_is_refused():
+    contract = contract_of()
+    ids = lists(1, (60, 60), 45, 2)
+    caller = PlainCaller(contract, {p: (Customers(tuple(i), None),) for p, i in ids.items()})
+    blinded = caller(BANK, BLIND)
+    with pytest.raises(PolicyRefused, match="second intersection"):
+        caller(BANK, BLIND)
+    caller(SHOP, EVALUATE, blinded.to(SHOP))
+    with pytest.raises(PolicyRefused, match="second intersection"):
+        caller(SHOP, EVALUATE, blinded.to(SHOP))
+
+
+FORGED = 1000
+
+
+@pytest.fixture(scope="module")
+def forging():
+    """A bank with 1000 rows to claim, 100 of which are true."""
+    ids = lists(4, (1000, 1000), 100, 2)
+    caller, matched = matched_claim(contract_of(), ids)
+    (claim,) = [s.message for s in caller.sent if isinstance(s.message, Matched)]
+    assert len(claim.positions) == 100 and (claim.positions != NO_ROW).all()
+    return caller, claim
+
+
+def aligned_with(forging, positions, proofs):
+    """Ask the partner to accept a claim, with a band that fits it; returns its rows."""
+    caller, _ = forging
+    caller.publics[BANK, Overlap] = Overlap(0, len(positions), 0, 0)
+    fresh = PlainCaller(caller.contract, {}, seed=8)
+    fresh.publics, fresh.states = caller.publics, {n: dict(s) for n, s in caller.states.items()}
+    body = fresh._send(ask(BANK, MATCH), SHOP, Matched(positions, proofs))
+    fresh(SHOP, ALIGN, body)
+    return fresh.recall(SHOP, Aligned).labelled
+
+
+def test_of_a_thousand_claims_exactly_the_true_ones_hold(forging):
+    _, claim = forging
+    proof_of = dict(zip(claim.positions.tolist(), claim.proofs, strict=True))
+    random = np.random.default_rng(1)
+    accepted = []
+    for position in range(FORGED):
+        # What a bank has for people whom it does not have: nothing, so guesses and proofs of others.
+        guesses = random.integers(0, 256, 16, np.uint8)
+        proof = proof_of.get(position, claim.proofs[position % 100] if position % 2 else guesses)
+        try:
+            rows = aligned_with_minimum_one(forging, position, proof)
+        except PeerError:
+            continue
+        accepted.append(position)
+        assert rows.tolist()[0] != NO_ROW
+    assert sorted(accepted) == sorted(claim.positions.tolist()) and len(accepted) == 100
+
+
+def aligned_with_minimum_one(forging, position, proof):
+    caller, _ = forging
+    caller.contract = contract_of(limits={"min_common": 1})
+    return aligned_with(forging, np.array([position]), proof.reshape(1, 16))
+
+
+def test_one_false_claim_among_true_ones_spoils_all(forging):
+    caller, claim = forging
+    caller.contract = contract_of()
+    aligned_with(forging, claim.positions, claim.proofs)
+    false = next(i for i in range(1000) if i not in set(claim.positions.tolist()))
+    for at in (0, 50, 99):
+        positions, proofs = claim.positions.copy(), claim.proofs.copy()
+        positions[at] = false
+        with pytest.raises(PeerError, match="no proof"):
+            aligned_with(forging, positions, proofs)
+        flipped = claim.proofs.copy()
+        flipped[at, 3] ^= 1
+        with pytest.raises(PeerError, match="no proof"):
+            aligned_with(forging, claim.positions, flipped)
+
+
+@pytest.mark.parametrize("bad", [1000, -2, 2**40])
+def test_positions_outside_the_list_are_refused(forging, bad):
+    caller, claim = forging
+    caller.contract = contract_of()
+    positions = claim.positions.copy()
+    positions[0] = bad
+    with pytest.raises(PeerError, match="foreign"):
+        aligned_with(forging, positions, claim.proofs)
+
+
+def test_a_row_claimed_twice_is_refused(forging):
+    caller, claim = forging
+    caller.contract = contract_of()
+    positions, proofs = claim.positions.copy(), claim.proofs.copy()
+    positions[1], proofs[1] = positions[0], proofs[0]
+    with pytest.raises(PeerError, match="twice"):
+        aligned_with(forging, positions, proofs)
+
+
+def test_a_band_that_does_not_hold_is_refused():
+    def widen(sent):
+        if not isinstance(sent.message, Matched):
+            return sent.message
+        return Matched(np.full(60, NO_ROW), np.zeros((60, 16), np.uint8))
+
+    with pytest.raises(PeerError):
+        intersected(lists(1, (60, 60), 45, 2), change=widen)
+
+
+@pytest.mark.parametrize("spoil", ["short", "not a point", "identity"])
+def test_points_that_are_none_are_refused_by_the_partner(spoil):
+    def change(sent):
+        if not isinstance(sent.message, Blinded):
+            return sent.message
+        points = sent.message.points.copy()
+        if spoil == "short":
+            return Blinded(points[:, :31].copy())
+        points[7] = 255 if spoil == "not a point" else 0
+        return Blinded(points)
+
+    with pytest.raises((PeerError, ValueError)):
+        intersected(lists(1, (60, 60), 45, 2), change=change)
+
+
+@pytest.mark.parametrize("part", ["points", "tags"])
+def test_an_answer_of_another_shape_is_refused_by_the_bank(part):
+    def change(sent):
+        if not isinstance(sent.message, Evaluated):
+            return sent.message
+        points, tags = sent.message.points, sent.message.tags
+        return Evaluated(points[:-1], tags) if part == "points" else Evaluated(points, tags[:, :15].copy())
+
+    with pytest.raises(PeerError, match="wrong number"):
+        intersected(lists(1, (60, 60), 45, 2), change=change)
+
+
+def test_equal_people_look_unrelated_under_another_contract_or_kind_of_id():
+    ids = ("+8613900000000",)
+    one, other = contract_of(family="one"), contract_of(family="two")
+    assert oprf_inputs(one, ids) != oprf_inputs(other, ids)
+    assert oprf_inputs(one, ("a",))[0][:-1] == oprf_inputs(one, ("b",))[0][:-1]
+
+
+def test_logs_are_counter_signed_before_each_side_answers():
+    """Two witness rounds stand in the script; the engine refuses a release without one."""
+    caller = intersected(lists(1, (60, 60), 45, 2))
+    order = [t.step for t in caller.told]
+    assert order.index("psi.blind") < order.index("witness.collect") < order.index("psi.evaluate")
+    assert "witness.collect" in order[order.index("psi.evaluate") : order.index("psi.match")]
+    witness(caller, caller.contract)
