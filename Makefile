@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 TESTS ?= tests
+ROWS ?= 1000000
 
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
@@ -42,9 +43,9 @@ test: $(STAMP)  ## the tests that CI runs
 long: $(STAMP)  ## the slow tests too: hundreds of seeds, kills, large data
 	$(BIN)/pytest -n $(JOBS) $(TESTS)
 
-bench: $(STAMP)  ## the measurements that the documentation quotes
-	$(BIN)/python -m tests.bench
+bench: $(STAMP)  ## joint training against scikit-learn, ROWS=1000000
+	$(BIN)/python -m benchmarks.train --rows $(ROWS)
 
 clean:  ## remove what make and the tools made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find fedmkt tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find fedmkt tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,8 @@
 """Joint training against scikit-learn's lbfgs on the pooled matrix, in one process and the same minute.
 
-Tables are built in memory and the rows are aligned already: only the witness, the preparation and the fit run,
-each party on its own thread, sealed and logged as anywhere else. Prints wall, CPU seconds and peak memory.
+Tables are built in memory and the rows are aligned already: only the witness, the preparation and the fit
+run, each party on its own thread, sealed and logged as anywhere else. Prints wall, CPU seconds and peak
+memory as JSON.
 
     python -m benchmarks.train --rows 1000000 --columns 50 --iterations 12
 """
@@ -100,7 +101,7 @@ def train_only(call: Caller, contract: Contract) -> Overlap:
 
 
 def make_tables(rows: int, columns: int, seed: int) -> dict[str, Columns]:
-    """Draw correlated normal columns at both parties and a label with a joint signal, about one in eight yes."""
+    """Draw correlated normal columns at both parties and a label with a joint signal, one in eight yes."""
     rng = np.random.default_rng(seed)
     factors = [rng.standard_normal(rows) for _ in range(3)]
     z = np.full(rows, -2.3)
@@ -146,17 +147,21 @@ def open_parties(config: JobConfig, tables: dict[str, Columns], folder: Path, se
         policy.check_contract(signed, datetime.now(UTC))
         place = folder / name
         log = AuditLog(
-            place / "log", log_origin(digest(contract), name), identities[name], lambda: datetime.now(UTC), "", name,
-            digest(contract),
+            place / "log", log_origin(digest(contract), name), identities[name], _now, "", name, digest(contract)
         )  # fmt: skip
         local: tuple[State, ...] = ()
         if name in tables:
             local = (tables[name], Rows(len(next(iter(tables[name].numbers.values())))))
         found[name] = Party(
             Name(name), contract, train_only, identities[name], policy, log,
-            Journal(place / "journal", place / "journal.key", random[name]), Store(place / "store"), random[name], local,
+            Journal(place / "journal", place / "journal.key", random[name]), Store(place / "store"),
+            random[name], local,
         )  # fmt: skip
     return found
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Clock:
@@ -168,6 +173,7 @@ class Clock:
         self._last = time.perf_counter()
 
     def __call__(self, costs: Progress) -> None:
+        """Add the time since the last round to the step of this one."""
         now = time.perf_counter()
         self.steps[costs.step] = self.steps.get(costs.step, 0.0) + now - self._last
         self._last = now
@@ -229,7 +235,7 @@ def train_pooled(
     model = LogisticRegression(C=1 / penalty, solver="lbfgs", tol=tolerance, max_iter=1000)
     before, cpu = time.perf_counter(), time.process_time()
     model.fit(x, y)
-    costs = {
+    costs: dict[str, object] = {
         "wall_s": time.perf_counter() - before,
         "cpu_s": time.process_time() - cpu,
         "iterations": int(model.n_iter_[0]),

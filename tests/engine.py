@@ -178,7 +178,9 @@ def toy_world(
     """
     identities = {n: Identity(bytes([i + 1]) * 32) for i, n in enumerate((*names, DEALER))}
     contract = _toy_contract(names, identities, limits or Limits(), disclosures, organisations or {})
-    signed = SignedContract(contract=contract, signatures={n: sign(contract, n, i) for n, i in identities.items()})
+    signed = SignedContract(
+        contract=contract, signatures={n: sign(contract, n, i) for n, i in identities.items()}
+    )
     opened: dict[Name, int] = dict.fromkeys(identities, 0)
 
     def open_one(name: Name) -> Party:
@@ -186,7 +188,8 @@ def toy_world(
         place = folder / "parties" / name
         draw = random(name) if random else SeededRandom(f"{name} {opened[name]}".encode())
         log = AuditLog(
-            place / "log", log_origin(digest(contract), name), identities[name], lambda: START, "", name, digest(contract)
+            place / "log", log_origin(digest(contract), name), identities[name], lambda: START, "", name,
+            digest(contract),
         )  # fmt: skip
         policy = Policy(_toy_policy(signed, name)) if name != DEALER else None
         journal = Journal(place / "journal", place / "journal.key", draw)
@@ -272,7 +275,9 @@ def world_of(config: JobConfig, folder: Path, tables: Mapping[str, object], seed
     identities = {n: load_identity(places[n], Sources.of(seed, f"{n}/identity").random) for n in names}
     now = Sources.of(seed, "contract").clock()
     contract = draft_contract(config, {n: i.public for n, i in identities.items()}, now)
-    signed = SignedContract(contract=contract, signatures={n: sign(contract, n, i) for n, i in identities.items()})
+    signed = SignedContract(
+        contract=contract, signatures={n: sign(contract, n, i) for n, i in identities.items()}
+    )
     opened: dict[Name, int] = dict.fromkeys(names, 0)
 
     def open_one(name: Name) -> Party:
@@ -296,7 +301,9 @@ def begin(
 class Hand:
     """A coordinator played by hand: each call of `step` asks one round of honest requests."""
 
-    def __init__(self, world: World, run: bytes, parties: Mapping[Name, Party] | None = None, epoch: int = 1) -> None:
+    def __init__(
+        self, world: World, run: bytes, parties: Mapping[Name, Party] | None = None, epoch: int = 1
+    ) -> None:
         self.world = world
         self.parties = dict(parties or world.parties)
         self.follower = Follower(world.script, world.contract, run, world.keys, epoch)

@@ -1,12 +1,19 @@
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
 
 import click
 import pytest
 import typer.main
 
+import fedmkt.protocol
 from fedmkt.cli.app import app
+from fedmkt.config import parse_job
+from fedmkt.contract import Limits, ModelTerms, ScoreTerms
+from fedmkt.protocol.core import Step
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "parties").rglob("*.md")])
@@ -69,6 +76,25 @@ def test_a_page_uses_the_words_of_the_project(page: Path) -> None:
 def test_a_page_links_only_to_files_that_exist(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_job_file_in_the_documentation_is_accepted() -> None:
+    (text,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "job.md").read_text(), re.M | re.S)
+    job = parse_job(text, "docs/job.md")
+    assert job.limits == Limits() and job.scores == ScoreTerms()  # what it calls defaults are the defaults
+    assert job.model == ModelTerms()
+
+
+def test_the_changelog_names_every_disclosure_that_a_step_of_the_job_may_make() -> None:
+    revealed = {kind.__name__ for step in all_steps() for kind in step.reveals}
+    named = set(re.findall(r"^- `(\w+)`", (ROOT / "CHANGELOG.md").read_text(), re.M))
+    assert revealed == named
+
+
+def all_steps() -> list[Step[Any, Any, Any]]:
+    """List the steps of every protocol module."""
+    modules = [import_module(f"fedmkt.protocol.{m.name}") for m in iter_modules(fedmkt.protocol.__path__)]
+    return [value for module in modules for value in vars(module).values() if isinstance(value, Step)]
 
 
 def test_the_readme_shows_the_commands_of_the_first_screen() -> None:

@@ -146,7 +146,7 @@ def _measures(facts: Mapping[str, object]) -> Iterator[str]:
         yield f"held-out customers: {joint['rows']:,}, of them {joint.get('responders', 0):,} responded"
     yield from _gain(_part(facts, "gain"))
     lift = facts.get("lift")
-    if isinstance(lift, int | float):
+    if isinstance(lift, int | float) and "lift" not in joint:
         yield f"lift of the best decile: {lift:.2f}"
     yield from _costs(facts)
     warnings = facts.get("warnings")
@@ -229,7 +229,7 @@ def _bars(console: "Console") -> Iterator[Callable[[ProgressEvent], None]]:
     columns = (
         progress.TextColumn("{task.description:<10.10}", markup=False),
         progress.BarColumn(bar_width=18),
-        progress.TextColumn("{task.fields[rows]:>11,} rows", markup=False),
+        progress.TextColumn("{task.fields[rows]:>16}", markup=False),
         progress.TextColumn("{task.fields[sent]:>9}", markup=False),
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
@@ -243,8 +243,10 @@ def _bars(console: "Console") -> Iterator[Callable[[ProgressEvent], None]]:
                 for task in display.tasks:
                     if not task.finished:  # stages follow each other: a new one ends those before it
                         display.update(task.id, total=1, completed=1)
-                tasks[event.stage] = display.add_task(event.stage, total=total, rows=0, sent="")
-            sent = human_bytes(event.bytes)
-            display.update(tasks[event.stage], completed=event.done, total=total, rows=event.rows, sent=sent)
+                tasks[event.stage] = display.add_task(event.stage, total=total, rows="", sent="")
+            rows, sent = f"{event.rows:,} rows" if event.rows else "", human_bytes(event.bytes)
+            display.update(tasks[event.stage], completed=event.done, total=total, rows=rows, sent=sent)
 
         yield show
+        for task in display.tasks:  # not after an error: then the last stage shows where it happened
+            display.update(task.id, total=1, completed=1)

@@ -6,16 +6,18 @@ telemetry, no search for updates) from the environment at that moment.
 """
 
 import contextlib
+import io
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import fedmkt
 from fedmkt.errors import ConfigError, TransportError
@@ -56,7 +58,7 @@ def run_in_flower(
     TransportError when something ended that should not have.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _scratch() as scratch, _surroundings(scratch), _own_ray(len(seats), scratch), _log_to(folder / LOG):
+    with _scratch() as scratch, _surroundings(scratch), _log_to(folder / LOG), _own_ray(len(seats), scratch):
         return _Simulation(seats, dealer, folder, resume, watch, deadline).run()
 
 
@@ -120,23 +122,41 @@ def _own_ray(workers: int, scratch: Path) -> Iterator[None]:
         ray.shutdown()
 
 
+class _WithoutRay(io.TextIOBase):
+    """Standard output without what Ray's own threads print there: that goes to a log."""
+
+    def __init__(self, rest: TextIO, log: TextIO) -> None:
+        self._rest = rest
+        self._log = log
+
+    def write(self, text: str) -> int:
+        """Write to the log for a thread of Ray, to the true output for everybody else."""
+        of_ray = threading.current_thread().name.startswith("ray_")
+        return (self._log if of_ray else self._rest).write(text)
+
+    def flush(self) -> None:
+        """Flush both."""
+        self._rest.flush()
+        self._log.flush()
+
+
 @contextlib.contextmanager
 def _log_to(path: Path) -> Iterator[None]:
-    """Send what Flower says to a file instead of the console: stdout and stderr belong to the command."""
+    """Send what Flower and Ray say to a file: stdout and stderr belong to the command."""
     from flwr.supercore import log  # noqa: F401  # its import adds the console handler that is replaced here
 
     logger = logging.getLogger("flwr")
-    handlers, level, propagates = list(logger.handlers), logger.level, logger.propagate
-    file = logging.FileHandler(path)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    file.setLevel(logging.INFO)
-    logger.handlers, logger.propagate = [file], False
-    try:
-        yield
-    finally:
-        logger.handlers, logger.propagate = handlers, propagates
-        logger.setLevel(level)
-        file.close()
+    handlers, propagates = list(logger.handlers), logger.propagate
+    with path.open("a", encoding="utf-8") as file:
+        to_file = logging.StreamHandler(file)
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        to_file.setLevel(logging.INFO)
+        logger.handlers, logger.propagate = [to_file], False
+        try:
+            with contextlib.redirect_stdout(_WithoutRay(sys.stdout, file)):
+                yield
+        finally:
+            logger.handlers, logger.propagate = handlers, propagates
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def exchange(call: Caller, contract: Contract) -> Announced:
     call(DEALER, TELL)
     call(TELECOM, TELL)
     first = call(BANK, TELL)
-    second = call(SHOP, PASS, first.to(SHOP))
+    call(SHOP, PASS, first.to(SHOP))
     checkpoint(call, contract)
     third = call(BANK, TELL)
     fourth = call(SHOP, PASS, third.to(SHOP))
@@ -173,7 +173,9 @@ def test_under_a_used_number_another_request_ends_the_epoch_with(what: str, hand
 
 
 @pytest.mark.parametrize("what", ["another step", "no message", "a message twice", "another message"])
-def test_under_a_fresh_number_a_request_that_is_not_the_scripts_ends_the_epoch_with(what: str, hand: Hand) -> None:
+def test_under_a_fresh_number_a_request_that_is_not_the_scripts_ends_the_epoch_with(
+    what: str, hand: Hand
+) -> None:
     hand.step(3)
     ((_, honest),) = hand.requests()
     shop = hand.parties[SHOP]
@@ -193,7 +195,9 @@ def test_a_finished_call_is_not_answered_again_once_the_script_went_on(hand: Han
         hand.parties[SHOP].handle(old)
 
 
-@pytest.mark.parametrize("name,index,step", [(BANK, 2, "toy.tell"), (SHOP, 3, "toy.pass"), (SHOP, -1, "toy.pass")])
+@pytest.mark.parametrize(
+    "name,index,step", [(BANK, 2, "toy.tell"), (SHOP, 3, "toy.pass"), (SHOP, -1, "toy.pass")]
+)
 def test_a_call_is_refused_before_its_turn(name: Name, index: int, step: str, hand: Hand) -> None:
     with pytest.raises(PeerError, match="not in the current round"):
         hand.parties[name].handle(Request(index, step, (), ()))
@@ -316,7 +320,9 @@ def _for(answer: Answer, reader: Name) -> Envelope:
     return next(e for e in answer.envelopes if e.reader == reader)
 
 
-def test_a_message_sealed_under_another_story_is_refused_even_if_its_receipt_were_accepted(hand: Hand) -> None:
+def test_a_message_sealed_under_another_story_is_refused_even_if_its_receipt_were_accepted(
+    hand: Hand,
+) -> None:
     """The coordinator owns telecom *and bank*: it signs a receipt for the bank that fits the shop's story."""
     hand.step(2)
     world, run = hand.world, hand.parties[BANK].run
@@ -562,7 +568,7 @@ def test_a_party_rolled_back_with_its_store_cannot_bring_its_peers_back(world: W
 
 
 def test_a_rolled_back_peer_cannot_rejoin_an_old_epoch(world: World) -> None:
-    """The coordinator shows the rolled-back bank the peers' old hellos: without the bank's new one they mean nothing."""
+    """The coordinator shows the rolled-back bank the peers' old hellos, which lack its new one."""
     run = _killed_after(world, 11)
     kept = _copy(world.folder_of(BANK))
     old = _hellos(world.open(), run, 2)
@@ -608,7 +614,9 @@ def test_receipts_that_tell_another_story_than_the_checkpoint_are_refused(hand: 
 # ------------------------------------------------------------------------------------------- what leaves a step
 
 
-def _misbehaving(run: Callable[[Turn, Inbox[Nothing]], Outcome[Number, PublicValue]], **options: object) -> Script:
+def _misbehaving(
+    run: Callable[[Turn, Inbox[Nothing]], Outcome[Number, PublicValue]], **options: object
+) -> Script:
     step = Step("toy.odd", run, Announced, **options)  # type: ignore[arg-type,type-var]
 
     def script(call: Caller, contract: Contract) -> Announced:
@@ -658,7 +666,9 @@ def test_nothing_is_revealed_before_the_logs_were_counter_signed(tmp_path: Path)
     assert not any(r["type"] == "value.revealed" for r in lines(world, BANK))
 
 
-REVEAL = Step("toy.reveal", lambda turn, inbox: Outcome(Announced(1), reveals=(SIZE,)), Announced, reveals=(SetSize,))
+REVEAL = Step(
+    "toy.reveal", lambda turn, inbox: Outcome(Announced(1), reveals=(SIZE,)), Announced, reveals=(SetSize,)
+)
 
 
 def test_each_release_needs_a_counter_signature_of_its_own(tmp_path: Path) -> None:
@@ -737,7 +747,9 @@ RAISED: list[Callable[[str], Exception]] = [
 
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda e: getattr(e, "__name__", "error"))
-def test_nothing_of_an_errors_text_leaves_the_party_for(error: Callable[[str], Exception], tmp_path: Path) -> None:
+def test_nothing_of_an_errors_text_leaves_the_party_for(
+    error: Callable[[str], Exception], tmp_path: Path
+) -> None:
     def fail(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Number, PublicValue]:
         raise error(PRIVATE)
 
@@ -750,7 +762,9 @@ def test_nothing_of_an_errors_text_leaves_the_party_for(error: Callable[[str], E
     assert PRIVATE.encode() not in wire.encode(told)
     assert PRIVATE not in str(caught.value) + getattr(caught.value, "hint", "")
     assert lines(world, BANK)[-1]["type"] == "run.aborted"
-    if error is not PolicyRefused:  # which names its rule in the party's own log, and its rules hold no values
+    if (
+        error is not PolicyRefused
+    ):  # which names its rule in the party's own log, and its rules hold no values
         assert PRIVATE.encode() not in everything_on_disk(world)
 
 
@@ -807,7 +821,8 @@ def test_a_contract_signed_with_every_key_is_not_yet_a_pinned_one(tmp_path: Path
     settings: PartyConfig = _toy_policy(world.signed, BANK)
     mallory = Identity(b"\x77" * 32)
     parties = tuple(
-        p.model_copy(update={"key": mallory.public.hex()}) if p.name == SHOP else p for p in world.contract.parties
+        p.model_copy(update={"key": mallory.public.hex()}) if p.name == SHOP else p
+        for p in world.contract.parties
     )
     swapped = world.contract.model_copy(update={"parties": parties})
     identities = {**world.identities, SHOP: mallory}

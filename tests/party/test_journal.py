@@ -73,7 +73,7 @@ def test_two_checkpoints_of_the_same_state_share_no_bytes(journal: Journal, tmp_
     journal.save(1, 1, TRANSCRIPT, STATES)
     journal.save(1, 2, TRANSCRIPT, STATES)
     one, other = (p.read_bytes() for p in files(tmp_path / "journal"))
-    assert not any(one[i : i + 8] in other for i in range(0, len(one) - 8))
+    assert not any(one[i : i + 8] in other for i in range(len(one) - 8))
 
 
 def test_a_nonce_is_drawn_anew_for_the_same_checkpoint(journal: Journal, tmp_path: Path) -> None:
@@ -120,7 +120,9 @@ def test_a_closed_journal_leaves_no_key_and_no_checkpoint(journal: Journal, tmp_
     journal.close()
 
 
-def test_a_copy_of_a_checkpoint_cannot_be_opened_after_the_journal_was_closed(journal: Journal, tmp_path: Path) -> None:
+def test_a_copy_of_a_checkpoint_cannot_be_opened_after_the_journal_was_closed(
+    journal: Journal, tmp_path: Path
+) -> None:
     saved(journal, 3)
     (path,) = files(tmp_path / "journal")
     copy = path.read_bytes()

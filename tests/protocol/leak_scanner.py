@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 LABEL_RUN = 64
 COLUMN_RUN = 4
 COLUMN_STRIDE = 8
+ID_STRIDE = 16
 CORRELATION = 0.2
 LEAST_ROWS = 500
 Vector = NDArray[np.float64]
@@ -190,6 +191,16 @@ def id_needles(value: str, contexts: Sequence[bytes]) -> Iterator[tuple[bytes, s
             yield np.array([number], dtype).tobytes(), f"id as {dtype}"
 
 
+def common_id_needles(value: str) -> Iterator[tuple[bytes, str]]:
+    """Give the id itself, and its hashes under the recipes that people use first."""
+    for text in {value, "".join(c for c in value if c.isdigit()), value.lstrip("+")}:
+        yield text.encode(), "id raw"
+        for name in ("md5", "sha1", "sha256"):
+            raw = HASHES[name](text.encode())
+            yield raw[:12], f"id raw {name}"
+            yield raw.hex().encode()[:12], f"id raw {name} hex"
+
+
 # ------------------------------------------------------------------------------------------ the scanner
 
 _SCALES = (16, 20, 28, 32)
@@ -206,8 +217,10 @@ class Scanner:
 
     def __init__(self, secrets: Secrets) -> None:
         self._needles = _Needles()
-        for value in secrets.ids:
-            for needle, what in id_needles(value, secrets.contexts):
+        for i, value in enumerate(secrets.ids):
+            # Whole lists leak, not single ids: every id under the commonest recipes, some under all.
+            needles = id_needles(value, secrets.contexts) if i % ID_STRIDE == 0 else common_id_needles(value)
+            for needle, what in needles:
                 self._needles.add(needle, what)
         self._add_bits(secrets.labels)
         for name, vector in secrets.columns.items():
@@ -277,7 +290,8 @@ class Scanner:
         for length, (names, targets) in self._targets.items():
             for matrix in _readings(array, length):
                 r = matrix.T @ targets
-                for i, j in zip(*np.nonzero(np.abs(r) > CORRELATION), strict=True):
+                least = max(CORRELATION, 6.5 / np.sqrt(length))
+                for i, j in zip(*np.nonzero(np.abs(r) > least), strict=True):
                     yield f"{names[j]} (r = {r[i, j]:.2f})"
 
 

@@ -140,8 +140,12 @@ def test_a_hello_signed_with_another_than_the_pinned_key_is_refused() -> None:
         agreed(made)
 
 
-@pytest.mark.parametrize("field,value", [("run", b"q" * 32), ("epoch", 2), ("epoch", 1), ("contract", b"d" * 32)])
-def test_a_hello_of_another_run_epoch_or_contract_is_refused_though_validly_signed(field: str, value: object) -> None:
+@pytest.mark.parametrize(
+    "field,value", [("run", b"q" * 32), ("epoch", 2), ("epoch", 1), ("contract", b"d" * 32)]
+)
+def test_a_hello_of_another_run_epoch_or_contract_is_refused_though_validly_signed(
+    field: str, value: object
+) -> None:
     made = hellos(run=b"r" * 32, epoch=3)
     made[SHOP] = (resigned(made[SHOP][0], WORLD.identities[SHOP], **{field: value}), made[SHOP][1])
     with pytest.raises(PeerError, match="another contract, run or epoch"):
@@ -260,7 +264,9 @@ def test_streams_that_differ_in_one_part_of_their_address_are_unrelated() -> Non
 
 def test_masks_of_two_epochs_are_unrelated() -> None:
     party, maker = Prekey(b"\x01" * 32), Prekey(b"\x02" * 32)
-    one, other = (masks(dealer_seed(party, maker.public, e, BANK)).words(BANK, "fit/w", 1, 2048) for e in (b"1", b"2"))
+    one, other = (
+        masks(dealer_seed(party, maker.public, e, BANK)).words(BANK, "fit/w", 1, 2048) for e in (b"1", b"2")
+    )
     assert not np.intersect1d(one, other).size
 
 

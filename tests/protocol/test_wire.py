@@ -82,7 +82,12 @@ def _subclasses(base: type) -> list[type]:
 
 def _registered() -> list[type]:
     """Every class that travels or is stored: messages, public values, durable states, and what frames them."""
-    own = [c for base in (Message, PublicValue, State) for c in _subclasses(base) if c.__module__.startswith("fedmkt.")]
+    own = [
+        c
+        for base in (Message, PublicValue, State)
+        for c in _subclasses(base)
+        if c.__module__.startswith("fedmkt.")
+    ]
     kept = [c for c in own if dataclasses.is_dataclass(c) and not (issubclass(c, State) and not c.durable)]
     frames = [c for c in vars(session).values() if isinstance(c, type) and c.__module__ == session.__name__]
     return [
@@ -164,7 +169,17 @@ def test_what_was_encoded_is_decoded_as_it_was(cls: type) -> None:
 
 def test_the_messages_of_all_protocols_are_among_those_tried() -> None:
     modules = {c.__module__.rpartition(".")[2] for c in REGISTERED}
-    assert {"psi", "align", "prepare", "linear", "logistic", "range", "scoring", "witness", "session"} <= modules
+    assert {
+        "psi",
+        "align",
+        "prepare",
+        "linear",
+        "logistic",
+        "range",
+        "scoring",
+        "witness",
+        "session",
+    } <= modules
     assert len(REGISTERED) > 40
 
 
@@ -275,7 +290,9 @@ WRONG: list[object] = [
     {"d": [1, "bank", 2]}, {"d": [{"d": []}]}, {"__class__": "x"}, [{"d": ["1", "bank"]}], [{"d": [1, None]}],
     [1, "x", 2], ["2", "x"], 10**30,
 ]  # fmt: skip
-ALLOWED: list[tuple[str, object]] = [("number", 0), ("number", 10**30), ("flag", True), ("text", "text"), ("many", []), ("maybe", None)]
+ALLOWED: list[tuple[str, object]] = [
+    ("number", 0), ("number", 10**30), ("flag", True), ("text", "text"), ("many", []), ("maybe", None),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -417,9 +434,15 @@ def test_a_mutated_message_decodes_to_its_class_or_is_a_value_error(value: objec
     assert accepted < 1500
 
 
+LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=4)
+
+
+def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("adfmsx"), inner, max_size=3)
+
+
 @settings(max_examples=200)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=4), lambda inner: (
-    st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("adfmsx"), inner, max_size=3)), max_leaves=12))  # fmt: skip
+@given(st.recursive(LEAVES, _nested, max_leaves=12))
 def test_any_json_in_place_of_the_fields_is_a_value_error(body: object) -> None:
     for cls in (Everything, Request, Matched):
         header = {"v": 1, "t": cls.__name__, "b": body, "n": 0}

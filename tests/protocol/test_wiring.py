@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PRELUDE = '''
+PRELUDE = """
 from dataclasses import dataclass
 
 from fedmkt.contract import Contract
@@ -49,7 +49,7 @@ def _store(turn: Turn, inbox: Inbox[Pear]) -> Outcome[Nothing, Told]:
 GROW = Step("fruit.grow", _grow, Told)
 EAT = Step("fruit.eat", _eat, Silent, reads=(Apple,))
 STORE = Step("fruit.store", _store, Told, reads=(Pear,))
-'''
+"""
 
 RIGHT = {
     "one_call_after_the_other": """
@@ -77,7 +77,7 @@ def script(call: Caller, contract: Contract) -> Told:
     grown = call(bank, GROW)
     return call(shop, STORE, grown.to(shop)).public.value
 """,
-        r"Sealed\[Apple\]|Step\[Pear",
+        r'type parameter "In"|"Sealed\[Apple\]"',
     ),
     "a_message_to_a_step_of_a_round_that_reads_another": (
         """
@@ -86,7 +86,7 @@ def script(call: Caller, contract: Contract) -> None:
     grown = call(bank, GROW)
     call.all([ask(shop, STORE, grown.to(shop))])
 """,
-        r"Sealed\[Apple\]|Step\[Pear",
+        r'type parameter "In"|"Sealed\[Apple\]"',
     ),
     "messages_of_a_round_to_a_step_that_reads_others": (
         """
@@ -95,7 +95,7 @@ def script(call: Caller, contract: Contract) -> None:
     eaten = call.all([ask(p, EAT) for p in (bank, shop)])
     call(bank, EAT, *inbox_of(eaten, bank))
 """,
-        r"Sealed\[Pear\]|Step\[Apple",
+        r'type parameter "In"|"Sealed\[Pear\]"',
     ),
     "a_reply_in_place_of_its_sealed_message": (
         """

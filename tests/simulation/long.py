@@ -34,15 +34,18 @@ from fedmkt.contract import ModelTerms
 from fedmkt.errors import FedmktError
 from fedmkt.learn import glm
 from fedmkt.party import node
+from fedmkt.party.handle import Party
 from fedmkt.party.node import open_data
 from fedmkt.party.store import Store
 from fedmkt.protocol.linear import WEIGHT_BITS
-from fedmkt.protocol.logistic import MAX_SCALE, MOMENTUM
+from fedmkt.protocol.logistic import MAX_SCALE, MOMENTUM, inverse_products
+from fedmkt.protocol.session import Request
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.simulation.compare import Side, load_side
 from fedmkt.simulation.run import simulate
 from fedmkt.simulation.world import generate, write_world
 from fedmkt.transport import memory
+from fedmkt.transport.driver import Ask, Told
 
 Array = NDArray[np.float64]
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +57,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Finding:
     """One random job: what it was, and how far the joint model is from the centralised optimum.
 
+    per_column : responders among the train rows for each prepared column
     auc_gap, all_gap : |AUC - AUC of the optimum| on the held-out rows, and on held-out and train rows together
     weight_error : |w - w*| / |w*|; twin_error : the same for the passes in floating point; fixed_error : |w - twin| / |w*|
     refused : why the run was refused, if it was
@@ -66,6 +70,7 @@ class Finding:
     rate: float
     penalty: float
     kinds: str
+    per_column: float = 0.0
     auc_gap: float = 0.0
     all_gap: float = 0.0
     weight_error: float = 0.0
@@ -195,6 +200,7 @@ def _finding(seed: int, drawn: dict[str, object], sides: list[Side], model: Mode
     return Finding(
         seed=seed,
         columns=train.shape[1],
+        per_column=float(y.sum() / train.shape[1]),
         auc_gap=abs(auc(y_held, held_out @ joint[1:]) - auc(y_held, held_out @ best[1:])),
         all_gap=abs(auc(labels, both @ joint[1:]) - auc(labels, both @ best[1:])),
         weight_error=float(np.linalg.norm(joint - best) / size),
@@ -225,7 +231,10 @@ def twin_weights(sides: Sequence[Side], y: Array, model: ModelTerms) -> Array:
             if i != j:
                 p, q = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
                 gram[p, q] = white[:, p].T @ white[:, q] / n
-    solver = np.linalg.inv(gram) * min(MAX_SCALE, 1 / (rate * (1 - rate))) / n
+    inverse = 2 / len(sides) * np.eye(len(gram))
+    for _ in range(inverse_products(len(sides)) // 2):  # Newton and Schulz, not to the end
+        inverse = inverse @ (2 * np.eye(len(gram)) - gram @ inverse)
+    solver = inverse * min(MAX_SCALE, 1 / (rate * (1 - rate))) / n
     w = before = np.zeros(white.shape[1])
     w[0] = np.log(rate / (1 - rate))
     for _ in range(model.iterations):
@@ -256,12 +265,13 @@ def seeds(count: int = 200, first: int = 1) -> list[Finding]:
 def victim(where: str, arguments: Sequence[str]) -> int:
     """Run a command of fedmkt and end this process by SIGKILL at the n-th event of a kind: "serve:17".
 
-    serve : a participant has answered a message, nobody knows yet. write : half of an addition to a log or to the
+    serve : a participant has answered a message, nobody knows yet; the name of a step, or "opening" or "farewell",
+    stands for answers to these only. write : half of an addition to a log or to the
     receipts is on disk. replace : a file is written beside its place. unlink : a file is about to be removed.
     """
     from fedmkt.cli.app import main as command
 
-    kind, _, number = where.partition(":")
+    kind, _, number = where.rpartition(":")
     patch_to_kill(kind, int(number))
     return command(list(arguments))
 
@@ -287,12 +297,13 @@ def patch_to_kill(kind: str, number: int) -> None:
 
         return patched
 
-    def after(function: Callable[..., object]) -> Callable[..., object]:
-        def patched(*given: object) -> object:
-            found = function(*given)
-            if is_last():
+    def after(function: Callable[[Party, Ask], Told]) -> Callable[[Party, Ask], Told]:
+        def patched(party: Party, message: Ask) -> Told:
+            told = function(party, message)
+            step = message.step if isinstance(message, Request) else type(message).__name__.lower()
+            if kind in ("serve", step) and is_last():
                 die()
-            return found
+            return told
 
         return patched
 
@@ -305,14 +316,12 @@ def patch_to_kill(kind: str, number: int) -> None:
 
         return patched
 
-    if kind == "serve":
-        memory.serve = after(memory.serve)  # type: ignore[assignment]
-    elif kind == "write":
+    if kind == "write":
         os.write = halfway(os.write)  # type: ignore[assignment]
     elif kind in ("replace", "unlink"):
         setattr(os, kind, before(getattr(os, kind)))
     else:
-        raise ValueError(f"no events of kind {kind!r}")
+        memory.serve = after(memory.serve)
 
 
 def command(*arguments: object) -> list[str]:
