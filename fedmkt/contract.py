@@ -113,6 +113,7 @@ class Limits(Terms):
     """Smallest groups, largest numbers; a party's own policy may only be stricter."""
 
     min_list: Count = Field(default=1000, ge=1, le=1 << 40)
+    max_list: Count = Field(default=2_000_000, ge=1, le=1 << 40)
     min_common: Count = Field(default=1000, ge=1, le=1 << 40)
     min_support: Count = Field(default=50, ge=1, le=1 << 40)
     max_resumes: Count = Field(default=3, ge=0, le=100)

@@ -81,6 +81,13 @@ class _LogNotary:
         self._log.add_cosignatures(list(lines.values()), {str(n): self._keys[n] for n in lines})
 
 
+@dataclass(frozen=True)
+class DataSeen(State):
+    """Digest of the own data that a run began with: rows are known by their numbers, so others would not fit."""
+
+    digest: bytes
+
+
 @dataclass
 class _Live:
     """What exists while an epoch lives, in memory only."""
@@ -108,6 +115,7 @@ class Party:
         store: Store,
         random: Random,
         local: Sequence[State] = (),
+        data: bytes = b"",
         finish: "Callable[[Party], list[Event]]" = lambda _: [],
     ) -> None:
         self.me = me
@@ -120,6 +128,7 @@ class Party:
         self._store = store
         self._random = random
         self._local = {type(s): s for s in local}
+        self._data = data
         self._finish = finish
         self._keys = {Name(s.name): bytes.fromhex(s.key) for s in contract.signers}
         self._notary = _LogNotary(log, self._keys)
@@ -131,6 +140,8 @@ class Party:
     def hello(self, invitation: Invitation) -> Hello:
         """Answer an invitation to an epoch; refuses one that is not later than all it has seen of this run."""
         run = invitation.run.hex()
+        if len(invitation.run) not in (len(NEW_RUN), 32) or f"closed/{run}" in self._store:
+            raise PeerError(f"{self.me}: this run was closed, or is none")
         if invitation.epoch <= self._store.highest_epoch(run) or (invitation.run == NEW_RUN) != (
             invitation.epoch == 1
         ):
@@ -140,6 +151,7 @@ class Party:
                 f"{self.me}: more resumes than the contract allows ({self.contract.limits.max_resumes})"
             )
         prekey = Prekey(self._random(32))
+        self._journal.run = invitation.run
         held = self._journal.held() if invitation.run != NEW_RUN else ()
         hello = say_hello(
             self.contract, invitation, self._identity, self.me, self._random(32), prekey, held, __version__
@@ -159,9 +171,10 @@ class Party:
         self._store.begin_run(epoch.run.hex(), digest(self.contract).hex(), self.contract.limits.max_runs)
         self._store.raise_epoch(epoch.run.hex(), epoch.number)
         self._log.run = epoch.run.hex()
+        self._journal.run = epoch.run
         follower = Follower(self._script, self.contract, epoch.run, self._keys, epoch.number)
         follower.start(opening.receipts[0].epoch if opening.receipts else epoch.number)
-        self._states = dict(self._local)
+        self._states = dict(self._local) | {DataSeen: DataSeen(self._data)}
         follower.replay(opening.receipts)
         if opening.receipts and follower.last_round not in epoch.checkpoints:
             raise PeerError("coordinator: the receipts do not lead to a common checkpoint")
@@ -191,7 +204,13 @@ class Party:
             snapshot, states = self._journal.load(at)
             if follower.round_starts[at] != snapshot.transcript:
                 raise PeerError("coordinator: the receipts tell another story than the checkpoint")
+            if states.get(DataSeen) != DataSeen(self._data):
+                raise PolicyRefused("the data are not those that the run began with: start a new run")
             self._states |= states
+        if f"closing/{follower.run.hex()}" in self._store and at != max(self._journal.held(), default=-1):
+            raise PeerError(
+                "coordinator: goes back behind the last checkpoint of a run that was about to close"
+            )
         self._journal.drop_after(at)
 
     def farewell(self, farewell: Farewell) -> bytes:
@@ -207,9 +226,11 @@ class Party:
             follower = Follower(self._script, self.contract, farewell.run, self._keys, 0)
             follower.start(farewell.receipts[0].epoch if farewell.receipts else 0)
             follower.replay(farewell.receipts)
-        if not follower.finished:
-            raise PeerError("coordinator: says farewell before the script's end")
-        self._journal.close()
+        if not follower.finished or not self._store.highest_epoch(follower.run.hex()):
+            raise PeerError("coordinator: says farewell before the script's end, or to a run that never was")
+        self._store.put(f"closed/{follower.run.hex()}", b"yes")
+        if self._journal.run in (NEW_RUN, follower.run):
+            self._journal.close()
         return follower.run
 
     @property
@@ -355,6 +376,8 @@ class Party:
             self._journal.save(request.index, live.follower.index, live.follower.transcript, self._states)
         if call.step.logged:
             self._log.append_all([*finished, *_events(call, request, outcome, answer)])
+        if call.step.closes:
+            self._store.put(f"closing/{live.epoch.run.hex()}", b"yes")
         if call.step.witnesses:
             live.witnessed = True
         elif outcome.reveals:

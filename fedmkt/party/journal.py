@@ -54,6 +54,8 @@ class Journal:
         self._folder = folder
         self._key_file = key_file
         self._random = random
+        self.run = b""
+        """The run whose checkpoints these are; those of another run do not open."""
 
     def held(self) -> tuple[int, ...]:
         """Return the round starts of the checkpoints that can be opened, oldest first."""
@@ -78,7 +80,7 @@ class Journal:
         kept = {k.__name__: wire.encode(v) for k, v in states.items() if k.durable}
         nonce = self._random(12)
         sealed = ChaCha20Poly1305(self._key()).encrypt(
-            nonce, wire.encode(Snapshot(index, round_start, transcript, kept)), b""
+            nonce, wire.encode(Snapshot(index, round_start, transcript, kept)), self.run
         )
         write_atomically(self._path(round_start), nonce + sealed)
         for old in self._written()[:-_KEPT]:
@@ -93,7 +95,9 @@ class Journal:
     def _open(self, round_start: int) -> Snapshot:
         try:
             data = self._path(round_start).read_bytes()
-            return wire.decode(ChaCha20Poly1305(self._key()).decrypt(data[:12], data[12:], b""), Snapshot)
+            return wire.decode(
+                ChaCha20Poly1305(self._key()).decrypt(data[:12], data[12:], self.run), Snapshot
+            )
         except (OSError, InvalidTag, ValueError):
             raise AuditError(f"checkpoint {round_start} was changed or belongs to another key") from None
 

@@ -4,6 +4,7 @@ One party's node opens that party's own folder and file and nothing else; it is 
 process, in an actor of Flower's simulation and in a deployment.
 """
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,6 +118,17 @@ def local_states(table: Table) -> tuple[State, ...]:
     return (Customers(table.ids, labelled), Columns(table.numbers, table.categories, table.label))
 
 
+def data_digest(table: Table) -> bytes:
+    """Hash ids, columns and label in their order; kept by the party itself, it never leaves."""
+    state = hashlib.sha256("\n".join(table.ids).encode())
+    for name, numbers in table.numbers.items():
+        state.update(name.encode() + b"\0" + np.ascontiguousarray(numbers).tobytes())
+    for name, levels in table.categories.items():
+        state.update(name.encode() + b"\0" + repr(levels.tolist()).encode())
+    state.update(b"" if table.label is None else table.label.tobytes())
+    return state.digest()
+
+
 def open_party(
     name: str,
     signed: SignedContract,
@@ -141,6 +153,7 @@ def open_party(
     return Party(
         Name(name), contract, main_job, load_identity(place, sources.random), policy, log, journal, store,
         sources.random, local_states(table) if table is not None else (),
+        data=data_digest(table) if table is not None else b"",
         finish=lambda party: write_outputs(party, place.model, table) if table is not None else [],
     )  # fmt: skip
 

@@ -1,5 +1,4 @@
-"""What a party remembers across runs: small values in files, written atomically, readable by their owner
-only.
+"""What a party remembers across runs: small values in files, written atomically, for their owner only.
 
 Protection that resets with each run is none: the highest epoch of each run, the number of runs of each
 contract and the ledgers live here, outside of any run folder.

@@ -265,7 +265,9 @@ def _header(path: Path, schema: TableSchema) -> tuple[list[str], str]:
         line = file.readline(_BLOCK).rstrip("\n")
     if not line.strip():
         raise DataError(f"{path}: row 1: empty; accepted: column names in the first line")
-    splits = [(_split_header(path, line, separator), separator) for separator in _SEPARATORS]
+    if line.count('"') % 2:
+        raise DataError(f"{path}: row 1: a quote is not closed in the column names")
+    splits = [(_split_header(line, separator), separator) for separator in _SEPARATORS]
     names, separator = max(splits, key=lambda s: (len(set(s[0]) & set(schema.names)), len(s[0])))
     wanted = {name: names.count(name) for name in schema.names}
     for name, count in wanted.items():
@@ -280,12 +282,10 @@ def _header(path: Path, schema: TableSchema) -> tuple[list[str], str]:
     return names, separator
 
 
-def _split_header(path: Path, line: str, separator: str) -> list[str]:
+def _split_header(line: str, separator: str) -> list[str]:
     try:
         return [name.strip() for name in next(csv.reader([line], delimiter=separator, strict=True))]
     except csv.Error:
-        if separator == _SEPARATORS[-1] and line.count('"') % 2:
-            raise DataError(f"{path}: row 1: a quote is not closed in the column names") from None
         return []
 
 

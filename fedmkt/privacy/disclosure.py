@@ -83,6 +83,8 @@ class MatchedOwnRows(Disclosure):
 
     For the partner this is **which of its people bank there**: membership, a bank secret. For the bank it
     is which of its customers the partner knows. Of people who are only on the other list nothing is told.
+    With two partners the rows are those that all parties share: each partner learns that its matched people
+    are with the other partner too.
     """
 
     low: int

@@ -24,6 +24,7 @@ from fedmkt.protocol.core import (
     Message,
     Nothing,
     Outcome,
+    PublicValue,
     Silent,
     State,
     Step,
@@ -83,6 +84,12 @@ def train_rows(contract: Contract, overlap: Overlap) -> int:
     return padded_rows(overlap.labelled_high, 1 - contract.model.test_fraction)
 
 
+def train_rows_at_least(contract: Contract, overlap: Overlap) -> float:
+    """Return a number that the real training rows exceed but once in a thousand million (6 sigma)."""
+    share, low = 1 - contract.model.test_fraction, overlap.labelled_low
+    return low * share - 6 * math.sqrt(low * share * (1 - share))
+
+
 def scored_rows(contract: Contract, overlap: Overlap) -> int:
     """Return the number of rows to score, padded: held-out rows, then rows without label."""
     return padded_rows(overlap.labelled_high, contract.model.test_fraction) + overlap.unlabelled_high
@@ -100,6 +107,13 @@ def _commit(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Commitment, Silent]:
     return Outcome(Silent(), send=sent, keep=(KeyPart(secret),), remember=remember)
 
 
+@dataclass(frozen=True)
+class SplitKey(PublicValue):
+    """A hash of the split key: all parties must have the same one."""
+
+    digest: bytes
+
+
 def _reveal(turn: Turn, inbox: Inbox[Commitment]) -> Outcome[Part, Silent]:
     digests = {str(p): c.digest for p, c in inbox.by_sender(Commitment).items()}
     if set(digests) != set(turn.others):
@@ -109,7 +123,12 @@ def _reveal(turn: Turn, inbox: Inbox[Commitment]) -> Outcome[Part, Silent]:
     )
 
 
-def _split(turn: Turn, inbox: Inbox[Part]) -> Outcome[Nothing, Silent]:
+def _peers_key(turn: Turn) -> str:
+    peers = ",".join(turn.contract.party(p).key for p in turn.others)
+    return f"split peers/{turn.contract.family}/{peers}"
+
+
+def _split(turn: Turn, inbox: Inbox[Part]) -> Outcome[Nothing, SplitKey]:
     parts = {turn.me: turn.recall(KeyPart).secret}
     for party, part in inbox.by_sender(Part).items():
         if not hmac.compare_digest(
@@ -120,8 +139,20 @@ def _split(turn: Turn, inbox: Inbox[Part]) -> Outcome[Nothing, Silent]:
     if set(parts) != set(turn.parties):
         raise PeerError(f"{turn.me}: split: a part of the key is missing")
     key = hashlib.sha256(b"fedmkt split key v1\n" + b"".join(parts[p] for p in turn.parties)).digest()
+    # Parts are known to all since the family's first run: whoever changes its own now could choose the split.
+    seen = hashlib.sha256(b"".join(parts[p] for p in turn.others)).digest()
+    if turn.store.get(_peers_key(turn), seen) != seen:
+        raise PeerError(
+            f"{turn.me}: split.reveal: another part of the key than in earlier runs of the family"
+        )
     overlap = turn.published(Overlap, turn.parties[0])
-    return Outcome(Silent(), keep=(_divide(turn, key, overlap),), forget=(KeyPart, Commitments))
+    digest = hashlib.sha256(b"fedmkt split key digest v1\n" + key).digest()
+    return Outcome(
+        SplitKey(digest),
+        keep=(_divide(turn, key, overlap),),
+        forget=(KeyPart, Commitments),
+        remember={_peers_key(turn): seen},
+    )
 
 
 def _divide(turn: Turn, key: bytes, overlap: Overlap) -> Split:
@@ -156,7 +187,7 @@ def _digest(turn: Turn, party: str, secret: bytes) -> bytes:
 
 COMMIT = Step("split.commit", _commit, Silent)
 REVEAL = Step("split.reveal", _reveal, Silent, reads=(Commitment,))
-SPLIT = Step("split.divide", _split, Silent, reads=(Part,))
+SPLIT = Step("split.divide", _split, SplitKey, reads=(Part,))
 
 
 def split(call: Caller, contract: Contract) -> None:
@@ -164,4 +195,6 @@ def split(call: Caller, contract: Contract) -> None:
     parties = data_parties(contract)
     commitments = call.all([ask(p, COMMIT) for p in parties])
     parts = call.all([ask(p, REVEAL, *inbox_of(commitments, p)) for p in parties])
-    call.all([ask(p, SPLIT, *inbox_of(parts, p)) for p in parties])
+    keys = call.all([ask(p, SPLIT, *inbox_of(parts, p)) for p in parties])
+    if len({k.public.value.digest for k in keys}) != 1:
+        raise PeerError("split: the parties do not have the same key: one of them sent different parts")

@@ -1,5 +1,4 @@
-"""Static bounds of the main job: every value that is rounded on shares, from the contract and public shapes
-alone.
+"""Static bounds of the main job: every value that is rounded on shares, from contract and public shapes.
 
 Source: protocols.md section 0 rule 7; redteam.md 2.5. A run whose bounds do not hold is refused with the
 numbers.
@@ -8,6 +7,8 @@ numbers.
 from math import log2, sqrt
 
 from fedmkt.contract import Contract
+from fedmkt.errors import ConfigError
+from fedmkt.protocol.align import train_rows_at_least
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.linear import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Layout, gram_rows, layout
 from fedmkt.protocol.logistic import FACTOR_BITS, GRADIENT_BITS, INVERSE_BITS, MAX_SCALE, MOMENTUM, STEP_BITS
@@ -16,10 +17,8 @@ from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import COARSE_BITS
 from fedmkt.ring.bounds import RESIDUAL_MAX, Bound, check
 
-_MAX_INVERSE = 16.0
-"""Largest entry of Y and A Y that is provided for: parties whose columns are collinear beyond it are refused
-by
-the range check instead."""
+_MAX_INVERSE = {2: 8.0, 3: 43.0}
+"""Largest entry of Y and A Y, by the number of parties: Newton-Schulz from 2/k I doubles at most every iteration."""
 
 
 def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) -> list[Bound]:
@@ -29,14 +28,21 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     norm = float(max(s.row_norm for s in shapes.values()))
     d, w = float(plan.width), model.max_weight
     n, rows = float(plan.rows), float(gram_rows(contract, plan))
+    if rows < 4 * d:
+        raise ConfigError(
+            f"the Gram block of {d:.0f} columns is estimated from {rows:.0f} rows, at least {4 * d:.0f} are needed",
+            "raise [model] gram_rows, or use more customers or fewer columns",
+        )
+    real = max(1.0, train_rows_at_least(contract, overlap))
     # Penalty rows hold sqrt(penalty) / spread, spread >= sqrt(10 penalty / rows): at most sqrt(rows / 10).
     stiff = sqrt(n / 10)
     gradient = n * norm * RESIDUAL_MAX + stiff * stiff * w
     scaled = gradient / 2 ** _power(plan)
-    factor = 2 * 2.0**FACTOR_BITS * _slack(contract)
+    factor = 2.0**FACTOR_BITS * 2 ** _power_of(rows) / min(rows, real)
+    reach = MAX_SCALE * 2 ** _power(plan) / real
     x, w_scale, r = FRACTION_BITS, WEIGHT_BITS, RESIDUAL_BITS
-    omega, most = _omega(contract, norm, len(shapes)), _MAX_INVERSE
-    step = d * scaled * most * 2 * MAX_SCALE + MOMENTUM * 2 * w
+    omega, most = _omega(contract, norm, len(shapes)), _MAX_INVERSE[len(shapes)]
+    step = d * scaled * most * reach + MOMENTUM * 2 * w
     return [
         _bound("matrix", max(norm, stiff), x, f"max({norm:g}, {stiff:.3g})", 30),
         _bound("penalty row", stiff * w, x + w_scale, f"{stiff:.3g} * {w:g}"),
@@ -48,15 +54,15 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
         _bound("inverse", d * most * most, 2 * INVERSE_BITS, f"{d:g} * {most:g}^2"),
         _bound(
             "scaled inverse",
-            d * most * 2 * MAX_SCALE,
+            d * most * reach,
             INVERSE_BITS + STEP_BITS,
-            f"{d:g} * {most:g} * {2 * MAX_SCALE:g}",
+            f"{d:g} * {most:g} * {reach:g}",
         ),
         _bound(
             "step",
             step,
             GRADIENT_BITS + STEP_BITS,
-            f"({d:g} * {scaled:.3g} * {most:g} * {2 * MAX_SCALE:g} + {MOMENTUM * 2 * w:g})",
+            f"({d:g} * {scaled:.3g} * {most:g} * {reach:g} + {MOMENTUM * 2 * w:g})",
         ),
         _bound("squared weights", d * w * w * omega, 3 * COARSE_BITS, f"{d:g} * {w:g}^2 * {omega:.3g}"),
     ]
@@ -67,12 +73,11 @@ def _bound(name: str, value: float, scale_bits: int, formula: str, limit: float 
 
 
 def _power(plan: Layout) -> int:
-    return (plan.total - 1).bit_length()
+    return _power_of(plan.total)
 
 
-def _slack(contract: Contract) -> float:
-    # The first rows are real ones: the padding stands at the end, so at least a tenth of them is not padding.
-    return 10.0
+def _power_of(rows: float) -> int:
+    return (int(rows) - 1).bit_length()
 
 
 def _omega(contract: Contract, norm: float, parties: int) -> float:

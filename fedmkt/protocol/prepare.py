@@ -163,7 +163,10 @@ def encoded_matrix(turn: Turn, rows: Rows, bits: int) -> NDArray[np.int32]:
 
 def shapes(turn: Turn) -> dict[Name, Shape]:
     """Return what all parties published about their matrices, checked."""
-    found = {p: turn.published(Shape, p) for p in turn.parties}
+    return _checked({p: turn.published(Shape, p) for p in turn.parties})
+
+
+def _checked(found: dict[Name, Shape]) -> dict[Name, Shape]:
     for party, shape in found.items():
         if not (0 < shape.columns <= MAX_COLUMNS and 0 < shape.row_norm <= MAX_ROW_NORM):
             raise PeerError(f"{party}: prepare.fit: a matrix of this shape is not accepted")
@@ -177,4 +180,4 @@ def prepare_columns(call: Caller, contract: Contract) -> dict[Name, Shape]:
     """Have each party prepare its own columns: one round."""
     parties = data_parties(contract)
     replies = call.all([ask(p, PREPARE) for p in parties])
-    return {p: r.public.value for p, r in zip(parties, replies, strict=True)}
+    return _checked({p: r.public.value for p, r in zip(parties, replies, strict=True)})

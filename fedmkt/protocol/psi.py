@@ -117,6 +117,7 @@ class SenderOutputs(State):
 
     proofs: Bytes
     rows: Rows
+    bank_rows: int
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,16 @@ def _evaluate(turn: Turn, inbox: Inbox[Blinded]) -> Outcome[Evaluated, Silent]:
     minimum = turn.contract.limits.min_list
     if len(customers.ids) < minimum or len(points) < minimum:
         raise PolicyRefused("a list is shorter than the contract's minimum")
+    if len(points) > turn.contract.limits.max_list:
+        raise PolicyRefused("the bank asks about more people than the contract's maximum")
     # A fresh key per run: equal ids of two runs have unrelated tags.
     key = oprf.new_key(turn.random)
     outputs = oprf.evaluate_inputs(key, oprf_inputs(turn.contract, customers.ids))
     order = np.lexsort(outputs[:, :8].T)
     evaluated = Evaluated(oprf.evaluate_all(key, points), np.ascontiguousarray(outputs[order, :TAG_BYTES]))
-    kept = SenderOutputs(outputs[order, TAG_BYTES : 2 * TAG_BYTES].copy(), order.astype(np.int64))
+    kept = SenderOutputs(
+        outputs[order, TAG_BYTES : 2 * TAG_BYTES].copy(), order.astype(np.int64), len(points)
+    )
     reveals = (
         ListSize(to=bank, rows=len(customers.ids)),
         _may_match(turn, bank, len(customers.ids), len(points)),
@@ -287,16 +292,26 @@ def _align(turn: Turn, inbox: Inbox[Matched]) -> Outcome[Nothing, Silent]:
         raise PeerError(f"{bank}: psi.match: a claimed match has no proof")
     rows = np.where(real, own.rows[np.maximum(positions, 0)], NO_ROW)
     aligned = Aligned(rows[: bands.labelled_high], rows[bands.labelled_high :])
-    _check_band(int((aligned.labelled != NO_ROW).sum()), bands.labelled_low, bands.labelled_high, bank)
-    _check_band(int((aligned.unlabelled != NO_ROW).sum()), bands.unlabelled_low, bands.unlabelled_high, bank)
+    if bands.unlabelled_high and not turn.contract.scores.unlabelled:
+        raise PolicyRefused("the contract does not allow customers without a label")
+    _check_band(turn, aligned.labelled, (bands.labelled_low, bands.labelled_high), own)
+    _check_band(turn, aligned.unlabelled, (bands.unlabelled_low, bands.unlabelled_high), own)
     if int((aligned.labelled != NO_ROW).sum()) < turn.contract.limits.min_common:
         raise PolicyRefused("the intersection is smaller than the contract's minimum")
     return Outcome(Silent(), keep=(aligned,), forget=(SenderOutputs,))
 
 
-def _check_band(count: int, low: int, high: int, bank: Name) -> None:
-    if not (low < count <= high or count == high == 0):
-        raise PeerError(f"{bank}: psi.match: the published band does not hold")
+def _check_band(turn: Turn, rows: Rows, published: tuple[int, int], own: SenderOutputs) -> None:
+    """Refuse a band that is not the count's: a narrower one would tell the count to everybody."""
+    count, width = int((rows != NO_ROW).sum()), band_width(own.bank_rows, len(own.rows))
+    if len(turn.parties) == 2:
+        is_right = published == band(count, width)
+    else:
+        # Its width follows from the shortest of all lists, which this partner does not know.
+        low, high = published
+        is_right = count == low == high == 0 or (0 <= low < count <= high and 10 <= high - low <= width)
+    if not is_right:
+        raise PeerError(f"{turn.parties[0]}: psi.match: the published band does not hold")
 
 
 BLIND = Step("psi.blind", _blind, Silent, reveals=(ListSize,))

@@ -15,6 +15,7 @@ of its columns. Source: protocols.md section 2; redteam.md 1.4.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -92,11 +93,17 @@ class WeightShare(Message):
 
 @dataclass(frozen=True)
 class Rounding(State):
-    """The rounding of the scores under way."""
+    """The own opening of the rounding under way."""
 
-    durable = False
+    durable: ClassVar[bool] = False
     own: Words
-    dealt: DealtRounding | None
+
+
+@dataclass(frozen=True)
+class RoundedShare(State):
+    """The own share of the rounded scores. In a checkpoint before it leaves: a resume sends the same one again."""
+
+    words: Words
 
 
 @dataclass(frozen=True)
@@ -123,14 +130,19 @@ def _open_weights(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[VectorOpening, S
 def ledger_keys(turn: Turn) -> tuple[str, ...]:
     """Name the ledger entries, one for each own column, that count functionals opened to the bank.
 
-    They outlive contracts; one entry for a set of columns could be begun anew by leaving out a column.
+    They outlive contracts and keys; one entry for a set of columns could be begun anew by leaving out a column.
     """
-    return tuple(f"functionals/{turn.contract.bank.key}/{c}" for c in turn.contract.party(turn.me).columns)
+    bank = turn.contract.bank.organisation.casefold()
+    return tuple(f"functionals/{bank}/{c}" for c in turn.contract.party(turn.me).columns)
 
 
 def _count_release(turn: Turn) -> dict[str, bytes]:
-    """Count this release against the partner's ledger before anything of it leaves; refuse beyond the cap."""
-    if turn.first:
+    """Count this run's release against the partner's ledger before anything leaves; refuse beyond the cap.
+
+    Sent again after a resume, the shares are the same ones and count once.
+    """
+    done = f"released/{turn.run.hex()}"
+    if done in turn.store:
         return {}
     counts = {key: int(turn.store.get(key, b"0")) + 1 for key in ledger_keys(turn)}
     cap = max(1, layout_of(turn, SCORE).columns_of(turn.me) // 4)
@@ -138,7 +150,7 @@ def _count_release(turn: Turn) -> dict[str, bytes]:
         raise PolicyRefused(
             f"scores of these columns were released {cap} times to this bank: the ledger's cap is reached"
         )
-    return {key: str(count).encode() for key, count in counts.items()}
+    return {done: b"yes"} | {key: str(count).encode() for key, count in counts.items()}
 
 
 def _round(turn: Turn, inbox: Inbox[LiftOpening]) -> Outcome[ScoreOpening, Silent]:
@@ -146,24 +158,26 @@ def _round(turn: Turn, inbox: Inbox[LiftOpening]) -> Outcome[ScoreOpening, Silen
     lifted = finish_lift(turn, inbox, plan)
     share = lifted.done * np.uint64(10**turn.contract.scores.decimals)
     own = open_masked(turn, "score/round", 0, share)
-    return Outcome(Silent(), send=to_all(turn.others, ScoreOpening(Masked(own))), keep=(Rounding(own, None),))
+    return Outcome(Silent(), send=to_all(turn.others, ScoreOpening(Masked(own))), keep=(Rounding(own),))
 
 
-def _release(turn: Turn, inbox: Inbox[ScoreOpening | DealtRounding]) -> Outcome[ScoreShare, Silent]:
+def _share(turn: Turn, inbox: Inbox[ScoreOpening | DealtRounding]) -> Outcome[Nothing, Silent]:
     dealt = inbox.one(dealer(turn.contract), DealtRounding) if turn.first else None
     opened = sum_openings(turn.recall(Rounding).own, inbox, turn, ScoreOpening)
     share = finish_rounding(turn, "score/round", 0, opened, RESIDUAL_BITS, dealt)
-    if turn.first:
-        return Outcome(Silent(), keep=(Rounding(share, None),))
-    overlap = turn.published(Overlap, turn.parties[0])
-    low = overlap.unlabelled_low
+    return Outcome(Silent(), keep=(RoundedShare(share),), forget=(Rounding,))
+
+
+def _release(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreShare, Silent]:
+    share = turn.recall(RoundedShare).words
+    low = turn.published(Overlap, turn.parties[0]).unlabelled_low
     reveals = (Scores(to=turn.parties[0], low=low, high=len(share), decimals=turn.contract.scores.decimals),)
     remember = _count_release(turn)
     return Outcome(Silent(), send={turn.parties[0]: ScoreShare(share)}, reveals=reveals, remember=remember)
 
 
 def _read(turn: Turn, inbox: Inbox[ScoreShare]) -> Outcome[Nothing, Silent]:
-    total = turn.recall(Rounding).own.copy()
+    total = turn.recall(RoundedShare).words.copy()
     found = inbox.by_sender(ScoreShare)
     if set(found) != set(turn.others) or any(m.words.shape != total.shape for m in found.values()):
         raise ValueError("the score shares of the others are missing or have another length")
@@ -178,7 +192,7 @@ def _read(turn: Turn, inbox: Inbox[ScoreShare]) -> Outcome[Nothing, Silent]:
     return Outcome(
         Silent(),
         keep=(Released(rows[real], held_out, units, turn.contract.scores.decimals),),
-        forget=(Rounding,),
+        forget=(RoundedShare,),
     )
 
 
@@ -209,7 +223,8 @@ def _take_part(turn: Turn, inbox: Inbox[WeightShare]) -> Outcome[Nothing, Silent
 OPEN_WEIGHTS = Step("score.open_weights", _open_weights, Silent)
 ROUND = Step("score.round", _round, Silent, reads=(LiftOpening,))
 DEAL_ROUNDING = Step("score.deal_rounding", _deal_rounding, Silent)
-RELEASE = Step("score.release", _release, Silent, reads=(ScoreOpening, DealtRounding), reveals=(Scores,))
+SHARE = Step("score.share", _share, Silent, reads=(ScoreOpening, DealtRounding))
+RELEASE = Step("score.release", _release, Silent, reveals=(Scores,))
 READ = Step("score.read", _read, Silent, reads=(ScoreShare,))
 GIVE_PART = Step("model.give_part", _give_part, Silent, reveals=(ModelPart,))
 TAKE_PART = Step("model.take_part", _take_part, Silent, reads=(WeightShare,))
@@ -226,13 +241,15 @@ def score(call: Caller, contract: Contract, overlap: Overlap, columns: dict[Name
     lifted = apply_sigmoid(call, contract, SCORE_ROWS, plan, opened, dealt)
     rounds = [ask(p, ROUND, *inbox_of(lifted, p)) for p in parties]
     rounded, (rounding,) = call.both(rounds, [ask(maker, DEAL_ROUNDING)])
+    call.all([ask(p, SHARE, *_share_inbox(rounded, rounding, p)) for p in parties])
+    checkpoint(call, contract)
     witness(call, contract)
-    released = call.all([ask(p, RELEASE, *_release_inbox(rounded, rounding, p)) for p in parties])
+    released = call.all([ask(p, RELEASE) for p in parties[1:]])
     call(parties[0], READ, *inbox_of(released, parties[0]))
     checkpoint(call, contract)
 
 
-def _release_inbox(
+def _share_inbox(
     rounded: list[Reply[ScoreOpening, Silent]], dealt: Reply[DealtRounding, Silent], party: Name
 ) -> tuple[Sealed[ScoreOpening | DealtRounding], ...]:
     return (*inbox_of(rounded, party), *inbox_of([dealt], party))

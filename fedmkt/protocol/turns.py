@@ -177,7 +177,12 @@ class Follower:
             if receipt.request != expected:
                 raise PeerError(f"{call.party}: {call.step.name}: call {index} answers another request")
             held = bodies[offset] if bodies else {}
-            reply = _reply(call, receipt, held)
+            try:
+                reply = _reply(call, receipt, held)
+            except ValueError as error:
+                raise PeerError(
+                    f"{call.party}: {call.step.name}: its public value is refused: {error}"
+                ) from None
             self.publics[call.party, call.step.tells] = reply.public.value
             replies.append(reply)
         self.round_starts[self.index] = self.transcript
@@ -189,7 +194,13 @@ class Follower:
         self.epoch = self._live_epoch if next_epoch is None else next_epoch
         if self._greenlet is None:
             raise ValueError("the script was not started")
-        self._take(self._greenlet.switch(replies))
+        try:
+            self._take(self._greenlet.switch(replies))
+        except (LookupError, ArithmeticError, ValueError) as error:
+            # Only a party's public values and messages can lead the script here.
+            raise PeerError(
+                f"coordinator: the script cannot go on after call {self.index - 1}: {error}"
+            ) from None
 
     def replay(self, receipts: Sequence[Receipt]) -> None:
         """Advance through as many finished rounds as the receipts hold; PeerError if a round is incomplete."""

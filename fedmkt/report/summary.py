@@ -70,7 +70,10 @@ class ConvergencePoint:
 
 @dataclass(frozen=True)
 class DisclosureLine:
-    """What one reader learned: kind from the vocabulary, how much, what it means, the contract's clause."""
+    """What one reader learned: kind from the vocabulary, how much, what it means, the contract's clause.
+
+    meaning : one sentence, then after a line break what the reader can compute from it, if there is more
+    """
 
     reader: str
     kind: str

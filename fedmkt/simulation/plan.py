@@ -41,6 +41,8 @@ _PER_ROW = 1.2e-6
 """One row of one pass, beside its columns: most of it is the dealer's sines."""
 _PER_CELL = 6e-9
 """One column of one row of one pass."""
+_PREPARED_CELL = 6e-8
+"""One column of one row imputed, scaled and whitened, all passes over it together."""
 _READ_PER_ROW = 6e-6
 _COMPARE = 1.5
 """Measuring the models and drawing the report."""
@@ -258,6 +260,7 @@ def _seconds(sizes: Sizes, rounds: int) -> dict[str, float]:
     found = {
         "read": _READ_PER_ROW * sum(sizes.lists.values()),
         "psi": _PER_POINT * points,
+        "prepare": _PREPARED_CELL * (fit.total + score.total) * fit.width,
         "fit": passes * fit.total * one,
         "score": score.total * one,
         "messages": _PER_ROUND * rounds,

@@ -162,7 +162,7 @@ def disclosure_lines(found: DisclosureReport) -> tuple[DisclosureLine, ...]:
             item.reader,
             item.disclosure.kind,
             item.origin,
-            f"{_sentence(item.disclosure.describe())} {item.disclosure.plain_text}",
+            f"{_sentence(item.disclosure.describe())}\n{item.disclosure.plain_text}",
             "disclosures",
         )
         for item in found.merged()
