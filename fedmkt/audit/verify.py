@@ -5,13 +5,17 @@ A run folder holds `contract.toml` and, for every signer of the contract, `logs/
 
 - the contract is in its one canonical text and signed by exactly its signers;
 - every line of a log is the canonical bytes of a record, numbered without gap, under this contract;
-- the root over the lines (RFC 6962) is the one in the checkpoint, signed by the log's owner and cosigned
-  by every other signer, and by nobody else; `peers.json` holds exactly those cosigned heads;
-- what was received was sent, and what was sent was received, by digest of the sealed bytes;
+- a head is the root over the first lines (RFC 6962), signed by the log's owner; `checkpoint.txt` is the last
+  one, `peers.json` holds the last heads of others that the owner cosigned;
+- a run that all completed lies below heads that every other signer cosigned, and nobody else;
+- what was received was sent in the same epoch, and what was sent was received, by digest of the sealed
+  bytes; only from an epoch that was given up, and after its last checkpoint, messages may be lost;
 - every value that was revealed is a disclosure that the contract allows, to one of its signers.
 
-So any change of any byte of these files is found. What it cannot show: that the keys belong to those
-organisations (compare them: `--pin name=key`), or what a party did with its own data outside the run.
+If the last run is completed, any change of any byte is found. If it is not, records after the last signed
+head are well-formed but unsigned: the report counts them, and a change there may go unfound. No log shows
+that the keys belong to those organisations (compare them: `--pin name=key`), or what a party did with its
+own data outside the run.
 """
 
 import argparse
@@ -37,6 +41,7 @@ EVENT = re.compile(
     r"run\.(started|resumed|completed|aborted)|step\.(started|completed)|message\.(sent|received|rejected)|"
     r"value\.revealed|head\.cosigned|checkpoint\.saved|match\.completed|scores\.released|model\.exported"
 )
+ENDS = ("epoch.started", "run.completed", "run.aborted")
 MAX_LEAF_BYTES = 16 * 1024
 MAX_INTEGER = (1 << 53) - 1
 EXIT_CODE = 7
@@ -50,36 +55,51 @@ class VerifyError(Exception):
 
 @dataclass(frozen=True)
 class LogReport:
-    """One verified log: its owner, number of records, root (base64), and who cosigned it."""
+    """One log: owner, number of records, how many its last head covers, that head's root and cosigners."""
 
     party: str
     records: int
+    signed: int
     root: str
     cosigners: tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class RunReport:
+    """One run: its outcome, its messages, how many of them were lost with an epoch, its disclosures."""
+
+    run: str
+    outcome: str
+    messages: int
+    lost: int
+    disclosures: int
+
+
+@dataclass(frozen=True)
 class Report:
-    """A verified run: digest of the contract (hexadecimal), run id, outcome, logs, messages, disclosures."""
+    """What was verified: digest of the contract, the last run and its outcome, all runs, logs, totals."""
 
     contract: str
     run: str
     outcome: str
+    runs: tuple[RunReport, ...]
     logs: tuple[LogReport, ...]
     messages: int
     disclosures: int
 
     def lines(self) -> list[str]:
-        """Say in plain words what was verified."""
-        return [
-            f"contract {self.contract}",
-            f"run {self.run or '(none)'}: {self.outcome}",
-            f"{self.messages} messages, {self.disclosures} disclosures, all allowed by the contract",
-            *(
-                f"{log.party}: {log.records} records, cosigned by {', '.join(log.cosigners)}\n  root {log.root}"
-                for log in self.logs
-            ),
-        ]
+        """Say in plain words what was verified, and what is not signed."""
+        lines = [f"contract {self.contract}"]
+        for run in self.runs:
+            lost = f", {run.lost} of them lost in epochs that were given up" if run.lost else ""
+            lines += [f"run {run.run}: {run.outcome}", f"  {run.messages} messages{lost}"]
+            lines.append(f"  {run.disclosures} disclosures, all allowed by the contract")
+        for log in self.logs:
+            by, tail = ", ".join(log.cosigners) or "nobody", log.records - log.signed
+            lines += [f"{log.party}: {log.records} records, cosigned by {by}", f"  root {log.root or '(none)'}"]
+            if tail:
+                lines.append(f"  not closed: {tail} records after the last signed head, a change may go unfound")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -93,16 +113,28 @@ class _Contract:
 class _Record:
     party: str
     run: str
+    epoch: int
     type: str
     body: Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class _Log:
-    report: LogReport
-    records: tuple[_Record, ...]
+class _Head:
+    size: int
+    root: str
     # What each cosigner must have kept in its peers.json, by cosigner.
     kept: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class _Log:
+    party: str
+    leaves: Sequence[bytes]
+    records: Sequence[_Record]
+
+
+_Heads = Mapping[str, _Head]
+_Sealed = tuple[str, int, str, str, str]  # run, epoch, sender, reader, digest
 
 
 def verify_run(folder: Path, pinned: Mapping[str, str] | None = None) -> Report:
@@ -112,8 +144,9 @@ def verify_run(folder: Path, pinned: Mapping[str, str] | None = None) -> Report:
     """
     try:
         files = {"contract.toml": (folder / "contract.toml").read_bytes()}
-        for log in sorted((folder / "logs").iterdir()):
-            files |= {f"logs/{log.name}/{name}": (log / name).read_bytes() for name in FILES}
+        for name, log in ((name, log) for log in sorted((folder / "logs").iterdir()) for name in FILES):
+            if (log / name).exists():
+                files[f"logs/{log.name}/{name}"] = (log / name).read_bytes()
     except OSError as error:
         raise VerifyError(f"{error.filename}: {error.strerror}") from None
     return verify_files(files, pinned)
@@ -125,18 +158,14 @@ def verify_files(files: Mapping[str, bytes], pinned: Mapping[str, str] | None = 
         contract = _read_contract(files["contract.toml"])
         if pinned is not None and {name: key.hex() for name, key in contract.keys.items()} != dict(pinned):
             raise ValueError("the signers and their keys are not the pinned ones")
-    expected = {"contract.toml"} | {f"logs/{name}/{file}" for name in contract.keys for file in FILES}
-    if set(files) != expected:
-        raise VerifyError(f"missing or not of a signer: {', '.join(sorted(set(files) ^ expected))}")
-    logs = [_read_log(files, contract, name) for name in sorted(contract.keys)]
-    for log in logs:
-        own = log.report.party
-        with _at(f"logs/{own}/peers.json"):
-            kept = {other.report.party: other.kept[own] for other in logs if other is not log}
-            if files[f"logs/{own}/peers.json"] != _canonical(kept).encode() + b"\n":
-                raise ValueError(f"not exactly the last heads of the peers as cosigned by {own}")
+    logs_needed = {f"logs/{name}/log.jsonl" for name in contract.keys}
+    known = {f"logs/{name}/{file}" for name in contract.keys for file in FILES} | {"contract.toml"}
+    if wrong := logs_needed - set(files) | set(files) - known:
+        raise VerifyError(f"missing or not of a signer: {', '.join(sorted(wrong))}")
+    logs = {name: _read_log(files, contract, name) for name in sorted(contract.keys)}
+    heads, seen = _read_heads(files, contract, logs)
     with _at("logs"):
-        return _across(logs, contract)
+        return _across(logs, heads, seen, contract)
 
 
 @contextmanager
@@ -177,16 +206,14 @@ def _read_log(files: Mapping[str, bytes], contract: _Contract, party: str) -> _L
             raise ValueError("the last line is cut")
         leaves = data[:-1].split(b"\n")
     records = []
+    epochs: dict[str, int] = {}
     for seq, leaf in enumerate(leaves):
         with _at(f"{path}: line {seq + 1}"):
-            records.append(_read_record(leaf, seq, party, contract))
-    root = base64.b64encode(_root(leaves)).decode()
-    with _at(f"logs/{party}/checkpoint.txt"):
-        kept = _read_checkpoint(files[f"logs/{party}/checkpoint.txt"], contract, party, len(leaves), root)
-    return _Log(LogReport(party, len(records), root, tuple(sorted(kept))), tuple(records), kept)
+            records.append(_read_record(leaf, seq, party, contract, epochs))
+    return _Log(party, leaves, records)
 
 
-def _read_record(leaf: bytes, seq: int, party: str, contract: _Contract) -> _Record:
+def _read_record(leaf: bytes, seq: int, party: str, contract: _Contract, epochs: dict[str, int]) -> _Record:
     if len(leaf) > MAX_LEAF_BYTES:
         raise ValueError(f"a record of {len(leaf)} bytes; at most {MAX_LEAF_BYTES}")
     values = _table(json.loads(leaf))
@@ -197,55 +224,95 @@ def _read_record(leaf: bytes, seq: int, party: str, contract: _Contract) -> _Rec
     found = (values["v"], values["seq"], values["party"], values["contract"])
     if found != (1, seq, party, contract.digest):
         raise ValueError(f"not record {seq} of {party} under this contract")
-    event = _text(values["type"])
+    event, run, body = _text(values["type"]), _text(values["run"]), _table(values["body"])
     if EVENT.fullmatch(event) is None:
         raise ValueError(f"unknown event {event!r}")
-    return _Record(party, _text(values["run"]), event, _table(values["body"]))
+    if event == "epoch.started":
+        if _as(int, body["epoch"]) <= epochs.get(run, 0):
+            raise ValueError(f"epoch {body['epoch']} after epoch {epochs[run]}")
+        epochs[run] = _as(int, body["epoch"])
+    return _Record(party, run, epochs.get(run, 0), event, body)
 
 
-def _read_checkpoint(
-    data: bytes, contract: _Contract, party: str, size: int, root: str
-) -> dict[str, dict[str, str]]:
-    text, _, rest = data.decode().partition("\n\n")
-    origin = text.split("\n")[0]
-    if re.fullmatch(f"fedmkt/{contract.digest}/{re.escape(party)}(/[a-z0-9-]+)?", origin) is None:
-        raise ValueError(f"the origin {origin!r} is not this log's")
-    if text != f"{origin}\n{size}\n{root}":
-        raise ValueError(f"signed for another log than these {size} records with root {root}")
-    body = text + "\n"
-    lines = rest.removesuffix("\n").split("\n")
-    cosigners = sorted(set(contract.keys) - {party})
-    if not rest.endswith("\n") or [line.split(" ")[1] for line in lines] != [party, *cosigners]:
-        raise ValueError(f"signatures of {', '.join([party, *cosigners])} are needed, in this order")
-    signature = _signature_bytes(lines[0], party, 1, contract.keys[party])
-    _check_signature(contract.keys[party], signature, body.encode(), f"of {party}")
-    for line, name in zip(lines[1:], cosigners, strict=True):
+def _read_heads(
+    files: Mapping[str, bytes], contract: _Contract, logs: Mapping[str, _Log]
+) -> tuple[dict[str, _Head], dict[str, dict[str, _Head]]]:
+    """Read each log's own head, and by signer the heads of others that it cosigned last."""
+    heads = dict.fromkeys(logs, _Head(0, "", {}))
+    seen: dict[str, dict[str, _Head]] = {name: {} for name in logs}
+    for name in logs:
+        if (path := f"logs/{name}/checkpoint.txt") in files:
+            with _at(path):
+                heads[name] = _read_head(files[path].decode(), contract, logs[name])
+    for name in logs:
+        path = f"logs/{name}/peers.json"
+        with _at(path):
+            peers = _table(json.loads(files.get(path, b"{}\n")))
+            if (_canonical(peers) + "\n").encode() != files.get(path, b"{}\n"):
+                raise ValueError("not canonical")
+            for peer, entry in peers.items():
+                note, line = (_text(_table(entry)[key]) for key in ("note", "cosignature"))
+                seen[name][peer] = head = _read_head(note + line, contract, logs[peer])
+                if head.kept != {name: entry} or head.size > heads[peer].size:
+                    raise ValueError(f"not exactly the last head of {peer} as cosigned by {name}")
+            for peer, head in heads.items():
+                if name in head.kept and (peer not in seen[name] or seen[name][peer].size < head.size):
+                    raise ValueError(f"without the last head of {peer}, which {name} cosigned")
+    return heads, seen
+
+
+def _read_head(note: str, contract: _Contract, log: _Log) -> _Head:
+    text, _, rest = note.partition("\n\n")
+    origin, number, _ = text.split("\n")
+    size = int(number) if re.fullmatch("[1-9][0-9]{0,17}", number) else 0
+    if not 0 < size <= len(log.leaves):
+        raise ValueError(f"signed for another log: {number} records, it has {len(log.leaves)}")
+    root = base64.b64encode(_root(log.leaves[:size])).decode()
+    if text != f"fedmkt/{contract.digest}/{log.party}\n{size}\n{root}":
+        raise ValueError(f"signed for another log than {log.party}'s first {size} records with root {root}")
+    body, lines = text + "\n", rest.removesuffix("\n").split("\n")
+    names = [line.split(" ")[1] for line in lines]
+    others = sorted(set(names) & set(contract.keys) - {log.party})
+    if not rest.endswith("\n") or names != [log.party, *others]:
+        raise ValueError(f"a signature of {log.party} is needed, then those of other signers in order")
+    signature = _signature_bytes(lines[0], log.party, 1, contract.keys[log.party])
+    _check_signature(contract.keys[log.party], signature, body.encode(), f"of {log.party}")
+    for line, name in zip(lines[1:], others, strict=True):
         value = _signature_bytes(line, name, 4, contract.keys[name])
         time = int.from_bytes(value[:8], "big")
         message = f"cosignature/v1\ntime {time}\n{body}".encode()
         _check_signature(contract.keys[name], value[8:], message, f"of {name}")
-    note = f"{body}\n{lines[0]}\n"
-    return {
-        name: {"cosignature": line + "\n", "note": note}
-        for line, name in zip(lines[1:], cosigners, strict=True)
-    }
+    own = f"{body}\n{lines[0]}\n"
+    kept = {n: {"cosignature": f"{line}\n", "note": own} for n, line in zip(others, lines[1:], strict=True)}
+    return _Head(size, root, kept)
 
 
-def _across(logs: Sequence[_Log], contract: _Contract) -> Report:
-    records = [record for log in logs for record in log.records]
-    runs = {record.run for record in records} - {""}
-    if len(runs) > 1:
-        raise ValueError(f"records of {len(runs)} runs in one run folder")
+def _across(logs: Mapping[str, _Log], heads: _Heads, seen: Mapping[str, _Heads], contract: _Contract) -> Report:
+    records = [record for log in logs.values() for record in log.records]
     revealed = [record for record in records if record.type == "value.revealed"]
     for record in revealed:
         _check_revealed(record, contract)
-    types = {record.type for record in records}
-    aborted = "run.aborted" in types
-    messages = _check_messages(logs, contract, aborted)
-    closed = all(any(r.type == "run.completed" for r in log.records) for log in logs)
-    outcome = "aborted" if aborted else "completed" if closed else "not completed by everyone"
-    logs_read = tuple(log.report for log in logs)
-    return Report(contract.digest, "".join(runs), outcome, logs_read, messages, len(revealed))
+    # In the order of their last records: only the last run may be open.
+    runs = list(dict.fromkeys(record.run for record in reversed(records) if record.run))[::-1]
+    ends = {run: _end(run, logs) for run in runs}
+    completed = {run: epoch for run, (epoch, outcome) in ends.items() if outcome == "completed"}
+    for run in completed:
+        for log in logs.values():
+            _check_cosigned(log, heads[log.party], seen, run, is_last=run == runs[-1])
+    sent, missing = _match_messages(logs.values(), contract, completed)
+    told = tuple(
+        RunReport(
+            run, ends[run][1], sum(m[0] == run for m in sent), sum(m[0] == run for m in missing),
+            sum(r.run == run for r in revealed),
+        )
+        for run in runs
+    )  # fmt: skip
+    own = tuple(
+        LogReport(name, len(log.records), heads[name].size, heads[name].root, tuple(sorted(heads[name].kept)))
+        for name, log in logs.items()
+    )
+    last = told[-1] if told else RunReport("", "no run was begun", 0, 0, 0)
+    return Report(contract.digest, last.run, last.outcome, told, own, len(sent), len(revealed))
 
 
 def _check_revealed(record: _Record, contract: _Contract) -> None:
@@ -256,30 +323,51 @@ def _check_revealed(record: _Record, contract: _Contract) -> None:
         raise ValueError(f"{record.party} revealed {kind} to {reader}, who is no signer")
 
 
-def _check_messages(logs: Iterable[_Log], contract: _Contract, aborted: bool) -> int:
-    """Compare what was sent with what was received; only an epoch that was given up may lose messages."""
-    sent: dict[tuple[str, str, str], int] = {}
-    received, last_epoch = set(), 0
+def _end(run: str, logs: Mapping[str, _Log]) -> tuple[int, str]:
+    """Return the last epoch of a run and how it ended there, by the last word of every log."""
+    ends = {
+        r.party: (r.epoch, r.type) for log in logs.values() for r in log.records if r.run == run and r.type in ENDS
+    }
+    epoch = max((at for at, _ in ends.values()), default=0)
+    if all(ends.get(party) == (epoch, "run.completed") for party in logs):
+        return epoch, "completed"
+    return epoch, "aborted" if (epoch, "run.aborted") in ends.values() else "not completed by everyone"
+
+
+def _check_cosigned(log: _Log, head: _Head, seen: Mapping[str, _Heads], run: str, *, is_last: bool) -> None:
+    kept = {name: heads[log.party] for name, heads in seen.items() if log.party in heads}
+    size = max(n for n, r in enumerate(log.records, 1) if is_last or (r.run, r.type) == (run, "run.completed"))
+    if missing := sorted(set(seen) - {log.party} - {name for name, h in kept.items() if h.size >= size}):
+        raise ValueError(f"{log.party} completed the run {run}, {', '.join(missing)} did not cosign all of it")
+    if is_last and head.kept != {name: h.kept[name] for name, h in kept.items()}:
+        raise ValueError(f"the checkpoint of {log.party} has not exactly the cosignatures that its peers kept")
+
+
+def _match_messages(
+    logs: Iterable[_Log], contract: _Contract, completed: Mapping[str, int]
+) -> tuple[set[_Sealed], set[_Sealed]]:
+    """Return what was sent, and what of it was lost: never before a checkpoint or in a completed epoch."""
+    sent, received, settled = set(), set(), set()
     for log in logs:
-        epoch = 0
-        for record in log.records:
-            if record.type == "message.sent":
-                sent[record.party, _text(record.body["to"]), _hex(record.body["sha256"], 32).hex()] = epoch
-            elif record.type == "message.received":
-                received.add(
-                    (_text(record.body["from"]), record.party, _hex(record.body["sha256"], 32).hex())
+        waiting: set[_Sealed] = set()
+        for r in log.records:
+            if r.type in ("message.sent", "message.received"):
+                ends = (r.party, _text(r.body["to"])) if r.type == "message.sent" else (_text(r.body["from"]), r.party)
+                (waiting if r.type == "message.sent" else received).add(
+                    (r.run, r.epoch, *ends, _hex(r.body["sha256"], 32).hex())
                 )
-            elif record.type == "epoch.started":
-                epoch = _as(int, record.body["epoch"])
-        last_epoch = max(last_epoch, epoch)
-    for sender, reader, digest in sorted(received - set(sent)):
+            elif r.type in ("checkpoint.saved", "run.completed"):
+                # A party saves and completes after the receipts of all rounds before: all was read.
+                settled |= {m for m in waiting if m[:2] == (r.run, r.epoch)}
+        sent |= waiting
+    for _, _, sender, reader, digest in sorted(received - sent):
         raise ValueError(f"{reader} received {digest} from {sender}, whose log does not show it")
-    for sender, reader, digest in sorted(set(sent) - received):
+    for run, epoch, sender, reader, digest in sorted(sent - received):
         if reader not in contract.keys:
             raise ValueError(f"{sender} sent {digest} to {reader}, who is no signer")
-        if not aborted and sent[sender, reader, digest] == last_epoch:
+        if (run, epoch, sender, reader, digest) in settled or completed.get(run) == epoch:
             raise ValueError(f"{sender} sent {digest} to {reader}, whose log does not show it")
-    return len(sent)
+    return sent, sent - received
 
 
 def _root(leaves: Iterable[bytes]) -> bytes:

@@ -28,11 +28,6 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     norm = float(max(s.row_norm for s in shapes.values()))
     d, w = float(plan.width), model.max_weight
     n, rows = float(plan.rows), float(gram_rows(contract, plan))
-    if rows < 4 * d:
-        raise ConfigError(
-            f"the Gram block of {d:.0f} columns is estimated from {rows:.0f} rows, at least {4 * d:.0f} are needed",
-            "raise [model] gram_rows, or use more customers or fewer columns",
-        )
     real = max(1.0, train_rows_at_least(contract, overlap))
     # Penalty rows hold sqrt(penalty) / spread, spread >= sqrt(10 penalty / rows): at most sqrt(rows / 10).
     stiff = sqrt(n / 10)
@@ -88,3 +83,10 @@ def _omega(contract: Contract, norm: float, parties: int) -> float:
 def check_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) -> None:
     """Refuse, with the numbers, a run in which a value could leave its range unseen."""
     check(job_bounds(contract, overlap, shapes))
+    plan = layout(contract, overlap, {p: s.columns for p, s in shapes.items()}, FIT)
+    rows, enough = gram_rows(contract, plan), 4 * plan.width
+    if rows < enough:
+        raise ConfigError(
+            f"the Gram block of {plan.width} columns is estimated from {rows} rows, at least {enough} are needed",
+            "raise [model] gram_rows, or use more customers or fewer columns",
+        )

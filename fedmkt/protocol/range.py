@@ -6,7 +6,9 @@ columns, 1 / (0.02 L^2) for the intercept, L = 0.45 P, R_p the row norm that p p
 parties that hold data, and the dealer. Every party and the coordinator learn the bit, nothing else. Safe
 against semi-honest parties, all but one of them together, while the dealer colludes with none.
 Source: protocols.md section 2; the comparison is a look-up: the dealer shares the unit vector e_t, the
-parties open q - t modulo 2^16 and add up the entries that stand for a failing q (one-time truth table).
+parties open q - t modulo 2^16 and add up the entries that stand for a failing q (one-time truth table). Two
+look-ups, near the threshold and far beyond it, cover every sum below 2^62; a third turns their count into one bit.
+What it does not see: a weight that grew beyond the contract's max_weight between two checks may leave the word.
 """
 
 from dataclasses import dataclass
@@ -41,6 +43,7 @@ from fedmkt.protocol.prepare import shapes
 from fedmkt.protocol.shared import (
     DealtRounding,
     Opening,
+    add_up,
     deal_rounding,
     deal_value,
     finish_rounding,
@@ -49,14 +52,18 @@ from fedmkt.protocol.shared import (
     sum_openings,
 )
 from fedmkt.protocol.witness import witness
-from fedmkt.ring import product
+from fedmkt.ring import product, rounding
 
 COARSE_BITS = 12
 """Weights are rounded to this scale before they are squared; omega has the same scale."""
 TABLE_BITS = 16
 UNIT_BITS = 5
-"""The look-up counts in units of 1/32 of the threshold; it reaches 2^16 units, 2,048 times the threshold."""
+"""The first look-up counts in units of 1/32 of the threshold and reaches 2,048 times the threshold."""
+FAR_BITS = 10
+"""The second counts in units of 1,024 thresholds and reaches 2^26 times the threshold: all that fits in a word."""
+COUNT_BITS = 2
 _SQUARE_SHIFT = 3 * COARSE_BITS - UNIT_BITS
+_FAR_SHIFT = 3 * COARSE_BITS + FAR_BITS
 _SHARE_OF_INTERCEPT = 0.02
 
 
@@ -80,7 +87,12 @@ class SumOpening(Opening):
 
 @dataclass(frozen=True)
 class LookupOpening(Opening):
-    """A share of the sum in units minus its mask, modulo 2^16."""
+    """Shares of the sum, in units of both look-ups, minus their masks, modulo 2^16."""
+
+
+@dataclass(frozen=True)
+class CountOpening(Opening):
+    """A share of how many look-ups failed minus its mask, modulo 4."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +104,14 @@ class BitShare(Message):
 
 @dataclass(frozen=True)
 class DealtRange(Message):
-    """The first party's corrections of one check; unit : (65536,)."""
+    """The first party's corrections of one check; unit : (2, 65536), last : (4,)."""
 
     coarse: DealtRounding
     product: Words
     total: DealtRounding
+    far: DealtRounding
     unit: Words
+    last: Words
 
 
 @dataclass(frozen=True)
@@ -180,25 +194,39 @@ def _open_sum(turn: Turn, inbox: Inbox[SquareOpening]) -> Outcome[SumOpening, Si
 def _open_lookup(turn: Turn, inbox: Inbox[SumOpening]) -> Outcome[LookupOpening, Silent]:
     state = turn.recall(Check)
     opened = sum_openings(state.own, inbox, turn, SumOpening)
-    dealt = state.dealt.total if state.dealt else None
-    units = finish_rounding(turn, "range/sum", state.count, opened, _SQUARE_SHIFT, dealt)
-    # Only these 16 bits of the share are masked, so only they may be sent.
-    own = (units - turn.masks.words(turn.me, "range/t", state.count, 1)) & np.uint64((1 << TABLE_BITS) - 1)
-    return Outcome(
-        Silent(),
-        send=to_all(turn.others, LookupOpening(Masked(own))),
-        keep=(Check(state.count, own, {}, state.dealt),),
-    )
+    dealt = (state.dealt.total, state.dealt.far) if state.dealt else (None, None)
+    near = finish_rounding(turn, "range/sum", state.count, opened, _SQUARE_SHIFT, dealt[0])
+    far = finish_rounding(turn, "range/far", state.count, opened, _FAR_SHIFT, dealt[1])
+    # Only these 16 bits of each share are masked, so only they may be sent.
+    t = turn.masks.words(turn.me, "range/t", state.count, 2)
+    own = (np.concatenate([near, far]) - t) & np.uint64((1 << TABLE_BITS) - 1)
+    kept = Check(state.count, own, {}, state.dealt)
+    return Outcome(Silent(), send=to_all(turn.others, LookupOpening(Masked(own))), keep=(kept,))
 
 
-def _share_bit(turn: Turn, inbox: Inbox[LookupOpening]) -> Outcome[BitShare, Silent]:
+def _open_count(turn: Turn, inbox: Inbox[LookupOpening]) -> Outcome[CountOpening, Silent]:
     state = turn.recall(Check)
     size = 1 << TABLE_BITS
-    delta = int(sum_openings(state.own, inbox, turn, LookupOpening)[0]) % size
-    unit = shared_from_seeds(turn, "range/unit", state.count, size, state.dealt.unit if state.dealt else None)
-    # q = delta + t, and the unit vector is one at t: add up the entries whose q reaches the threshold.
-    q = (np.arange(size) + delta) % size
-    bit = unit[q >= (1 << UNIT_BITS)].sum(dtype=np.uint64, keepdims=True)
+    delta = sum_openings(state.own, inbox, turn, LookupOpening).reshape(2, 1)
+    dealt = state.dealt.unit if state.dealt else None
+    unit = shared_from_seeds(turn, "range/unit", state.count, (2, size), dealt)
+    # q = delta + t, and the unit vector is one at t: add up the entries whose q fails. The far count may be one too
+    # high by its rounding, so it fails from two on: 2,048 thresholds, where the near one ends.
+    q = (np.arange(size, dtype=np.uint64) + delta) % np.uint64(size)
+    fails = q >= np.array([[1 << UNIT_BITS], [2]], dtype=np.uint64)
+    count = unit[fails].sum(dtype=np.uint64, keepdims=True)
+    own = (count - turn.masks.words(turn.me, "range/u", state.count, 1)) & np.uint64((1 << COUNT_BITS) - 1)
+    kept = Check(state.count, own, {}, state.dealt)
+    return Outcome(Silent(), send=to_all(turn.others, CountOpening(Masked(own))), keep=(kept,))
+
+
+def _share_bit(turn: Turn, inbox: Inbox[CountOpening]) -> Outcome[BitShare, Silent]:
+    state = turn.recall(Check)
+    size = 1 << COUNT_BITS
+    delta = sum_openings(state.own, inbox, turn, CountOpening)
+    unit = shared_from_seeds(turn, "range/last", state.count, size, state.dealt.last if state.dealt else None)
+    failed = (np.arange(size, dtype=np.uint64) + delta) % np.uint64(size) != 0
+    bit = unit[failed].sum(dtype=np.uint64, keepdims=True)
     return Outcome(
         Silent(), send=to_all(turn.others, BitShare(bit)), keep=(Check(state.count, bit, {}, None),)
     )
@@ -215,26 +243,32 @@ def _read_bit(turn: Turn, inbox: Inbox[BitShare]) -> Outcome[Nothing, InRange]:
     return Outcome(InRange(bit == 0), forget=(Check,), reveals=reveals)
 
 
+def _added(turn: Turn, label: str, count: int, shape: tuple[int, ...] | int) -> Words:
+    return add_up([turn.masks.words(p, label, count, shape) for p in turn.parties])
+
+
 def _deal_range(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRange, Silent]:
     plan = layout_of(turn, FIT)
     count, counts = next_count(turn, "range")
     shift = WEIGHT_BITS - COARSE_BITS
-    size = 1 << TABLE_BITS
-    t = sum(int(turn.masks.words(p, "range/t", count, 1)[0]) for p in turn.parties) % size
-    unit = np.zeros(size, np.uint64)
-    unit[t] = 1
-    a = sum(
-        (turn.masks.words(p, "range/A", count, (1, plan.width)) for p in turn.parties), np.zeros(1, np.uint64)
-    )
-    b = sum(
-        (turn.masks.words(p, "range/B", count, (plan.width, 1)) for p in turn.parties), np.zeros(1, np.uint64)
-    )
+    unit = np.zeros((2, 1 << TABLE_BITS), np.uint64)
+    unit[[0, 1], _added(turn, "range/t", count, 2) % np.uint64(1 << TABLE_BITS)] = 1
+    last = np.zeros(1 << COUNT_BITS, np.uint64)
+    last[_added(turn, "range/u", count, 1) % np.uint64(1 << COUNT_BITS)] = 1
+    far = rounding.deal(_added(turn, "range/sum/R", count, 1), _FAR_SHIFT)
+    a = _added(turn, "range/A", count, (1, plan.width))
+    b = _added(turn, "range/B", count, (plan.width, 1))
     rest = [turn.masks.words(p, "range/C", count, (1, 1)) for p in turn.parties[1:]]
     dealt = DealtRange(
         deal_rounding(turn, "range/coarse", count, plan.width, shift),
         product.product_correction(a, b, rest),
         deal_rounding(turn, "range/sum", count, 1, _SQUARE_SHIFT),
+        DealtRounding(
+            deal_value(turn, "range/far/high", count, far.high),
+            deal_value(turn, "range/far/top", count, far.top),
+        ),
         deal_value(turn, "range/unit", count, unit),
+        deal_value(turn, "range/last", count, last),
     )
     return Outcome(Silent(), send={turn.parties[0]: dealt}, keep=(counts,))
 
@@ -244,7 +278,8 @@ OPEN_COARSE = Step("range.open_weights", _open_coarse, Silent, reads=(DealtRange
 OPEN_SQUARES = Step("range.open_squares", _open_squares, Silent, reads=(CoarseOpening,))
 OPEN_SUM = Step("range.open_sum", _open_sum, Silent, reads=(SquareOpening,))
 OPEN_LOOKUP = Step("range.open_lookup", _open_lookup, Silent, reads=(SumOpening,))
-SHARE_BIT = Step("range.share_bit", _share_bit, Silent, reads=(LookupOpening,))
+OPEN_COUNT = Step("range.open_count", _open_count, Silent, reads=(LookupOpening,))
+SHARE_BIT = Step("range.share_bit", _share_bit, Silent, reads=(CountOpening,))
 READ_BIT = Step("range.read_bit", _read_bit, InRange, reads=(BitShare,), reveals=(RangeBit,))
 
 
@@ -256,8 +291,9 @@ def check_range(call: Caller, contract: Contract) -> None:
     squares = call.all([ask(p, OPEN_SQUARES, *inbox_of(coarse, p)) for p in parties])
     sums = call.all([ask(p, OPEN_SUM, *inbox_of(squares, p)) for p in parties])
     lookups = call.all([ask(p, OPEN_LOOKUP, *inbox_of(sums, p)) for p in parties])
+    counts = call.all([ask(p, OPEN_COUNT, *inbox_of(lookups, p)) for p in parties])
     witness(call, contract)
-    bits = call.all([ask(p, SHARE_BIT, *inbox_of(lookups, p)) for p in parties])
+    bits = call.all([ask(p, SHARE_BIT, *inbox_of(counts, p)) for p in parties])
     verdicts = call.all([ask(p, READ_BIT, *inbox_of(bits, p)) for p in parties])
     if not all(v.public.value.passed for v in verdicts):
         raise PolicyRefused(

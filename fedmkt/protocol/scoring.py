@@ -14,6 +14,7 @@ every partner's columns for each release, repeated ones after a resume included,
 of its columns. Source: protocols.md section 2; redteam.md 1.4.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -136,13 +137,14 @@ def ledger_keys(turn: Turn) -> tuple[str, ...]:
     return tuple(f"functionals/{bank}/{c}" for c in turn.contract.party(turn.me).columns)
 
 
-def _count_release(turn: Turn) -> dict[str, bytes]:
+def _count_release(turn: Turn, share: Words) -> dict[str, bytes]:
     """Count this run's release against the partner's ledger before anything leaves; refuse beyond the cap.
 
-    Sent again after a resume, the shares are the same ones and count once.
+    Sent again after a resume, the shares are the same ones and count once; a resume from before they were made
+    rounds anew, which tells more, and counts again.
     """
-    done = f"released/{turn.run.hex()}"
-    if done in turn.store:
+    done, made = f"released/{turn.run.hex()}", hashlib.sha256(share.tobytes()).digest()
+    if turn.store.get(done) == made:
         return {}
     counts = {key: int(turn.store.get(key, b"0")) + 1 for key in ledger_keys(turn)}
     cap = max(1, layout_of(turn, SCORE).columns_of(turn.me) // 4)
@@ -150,7 +152,8 @@ def _count_release(turn: Turn) -> dict[str, bytes]:
         raise PolicyRefused(
             f"scores of these columns were released {cap} times to this bank: the ledger's cap is reached"
         )
-    return {done: b"yes"} | {key: str(count).encode() for key, count in counts.items()}
+    # The mark comes last: killed between two of these, a party counts too much rather than too little.
+    return {key: str(count).encode() for key, count in counts.items()} | {done: made}
 
 
 def _round(turn: Turn, inbox: Inbox[LiftOpening]) -> Outcome[ScoreOpening, Silent]:
@@ -172,7 +175,7 @@ def _release(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreShare, Silent]:
     share = turn.recall(RoundedShare).words
     low = turn.published(Overlap, turn.parties[0]).unlabelled_low
     reveals = (Scores(to=turn.parties[0], low=low, high=len(share), decimals=turn.contract.scores.decimals),)
-    remember = _count_release(turn)
+    remember = _count_release(turn, share)
     return Outcome(Silent(), send={turn.parties[0]: ScoreShare(share)}, reveals=reveals, remember=remember)
 
 

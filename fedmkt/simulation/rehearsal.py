@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedmkt.contract import Contract
+from fedmkt.protocol.align import SplitKey
 from fedmkt.protocol.core import (
     V2,
     Call,
@@ -102,6 +103,7 @@ class Rehearsal:
             Silent: Silent(),
             Overlap: self._overlap,
             InRange: InRange(True),
+            SplitKey: SplitKey(bytes(32)),
         }
         if call.step.tells is Shape:
             return self._shapes[call.party]

@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-import fedmkt
 from fedmkt.errors import ConfigError, TransportError
 from fedmkt.party.handle import Party
 from fedmkt.protocol.core import Name, PublicValue
@@ -75,7 +75,7 @@ def _scratch() -> Iterator[Path]:
 
 def _settings(scratch: Path) -> dict[str, str]:
     cores = len(os.sched_getaffinity(0))
-    code = str(Path(fedmkt.__file__).resolve().parents[1])
+    code = str(Path(__file__).resolve().parents[2])
     return {
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -106,6 +106,17 @@ def _surroundings(scratch: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back who handles SIGTERM: Ray would end this process at once, and leave the run half ended."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
 def _own_ray(workers: int, scratch: Path) -> Iterator[None]:
     """Start Ray with one worker for each node, and end it with all its processes."""
     import ray
@@ -113,10 +124,11 @@ def _own_ray(workers: int, scratch: Path) -> Iterator[None]:
     if ray.is_initialized():
         raise ConfigError("ray is already running in this process", "run the job in a process of its own")
     try:
-        ray.init(
-            address="local", num_cpus=workers, num_gpus=0, include_dashboard=False, log_to_driver=False,
-            logging_level=logging.ERROR, object_store_memory=_OBJECT_STORE_BYTES, _temp_dir=str(scratch),
-        )  # fmt: skip
+        with _signals_kept():
+            ray.init(
+                address="local", num_cpus=workers, num_gpus=0, include_dashboard=False, log_to_driver=False,
+                logging_level=logging.ERROR, object_store_memory=_OBJECT_STORE_BYTES, _temp_dir=str(scratch),
+            )  # fmt: skip
         yield
     finally:
         ray.shutdown()
@@ -185,6 +197,7 @@ class _Simulation:
         self._stop: Callable[[str], None] = lambda _: None
         self._stopped = ""
         self._served = threading.Event()
+        self._ended = threading.Event()
         self._ending = threading.Lock()
         self._actors: list[_Actor] = []
 
@@ -194,15 +207,16 @@ class _Simulation:
         try:
             self._seat_parties()
             engine.start()
-            while engine.is_alive():
-                engine.join(0.2)
+            # Not join: Python takes a thread whose join was interrupted for one that has ended.
+            while not self._ended.wait(0.2):
+                pass
         except BaseException:
             self._cancel("interrupted")
             raise
         finally:
             self._end_parties()
             if engine.ident is not None:
-                engine.join(_END_SECONDS)
+                self._ended.wait(_END_SECONDS)
         if self._error is not None:
             raise self._error
         if self._outcome is None:
@@ -260,6 +274,8 @@ class _Simulation:
         except Exception as error:
             self._cancel(f"flower's engine failed ({type(error).__name__})")
             self._served.wait(_END_SECONDS)
+        finally:
+            self._ended.set()
 
     def _serve(self, grid: "Grid", context: "Context") -> None:
         """Flower's ServerApp: the script, and the dealer beside it."""

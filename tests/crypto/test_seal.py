@@ -1,9 +1,13 @@
+import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedmkt.crypto import seal as sealing
 from fedmkt.crypto.prg import SeededRandom
@@ -259,6 +263,29 @@ def test_the_cipher_alone_refuses_a_message_that_is(change: str, small_parts: No
     altered = replace(envelope, parts=ALTERED[change](envelope.parts))
     with pytest.raises(ValueError, match=r"decrypt|number of parts|another length"):
         opened(resigned(altered, PLACE, BANK))
+
+
+def test_an_envelope_opens_by_what_is_written_about_it_and_nothing_else(small_parts: None) -> None:
+    """Put together again from the RFCs: part i of m is bound besides its nonce, and the length besides m."""
+    envelope = sealed(bytes(range(40)))
+    place = b"".join(
+        len(f).to_bytes(4, "big") + f
+        for f in (
+            b"X25519-HKDF-SHA256-CHACHA20POLY1305-ED25519", b"\0\1", PLACE.contract, PLACE.run, PLACE.epoch, b"main_job",
+            bytes(7) + b"\7", b"psi.blind", b"bank", b"shop", PLACE.transcript,
+        )
+    )  # fmt: skip
+    bound = place + BANK.public + (40).to_bytes(8, "big")
+    secret = X25519PrivateKey.from_private_bytes(b"\x11" * 32)
+    shared = secret.exchange(X25519PublicKey.from_public_bytes(envelope.ephemeral))
+    info = b"fedmkt seal v1\n" + envelope.ephemeral + SHOP_PREKEY.public + hashlib.sha256(bound).digest()
+    cipher = ChaCha20Poly1305(HKDF(hashes.SHA256(), 32, b"", info).derive(shared))
+    plain = b""
+    for i, part in enumerate(envelope.parts):
+        plain += cipher.decrypt(
+            i.to_bytes(12, "big"), part, bound + i.to_bytes(4, "big") + (3).to_bytes(4, "big")
+        )
+    assert plain == bytes(range(40))
 
 
 @pytest.mark.parametrize("length", [0, 16, 43, 44, 59, 61, 76, -1, 1 << 40])

@@ -591,6 +591,17 @@ def test_receipts_that_do_not_lead_to_a_common_checkpoint_are_refused(hand: Hand
         parties[BANK]._store.put(f"epoch/{run.hex()}", b"1")  # so that one world is enough for all counts
 
 
+def test_checkpoints_that_were_swapped_on_disk_are_not_taken_for_each_other(world: World) -> None:
+    """Both decrypt: only the transcript in them says which one belongs to the receipts."""
+    _killed_after(world, 15)
+    early, late = sorted((world.folder_of(BANK) / "journal").glob("*.sealed"))
+    one, other = early.read_bytes(), late.read_bytes()
+    early.write_bytes(other)
+    late.write_bytes(one)
+    with pytest.raises(PeerError):
+        world.run(resume=True)
+
+
 def test_receipts_that_tell_another_story_than_the_checkpoint_are_refused(hand: Hand) -> None:
     """The coordinator owns every key but the bank's and makes up a past in which the dealer said something else."""
     hand.step(5)

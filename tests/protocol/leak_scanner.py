@@ -12,18 +12,19 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 LABEL_RUN = 64
 COLUMN_RUN = 4
-COLUMN_STRIDE = 8
-ID_STRIDE = 16
+COLUMN_STRIDE = 16
+ID_STRIDE = 32
 CORRELATION = 0.2
 LEAST_ROWS = 500
 Vector = NDArray[np.float64]
@@ -118,12 +119,13 @@ class _Needles:
         self._filter[_low(self._sorted)] = True
 
     def find(self, data: bytes) -> Iterator[str]:
-        if not self._parts:
+        if not self._parts or len(data) < 16:
             return
         for offset in range(8):
             words = np.frombuffer(data, "<u8", max(0, len(data) - offset) // 8, offset)
             hits = np.flatnonzero(self._filter[_low(words)])
-            for hit in hits[np.isin(words[hits], self._sorted)]:
+            near = np.minimum(np.searchsorted(self._sorted, words[hits]), len(self._sorted) - 1)
+            for hit in hits[self._sorted[near] == words[hits]]:
                 at = offset + 8 * int(hit)
                 for needle, what in self._parts[int(words[hit])]:
                     if data[at : at + len(needle)] == needle:
@@ -235,7 +237,9 @@ class Scanner:
         for name, vector in labels.items():
             for bitorder in ("little", "big"):
                 for window in _packed(vector, bitorder):
-                    self._needles.add(window.tobytes(), f"labels {name} as bits")
+                    # Small integers have bits in two or three of eight bytes: no evidence.
+                    if sum(map(bool, window.tobytes())) >= 4:
+                        self._needles.add(window.tobytes(), f"labels {name} as bits")
 
     def _add_column(self, name: str, vector: Vector) -> None:
         for code, array in _codes(vector):
@@ -256,6 +260,11 @@ class Scanner:
 
     def scan(self, view: Sequence[Seen]) -> list[Found]:
         """Return everything found, each kind of thing once per message."""
+        # Products this small are slower on many threads, and far slower where tests run side by side.
+        with threadpool_limits(1):
+            return self._scan(view)
+
+    def _scan(self, view: Sequence[Seen]) -> list[Found]:
         found: dict[Found, None] = {}
         for item in view:
             for what in self._needles.find(item.data):
@@ -269,7 +278,7 @@ class Scanner:
         return list(found)
 
     def _find_label_runs(self, data: bytes) -> Iterator[str]:
-        if not len(self._windows):
+        if not len(self._windows) or len(data) < LABEL_RUN:
             return
         for dtype, zero, one in _LABEL_CODES:
             size = np.dtype(dtype).itemsize
@@ -313,8 +322,8 @@ def _informative(bits: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _packed(vector: Vector, bitorder: Any) -> NDArray[np.uint64]:
     bits = sliding_window_view(np.asarray(vector) == 1, LABEL_RUN)
-    kept = bits[_informative(bits)]
-    return np.packbits(kept, axis=1, bitorder=bitorder).view("<u8").reshape(-1)
+    packed = np.packbits(bits[_informative(bits)], axis=1, bitorder=bitorder)
+    return np.ascontiguousarray(packed).view("<u8").reshape(-1)
 
 
 def _packed_at(bits: NDArray[np.bool_], starts: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -347,21 +356,40 @@ def _standardised(matrix: Vector) -> Vector:
 
 
 def _readings(array: NDArray[Any], length: int) -> Iterator[Vector]:
-    """Read an array as vectors of one length, in every usual way: signed, unsigned, halves, floats, by column or row."""
+    """Read an array as vectors of one length, in every usual way: signed, unsigned, halves, by column or row.
+
+    Random words read as floats are so heavy-tailed that one row decides a correlation: of floats, the ranks.
+    """
     if array.size == 0 or array.size % length or array.dtype.kind not in "uifb":
         return
-    raw = np.ascontiguousarray(array)
-    ways: list[NDArray[Any]] = [raw.reshape(-1)]
+    raw = np.ascontiguousarray(array).reshape(-1)
+    ways: list[NDArray[Any]] = [raw] if raw.dtype.kind != "f" else []
     if raw.dtype.itemsize == 8:
-        words = raw.reshape(-1).view("<u8")
-        ways = [words, words.view("<i8"), words.view("<u4")[::2], words.view("<i4")[::2], words.view("<i4")[1::2]]
-        ways.append(raw.reshape(-1).view("<f8"))
+        ways = [raw.view(t) for t in ("<u8", "<i8")]
+        ways += [raw.view("<u4")[::2], raw.view("<i4")[::2], raw.view("<i4")[1::2]]
     elif raw.dtype.itemsize == 4:
-        ways = [raw.reshape(-1).view("<u4"), raw.reshape(-1).view("<i4"), raw.reshape(-1).view("<f4")]
+        ways = [raw.view("<u4"), raw.view("<i4")]
     for way in ways:
+        yield from _both_ways(way.astype(np.float64), length)
+    if raw.dtype.itemsize in (4, 8):
         with np.errstate(all="ignore"):
-            values = way.astype(np.float64)
-        values = np.where(np.isfinite(values) & (np.abs(values) < 1e30), values, 0)
-        yield _standardised(values.reshape(length, -1))
-        if values.size > length:
-            yield _standardised(values.reshape(-1, length).T)
+            values = np.nan_to_num(raw.view(f"<f{raw.dtype.itemsize}").astype(np.float64))
+        yield from _both_ways(values, length, ranked=True)
+
+
+def _both_ways(values: Vector, length: int, ranked: bool = False) -> Iterator[Vector]:
+    ways = [values.reshape(length, -1)]
+    if values.size > length:
+        ways.append(values.reshape(-1, length).T)
+    for way in ways:
+        ranks = np.argsort(np.argsort(way, axis=0), axis=0).astype(np.float64) if ranked else way
+        yield _standardised(ranks)
+
+
+def places(needles: Iterable[bytes], view: Sequence[Seen]) -> list[str]:
+    """Tell where any of the byte strings (16 bytes or more) stands in a view."""
+    looked_for = _Needles()
+    for needle in needles:
+        looked_for.add(needle, "needle")
+    looked_for.freeze()
+    return [item.where for item in view if any(looked_for.find(item.data))]

@@ -85,17 +85,20 @@ def test_a_killed_run_ends_as_if_it_had_not_been_killed(
     assert faults(out, references) == []
 
 
-def test_scores_released_again_are_logged_and_counted_again(
-    job: Path, references: References, tmp_path: Path
+@pytest.mark.parametrize(("lost", "counted"), [(False, b"1"), (True, b"2")])
+def test_scores_released_again_are_logged_again_and_counted_if_they_were_rounded_again(
+    lost: bool, counted: bytes, job: Path, references: References, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    assert kill_at("score.release:2", *call(job, out))
+    assert kill_at("score.release:1", *call(job, out))
     assert revealed(out, "partner", "Scores") == 1
+    if lost:  # the checkpoint that holds the rounded shares: the run goes back to the one before
+        max((out / "parties" / "partner" / "journal").glob("*.sealed")).unlink()
     assert resume(job, out) == 0
     assert faults(out, references) == []
     assert revealed(out, "partner", "Scores") == 2
     store = Store(out / "parties" / "partner" / "store")
-    assert {store[name] for name in store if name.startswith("functionals/")} == {b"2"}
+    assert {store[name] for name in store if name.startswith("functionals/")} == {counted}
 
 
 def test_a_resumed_run_that_is_killed_resumes_again(
