@@ -120,23 +120,22 @@ class AuditLog:
         write_atomically(self._folder / PEERS, text.encode() + b"\n")
         return line
 
-    def add_cosignatures(self, lines: Sequence[bytes], keys: Mapping[str, bytes]) -> None:
-        """Add peers' cosignatures to the last head, on disk too; AuditError for one that does not verify.
+    def add_cosignatures(self, lines: Mapping[str, bytes], keys: Mapping[str, bytes]) -> None:
+        """Add peers' cosignatures to the last head, on disk too; AuditError unless each peer sent its own.
 
-        `keys` : public key of every peer that may cosign, by name.
+        `lines` : by who sent it. `keys` : public key of every signer, by name; all but the owner must cosign.
         """
         if self._note is None:
             raise ValueError("there is no head to cosign yet")
-        kept = {line.name: line for line in self._note.lines[1:]}
-        for data in lines:
+        if wrong := sorted(set(lines) ^ (set(keys) - {self.party})):
+            raise AuditError(f"log of {self.party}: cosignatures missing or not asked for: {', '.join(wrong)}")
+        for sender, line in lines.items():
             try:
-                line = checkpoint.parse_line(data)
-                checkpoint.verify_cosignature(self._note.text, data, line.name, keys.get(line.name, b""))
+                checkpoint.verify_cosignature(self._note.text, line, sender, keys[sender])
             except ValueError as error:
-                raise AuditError(f"cosignature of the log of {self.party}: {error}") from None
-            kept[line.name] = line
-        ordered = (self._note.lines[0], *(kept[name] for name in sorted(kept)))
-        self._note = checkpoint.Note(self._note.text, ordered)
+                raise AuditError(f"log of {self.party}: cosignature from {sender}: {error}") from None
+        ordered = (checkpoint.parse_line(lines[name]) for name in sorted(lines))
+        self._note = checkpoint.Note(self._note.text, (self._note.lines[0], *ordered))
         write_atomically(self._folder / CHECKPOINT, bytes(self._note))
 
     def close(self) -> bytes:
@@ -224,8 +223,9 @@ class AuditLog:
 
     def _check_extends(self, peer: str, head: checkpoint.Checkpoint, proof: Sequence[bytes]) -> None:
         last = self._last_seen(peer)
-        if last.origin not in ("", head.origin):
-            raise AuditError(f"log of {peer}: origin {head.origin}, it was {last.origin}")
+        origin = checkpoint.log_origin(bytes.fromhex(self._contract), peer)
+        if head.origin != origin:
+            raise AuditError(f"log of {peer}: origin {head.origin}, it must be {origin}")
         if head.size < last.size:
             raise AuditError(f"log of {peer}: {head.size} records, {last.size} were signed before")
         try:

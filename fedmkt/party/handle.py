@@ -18,8 +18,8 @@ from fedmkt.contract import Contract, digest
 from fedmkt.crypto.prg import Random
 from fedmkt.crypto.seal import Envelope, Place, Prekey, open_sealed, seal
 from fedmkt.crypto.sign import Identity
-from fedmkt.errors import FedmktError, PeerError, PolicyRefused
-from fedmkt.party.audit_log import AuditLog
+from fedmkt.errors import AuditError, FedmktError, PeerError, PolicyRefused
+from fedmkt.party.audit_log import PEERS, AuditLog
 from fedmkt.party.journal import Journal
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
@@ -61,12 +61,18 @@ Event = tuple[str, Mapping[str, Json]]
 class _LogNotary:
     """What a step may see of the party's own log."""
 
-    def __init__(self, log: AuditLog, keys: Mapping[Name, bytes]) -> None:
+    def __init__(self, log: AuditLog, keys: Mapping[Name, bytes], store: Store, contract: str) -> None:
         self._log = log
         self._keys = keys
+        self._store = store
+        self._contract = contract
 
     def seen(self, peer: Name) -> int:
-        return self._log.peer_size(peer)
+        # The store outlives a log folder: with the last heads gone, a peer could show another past.
+        size, known = self._log.peer_size(peer), int(self._store.get(f"head/{self._contract}/{peer}", b"0"))
+        if size < known:
+            raise AuditError(f"log of {peer}: {known} records were cosigned, {PEERS} has {size}: restore the logs")
+        return size
 
     def head(self) -> bytes:
         return self._log.head()
@@ -75,10 +81,13 @@ class _LogNotary:
         return tuple(self._log.extension(size)) if size else ()
 
     def cosign(self, peer: Name, note: bytes, proof: tuple[bytes, ...]) -> bytes:
-        return self._log.cosign(note, self._keys[peer], peer, proof)
+        self.seen(peer)
+        line = self._log.cosign(note, self._keys[peer], peer, proof)
+        self._store.put(f"head/{self._contract}/{peer}", str(self._log.peer_size(peer)).encode())
+        return line
 
     def collect(self, lines: Mapping[Name, bytes]) -> None:
-        self._log.add_cosignatures(list(lines.values()), {str(n): self._keys[n] for n in lines})
+        self._log.add_cosignatures({str(n): lines[n] for n in lines}, {str(n): self._keys[n] for n in self._keys})
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,7 @@ class Party:
         self._data = data
         self._finish = finish
         self._keys = {Name(s.name): bytes.fromhex(s.key) for s in contract.signers}
-        self._notary = _LogNotary(log, self._keys)
+        self._notary = _LogNotary(log, self._keys, store, digest(contract).hex())
         self._states: dict[type[State], State] = {}
         self._hello: tuple[Hello, Prekey] | None = None
         self._live: _Live | None = None

@@ -25,7 +25,7 @@ RUN: Events = {
         ("value.revealed", {"index": 3, "step": "CHECK", **RangeBit(to="all", passed=True).record()}),
         ("run.completed", {}),
     ],
-    "coordinator": [("run.started", {"epoch": 1}), ("run.completed", {})],
+    "coordinator": [("run.started", {"epoch": 1}), ("epoch.started", {"epoch": 1}), ("run.completed", {})],
     "shop": [
         ("run.started", {"epoch": 1}),
         ("epoch.started", {"epoch": 1}),
@@ -95,7 +95,7 @@ def write_run(folder: Path, events: Events) -> dict[str, bytes]:
     for name, log in logs.items():
         head = log.head()
         log.add_cosignatures(
-            [logs[peer].cosign(head, keys[name], name) for peer in NAMES if peer != name], keys
+            {peer: logs[peer].cosign(head, keys[name], name) for peer in NAMES if peer != name}, keys
         )
     for log in logs.values():
         log.close()

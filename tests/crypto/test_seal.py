@@ -271,8 +271,8 @@ def test_an_envelope_opens_by_what_is_written_about_it_and_nothing_else(small_pa
     place = b"".join(
         len(f).to_bytes(4, "big") + f
         for f in (
-            b"X25519-HKDF-SHA256-CHACHA20POLY1305-ED25519", b"\0\1", PLACE.contract, PLACE.run, PLACE.epoch, b"main_job",
-            bytes(7) + b"\7", b"psi.blind", b"bank", b"shop", PLACE.transcript,
+            b"X25519-HKDF-SHA256-CHACHA20POLY1305-ED25519", b"\0\1", PLACE.contract, PLACE.run, PLACE.epoch,
+            b"main_job", bytes(7) + b"\7", b"psi.blind", b"bank", b"shop", PLACE.transcript,
         )
     )  # fmt: skip
     bound = place + BANK.public + (40).to_bytes(8, "big")

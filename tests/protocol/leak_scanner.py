@@ -67,7 +67,16 @@ class Secrets:
 
 # ------------------------------------------------------------------------------------------ reading messages
 
-_DTYPES = {"u8": "<u8", "u4": "<u4", "i8": "<i8", "i4": "<i4", "u1": "|u1", "f8": "<f8", "b1": "|b1", "B": "|u1"}
+_DTYPES = {
+    "u8": "<u8",
+    "u4": "<u4",
+    "i8": "<i8",
+    "i4": "<i4",
+    "u1": "|u1",
+    "f8": "<f8",
+    "b1": "|b1",
+    "B": "|u1",
+}
 
 
 def seen(where: str, data: bytes) -> Seen:
@@ -140,8 +149,8 @@ def id_spellings(value: str, contexts: Sequence[bytes]) -> dict[str, bytes]:
     """Spell an id in the ways in which it may be sent or hashed."""
     digits = "".join(c for c in value if c.isdigit())
     plain = {
-        "raw": value, "upper case": value.upper(), "digits": digits, "national": digits[-11:], "without +": value.lstrip("+"),
-        "00": "00" + digits, "phone:": f"phone:{value}", "kind": f"phone\0{value}", "reversed": value[::-1],
+        "raw": value, "upper case": value.upper(), "digits": digits, "national": digits[-11:],
+        "without +": value.lstrip("+"), "00": "00" + digits, "phone:": f"phone:{value}", "kind": f"phone\0{value}", "reversed": value[::-1],
     }  # fmt: skip
     found = {name: text.encode() for name, text in plain.items()}
     for i, context in enumerate(contexts):
@@ -154,7 +163,9 @@ def id_spellings(value: str, contexts: Sequence[bytes]) -> dict[str, bytes]:
 HASHES: dict[str, Callable[[bytes], bytes]] = {
     **{
         name: (lambda data, name=name: hashlib.new(name, data).digest())
-        for name in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha3_256", "sha3_512", "blake2b", "blake2s")
+        for name in (
+            "md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha3_256", "sha3_512", "blake2b", "blake2s",
+        )
     },
     "double sha256": lambda data: hashlib.sha256(hashlib.sha256(data).digest()).digest(),
     "hmac-sha256 without key": lambda data: hmac.digest(b"", data, "sha256"),
@@ -269,7 +280,9 @@ class Scanner:
         for item in view:
             for what in self._needles.find(item.data):
                 kind = what.split(" ")[0]
-                found[Found({"id": "id", "labels": "label", "row": "column"}.get(kind, kind), what, item.where)] = None
+                found[
+                    Found({"id": "id", "labels": "label", "row": "column"}.get(kind, kind), what, item.where)
+                ] = None
             for what in self._find_label_runs(item.data):
                 found[Found("label", what, item.where)] = None
             for array in item.arrays:

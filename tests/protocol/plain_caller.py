@@ -345,7 +345,9 @@ def reconstructed_weights(caller: PlainCaller) -> NDArray[np.float64]:
     return total(shares) / 2.0**linear.WEIGHT_BITS
 
 
-def prepared_matrix(caller: PlainCaller, rows_of: Callable[[Split], NDArray[np.int64]], white: bool = False) -> Any:
+def prepared_matrix(
+    caller: PlainCaller, rows_of: Callable[[Split], NDArray[np.int64]], white: bool = False
+) -> Any:
     """Put all parties' prepared columns side by side for some real rows, whitened or not."""
     sides = []
     for party in data_parties(caller.contract):

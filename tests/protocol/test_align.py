@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from fedmkt.protocol.align import (
     KeyPart,
     Part,
     Split,
+    SplitKey,
     held_out,
     padded_rows,
     scored_rows,
@@ -17,7 +20,7 @@ from fedmkt.protocol.align import (
 from fedmkt.protocol.core import Silent, data_parties
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.psi import NO_ROW, Aligned, Customers, Overlap
-from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, contract_of
+from tests.protocol.plain_caller import BANK, SHOP, TELECOM, PlainCaller, contract_of
 
 PARTS = ("train", "held_out", "unlabelled")
 
@@ -72,7 +75,9 @@ def test_a_person_stays_on_its_side_when_lists_grow_and_orders_change():
     stores = {BANK: {}, SHOP: {}}
     first = divided(PEOPLE[:1000], seed=1, stores=stores)
     shuffled = list(np.random.default_rng(5).permutation(PEOPLE))
-    second = divided(shuffled, seed=2, stores=stores, model={"penalty": 5.0})  # another contract of the family
+    second = divided(
+        shuffled, seed=2, stores=stores, model={"penalty": 5.0}
+    )  # another contract of the family
     before, after = (set(persons(c, BANK, "held_out")) for c in (first, second))
     assert before == after & set(PEOPLE[:1000])
 
@@ -84,7 +89,8 @@ def test_another_family_divides_anew():
     )
     a, b = (np.isin(PEOPLE, persons(c, BANK, "held_out")) for c in (first, second))
     assert abs(np.corrcoef(a, b)[0, 1]) < 0.15
-    assert len(stores[BANK]) == len(stores[SHOP]) == 2
+    own = [{k for k in stores[p] if k.startswith("split/")} for p in (BANK, SHOP)]
+    assert own[0] == own[1] == {"split/toys", "split/others"}
 
 
 def test_each_party_alone_can_make_the_division_unforeseeable():
@@ -189,7 +195,38 @@ def test_a_commitment_tells_nothing_of_a_small_secret_without_its_run_and_party(
     assert len(parts) == 2 and not parts & set(digests)
 
 
-def test_nothing_of_a_split_is_public_and_its_key_is_forgotten():
-    caller = divided(PEOPLE)
-    assert all(t.value == Silent() for t in caller.told) and not caller.revealed
+def test_only_a_hash_of_the_key_is_public_the_same_of_all_and_the_key_is_forgotten():
+    caller = divided(PEOPLE, k=3)
+    told = [t.value for t in caller.told if t.value != Silent()]
+    assert len(told) == 3 and len({t.digest for t in told}) == 1 and isinstance(told[0], SplitKey)
+    assert not caller.revealed
     assert not {KeyPart, Commitments} & set(caller.states[BANK])
+    parts = {s.message.secret for s in caller.sent if isinstance(s.message, Part)}
+    assert not parts & {t.digest for t in told}
+
+
+def test_a_party_that_gives_two_parties_different_parts_ends_the_run():
+    other = {}
+
+    def equivocate(sent):
+        if sent.sender != SHOP or sent.reader != TELECOM:
+            return sent.message
+        if isinstance(sent.message, Commitment):
+            secret = other.setdefault("secret", b"2" * 32)
+            return Commitment(
+                hashlib.sha256(b"fedmkt split commitment v1\n" + bytes(32) + b"shop\0" + secret).digest()
+            )
+        return Part(other["secret"]) if isinstance(sent.message, Part) else sent.message
+
+    with pytest.raises(PeerError, match="do not have the same key"):
+        divided(PEOPLE, k=3, change=equivocate)
+
+
+def test_a_part_that_changes_between_two_runs_of_a_family_is_refused():
+    """All parts are known after the first run: whoever changes its own then would choose the split."""
+    stores = {BANK: {}, SHOP: {}}
+    divided(PEOPLE, seed=1, stores=stores)
+    divided(PEOPLE, seed=2, stores=stores)
+    stores[SHOP]["split/toys"] = b"3" * 32
+    with pytest.raises(PeerError, match="earlier runs"):
+        divided(PEOPLE, seed=3, stores=stores)

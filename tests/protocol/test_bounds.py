@@ -12,7 +12,14 @@ from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scoring import score
 from fedmkt.ring import rounding
 from fedmkt.ring.bounds import Bound, check
-from tests.protocol.plain_caller import PlainCaller, contract_of, joint_data, record_rounded, start_aligned, total
+from tests.protocol.plain_caller import (
+    PlainCaller,
+    contract_of,
+    joint_data,
+    record_rounded,
+    start_aligned,
+    total,
+)
 
 OVERLAP = Overlap(19_000, 20_000, 0, 1000)
 

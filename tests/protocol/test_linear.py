@@ -1,6 +1,12 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from fedmkt.learn import prepare
 from fedmkt.protocol import linear
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import ask, data_parties, dealer, inbox_of
@@ -10,6 +16,7 @@ from fedmkt.protocol.linear import (
     FRACTION_BITS,
     RESIDUAL_BITS,
     WEIGHT_BITS,
+    Counts,
     Forward,
     Labels,
     Lifting,
@@ -20,10 +27,17 @@ from fedmkt.protocol.linear import (
     layout,
     mask_matrices,
 )
-from fedmkt.protocol.logistic import DEAL_STEP, GRADIENT, LOAD_LABELS, OPEN_WEIGHTS, RESIDUAL, Pass
+from fedmkt.protocol.logistic import (
+    DEAL_STEP,
+    GRADIENT,
+    LOAD_LABELS,
+    OPEN_WEIGHTS,
+    RESIDUAL,
+    Pass,
+    _row_factor,
+)
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows
 from fedmkt.protocol.psi import NO_ROW, Overlap
-from fedmkt.learn import prepare
 from fedmkt.ring.fixed import encode
 from tests.protocol.plain_caller import (
     chi_square,
@@ -212,3 +226,58 @@ def test_lifted_values_are_not_finished_before_all_openings_are_there():
     assert all(caller.recall(p, Lifting).done.shape == (plan.rows,) for p in parties)
     with pytest.raises(ValueError, match="missing"):
         caller(parties[0], RESIDUAL, *inbox_of(lifted[:2], parties[0]))
+
+
+# ------------------------------------------------------------------------------------------ the same at all parties
+
+
+ELSEWHERE = """
+import hashlib, numpy as np
+from fedmkt.ring import kernels, sigmoid
+random = np.random.default_rng(7)
+for period in (64, 128):
+    series = sigmoid.series(period)
+    delta, t = random.integers(0, 2**32, (2, 300), np.uint32)
+    value = sigmoid.evaluate(delta, sigmoid.deal_angles(t, series.harmonics), series)
+    print(sigmoid.constants_digest(series).hex(), hashlib.sha256(value.tobytes()).hexdigest())
+x, w = random.integers(-2**30, 2**30, (40, 6)).astype(np.int32), random.integers(0, 2**64, 6, np.uint64)
+print(hashlib.sha256(kernels.matvec(x, w).tobytes() + kernels.gram(x, x).tobytes()).hexdigest())
+"""
+
+
+def test_another_machine_without_a_compiler_gets_the_same_integers_to_multiply_shares_with():
+    """A public factor that differed in its last bit at one party would turn shares into noise."""
+    found = []
+    for compiled in ("0", "1"):
+        environment = dict(
+            os.environ, NUMBA_DISABLE_JIT=compiled, PYTHONPATH=str(Path(linear.__file__).parents[2])
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", ELSEWHERE],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        found.append(done.stdout)
+    assert found[0] == found[1] and len(found[0].split()) == 5
+
+
+def test_every_party_counts_its_masks_alike_and_scales_by_the_same_integers():
+    caller, plan, _ = started(3)
+    one_gradient(caller, plan)
+    one_gradient(caller, plan)
+    used = [caller.recall(p, Counts).used for p in data_parties(caller.contract)]
+    assert used[0] == used[1] == used[2] == {"fit": 2}
+    factors = [_row_factor(caller.turn(p), plan) for p in data_parties(caller.contract)]
+    assert len(set(factors)) == 1 and isinstance(factors[0], int)
+
+
+def test_the_dealer_with_one_opening_would_read_a_matrix():
+    """Why the coordinator must belong to no party: its masks are all that hides the columns."""
+    caller, plan, _ = started(2)
+    (sent,) = [s.message for s in caller.sent if isinstance(s.message, MaskedRows) and s.sender == "shop"]
+    mask = caller.turn(dealer(caller.contract)).masks.words("shop", "fit/U", 0, sent.rows.words.shape)
+    assert np.array_equal((sent.rows.words + mask).view(np.int64), caller.recall("shop", Matrices).own)
+    assert plan.columns_of("shop") == mask.shape[1]

@@ -163,7 +163,9 @@ def test_no_loss_and_no_other_number_is_public_but_the_range_bit():
     caller = once(3)
     fitted = [t for t in caller.told if t.step.startswith(("fit.", "range.", "checkpoint.", "witness."))]
     assert {type(t.value) for t in fitted} == {Silent, InRange}
-    assert [t.value for t in fitted if isinstance(t.value, InRange)] == [InRange(True)] * 9  # 3 checks, 3 parties
+    assert [t.value for t in fitted if isinstance(t.value, InRange)] == [
+        InRange(True)
+    ] * 9  # 3 checks, 3 parties
 
 
 @pytest.mark.parametrize("k", [2, 3])

@@ -63,7 +63,9 @@ def people(caller, party, part):
     return [ids[r] if r != NO_ROW else None for r in rows]
 
 
-@pytest.mark.parametrize(("k", "sizes", "common"), [(2, (60, 90), 45), (2, (90, 60), 60), (3, (70, 60, 90), 40)])
+@pytest.mark.parametrize(
+    ("k", "sizes", "common"), [(2, (60, 90), 45), (2, (90, 60), 60), (3, (70, 60, 90), 40)]
+)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_all_parties_hold_exactly_the_common_people_in_one_order(k, sizes, common, seed):
     ids = lists(seed, sizes, common, k)
@@ -155,7 +157,9 @@ def test_a_band_is_one_percent_of_the_shorter_list_and_at_least_ten(bank, partne
     assert band_width(bank, partner) == width
     for count in (0, 1, width - 1, width, width + 1, 7 * width + 3):
         low, high = band(count, width)
-        assert (low < count <= high and high - low == width and high % width == 0) or count == low == high == 0
+        assert (
+            low < count <= high and high - low == width and high % width == 0
+        ) or count == low == high == 0
 
 
 def test_what_each_learns_is_declared():
@@ -267,19 +271,24 @@ FORGED = 1000
 def forging():
     """A bank with 1000 rows to claim, 100 of which are true."""
     ids = lists(4, (1000, 1000), 100, 2)
-    caller, matched = matched_claim(contract_of(), ids)
+    caller, _ = matched_claim(contract_of(), ids)
     (claim,) = [s.message for s in caller.sent if isinstance(s.message, Matched)]
     assert len(claim.positions) == 100 and (claim.positions != NO_ROW).all()
     return caller, claim
 
 
-def aligned_with(forging, positions, proofs):
-    """Ask the partner to accept a claim, with a band that fits it; returns its rows."""
+def aligned_with(forging, positions, proofs, overlap=None):
+    """Ask the partner to accept a claim, padded to the band that fits it; returns its rows."""
     caller, _ = forging
-    caller.publics[BANK, Overlap] = Overlap(0, len(positions), 0, 0)
+    low, high = band(len(positions), 10)
     fresh = PlainCaller(caller.contract, {}, seed=8)
-    fresh.publics, fresh.states = caller.publics, {n: dict(s) for n, s in caller.states.items()}
-    body = fresh._send(ask(BANK, MATCH), SHOP, Matched(positions, proofs))
+    fresh.publics = {**caller.publics, (BANK, Overlap): overlap or Overlap(low, high, 0, 0)}
+    fresh.states = {n: dict(s) for n, s in caller.states.items()}
+    padded = np.full(high, NO_ROW)
+    padded[: len(positions)] = positions
+    filled = np.zeros((high, 16), np.uint8)
+    filled[: len(proofs)] = proofs
+    body = fresh._send(ask(BANK, MATCH), SHOP, Matched(padded, filled))
     fresh(SHOP, ALIGN, body)
     return fresh.recall(SHOP, Aligned).labelled
 
@@ -343,14 +352,25 @@ def test_a_row_claimed_twice_is_refused(forging):
         aligned_with(forging, positions, proofs)
 
 
-def test_a_band_that_does_not_hold_is_refused():
-    def widen(sent):
-        if not isinstance(sent.message, Matched):
-            return sent.message
-        return Matched(np.full(60, NO_ROW), np.zeros((60, 16), np.uint8))
-
+@pytest.mark.parametrize(
+    "bands",
+    [(99, 100), (0, 100), (100, 110), (80, 90), (90, 110), (-10, 100)],
+    ids=lambda b: f"{b[0]} to {b[1]}",
+)
+def test_a_band_other_than_the_counts_own_is_refused(forging, bands):
+    """A narrow one would tell the count to everybody, a wide or false one pads or cuts the training rows."""
+    caller, claim = forging
+    caller.contract = contract_of()
+    aligned_with(forging, claim.positions, claim.proofs, Overlap(90, 100, 0, 0))
     with pytest.raises(PeerError):
-        intersected(lists(1, (60, 60), 45, 2), change=widen)
+        aligned_with(forging, claim.positions, claim.proofs, Overlap(*bands, 0, 0))
+
+
+def test_rows_without_label_are_refused_where_the_contract_does_not_score_them(forging):
+    caller, claim = forging
+    caller.contract = contract_of(scores={"unlabelled": False})
+    with pytest.raises(PolicyRefused, match="without a label"):
+        aligned_with(forging, claim.positions, claim.proofs, Overlap(40, 50, 40, 50))
 
 
 @pytest.mark.parametrize("spoil", ["short", "not a point", "identity"])

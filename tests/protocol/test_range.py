@@ -65,9 +65,9 @@ def test_weights_within_the_bound_pass(k, period, size):
 
 @pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize("period", [64, 128])
-@pytest.mark.parametrize("size", [1.06, 1.3, 5.0, 44.0])
+@pytest.mark.parametrize("size", [1.06, 1.3, 5.0, 44.0, 45.5, 64.0, 300.0, 6000.0])
 def test_weights_beyond_the_bound_stop_the_run_with_advice(k, period, size):
-    for seed in range(3):
+    for seed in range(2):
         with pytest.raises(PolicyRefused, match="range check failed") as refused:
             checked(lambda unit, s=size: s * unit, k, seed, period=period)
         assert "penalty" in str(refused.value.hint) and "128" in str(refused.value.hint)
@@ -153,19 +153,23 @@ def test_the_bit_is_declared_and_is_all_that_is_public():
 
 def test_openings_of_a_check_are_uniform_and_its_bit_shares_are_too():
     seen: dict[str, list[bytes]] = {}
+    masked_bits = {"range.open_lookup": 16, "range.open_count": 2}
+    narrow: dict[str, list[int]] = {step: [] for step in masked_bits}
     for seed in range(60):
         caller = checked(lambda unit: 0.5 * unit, seed=seed)
-        for sent in caller.sent:
-            if sent.sender == SHOP and sent.step.startswith("range.") and sent.step != "range.open_lookup":
-                arrays = [getattr(v, "words", v) for v in vars(sent.message).values()]
+        for sent in (s for s in caller.sent if s.sender == SHOP and s.step.startswith("range.")):
+            arrays = [getattr(v, "words", v) for v in vars(sent.message).values()]
+            if sent.step in masked_bits:
+                narrow[sent.step] += arrays[0].tolist()
+            else:
                 seen.setdefault(sent.step, []).extend(a.tobytes() for a in arrays)
-            if sent.sender == SHOP and sent.step == "range.open_lookup":
-                (word,) = sent.message.words.words
-                assert word < 2**16, "only the masked bits may leave"
-                seen.setdefault("lookup", []).append(int(word).to_bytes(2, "big"))
-    assert len(seen) == 5
+    assert len(seen) == 4
     for data in seen.values():
         assert abs(chi_square(b"".join(data))) < 4.5
+    for step, values in narrow.items():
+        assert max(values) < 2 ** masked_bits[step], "only the masked bits may leave"
+        counts = np.bincount(np.array(values) % 4, minlength=4)
+        assert ((counts - counts.sum() / 4) ** 2).sum() / (counts.sum() / 4) < 20
 
 
 def test_omega_is_the_same_integer_at_every_party():

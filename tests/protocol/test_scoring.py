@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from fedmkt.errors import PolicyRefused
+from fedmkt.party.store import Store
 from fedmkt.privacy.disclosure import DEFAULT, ModelPart, Scores
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import Silent, data_parties
 from fedmkt.protocol.linear import FRACTION_BITS, SCORE, WEIGHT_BITS, Matrices, Weights
 from fedmkt.protocol.logistic import Solver, fit
+from fedmkt.protocol.pipeline import main_job
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.scoring import OwnWeights, Released, give_parts, ledger_keys, score
+from fedmkt.protocol.scoring import OwnWeights, Released, _count_release, give_parts, ledger_keys, score
+from fedmkt.protocol.session import Request
+from tests.engine import Tap, job_world
 from tests.protocol.plain_caller import (
     BANK,
     DEALER,
@@ -179,7 +183,8 @@ def test_each_partner_keeps_a_ledger_of_its_own():
     scored(k=3, columns=(3, 8, 4), seed=1, stores=stores)
     with pytest.raises(PolicyRefused, match="cap"):
         scored(k=3, columns=(3, 8, 4), seed=2, stores=stores)  # four columns: one functional
-    assert not stores[BANK] and len(stores[SHOP]) == 8 and len(stores[TELECOM]) == 4
+    counted = [[k for k in stores[p] if k.startswith("functionals/")] for p in (BANK, SHOP, TELECOM)]
+    assert [len(c) for c in counted] == [0, 8, 4]
 
 
 # ------------------------------------------------------------------------------------------ parts of the model
@@ -203,7 +208,8 @@ def test_parts_of_the_model_open_to_their_owners_only(k):
 
 @pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize(
-    "step", ["score.mask_rows", "score.open_weights", "score.angle", "score.lift", "score.round", "score.release"]
+    "step",
+    ["score.mask_rows", "score.open_weights", "score.angle", "score.lift", "score.round", "score.release"],
 )
 def test_nothing_is_released_when_a_partner_leaves_early(k, step):
     caller = ready_to_score(k=k)
@@ -237,3 +243,64 @@ def test_training_leaves_shares_from_which_neither_side_has_a_score():
     for p in data_parties(caller.contract):
         alone = caller.recall(p, Weights).w.view(np.int64) / 2.0**WEIGHT_BITS
         assert np.abs(alone - w).min() > 1e3
+
+
+# ------------------------------------------------------------------------------------------ the whole job
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_the_job_opens_parts_of_the_model_only_where_the_contract_says_so(allowed):
+    disclosures = (*DEFAULT, "ModelPart") if allowed else DEFAULT
+    contract = contract_of(model={"iterations": 1}, disclosures=disclosures)
+    caller = PlainCaller(contract, joint_data(contract, 200).local)
+    main_job(caller, contract)
+    assert (OwnWeights in caller.states[SHOP]) == allowed == (OwnWeights in caller.states[BANK])
+    assert bool([s for s in caller.sent if s.step == "model.give_part"]) == allowed
+    assert bool([d for _, d in caller.revealed if isinstance(d, ModelPart)]) == allowed
+
+
+def scores_on_disk(world):
+    return list(world.folder_of(BANK).rglob("scores.npz"))
+
+
+def test_the_ledger_lies_in_the_partners_store_and_outlives_its_process(tmp_path):
+    world = job_world(tmp_path, seed=3, iterations=1)
+    world.run()
+    (first,) = scores_on_disk(world)
+    first.unlink()
+    store = Store(world.folder_of("partner") / "store")
+    counted = [k for k in store if k.startswith("functionals/")]
+    assert {k.rsplit("/", 1)[1] for k in counted} == set(world.contract.party("partner").columns)
+    assert {store[k] for k in counted} == {b"1"}
+    store.put(counted[2], b"1000")
+    with pytest.raises(PolicyRefused, match=r"partner refused at score\.release"):
+        world.run()
+    assert not scores_on_disk(world)
+
+
+def test_the_same_shares_sent_again_after_a_resume_count_once_and_others_count_again():
+    caller = ready_to_score()
+    turn, share = caller.turn(SHOP), np.arange(5, dtype=np.uint64)
+    caller.stores[SHOP].update(_count_release(turn, share))
+    before = dict(caller.stores[SHOP])
+    assert _count_release(turn, share) == {}
+    again = ready_to_score(columns=(4, 12, 4), stores={SHOP: {}})
+    for value in (1, 2):
+        again.stores[SHOP].update(_count_release(again.turn(SHOP), share + np.uint64(value)))
+    counts = {v for k, v in again.stores[SHOP].items() if k.startswith("functionals/")}
+    assert counts == {b"2"} and before
+
+
+def test_no_score_reaches_the_banks_disk_when_the_partner_leaves_before_the_release(tmp_path):
+    def leave(name, message):
+        if isinstance(message, Request) and (name, message.step) == ("partner", "score.release"):
+            raise Left
+        return message
+
+    world = job_world(tmp_path, seed=4, iterations=1)
+    tap = Tap(change=leave)
+    with pytest.raises(Left):
+        world.run(tap)
+    assert not scores_on_disk(world)
+    assert not world.parties[BANK].holds(Released)
+    assert any(p.message.step == "score.round" for p in tap.requests)

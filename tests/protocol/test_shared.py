@@ -55,7 +55,9 @@ def test_what_the_dealer_deals_adds_up_to_its_value(k):
     correction = deal_value(caller.turn(DEALER), "value", 7, value, block=2)
     parties = data_parties(caller.contract)
     shares = [
-        shared_from_seeds(caller.turn(p), "value", 7, (5, 3), correction if p == parties[0] else None, block=2)
+        shared_from_seeds(
+            caller.turn(p), "value", 7, (5, 3), correction if p == parties[0] else None, block=2
+        )
         for p in parties
     ]
     assert np.array_equal(add_up(shares), value)

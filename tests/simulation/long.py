@@ -8,10 +8,12 @@ The suite runs a short form of each; the files `test_*.py` beside this one hold 
 """
 
 import contextlib
+import io
 import itertools
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,10 +21,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -41,6 +45,7 @@ from fedmkt.protocol.linear import WEIGHT_BITS
 from fedmkt.protocol.logistic import MAX_SCALE, MOMENTUM, inverse_products
 from fedmkt.protocol.session import Request
 from fedmkt.ring.fixed import decode, reconstruct
+from fedmkt.ring.sigmoid import series
 from fedmkt.simulation.compare import Side, load_side
 from fedmkt.simulation.run import simulate
 from fedmkt.simulation.world import generate, write_world
@@ -220,7 +225,10 @@ def unwhiten(white: Array, sides: Sequence[Side]) -> Array:
 
 
 def twin_weights(sides: Sequence[Side], y: Array, model: ModelTerms) -> Array:
-    """Make the passes of the joint training in floating point; whitened weights, intercept first."""
+    """Make the passes of the joint training in floating point; whitened weights, intercept first.
+
+    Its sigmoid is the same series and its inverse made the same way, so what is left is fixed point and rounding.
+    """
     n, rate = len(y), float(y.mean())
     white = np.hstack([np.ones((n, 1)), *(s.train @ s.transform for s in sides)])
     stiff = np.concatenate([[0.0], *(model.penalty / s.spread**2 for s in sides)])
@@ -238,9 +246,15 @@ def twin_weights(sides: Sequence[Side], y: Array, model: ModelTerms) -> Array:
     w = before = np.zeros(white.shape[1])
     w[0] = np.log(rate / (1 - rate))
     for _ in range(model.iterations):
-        gradient = white.T @ (glm.sigmoid(white @ w) - y) + stiff * w
+        gradient = white.T @ (sine_sigmoid(white @ w, model.period) - y) + stiff * w
         w, before = w - solver @ gradient + MOMENTUM * (w - before), w
     return w
+
+
+def sine_sigmoid(z: Array, period: int) -> Array:
+    """Evaluate the sine series that stands for the sigmoid, in floating point."""
+    angle = 2 * np.pi * z / period
+    return 0.5 + sum(c / 2**16 * np.sin((k + 1) * angle) for k, c in enumerate(series(period).coefficients))
 
 
 def seeds(count: int = 200, first: int = 1) -> list[Finding]:
@@ -273,6 +287,15 @@ def victim(where: str, arguments: Sequence[str]) -> int:
 
     kind, _, number = where.rpartition(":")
     patch_to_kill(kind, int(number))
+    return command(list(arguments))
+
+
+def on_a_full_disk(limit: int, arguments: Sequence[str]) -> int:
+    """Run a command of fedmkt in a process whose files cannot grow beyond `limit` bytes."""
+    from fedmkt.cli.app import main as command
+
+    # Only now: a library that is imported above unpacks itself into a file.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     return command(list(arguments))
 
 
@@ -421,17 +444,23 @@ def faults(out: Path, references: References) -> list[str]:
     report = verify_run(out)
     if report.outcome != "completed":
         found.append(f"the logs say {report.outcome}")
-    model = model_of(references.job, out)
-    expected = references.like(model.parts)
-    error = np.linalg.norm(model.weights - expected.weights) / np.linalg.norm(expected.weights)
-    if error > 1e-3:
-        found.append(f"weights differ by {error:.2g}")
-    if abs(model.auc - expected.auc) > 1e-5:
-        found.append(f"AUC differs by {abs(model.auc - expected.auc):.2g}")
+    weights, area = difference(out, references)
+    if weights > 1e-3:
+        found.append(f"weights differ by {weights:.2g}")
+    if area > 1e-5:
+        found.append(f"AUC differs by {area:.2g}")
     found += [f"half-written: {p.relative_to(out)}" for p in out.rglob("*") if p.suffix == ".new"]
     left = [p for n in ("*.sealed", "journal.key") for p in out.glob(f"parties/*/**/{n}")]
     found += [f"not erased: {p.relative_to(out)}" for p in left]
     return found + repeated_numbers(out)
+
+
+def difference(out: Path, references: References) -> tuple[float, float]:
+    """Return how far weights (relative) and AUC of exact scores are from those of an uninterrupted run."""
+    model = model_of(references.job, out)
+    expected = references.like(model.parts)
+    error = np.linalg.norm(model.weights - expected.weights) / np.linalg.norm(expected.weights)
+    return float(error), abs(model.auc - expected.auc)
 
 
 def repeated_numbers(out: Path) -> list[str]:
@@ -466,7 +495,8 @@ def kills(count: int = 20, step: int = 1) -> int:
 
 
 def _random_kills(folder: Path, count: int) -> int:
-    job = write_world(generate(1, 8_000, 9_000, 5_000), folder / "world")
+    # Large enough that no two people's scores are as close as the rounding of the weights.
+    job = write_world(generate(1), folder / "world")
     references = References(job, folder, seed=7)
     began = time.perf_counter()
     subprocess.run(command("simulate", job, "--out", folder / "timed", "--seed", 7, "--json"), cwd=ROOT, capture_output=True, check=True)
@@ -478,7 +508,7 @@ def _random_kills(folder: Path, count: int) -> int:
         moments = []
         while len(moments) < 3:  # as many resumes as the contract allows
             moment = float(draws.uniform(0.5, whole))
-            if not kill_after(moment, *call):
+            if not kill_after(moment, *call) or (out / "result.json").exists():
                 break
             moments.append(moment)
             if not (out / "contract.toml").exists():
@@ -489,7 +519,9 @@ def _random_kills(folder: Path, count: int) -> int:
             subprocess.run(command(*call), cwd=ROOT, capture_output=True, check=True)
         wrong = faults(out, references)
         bad += bool(wrong)
-        print(json.dumps({"killed after": [round(m, 2) for m in moments], "faults": wrong}), flush=True)
+        weights, area = difference(out, references)
+        report = {"killed after": [round(m, 2) for m in moments], "weights": weights, "auc": area, "faults": wrong}
+        print(json.dumps(report), flush=True)
         shutil.rmtree(out)
     return bad
 
@@ -544,16 +576,95 @@ def _forked(function: Callable[[], int]) -> bool:
     return os.WIFSIGNALED(status)
 
 
+# ------------------------------------------------------------------------------------------ inputs
+
+
+class Accepted(Exception):
+    """A spoilt file was still a good one: the job would begin here."""
+
+
+def inputs(count: int = 3000) -> int:
+    """Spoil good files at random places and run them from the command line; returns how many answers were bad."""
+    import fedmkt.simulation.run as run
+    from tests.simulation.test_malformed_input import GOOD, JOB, WHOLE, written
+
+    def begin(*_: object) -> NoReturn:
+        raise Accepted
+
+    random, codes, bad = np.random.default_rng(5), Counter[int](), 0
+    before, run._sign_contract = run._sign_contract, begin
+    try:
+        for number in range(count):
+            kind = ("bank.csv", "bank.parquet", "job.toml")[number % 3]
+            text, bank = JOB.encode(), GOOD
+            if kind == "job.toml":
+                text = spoilt(random, text)
+            elif kind == "bank.csv":
+                bank = spoilt(random, bank)
+            else:
+                text, bank = text.replace(b"bank.csv", b"bank.parquet"), spoilt(random, WHOLE)
+            with tempfile.TemporaryDirectory() as name:
+                job = written(Path(name) / "x", text, bank, "bank.csv" if kind == "job.toml" else kind)
+                code, said, left = _answer(job, Path(name))
+            codes[code] += 1
+            if _is_bad(code, said, left):
+                bad += 1
+                print(json.dumps({"number": number, "file": kind, "code": code, "said": said, "left": left}), flush=True)
+    finally:
+        run._sign_contract = before
+    print(f"{count} files, exit codes {dict(codes)} (1: still good), {bad} bad answers")
+    return bad
+
+
+def spoilt(random: np.random.Generator, data: bytes) -> bytes:
+    """Change, cut, repeat or insert some bytes."""
+    for _ in range(int(random.integers(1, 4))):
+        at, length = int(random.integers(len(data) + 1)), int(random.integers(1, 30))
+        how = random.integers(5)
+        if how == 0:
+            data = data[:at] + random.bytes(1) + data[at + 1 :]
+        elif how == 1:
+            data = data[:at] + data[at + length :]
+        elif how == 2:
+            data = data[:at] + data[at : at + length] + data[at:]
+        elif how == 3:
+            data = data[:at] + random.bytes(length) + data[at:]
+        else:
+            data = data[: max(1, at)]
+    return data
+
+
+def _answer(job: Path, folder: Path) -> tuple[int, str, list[str]]:
+    from fedmkt.cli.app import main as command
+
+    there, said = set(folder.rglob("*")), io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = command(["simulate", str(job), "--out", str(folder / "out")])
+    return code, said.getvalue(), [str(p) for p in sorted(set(folder.rglob("*")) - there)]
+
+
+def _is_bad(code: int, said: str, left: list[str]) -> bool:
+    if code == 1 and "unexpected Accepted" in said:
+        return bool(left)
+    lines = said.splitlines()
+    one = len(lines) in (1, 2) and lines[0].startswith("fedmkt: error: ") and "fedmkt: error" not in lines[-1][1:]
+    return code not in (2, 3) or not one or "9120000" in said or "Traceback" in said or bool(left)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one of the long tests."""
     if arguments[:1] == ["victim"]:
         return victim(arguments[1], arguments[2:])
+    if arguments[:1] == ["full"]:
+        return on_a_full_disk(int(arguments[1]), arguments[2:])
     numbers = [int(a) for a in arguments[1:]]
     if arguments[:1] == ["seeds"]:
         seeds(*numbers)
         return 0
     if arguments[:1] == ["kills"]:
         return min(1, kills(*numbers))
+    if arguments[:1] == ["inputs"]:
+        return min(1, inputs(*numbers))
     print(__doc__)
     return 2
 

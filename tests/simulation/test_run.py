@@ -1,13 +1,12 @@
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fedmkt.audit.verify import verify_run
@@ -102,24 +101,21 @@ def test_a_coordinator_of_a_partys_organisation_leaves_nothing_behind(job: Path,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("limit", "reached"), [(12_000, "nothing"), (40_000, "a run"), (110_000, "a run")])
+@pytest.mark.parametrize("limit", [100, 12_000, 60_000])
 def test_a_full_disk_gives_one_clear_line_and_a_run_that_goes_on(
-    limit: int, reached: str, job: Path, tmp_path: Path, no_page: None
+    limit: int, job: Path, tmp_path: Path, no_page: None
 ) -> None:
-    """No file may grow beyond the limit: what a full disk does to the writes of this process."""
-
-    def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
     out = tmp_path / "run"
     call = ["simulate", str(job), "--out", str(out), "--json"]
-    done = subprocess.run(
-        command(*call), cwd=ROOT, preexec_fn=fill, capture_output=True, text=True, timeout=60,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
+    line = [sys.executable, "-m", "tests.simulation.long", "full", str(limit), *call]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode in (2, 6), done.stderr
     error = only_error(done.stderr)
     assert "could not write" in error or "File too large" in error
+    if limit == 100:
+        assert not out.exists()
+        return
+    assert "--resume" in done.stderr
     assert main([*call, "--resume"]) == 0
     assert verify_run(out).outcome == "completed"
     assert not list(out.rglob("*.new"))
@@ -170,14 +166,15 @@ def test_a_resume_without_a_folder_asks_for_it(job: Path) -> None:
         simulate(job, resume=True)
 
 
-SEEDS = (2, 3, 7, 8, 10, 12, 13, 14)
+# Slow passes, collinear parties, few responders, one and two partners; at least five responders for each column.
+SEEDS = (4, 18, 47, 66, 79, 86, 130, 193)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_random_job_is_as_good_as_the_centralised_optimum(seed: int) -> None:
     found = run_seed(seed)
     assert found.refused == ""
+    assert found.per_column >= 5
     assert found.auc_gap <= 0.002 and found.all_gap <= 0.002
     # Beyond what the passes leave open, fixed point and random rounding add next to nothing.
-    assert found.fixed_error <= 0.01
-    assert np.isfinite(found.weight_error)
+    assert found.fixed_error <= 0.005

@@ -202,36 +202,52 @@ def test_a_stopped_run_goes_on_over_flower_as_it_would_in_memory(tmp_path: Path)
 KILLS = """
 import json, os, signal, sys, time
 from pathlib import Path
-from fedmkt.errors import FedmktError
 from fedmkt.simulation.run import simulate
 
-seen = 0
+seen, asked = 0, False
+
+def interrupt(number, frame):
+    raise KeyboardInterrupt("asked to end")
 
 def watch(event):
     global seen, started
     seen += 1
     if seen == 20:
         import ray
-        actor = ray.get_actor("fedmkt-seat-1")
-        os.kill(ray.get(actor.process.remote()), signal.SIGKILL)
         started = time.monotonic()
+        if sys.argv[3] == "party":
+            actor = ray.get_actor("fedmkt-seat-1")
+            os.kill(ray.get(actor.process.remote()), signal.SIGKILL)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
 
+signal.signal(signal.SIGTERM, interrupt)
 try:
     simulate(sys.argv[1], backend="flower", out=Path(sys.argv[2]), progress=watch)
-except FedmktError as error:
+except (Exception, KeyboardInterrupt) as error:
     print(json.dumps([type(error).__name__, str(error), time.monotonic() - started]))
 """
 
 
 @pytest.mark.slow
-def test_a_party_that_dies_ends_the_run_at_once_and_the_run_can_be_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("whom", "kind", "says"),
+    [
+        ("party", "TransportError", "partner: the process of this party has ended"),
+        ("coordinator", "KeyboardInterrupt", "--resume"),
+    ],
+)
+def test_a_run_whose_process_is_told_to_end_ends_at_once_and_can_be_resumed(
+    whom: str, kind: str, says: str, tmp_path: Path
+) -> None:
     job_config(tmp_path / "data", iterations=1)
     job = tmp_path / "data" / "job.toml"
-    ended = run_python(tmp_path / "process", "-c", KILLS, str(job), str(tmp_path / "run"))
+    ended = run_python(tmp_path / "process", "-c", KILLS, str(job), str(tmp_path / "run"), whom)
     assert ended.code == 0, ended.err
-    kind, text, seconds = json.loads(ended.out)
-    assert (kind, text) == ("TransportError", "partner: the process of this party has ended")
+    found, text, seconds = json.loads(ended.out)
+    assert found == kind and says in text
     assert seconds < 30
+    assert ended.err == ""
     assert len(ended.opened) == 3 and not any(is_running(pid) for pid in ended.opened)
     simulate(job, out=tmp_path / "run", resume=True)
     verify_run(tmp_path / "run")
