@@ -44,7 +44,8 @@ from fedmkt.protocol.core import (
     ask,
     data_parties,
 )
-from fedmkt.protocol.linear import WEIGHT_BITS, Weights
+from fedmkt.protocol.layout import WEIGHT_BITS
+from fedmkt.protocol.linear import Weights
 from fedmkt.protocol.logistic import fit
 from fedmkt.protocol.prepare import Columns, Prepared, prepare_columns
 from fedmkt.protocol.psi import NO_ROW, Overlap

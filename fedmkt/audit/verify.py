@@ -4,7 +4,6 @@ Next to `contract.toml`, in its canonical text and signed by its signers, each o
 - `log.jsonl`: every line is the canonical bytes of a record, numbered without gap, under this contract;
 - `checkpoint.txt`: the last head, a root over the first lines (RFC 6962), signed by owner and cosigners;
 - `peers.json`: the last heads of others that the owner cosigned.
-
 A run that all completed lies below heads that every other signer cosigned. What was received was sent in
 that epoch, and the reverse: messages may be lost only from an epoch that was given up, after its last
 checkpoint. Every value revealed is a disclosure that the contract allows, to one of its signers.
@@ -16,6 +15,7 @@ the keys belong to those organisations (`--pin name=key`), or what a party did w
 
 import argparse
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -40,8 +40,6 @@ EVENT = re.compile(
 )
 ENDS = ("epoch.started", "run.completed", "run.aborted")
 MAX_LEAF_BYTES = 16 * 1024
-EXIT_CODE = 7
-
 T = TypeVar("T")
 
 
@@ -87,14 +85,14 @@ class Report:
         """Say in plain words what was verified, and what is not signed."""
         lines = [f"contract {self.contract}"]
         for run in self.runs:
-            lost = f", {run.lost} of them lost in epochs that were given up" if run.lost else ""
-            lines += [f"run {run.run}: {run.outcome}", f"  {run.messages} messages{lost}"]
-            lines.append(f"  {run.disclosures} disclosures, all allowed by the contract")
+            lost = f" ({run.lost} lost in epochs that were given up)" if run.lost else ""
+            counts = f"{run.messages} messages{lost}, {run.disclosures} disclosures"
+            lines += [f"run {run.run}: {run.outcome}", f"  {counts}, all allowed by the contract"]
         for log in self.logs:
-            by, tail = ", ".join(log.cosigners) or "nobody", log.records - log.signed
-            lines += [f"{log.party}: {log.records} records, cosigned by {by}", f"  root {log.root or '(none)'}"]
-            if tail:
-                lines.append(f"  not closed: {tail} records after the last signed head, a change may go unfound")
+            by = ", ".join(log.cosigners) or "nobody"
+            lines += [f"{log.party}: {log.records} records, cosigned by {by}", f"  root {log.root or 'none'}"]
+            if tail := log.records - log.signed:
+                lines.append(f"  not closed: {tail} records after the signed head; a change may go unfound")
         return lines
 
 
@@ -120,21 +118,17 @@ class _Head(NamedTuple):
     kept: Mapping[str, Mapping[str, str]]
 
 
-_Log = Sequence[_Record]
+_Logs = Mapping[str, Sequence[_Record]]
 _Heads = Mapping[str, _Head]
-_Sealed = tuple[str, int, str, str, str]  # run, epoch, sender, reader, digest
+_Sent = set[tuple[str, int, str, str, str]]  # run, epoch, sender, reader, digest
 
 
 def verify_run(folder: Path, pinned: Mapping[str, str] | None = None) -> Report:
-    """Verify a run folder; VerifyError at the first thing that is wrong.
-
-    pinned : hexadecimal keys by signer, as compared out of band; the contract's must be exactly these.
-    """
+    """Verify a run folder; `pinned` : the keys by signer, hexadecimal, that the contract must have."""
     try:
         files = {"contract.toml": (folder / "contract.toml").read_bytes()}
-        for name, log in ((name, log) for log in sorted((folder / "logs").iterdir()) for name in FILES):
-            if (log / name).exists():
-                files[f"logs/{log.name}/{name}"] = (log / name).read_bytes()
+        for path in (path for path in folder.glob("logs/*/*") if path.name in FILES):
+            files[path.relative_to(folder).as_posix()] = path.read_bytes()
     except OSError as error:
         raise VerifyError(f"{error.filename}: {error.strerror}") from None
     return verify_files(files, pinned)
@@ -146,20 +140,20 @@ def verify_files(files: Mapping[str, bytes], pinned: Mapping[str, str] | None = 
         contract = _read_contract(files["contract.toml"])
         if pinned is not None and {name: key.hex() for name, key in contract.keys.items()} != dict(pinned):
             raise ValueError("the signers and their keys are not the pinned ones")
-    logs_needed = {f"logs/{name}/log.jsonl" for name in contract.keys}
-    known = {f"logs/{name}/{file}" for name in contract.keys for file in FILES} | {"contract.toml"}
-    if wrong := logs_needed - set(files) | set(files) - known:
+    needed = {"contract.toml", *(f"logs/{name}/log.jsonl" for name in contract.keys)}
+    known = needed | {f"logs/{name}/{file}" for name in contract.keys for file in FILES}
+    if wrong := needed - set(files) | set(files) - known:
         raise VerifyError(f"missing or not of a signer: {', '.join(sorted(wrong))}")
-    logs, heads, seen = dict[str, _Log](), dict[str, _Head](), dict[str, _Heads]()
+    logs, heads, seen = dict[str, Sequence[_Record]](), dict[str, _Head](), dict[str, _Heads]()
     for name in sorted(contract.keys):
         logs[name] = _read_log(files[f"logs/{name}/log.jsonl"], contract, name)
-        with _at(f"logs/{name}/checkpoint.txt"):
-            heads[name] = _read_head(files.get(f"logs/{name}/checkpoint.txt"), contract, name, logs[name])
+        with _at(where := f"logs/{name}/checkpoint.txt"):
+            heads[name] = _read_head(files.get(where), contract, name, logs[name])
     for name in logs:
-        with _at(f"logs/{name}/peers.json"):
-            seen[name] = _read_peers(files.get(f"logs/{name}/peers.json", b"{}\n"), contract, logs, name, heads)
+        with _at(where := f"logs/{name}/peers.json"):
+            seen[name] = _read_peers(files.get(where, b"{}\n"), contract, logs, name, heads)
     with _at("logs"):
-        return _across(logs, heads, seen, contract)
+        return _across(contract, logs, heads, seen)
 
 
 @contextmanager
@@ -177,22 +171,19 @@ def _read_contract(data: bytes) -> _Contract:
         raise ValueError("not the canonical text of a contract")
     values = tomllib.loads(data.decode(), parse_float=_number)
     signatures = _as(dict, values.pop("signatures"))
-    if values["version"] != 1:
-        raise ValueError("not a contract of version 1")
     signers = [_as(dict, item) for item in [*_as(list, values["parties"]), values["coordinator"]]]
     keys = {_as(str, signer["name"]): _hex(signer["key"], 32) for signer in signers}
     if len(keys) != len(signers) or len(set(keys.values())) != len(signers):
         raise ValueError("two signers share a name or a key")
-    if set(signatures) != set(keys):
-        raise ValueError(f"signed by {sorted(signatures)}, the signers are {sorted(keys)}")
+    if values["version"] != 1 or set(signatures) != set(keys):
+        raise ValueError(f"not of version 1, or signed by {sorted(signatures)} instead of {sorted(keys)}")
     digest = hashlib.sha256(b"fedmkt contract v1\n" + _canonical(values).encode()).digest()
     for name, key in keys.items():
         _check_signature(key, _hex(signatures[name], 64), digest, f"of {name}")
-    disclosures = frozenset(_as(str, kind) for kind in _as(list, values["disclosures"]))
-    return _Contract(digest.hex(), keys, disclosures)
+    return _Contract(digest.hex(), keys, frozenset(_as(str, kind) for kind in values["disclosures"]))
 
 
-def _read_log(data: bytes, contract: _Contract, party: str) -> _Log:
+def _read_log(data: bytes, contract: _Contract, party: str) -> Sequence[_Record]:
     records, epochs = list[_Record](), dict[str, int]()
     with _at(f"logs/{party}/log.jsonl"):
         if not data.endswith(b"\n"):
@@ -204,17 +195,14 @@ def _read_log(data: bytes, contract: _Contract, party: str) -> _Log:
 
 
 def _read_record(leaf: bytes, seq: int, party: str, contract: _Contract, epochs: dict[str, int]) -> _Record:
-    if len(leaf) > MAX_LEAF_BYTES:
-        raise ValueError(f"a record of {len(leaf)} bytes; at most {MAX_LEAF_BYTES}")
     values = _as(dict, json.loads(leaf, parse_int=_number, parse_float=_number, parse_constant=_number))
-    if _canonical(values).encode() != leaf:
-        raise ValueError("not the canonical bytes of a record")
-    if set(values) != {"v", "seq", "time", "party", "run", "type", "contract", "body"}:
-        raise ValueError("the record has other fields")
-    if (values["v"], values["seq"], values["party"], values["contract"]) != (1, seq, party, contract.digest):
+    if _canonical(values).encode() != leaf or len(leaf) > MAX_LEAF_BYTES:
+        raise ValueError(f"not the canonical bytes of a record, at most {MAX_LEAF_BYTES}")
+    fixed = {"v": 1, "seq": seq, "party": party, "contract": contract.digest}
+    if values.keys() != {*fixed, "time", "run", "type", "body"} or not fixed.items() <= values.items():
         raise ValueError(f"not record {seq} of {party} under this contract")
-    event, run, body = _as(str, values["type"]), _as(str, values["run"]), _as(dict, values["body"])
-    if EVENT.fullmatch(event) is None:
+    run, body = _as(str, values["run"]), _as(dict, values["body"])
+    if EVENT.fullmatch(event := _as(str, values["type"])) is None:
         raise ValueError(f"unknown event {event!r}")
     if event == "epoch.started":
         if _as(int, body["epoch"]) <= epochs.get(run, 0):
@@ -223,14 +211,13 @@ def _read_record(leaf: bytes, seq: int, party: str, contract: _Contract, epochs:
     return _Record(party, run, epochs.get(run, 0), event, body, leaf)
 
 
-def _read_head(note: bytes | None, contract: _Contract, party: str, log: _Log) -> _Head:
+def _read_head(note: bytes | None, contract: _Contract, party: str, log: Sequence[_Record]) -> _Head:
     if note is None:
         return _Head(0, "", {})
     text, _, rest = note.decode().partition("\n\n")
-    number = text.split("\n")[1]
-    size = int(number) if re.fullmatch("[1-9][0-9]{0,17}", number) else 0
+    size = int(text.split("\n")[1])
     if not 0 < size <= len(log):
-        raise ValueError(f"signed for another log: {number} records, it has {len(log)}")
+        raise ValueError(f"signed for another log: {size} records, it has {len(log)}")
     root = base64.b64encode(_root(r.leaf for r in log[:size])).decode()
     if text != f"fedmkt/{contract.digest}/{party}\n{size}\n{root}":
         raise ValueError(f"signed for another log than {party}'s first {size} records with root {root}")
@@ -238,19 +225,14 @@ def _read_head(note: bytes | None, contract: _Contract, party: str, log: _Log) -
     names = [line.split(" ")[1] for line in lines]
     if not rest.endswith("\n") or names != [party, *sorted(set(names) & set(contract.keys) - {party})]:
         raise ValueError(f"a signature of {party} is needed, then those of other signers in order")
-    kept = {}
     for name, line in zip(names, lines, strict=True):
-        value = _signature_bytes(line, name, 1 if name == party else 4, contract.keys[name])
-        if name == party:
-            _check_signature(contract.keys[name], value, body.encode(), f"of {name}")
-        else:
-            message = f"cosignature/v1\ntime {int.from_bytes(value[:8], 'big')}\n{body}".encode()
-            _check_signature(contract.keys[name], value[8:], message, f"of {name}")
-            kept[name] = {"cosignature": f"{line}\n", "note": f"{body}\n{lines[0]}\n"}
+        _check_line(line, name, contract.keys[name], body, cosigns=name != party)
+    own = f"{body}\n{lines[0]}\n"
+    kept = {n: {"cosignature": f"{c}\n", "note": own} for n, c in zip(names[1:], lines[1:], strict=True)}
     return _Head(size, root, kept)
 
 
-def _read_peers(data: bytes, contract: _Contract, logs: Mapping[str, _Log], name: str, heads: _Heads) -> _Heads:
+def _read_peers(data: bytes, contract: _Contract, logs: _Logs, name: str, heads: _Heads) -> _Heads:
     """Read the last heads of others that `name` cosigned; `heads` : the logs' own."""
     peers, seen = _as(dict, json.loads(data)), {}
     if _canonical(peers).encode() + b"\n" != data:
@@ -265,7 +247,7 @@ def _read_peers(data: bytes, contract: _Contract, logs: Mapping[str, _Log], name
     return seen
 
 
-def _across(logs: Mapping[str, _Log], heads: _Heads, seen: Mapping[str, _Heads], contract: _Contract) -> Report:
+def _across(contract: _Contract, logs: _Logs, heads: _Heads, seen: Mapping[str, _Heads]) -> Report:
     records = [record for log in logs.values() for record in log]
     revealed = [record for record in records if record.type == "value.revealed"]
     for record in revealed:
@@ -276,65 +258,54 @@ def _across(logs: Mapping[str, _Log], heads: _Heads, seen: Mapping[str, _Heads],
             raise ValueError(f"{record.party} revealed {kind} to {reader}, who is no signer")
     # In the order of their last records: only the last run may be open.
     names = list(dict.fromkeys(record.run for record in reversed(records) if record.run))[::-1]
-    ends = {name: _end(name, logs) for name in names}
-    completed = {name: epoch for name, (epoch, outcome) in ends.items() if outcome == "completed"}
-    for name, (party, log) in ((name, item) for name in completed for item in logs.items()):
-        is_last = name == names[-1]
-        size = max(n for n, r in enumerate(log, 1) if is_last or (r.run, r.type) == (name, "run.completed"))
-        _check_cosigned(party, size, heads, seen, is_last)
-    sent, lost = _match_messages(logs, contract, completed)
+    ends = {name: _end(name, records, contract) for name in names}
+    completed = {(name, epoch) for name, (epoch, outcome) in ends.items() if outcome == "completed"}
+    for name, _ in completed:
+        _check_cosigned(name, logs, heads, seen, is_last=name == names[-1])
+    sent, lost = _match_messages(records, completed)
     counts = [Counter(m[0] for m in sent), Counter(m[0] for m in lost), Counter(r.run for r in revealed)]
     runs = tuple(RunReport(name, ends[name][1], *(count[name] for count in counts)) for name in names)
-    reports = tuple(
-        LogReport(name, len(logs[name]), head.size, head.root, tuple(sorted(head.kept)))
-        for name, head in heads.items()
-    )
+    shown = tuple(LogReport(n, len(logs[n]), h.size, h.root, tuple(h.kept)) for n, h in heads.items())
     run, outcome = (runs[-1].run, runs[-1].outcome) if runs else ("", "no run was begun")
-    return Report(contract.digest, run, outcome, runs, reports, len(sent), len(revealed))
+    return Report(contract.digest, run, outcome, runs, shown, len(sent), len(revealed))
 
 
-def _end(run: str, logs: Mapping[str, _Log]) -> tuple[int, str]:
+def _end(run: str, records: Iterable[_Record], contract: _Contract) -> tuple[int, str]:
     """Return the last epoch of a run and how it ended there, by the last word of every log."""
-    ends = {r.party: (r.epoch, r.type) for log in logs.values() for r in log if r.run == run and r.type in ENDS}
+    ends = {r.party: (r.epoch, r.type) for r in records if r.run == run and r.type in ENDS}
     epoch = max((epoch for epoch, _ in ends.values()), default=0)
-    if all(ends.get(party) == (epoch, "run.completed") for party in logs):
+    if ends == dict.fromkeys(contract.keys, (epoch, "run.completed")):
         return epoch, "completed"
     return epoch, "aborted" if (epoch, "run.aborted") in ends.values() else "not completed by everyone"
 
 
-def _check_cosigned(party: str, size: int, heads: _Heads, seen: Mapping[str, _Heads], is_last: bool) -> None:
-    """Demand that every other signer cosigned so many records, and of the last run exactly the last head."""
-    kept = {name: of[party] for name, of in seen.items() if party in of and of[party].size >= size}
-    if missing := sorted(set(seen) - {party} - set(kept)):
-        raise ValueError(f"{party} completed its run, but {', '.join(missing)} did not cosign all of it")
-    if is_last and heads[party].kept != {name: head.kept[name] for name, head in kept.items()}:
-        raise ValueError(f"the cosignatures of the log of {party} are not those that its peers kept")
+def _check_cosigned(run: str, logs: _Logs, heads: _Heads, seen: Mapping[str, _Heads], is_last: bool) -> None:
+    for party, log in logs.items():
+        size = max(n for n, r in enumerate(log, 1) if is_last or (r.run, r.type) == (run, "run.completed"))
+        kept = {name: of[party] for name, of in seen.items() if party in of and of[party].size >= size}
+        if missing := sorted(set(logs) - {party} - set(kept)):
+            raise ValueError(f"{party} completed the run, but {', '.join(missing)} did not cosign all of it")
+        if is_last and heads[party].kept != {name: head.kept[name] for name, head in kept.items()}:
+            raise ValueError(f"the cosignatures of the log of {party} are not those that its peers kept")
 
 
-def _match_messages(
-    logs: Mapping[str, _Log], contract: _Contract, completed: Mapping[str, int]
-) -> tuple[set[_Sealed], set[_Sealed]]:
+def _match_messages(records: Iterable[_Record], completed: set[tuple[str, int]]) -> tuple[_Sent, _Sent]:
     """Return what was sent, and what of it was lost: nothing before a checkpoint or in a completed epoch."""
-    sent, received, settled = set[_Sealed](), set[_Sealed](), set[_Sealed]()
-    for log in logs.values():
-        own = set[_Sealed]()
-        for r in log:
-            if r.type == "message.sent":
-                own.add((r.run, r.epoch, r.party, _as(str, r.body["to"]), _as(str, r.body["sha256"])))
-            elif r.type == "message.received":
-                received.add((r.run, r.epoch, _as(str, r.body["from"]), r.party, _as(str, r.body["sha256"])))
-            elif r.type in ("checkpoint.saved", "run.completed"):
-                # Parties save and complete only after the receipts of all rounds before: all was read.
-                settled |= {sealed for sealed in own if sealed[:2] == (r.run, r.epoch)}
-        sent |= own
+    sent, received, settled = _Sent(), _Sent(), _Sent()
+    for r in records:
+        if r.type == "message.sent":
+            sent.add((r.run, r.epoch, r.party, _as(str, r.body["to"]), _as(str, r.body["sha256"])))
+        elif r.type == "message.received":
+            received.add((r.run, r.epoch, _as(str, r.body["from"]), r.party, _as(str, r.body["sha256"])))
+        elif r.type in ("checkpoint.saved", "run.completed"):
+            # Parties save and complete only after the receipts of all rounds before: all was read.
+            settled |= {message for message in sent if message[:3] == (r.run, r.epoch, r.party)}
+    lost = sent - received
     for *_, sender, reader, digest in sorted(received - sent):
         raise ValueError(f"{reader} received {digest} from {sender}, whose log does not show it")
-    for run, epoch, sender, reader, digest in sorted(sent - received):
-        if reader not in contract.keys:
-            raise ValueError(f"{sender} sent {digest} to {reader}, who is no signer")
-        if (run, epoch, sender, reader, digest) in settled or completed.get(run) == epoch:
-            raise ValueError(f"{sender} sent {digest} to {reader}, whose log does not show it")
-    return sent, sent - received
+    for *_, sender, reader, digest in sorted(m for m in lost if m in settled or m[:2] in completed):
+        raise ValueError(f"{sender} sent {digest} to {reader}, whose log does not show it")
+    return sent, lost
 
 
 def _root(leaves: Iterable[bytes]) -> bytes:
@@ -346,19 +317,17 @@ def _root(leaves: Iterable[bytes]) -> bytes:
             node = hashlib.sha256(b"\1" + peaks.pop() + node).digest()
             index >>= 1
         peaks.append(node)
-    node = peaks.pop()
-    while peaks:
-        node = hashlib.sha256(b"\1" + peaks.pop() + node).digest()
-    return node
+    return functools.reduce(lambda right, left: hashlib.sha256(b"\1" + left + right).digest(), peaks[::-1])
 
 
-def _signature_bytes(line: str, name: str, kind: int, key: bytes) -> bytes:
-    """Read a line of a signed note (C2SP); its one form only, so that no byte of it is free."""
-    identifier = hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + key).digest()[:4]
+def _check_line(line: str, name: str, key: bytes, body: str, *, cosigns: bool) -> None:
+    """Check a line of a signed note (C2SP) in its one form, so that no byte of it is free."""
+    identifier = hashlib.sha256(name.encode() + (b"\n\4" if cosigns else b"\n\1") + key).digest()[:4]
     data = base64.b64decode(line.split(" ")[-1], validate=True)
     if line != f"— {name} {base64.b64encode(data).decode()}" or data[:4] != identifier:
         raise ValueError(f"not a signature line of {name} with its key of the contract")
-    return data[4:]
+    signed = f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n{body}" if cosigns else body
+    _check_signature(key, data[12 if cosigns else 4 :], signed.encode(), f"of {name}")
 
 
 def _check_signature(key: bytes, signature: bytes, message: bytes, whose: str) -> None:
@@ -375,8 +344,7 @@ def _canonical(value: object) -> str:
 
 def _number(text: str) -> int | float:
     # The fractions of a contract lie where Python and ECMAScript write the same digits.
-    value = float(text)
-    if not abs(value) < 1 << 53:
+    if not abs(value := float(text)) < 1 << 53:
         raise ValueError(f"the number {text[:40]} is not canonical")
     return int(value) if value.is_integer() else value
 
@@ -408,8 +376,7 @@ def _as(kind: type[T], value: object) -> T:
 
 
 def _hex(value: object, length: int) -> bytes:
-    text = _as(str, value)
-    if re.fullmatch(f"[0-9a-f]{{{2 * length}}}", text) is None:
+    if re.fullmatch(f"[0-9a-f]{{{2 * length}}}", text := _as(str, value)) is None:
         raise ValueError(f"{length} bytes in hexadecimal are needed")
     return bytes.fromhex(text)
 
@@ -425,7 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = verify_run(options.run, pinned)
     except VerifyError as error:
         print(f"fedmkt: error: {error}", file=sys.stderr)
-        return EXIT_CODE
+        return 7
     print("\n".join(report.lines()))
     return 0
 

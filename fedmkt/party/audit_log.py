@@ -128,7 +128,9 @@ class AuditLog:
         if self._note is None:
             raise ValueError("there is no head to cosign yet")
         if wrong := sorted(set(lines) ^ (set(keys) - {self.party})):
-            raise AuditError(f"log of {self.party}: cosignatures missing or not asked for: {', '.join(wrong)}")
+            raise AuditError(
+                f"log of {self.party}: cosignatures missing or not asked for: {', '.join(wrong)}"
+            )
         for sender, line in lines.items():
             try:
                 checkpoint.verify_cosignature(self._note.text, line, sender, keys[sender])

@@ -71,7 +71,9 @@ class _LogNotary:
         # The store outlives a log folder: with the last heads gone, a peer could show another past.
         size, known = self._log.peer_size(peer), int(self._store.get(f"head/{self._contract}/{peer}", b"0"))
         if size < known:
-            raise AuditError(f"log of {peer}: {known} records were cosigned, {PEERS} has {size}: restore the logs")
+            raise AuditError(
+                f"log of {peer}: {known} records were cosigned, {PEERS} has {size}: restore the logs"
+            )
         return size
 
     def head(self) -> bytes:
@@ -87,7 +89,9 @@ class _LogNotary:
         return line
 
     def collect(self, lines: Mapping[Name, bytes]) -> None:
-        self._log.add_cosignatures({str(n): lines[n] for n in lines}, {str(n): self._keys[n] for n in self._keys})
+        self._log.add_cosignatures(
+            {str(n): lines[n] for n in lines}, {str(n): self._keys[n] for n in self._keys}
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from fedmkt.party.handle import Event, Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
 from fedmkt.protocol.align import Split
-from fedmkt.protocol.linear import WEIGHT_BITS, Weights
+from fedmkt.protocol.layout import WEIGHT_BITS
+from fedmkt.protocol.linear import Weights
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows, real
 from fedmkt.protocol.scoring import OwnWeights, Released
 

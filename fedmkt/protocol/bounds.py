@@ -10,8 +10,10 @@ from fedmkt.contract import Contract
 from fedmkt.errors import ConfigError
 from fedmkt.protocol.align import train_rows_at_least
 from fedmkt.protocol.core import Name
-from fedmkt.protocol.linear import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Layout, gram_rows, layout
-from fedmkt.protocol.logistic import FACTOR_BITS, GRADIENT_BITS, INVERSE_BITS, MAX_SCALE, MOMENTUM, STEP_BITS
+from fedmkt.protocol.gram import FACTOR_BITS, INVERSE_BITS, MAX_SCALE, STEP_BITS
+from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Layout, layout
+from fedmkt.protocol.logistic import GRADIENT_BITS, MOMENTUM
+from fedmkt.protocol.matrices import gram_rows
 from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import COARSE_BITS

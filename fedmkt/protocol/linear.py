@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
-from fedmkt.protocol.align import Split, scored_rows, train_rows
 from fedmkt.protocol.core import (
     Caller,
     HalfWords,
@@ -45,8 +44,17 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
-from fedmkt.protocol.prepare import Prepared, encoded_matrix, shapes
-from fedmkt.protocol.psi import NO_ROW, Overlap
+from fedmkt.protocol.layout import (
+    FIT,
+    FRACTION_BITS,
+    RESIDUAL_BITS,
+    SCORE,
+    WEIGHT_BITS,
+    Layout,
+    Stage,
+    layout_of,
+)
+from fedmkt.protocol.matrices import Matrices
 from fedmkt.protocol.shared import (
     DealtRounding,
     add_up,
@@ -58,99 +66,13 @@ from fedmkt.protocol.shared import (
     shared_from_seeds,
 )
 from fedmkt.ring import product, rounding, sigmoid
-from fedmkt.ring.fixed import correction, encode32
+from fedmkt.ring.fixed import correction
 from fedmkt.ring.kernels import matvec, matvec_transposed
 
-FRACTION_BITS = 16
-"""Scale of matrices."""
-WEIGHT_BITS = 20
-"""Scale of weights."""
-RESIDUAL_BITS = 16
-"""Scale of residuals and scores."""
 LIFT_SHIFT = sigmoid.RESULT_BITS - RESIDUAL_BITS
-BLOCK_BYTES = 16 << 20
-"""Rows travel in blocks of about this size: larger ones fall out of the caches and of reused memory."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Which rows: training rows with penalty rows, or the rows to score."""
-
-    name: str
-    penalised: bool
-
-
-FIT = Stage("fit", True)
-SCORE = Stage("score", False)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Sizes that follow from public values: padded rows, columns of each party, where each party's columns stand."""
-
-    rows: int
-    penalty_rows: int
-    columns: dict[Name, slice]
-
-    @property
-    def width(self) -> int:
-        """Number of all columns."""
-        return max(int(s.stop) for s in self.columns.values())
-
-    @property
-    def total(self) -> int:
-        """Number of rows with the penalty's."""
-        return self.rows + self.penalty_rows
-
-    def columns_of(self, party: Name) -> int:
-        """Count one party's columns."""
-        return int(self.columns[party].stop) - int(self.columns[party].start)
-
-    @property
-    def matrix_block(self) -> int:
-        """Rows of a masked matrix that fit into one message."""
-        return BLOCK_BYTES // (8 * max(self.columns_of(p) for p in self.columns))
-
-    def matrix_blocks(self) -> list[slice]:
-        """Row blocks in which masked matrices travel."""
-        return _blocks(self.total, self.matrix_block)
-
-    def sigmoid_blocks(self, contract: Contract) -> list[slice]:
-        """Row blocks in which the dealer's corrections for the sigmoid travel."""
-        words = 8 * sigmoid.series(contract.model.period).harmonics + 16
-        return _blocks(self.rows, BLOCK_BYTES // words)
-
-
-def _blocks(rows: int, size: int) -> list[slice]:
-    return [slice(start, min(rows, start + size)) for start in range(0, rows, size)]
-
-
-def layout_of(turn: Turn, stage: Stage) -> Layout:
-    """Compute the layout from what the parties published."""
-    columns = {p: s.columns for p, s in shapes(turn).items()}
-    return layout(turn.contract, turn.published(Overlap, turn.parties[0]), columns, stage)
-
-
-def layout(contract: Contract, overlap: Overlap, columns: dict[Name, int], stage: Stage) -> Layout:
-    """Compute the layout of a stage: a function of public values only; the bank's columns follow its intercept."""
-    at, slices = 0, {}
-    for party in data_parties(contract):
-        width = columns[party] + (1 if party == contract.bank.name else 0)
-        slices[party] = slice(at, at + width)
-        at += width
-    rows = train_rows(contract, overlap) if stage.penalised else scored_rows(contract, overlap)
-    return Layout(rows, at if stage.penalised else 0, slices)
 
 
 # --- messages and state
-
-
-@dataclass(frozen=True)
-class MaskedRows(Message):
-    """A block of rows of E = X - U."""
-
-    block: int
-    rows: Masked[Words]
 
 
 @dataclass(frozen=True)
@@ -192,18 +114,6 @@ class DealtSigmoid(Message):
     angles: HalfWords
     high: Words
     top: Words
-
-
-@dataclass(frozen=True)
-class Matrices(State):
-    """The own matrix in fixed point and the others' masked ones, for one stage of one epoch."""
-
-    durable: ClassVar[bool] = False
-    stage: str
-    own: NDArray[np.int32]
-    masked: dict[str, Words]
-    first_mask: Words
-    sent: int
 
 
 @dataclass(frozen=True)
@@ -252,64 +162,6 @@ def next_count(turn: Turn, kind: str) -> tuple[int, Counts]:
     """Return how often this kind of mask was used in this epoch, and the state to keep once it is used again."""
     used = turn.recall(Counts).used if turn.has(Counts) else {}
     return used.get(kind, 0), Counts(used | {kind: used.get(kind, 0) + 1})
-
-
-# --- masked matrices
-
-
-def _mask_rows(stage: Stage, turn: Turn, inbox: Inbox[MaskedRows]) -> Outcome[MaskedRows, Silent]:
-    """Take in the others' block, send the own next one; the last call only takes in."""
-    plan = layout_of(turn, stage)
-    blocks = plan.matrix_blocks()
-    held = _matrices(turn, stage, plan)
-    sent = held.sent
-    for party, message in inbox.by_sender(MaskedRows).items():
-        block = blocks[sent - 1]
-        if message.block != sent - 1 or message.rows.words.shape != (
-            block.stop - block.start,
-            plan.columns_of(party),
-        ):
-            raise ValueError(f"the masked rows of {party} have another shape than agreed")
-        held.masked[party][block] = message.rows.words
-    if sent == len(blocks):
-        return Outcome(Silent(), keep=(held,))
-    rows = blocks[sent]
-    mask = turn.masks.words(turn.me, f"{stage.name}/U", 0, held.own[rows].shape, block=sent)
-    masked = MaskedRows(sent, Masked(product.mask_matrix(held.own[rows], mask)))
-    first = held.first_mask
-    if sent == 0 and stage.penalised:
-        first = mask[: gram_rows(turn.contract, plan)].copy()
-    kept = Matrices(stage.name, held.own, held.masked, first, sent + 1)
-    return Outcome(Silent(), send=to_all(turn.others, masked), keep=(kept,))
-
-
-def gram_rows(contract: Contract, plan: Layout) -> int:
-    """Return how many rows the Gram block is estimated from: they are in the first block of rows."""
-    return min(contract.model.gram_rows, plan.rows, plan.matrix_block)
-
-
-def _matrices(turn: Turn, stage: Stage, plan: Layout) -> Matrices:
-    if turn.has(Matrices) and turn.recall(Matrices).stage == stage.name:
-        return turn.recall(Matrices)
-    others = {str(p): np.empty((plan.total, plan.columns_of(p)), np.uint64) for p in turn.others}
-    return Matrices(stage.name, _own_matrix(turn, stage, plan), others, np.empty((0, 0), np.uint64), 0)
-
-
-def _own_matrix(turn: Turn, stage: Stage, plan: Layout) -> NDArray[np.int32]:
-    split = turn.recall(Split)
-    rows = split.train if stage.penalised else np.concatenate([split.held_out, split.unlabelled])
-    x = encoded_matrix(turn, rows, FRACTION_BITS)
-    own = plan.columns[turn.me]
-    offset = plan.columns_of(turn.me) - x.shape[1]
-    out = np.zeros((plan.total, plan.columns_of(turn.me)), dtype=np.int32)
-    out[: plan.rows, offset:] = x
-    if offset:
-        out[: plan.rows, 0] = (rows != NO_ROW).astype(np.int32) << FRACTION_BITS
-    if stage.penalised:
-        scale = np.sqrt(turn.contract.model.penalty) / turn.recall(Prepared).spread
-        at = np.arange(plan.rows + own.start + offset, plan.rows + own.stop)
-        out[at, np.arange(offset, out.shape[1])] = encode32(scale, FRACTION_BITS)
-    return out
 
 
 # --- forward
@@ -565,7 +417,6 @@ class Rows:
     """The steps of one stage."""
 
     stage: Stage
-    mask: Step[MaskedRows, MaskedRows, Silent]
     angle: Step[VectorOpening | DealtProducts, AngleOpening, Silent]
     lift: Step[AngleOpening | LiftOpening | DealtSigmoid, LiftOpening, Silent]
     deal_forward: Step[Nothing, DealtProducts, Silent]
@@ -576,7 +427,6 @@ def _steps(stage: Stage) -> Rows:
     name = stage.name
     return Rows(
         stage,
-        Step(f"{name}.mask_rows", partial(_mask_rows, stage), Silent, reads=(MaskedRows,)),
         Step(f"{name}.angle", partial(_angle, stage), Silent, reads=(VectorOpening, DealtProducts)),
         Step(f"{name}.lift", partial(_lift, stage), Silent, reads=(AngleOpening, LiftOpening, DealtSigmoid)),
         Step(f"{name}.deal_forward", partial(_deal_forward, stage), Silent),
@@ -586,14 +436,6 @@ def _steps(stage: Stage) -> Rows:
 
 FIT_ROWS = _steps(FIT)
 SCORE_ROWS = _steps(SCORE)
-
-
-def mask_matrices(call: Caller, contract: Contract, rows: Rows, plan: Layout) -> None:
-    """Give every party the others' masked matrices, block by block."""
-    parties = data_parties(contract)
-    sent: list[Reply[MaskedRows, Silent]] = []
-    for _ in range(len(plan.matrix_blocks()) + 1):
-        sent = call.all([ask(p, rows.mask, *inbox_of(sent, p)) for p in parties])
 
 
 def apply_sigmoid(

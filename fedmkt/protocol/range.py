@@ -38,7 +38,8 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
-from fedmkt.protocol.linear import FIT, WEIGHT_BITS, Layout, Weights, layout_of, next_count
+from fedmkt.protocol.layout import FIT, WEIGHT_BITS, Layout, layout_of
+from fedmkt.protocol.linear import Weights, next_count
 from fedmkt.protocol.prepare import shapes
 from fedmkt.protocol.shared import (
     DealtRounding,

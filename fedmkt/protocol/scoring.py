@@ -45,21 +45,17 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
+from fedmkt.protocol.layout import RESIDUAL_BITS, SCORE, WEIGHT_BITS, layout, layout_of
 from fedmkt.protocol.linear import (
-    RESIDUAL_BITS,
-    SCORE,
     SCORE_ROWS,
-    WEIGHT_BITS,
     LiftOpening,
     VectorOpening,
     Weights,
     apply_sigmoid,
     finish_lift,
-    layout,
-    layout_of,
-    mask_matrices,
     open_weights,
 )
+from fedmkt.protocol.matrices import mask_matrices
 from fedmkt.protocol.psi import NO_ROW, Overlap, Rows
 from fedmkt.protocol.shared import (
     DealtRounding,
@@ -237,7 +233,7 @@ def score(call: Caller, contract: Contract, overlap: Overlap, columns: dict[Name
     """Score the bank's held-out and unlabelled customers and release the rounded scores to it."""
     parties, maker = data_parties(contract), dealer(contract)
     plan = layout(contract, overlap, columns, SCORE)
-    mask_matrices(call, contract, SCORE_ROWS, plan)
+    mask_matrices(call, contract, SCORE, plan)
     opened, (dealt,) = call.both(
         [ask(p, OPEN_WEIGHTS) for p in parties], [ask(maker, SCORE_ROWS.deal_forward)]
     )

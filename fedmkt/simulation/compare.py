@@ -20,8 +20,9 @@ from fedmkt.errors import ConfigError
 from fedmkt.learn import glm, metrics, prepare
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
-from fedmkt.protocol.linear import WEIGHT_BITS
-from fedmkt.protocol.logistic import MAX_SCALE, MOMENTUM
+from fedmkt.protocol.gram import MAX_SCALE
+from fedmkt.protocol.layout import WEIGHT_BITS
+from fedmkt.protocol.logistic import MOMENTUM
 from fedmkt.protocol.prepare import Columns, prepared_rows
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct

@@ -21,7 +21,7 @@ from fedmkt.privacy.disclosure import plain_text_of
 from fedmkt.protocol.align import scored_rows, train_rows
 from fedmkt.protocol.bounds import job_bounds
 from fedmkt.protocol.core import Name
-from fedmkt.protocol.linear import FIT, SCORE
+from fedmkt.protocol.layout import FIT, SCORE
 from fedmkt.protocol.prepare import MAX_COLUMNS, MAX_ROW_NORM, Shape
 from fedmkt.protocol.psi import Overlap, band, band_width
 from fedmkt.ring import sigmoid

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fedmkt.contract import Contract
 from fedmkt.protocol.core import Name, data_parties
-from fedmkt.protocol.linear import FIT, SCORE, Layout, Stage, layout
+from fedmkt.protocol.layout import FIT, SCORE, Layout, Stage, layout
 from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import TABLE_BITS

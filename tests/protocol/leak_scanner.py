@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 LABEL_RUN = 64
 COLUMN_RUN = 4
 COLUMN_STRIDE = 16
-ID_STRIDE = 32
+ID_STRIDE = 64
 CORRELATION = 0.2
 LEAST_ROWS = 500
 Vector = NDArray[np.float64]
@@ -149,9 +149,16 @@ def id_spellings(value: str, contexts: Sequence[bytes]) -> dict[str, bytes]:
     """Spell an id in the ways in which it may be sent or hashed."""
     digits = "".join(c for c in value if c.isdigit())
     plain = {
-        "raw": value, "upper case": value.upper(), "digits": digits, "national": digits[-11:],
-        "without +": value.lstrip("+"), "00": "00" + digits, "phone:": f"phone:{value}", "kind": f"phone\0{value}", "reversed": value[::-1],
-    }  # fmt: skip
+        "raw": value,
+        "upper case": value.upper(),
+        "digits": digits,
+        "national": digits[-11:],
+        "without +": value.lstrip("+"),
+        "00": "00" + digits,
+        "phone:": f"phone:{value}",
+        "kind": f"phone\0{value}",
+        "reversed": value[::-1],
+    }
     found = {name: text.encode() for name, text in plain.items()}
     for i, context in enumerate(contexts):
         found[f"context {i} before"] = context + value.encode()

@@ -21,7 +21,7 @@ from fedmkt.contract import Contract, Limits, ModelTerms, PartyTerms, ScoreTerms
 from fedmkt.crypto.prg import SeededRandom, derive
 from fedmkt.learn.prepare import Preparation
 from fedmkt.privacy.disclosure import DEFAULT, Disclosure
-from fedmkt.protocol import linear, logistic, scoring, wire
+from fedmkt.protocol import gram, linear, logistic, multiply, scoring, wire
 from fedmkt.protocol import range as range_
 from fedmkt.protocol.align import Split, split
 from fedmkt.protocol.core import (
@@ -40,7 +40,7 @@ from fedmkt.protocol.core import (
     dealer,
     everyone,
 )
-from fedmkt.protocol.linear import FIT, Layout, layout
+from fedmkt.protocol.layout import FIT, Layout, layout
 from fedmkt.protocol.prepare import Columns, Prepared, Shape, prepare_columns, prepared_rows, real
 from fedmkt.protocol.psi import NO_ROW, Aligned, Customers, Overlap, band
 from fedmkt.protocol.session import AddressedMasks
@@ -320,7 +320,7 @@ def record_rounded(monkeypatch: pytest.MonkeyPatch) -> Shares:
 
         return open_masked
 
-    for module in (linear, logistic, range_, scoring):
+    for module in (gram, linear, logistic, multiply, range_, scoring):
         monkeypatch.setattr(module, "open_masked", recording(module.open_masked))
     return seen
 

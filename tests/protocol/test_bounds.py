@@ -5,8 +5,9 @@ from fedmkt.errors import ConfigError
 from fedmkt.protocol import linear, pipeline
 from fedmkt.protocol.bounds import check_bounds, job_bounds
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.linear import FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Matrices
+from fedmkt.protocol.layout import FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS
 from fedmkt.protocol.logistic import fit
+from fedmkt.protocol.matrices import Matrices
 from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scoring import score

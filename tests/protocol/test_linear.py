@@ -7,35 +7,15 @@ import numpy as np
 import pytest
 
 from fedmkt.learn import prepare
+from fedmkt.protocol import layout as layout_module
 from fedmkt.protocol import linear
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import ask, data_parties, dealer, inbox_of
-from fedmkt.protocol.linear import (
-    FIT,
-    FIT_ROWS,
-    FRACTION_BITS,
-    RESIDUAL_BITS,
-    WEIGHT_BITS,
-    Counts,
-    Forward,
-    Labels,
-    Lifting,
-    MaskedRows,
-    Matrices,
-    Weights,
-    apply_sigmoid,
-    layout,
-    mask_matrices,
-)
-from fedmkt.protocol.logistic import (
-    DEAL_STEP,
-    GRADIENT,
-    LOAD_LABELS,
-    OPEN_WEIGHTS,
-    RESIDUAL,
-    Pass,
-    _row_factor,
-)
+from fedmkt.protocol.gram import _row_factor
+from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, layout
+from fedmkt.protocol.linear import FIT_ROWS, Counts, Forward, Labels, Lifting, Weights, apply_sigmoid
+from fedmkt.protocol.logistic import DEAL_STEP, GRADIENT, LOAD_LABELS, OPEN_WEIGHTS, RESIDUAL, Pass
+from fedmkt.protocol.matrices import MaskedRows, Matrices, mask_matrices
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows
 from fedmkt.protocol.psi import NO_ROW, Overlap
 from fedmkt.ring.fixed import encode
@@ -55,7 +35,7 @@ def started(k, **model):
     caller = start_aligned(joint_data(contract, 600))
     plan = caller.layout()
     caller(data_parties(contract)[0], LOAD_LABELS)
-    mask_matrices(caller, contract, FIT_ROWS, plan)
+    mask_matrices(caller, contract, FIT, plan)
     random = np.random.default_rng(5)
     w = encode(random.normal(0, 0.5, plan.width), WEIGHT_BITS)
     masks = [random.integers(0, 2**64, plan.width, np.uint64) for _ in range(k - 1)]
@@ -149,7 +129,7 @@ def test_the_gradient_is_that_of_the_penalised_loss(k, monkeypatch):
 @pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize(("room", "many_matrix_blocks"), [(40_000, False), (4_000, True)])
 def test_matrices_and_sigmoids_that_travel_in_blocks_give_the_same(k, room, many_matrix_blocks, monkeypatch):
-    monkeypatch.setattr(linear, "BLOCK_BYTES", room)
+    monkeypatch.setattr(layout_module, "BLOCK_BYTES", room)
     rounded = record_rounded(monkeypatch)
     caller, plan, w = started(k)
     assert len(plan.sigmoid_blocks(caller.contract)) > 3

@@ -7,10 +7,13 @@ from sklearn.metrics import roc_auc_score
 
 from fedmkt.errors import DataError
 from fedmkt.learn import glm
-from fedmkt.protocol import logistic
+from fedmkt.protocol import gram
 from fedmkt.protocol.core import Masked, Silent, data_parties
-from fedmkt.protocol.linear import FRACTION_BITS, Matrices, Weights
-from fedmkt.protocol.logistic import INVERSE_BITS, STEP_BITS, Solver, fit
+from fedmkt.protocol.gram import INVERSE_BITS, STEP_BITS, Solver
+from fedmkt.protocol.layout import FRACTION_BITS
+from fedmkt.protocol.linear import Weights
+from fedmkt.protocol.logistic import fit
+from fedmkt.protocol.matrices import Matrices
 from fedmkt.protocol.prepare import Columns
 from fedmkt.protocol.range import InRange
 from tests.protocol.plain_caller import (
@@ -77,14 +80,14 @@ def test_the_shared_gram_block_is_the_product_of_the_coded_columns(k, monkeypatc
     contract = contract_of(k, model={"iterations": 1, "gram_rows": 300})
     caller = start_aligned(joint_data(contract, 900))
     own = {}
-    original = logistic._gram
+    original = gram._gram
 
     def keep_matrix(turn, inbox):
         own[turn.me] = turn.recall(Matrices).own[:300].astype(np.int64)
         return original(turn, inbox)
 
     monkeypatch.setattr(
-        logistic, "GRAM", logistic.Step("fit.gram", keep_matrix, Silent, reads=(logistic.DealtGram,))
+        gram, "GRAM", gram.Step("fit.gram", keep_matrix, Silent, reads=(gram.DealtGram,))
     )
     fit(caller, contract, caller.overlap, caller.columns())
     names = data_parties(contract)

@@ -6,7 +6,8 @@ from fedmkt.learn.prepare import Preparation
 from fedmkt.privacy.disclosure import RangeBit
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.linear import WEIGHT_BITS, Weights
+from fedmkt.protocol.layout import WEIGHT_BITS
+from fedmkt.protocol.linear import Weights
 from fedmkt.protocol.logistic import fit
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows, real
 from fedmkt.protocol.range import InRange, check_range, omega

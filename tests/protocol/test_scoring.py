@@ -8,8 +8,11 @@ from fedmkt.party.store import Store
 from fedmkt.privacy.disclosure import DEFAULT, ModelPart, Scores
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import Silent, data_parties
-from fedmkt.protocol.linear import FRACTION_BITS, SCORE, WEIGHT_BITS, Matrices, Weights
-from fedmkt.protocol.logistic import Solver, fit
+from fedmkt.protocol.gram import Solver
+from fedmkt.protocol.layout import FRACTION_BITS, SCORE, WEIGHT_BITS
+from fedmkt.protocol.linear import Weights
+from fedmkt.protocol.logistic import fit
+from fedmkt.protocol.matrices import Matrices
 from fedmkt.protocol.pipeline import main_job
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.scoring import OwnWeights, Released, _count_release, give_parts, ledger_keys, score

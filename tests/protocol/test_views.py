@@ -21,7 +21,8 @@ from fedmkt.party.table import Table
 from fedmkt.protocol import wire
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import Masked, Name, data_parties, dealer
-from fedmkt.protocol.linear import FIT, SCORE, VectorOpening, layout
+from fedmkt.protocol.layout import FIT, SCORE, layout
+from fedmkt.protocol.linear import VectorOpening
 from fedmkt.protocol.prepare import Columns, Prepared, Shape, prepared_rows
 from fedmkt.protocol.psi import NO_ROW, Overlap
 from fedmkt.protocol.session import AddressedMasks, Hello, dealer_seed
@@ -94,7 +95,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def run_of_three(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return watched(tmp_path_factory.mktemp("views"), (1100, 1100, 1000), 2)
+    return watched(tmp_path_factory.mktemp("views"), (900, 900, 800), 2)
 
 
 def participants(run: Run) -> list[Name]:
@@ -308,7 +309,7 @@ def test_a_planted_id_is_found(recipe: str, run: Run, scanners: dict[Name, Scann
     bank, partner, *_ = data_parties(run.world.contract)
     contract = digest(run.world.contract)
     for reader, owner in ((bank, partner), (partner, bank), (dealer(run.world.contract), bank)):
-        ids = run.tables[owner].ids[:64]
+        ids = run.tables[owner].ids[:128]
         data = b"".join(ID_RECIPES[recipe](i, contract) for i in ids)
         found = scanners[reader].scan(planted(data))
         assert any(f.kind == "id" for f in found), recipe

@@ -10,7 +10,7 @@ from fedmkt.cli.app import main
 from fedmkt.party.node import Sources
 from fedmkt.party.store import Store
 from fedmkt.transport.driver import last_epoch
-from tests.simulation.long import References, faults, kill_at, small_job
+from tests.simulation.kills import References, faults, kill_at, small_job
 
 SEED = 7
 

@@ -18,7 +18,7 @@ import pytest
 from fedmkt.cli.app import main
 from fedmkt.party.node import open_data
 from fedmkt.simulation.run import read_job
-from tests.simulation.long import kill_at, small_job
+from tests.simulation.kills import kill_at, small_job
 
 SECRET = "77secret77"  # stands for a person's value: no message may contain it
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +96,23 @@ def case(name: str, data: bytes, *said: str, code: int = 3) -> Case:
 
 
 GOOD = csv()
-BAD_NUMBERS = (SECRET, "1,5", "1.2.3", "0x1F", "1e", "--4", "NaN", "nan", "inf", "-Infinity", "1_000", "1 000", "€5", "1e400", "None")
+BAD_NUMBERS = (
+    SECRET,
+    "1,5",
+    "1.2.3",
+    "0x1F",
+    "1e",
+    "--4",
+    "NaN",
+    "nan",
+    "inf",
+    "-Infinity",
+    "1_000",
+    "1 000",
+    "€5",
+    "1e400",
+    "None",
+)
 BAD_LABELS = (SECRET, "2", "-1", "0.5", "maybe", "y", "NaN", "10")
 BAD_HEADERS = {
     "an id column in capitals": ("Phone,age,job,bought", '"phone"'),
@@ -139,7 +155,7 @@ CSV = [
     case("a page instead of a table", f"<html><body>{SECRET}</body></html>\n".encode(), "missing"),
     case("JSON", f'[{{"phone": "{SECRET}", "age": 40}}]\n'.encode(), "missing"),
     case("random bytes", np.random.default_rng(1).bytes(4000)),
-]  # fmt: skip
+]
 WHOLE = parquet()
 PARQUET = [
     case("an empty file", b"", "empty"),
@@ -155,7 +171,16 @@ PARQUET = [
     case("no number column", parquet(age=None), '"age"'),
     case("no category column", parquet(job=None), '"job"'),
     case("no label column", parquet(bought=None), '"bought"'),
-    case("no rows", parquet(phone=pa.array([], "string"), age=pa.array([], "float64"), job=pa.array([], "string"), bought=pa.array([], "int64")), "no rows"),
+    case(
+        "no rows",
+        parquet(
+            phone=pa.array([], "string"),
+            age=pa.array([], "float64"),
+            job=pa.array([], "string"),
+            bought=pa.array([], "int64"),
+        ),
+        "no rows",
+    ),
     case("lists as numbers", parquet(age=every([1.0])), '"age"', "nested"),
     case("structures as categories", parquet(job=every({"a": SECRET})), '"job"', "nested"),
     case("dates as numbers", parquet(age=every(date(2020, 1, 1))), '"age"', "dates"),
@@ -170,7 +195,7 @@ PARQUET = [
     case("no valid phone", parquet(phone=every(SECRET)), '"phone"'),
     case("ids missing", parquet(phone=pa.array(every(None), "string")), '"phone"'),
     case("a category of halves", parquet(job=[*every(1.0)[:58], 1.5, 2.0]), '"job"', "row 59"),
-]  # fmt: skip
+]
 
 
 def job(old: str, new: str) -> bytes:
@@ -191,9 +216,19 @@ TOML = [
     case("JSON", b'{"name": "spring"}', "TOML", code=2),
     case("nested too deeply", b"a = " + b"[" * 5000, "TOML", code=2),
     case("no bank", JOB.replace("[bank]", "[banks]").encode(), "bank", code=2),
-    case("no partner", (JOB[: JOB.index("[[partners]]")] + JOB[JOB.index("[model]") :]).encode(), "partners", code=2),
+    case(
+        "no partner",
+        (JOB[: JOB.index("[[partners]]")] + JOB[JOB.index("[model]") :]).encode(),
+        "partners",
+        code=2,
+    ),
     case("a partner instead of a list", job("[[partners]]", "[partners]"), "partners", code=2),
-    case("three partners", JOB.encode() + 3 * JOB[JOB.index("[[partners]]") : JOB.index("[model]")].encode(), "partners", code=2),
+    case(
+        "three partners",
+        JOB.encode() + 3 * JOB[JOB.index("[[partners]]") : JOB.index("[model]")].encode(),
+        "partners",
+        code=2,
+    ),
     case("a misspelt key", job("penalty", "penalti"), "model.penalti", "penalty", code=2),
     case("a misspelt table", job("[model]", "[modell]"), "modell", code=2),
     case("no purpose", job('purpose = "credit card campaign"', ""), "purpose", code=2),
@@ -207,7 +242,12 @@ TOML = [
     case("a partner named as the coordinator", job('name = "shop"', 'name = "coordinator"'), "name", code=2),
     case("two parties of one organisation", job("Example Shop", "example  bank"), "organisation", code=2),
     case("an unknown kind of id", job('id_kind = "phone"', 'id_kind = "fax"'), "id_kind", "fax", code=2),
-    case("two kinds of id", job('id_kind = "phone"\ncountry = "351"\nlabel', 'id_kind = "raw"\nlabel'), "id_kind", code=2),
+    case(
+        "two kinds of id",
+        job('id_kind = "phone"\ncountry = "351"\nlabel', 'id_kind = "raw"\nlabel'),
+        "id_kind",
+        code=2,
+    ),
     case("a country in letters", job('country = "351"', 'country = "PT"'), "country", code=2),
     case("a penalty too small", job("2.0", "0.01"), "model.penalty", "0.1", code=2),
     case("a penalty without end", job("2.0", "inf"), "model.penalty", code=2),
@@ -223,25 +263,44 @@ TOML = [
     case("a negative minimum", job("min_list = 10", "min_list = -10"), "limits.min_list", code=2),
     case("a minimum in words", job("min_list = 10", 'min_list = "10"'), "limits.min_list", code=2),
     case("too many decimals", JOB.encode() + b"\n[scores]\ndecimals = 9\n", "scores.decimals", code=2),
-    case("an unknown disclosure", b'disclosures = ["Everything"]\n' + JOB.encode(), "disclosures", "Everything", code=2),
+    case(
+        "an unknown disclosure",
+        b'disclosures = ["Everything"]\n' + JOB.encode(),
+        "disclosures",
+        "Everything",
+        code=2,
+    ),
     case("disclosures in one text", b'disclosures = "Scores"\n' + JOB.encode(), "disclosures", code=2),
     case("days that are none", b"valid_days = 0\n" + JOB.encode(), "valid_days", code=2),
     case("no columns", job('numbers = ["spend"]', "numbers = []"), "partners", "column", code=2),
-    case("a column twice", job('numbers = ["spend"]', 'numbers = ["spend", "spend"]'), "partners", "column", code=2),
+    case(
+        "a column twice",
+        job('numbers = ["spend"]', 'numbers = ["spend", "spend"]'),
+        "partners",
+        "column",
+        code=2,
+    ),
     case("the id as a column", job('numbers = ["spend"]', 'numbers = ["tel"]'), "partners", "column", code=2),
     case("the label as a column", job('numbers = ["age"]', 'numbers = ["bought"]'), "bank", code=2),
     case("columns in one text", job('["spend"]', '"spend"'), "numbers", code=2),
     case("columns that are numbers", job('["spend"]', "[1, 2]"), "numbers", code=2),
-    case("a label at the partner", job('numbers = ["spend"]', 'numbers = ["spend"]\nlabel = "x"'), "label", code=2),
+    case(
+        "a label at the partner",
+        job('numbers = ["spend"]', 'numbers = ["spend"]\nlabel = "x"'),
+        "label",
+        code=2,
+    ),
     case("no label at the bank", job('label = "bought"\n', ""), "bank.label", code=2),
     case("a file that is not there", job("shop.csv", "nowhere.csv"), "nowhere.csv", "no such file", code=2),
     case("a folder as a file", job("shop.csv", "folder.csv"), "folder.csv", "folder", code=3),
     case("a file of an unknown kind", job("shop.csv", "shop.xlsx"), "shop.xlsx", code=3),
     case("a file name with a NUL", job("shop.csv", "shop\\u0000.csv"), "file", code=2),
-]  # fmt: skip
+]
 
 
-def written(folder: Path, job_text: bytes = JOB.encode(), bank: bytes = GOOD, bank_name: str = "bank.csv") -> Path:
+def written(
+    folder: Path, job_text: bytes = JOB.encode(), bank: bytes = GOOD, bank_name: str = "bank.csv"
+) -> Path:
     folder.mkdir()
     (folder / bank_name).write_bytes(bank)
     (folder / "shop.csv").write_text(PARTNER)
@@ -312,7 +371,11 @@ def test_a_malformed_job_is_refused_in_one_line(
 
 @pytest.mark.parametrize(
     "spoilt",
-    [CSV[0], next(c for c in CSV if c.name == "random bytes"), next(c for c in CSV if c.name == "a NUL byte")],
+    [
+        CSV[0],
+        next(c for c in CSV if c.name == "random bytes"),
+        next(c for c in CSV if c.name == "a NUL byte"),
+    ],
     ids=lambda c: c.name,
 )
 def test_a_process_of_its_own_says_the_same(spoilt: Case, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from fedmkt.audit.verify import verify_run
 from fedmkt.cli.app import main
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.simulation.run import simulate
-from tests.simulation.long import ROOT, command, run_seed, small_job
+from tests.simulation.kills import ROOT, command, small_job
+from tests.simulation.seeds import run_seed
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,9 @@ def test_a_run_told_to_end_says_how_to_go_on(
 ) -> None:
     out = tmp_path / "run"
     call = ["simulate", str(job), "--out", str(out), "--json"]
-    process = subprocess.Popen(command(*call), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(*call), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     until = time.monotonic() + 60
     while not list(out.glob("parties/bank/journal/*.sealed")) and process.poll() is None:
         assert time.monotonic() < until

@@ -1,0 +1,334 @@
+"""The shared inverse of the Gram matrix: what makes few passes enough.
+
+Computes shares of K = 2^l A^-1 / (p (1 - p) n) for the Gram matrix A of all parties' whitened columns, and the first
+weights. Takes part: all parties that hold data, and the dealer. Nobody learns anything: the Gram block between two
+parties stays shared (opened, forty one-row columns of one side would read forty rows of the other).
+Safe against semi-honest parties, all but one of them together, while the dealer colludes with none.
+Source: protocols.md section 2; Newton-Schulz: Y <- Y (2 I - A Y), from 2/k I for k parties.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from fedmkt.contract import Contract
+from fedmkt.protocol.align import Split
+from fedmkt.protocol.core import (
+    Caller,
+    Inbox,
+    Masked,
+    Message,
+    Name,
+    Nothing,
+    Outcome,
+    Reply,
+    Sealed,
+    Silent,
+    State,
+    Step,
+    Turn,
+    Words,
+    ask,
+    data_parties,
+    dealer,
+    inbox_of,
+    to_all,
+)
+from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout_of
+from fedmkt.protocol.linear import (
+    Labels,
+    Weights,
+    next_count,
+)
+from fedmkt.protocol.matrices import Matrices, gram_rows
+from fedmkt.protocol.multiply import (
+    DealtProduct,
+    Multiplication,
+    PairOpening,
+    RoundOpening,
+    deal_product,
+    finish_product,
+    multiply,
+    open_pair,
+    open_product,
+)
+from fedmkt.protocol.psi import NO_ROW
+from fedmkt.protocol.shared import (
+    DealtRounding,
+    Opening,
+    deal_rounding,
+    deal_value,
+    finish_rounding,
+    first_only,
+    open_masked,
+    shared_from_seeds,
+    sum_openings,
+)
+from fedmkt.ring import product
+from fedmkt.ring.fixed import encode
+from fedmkt.ring.kernels import gram
+
+INVERSE_BITS = 20
+STEP_BITS = 16
+FACTOR_BITS = 10
+MAX_SCALE = 128.0
+"""The bank's 1/(p(1-p)) is capped here: at a response below 0.8 % the passes are more careful than they could be."""
+
+
+@dataclass(frozen=True)
+class GramOpening(Opening):
+    """A party's share of the Gram blocks between parties, or of their scaled form, masked."""
+
+
+@dataclass(frozen=True)
+class DealtGram(Message):
+    """The first party's corrections: of the products of masks, and of the two roundings."""
+
+    product: Words
+    first: DealtRounding
+    second: DealtRounding
+
+
+@dataclass(frozen=True)
+class Gram(State):
+    """The Gram blocks between parties under way."""
+
+    durable: ClassVar[bool] = False
+    own: Words
+    dealt: DealtGram | None
+
+
+def _pairs(turn: Turn) -> list[tuple[Name, Name]]:
+    names = turn.parties
+    return [(p, q) for i, p in enumerate(names) for q in names[i + 1 :]]
+
+
+def _pair_slices(turn: Turn, plan: Layout) -> dict[tuple[Name, Name], slice]:
+    at, found = 0, {}
+    for p, q in _pairs(turn):
+        size = plan.columns_of(p) * plan.columns_of(q)
+        found[p, q] = slice(at, at + size)
+        at += size
+    return found
+
+
+def _gram_size(turn: Turn, plan: Layout) -> int:
+    return sum(plan.columns_of(p) * plan.columns_of(q) for p, q in _pairs(turn))
+
+
+def _gram_shifts(turn: Turn, plan: Layout) -> tuple[int, int]:
+    """Return the two roundings' shifts: by the power of two above the rows, then by the factor's scale."""
+    power = (gram_rows(turn.contract, plan) - 1).bit_length()
+    return 2 * FRACTION_BITS + power - INVERSE_BITS, FACTOR_BITS
+
+
+def _gram(turn: Turn, inbox: Inbox[DealtGram]) -> Outcome[GramOpening, Silent]:
+    plan, matrices = layout_of(turn, FIT), turn.recall(Matrices)
+    n = gram_rows(turn.contract, plan)
+    dealt = inbox.one(dealer(turn.contract), DealtGram) if turn.first else None
+    share = shared_from_seeds(
+        turn, "gram/product", 0, _gram_size(turn, plan), dealt.product if dealt else None
+    ).copy()
+    for (p, q), where in _pair_slices(turn, plan).items():
+        if turn.me == p:
+            share[where] += product.gram_first(matrices.first_mask, matrices.masked[q][:n]).reshape(-1)
+        elif turn.me == q:
+            share[where] += product.gram_second(matrices.masked[p][:n], matrices.own[:n]).reshape(-1)
+    own = open_masked(turn, "gram/1", 0, share)
+    kept = Matrices(matrices.stage, matrices.own, matrices.masked, np.empty((0, 0), np.uint64), matrices.sent)
+    return Outcome(
+        Silent(), send=to_all(turn.others, GramOpening(Masked(own))), keep=(Gram(own, dealt), kept)
+    )
+
+
+def _scale_gram(turn: Turn, inbox: Inbox[GramOpening]) -> Outcome[GramOpening, Silent]:
+    """Divide by the real number of rows: by a power of two (rounding), times an integer that all compute alike."""
+    plan, state = layout_of(turn, FIT), turn.recall(Gram)
+    opened = sum_openings(state.own, inbox, turn, GramOpening)
+    share = finish_rounding(
+        turn, "gram/1", 0, opened, _gram_shifts(turn, plan)[0], state.dealt.first if state.dealt else None
+    )
+    own = open_masked(turn, "gram/2", 0, share * np.uint64(_row_factor(turn, plan)))
+    return Outcome(
+        Silent(), send=to_all(turn.others, GramOpening(Masked(own))), keep=(Gram(own, state.dealt),)
+    )
+
+
+def _row_factor(turn: Turn, plan: Layout) -> int:
+    n = gram_rows(turn.contract, plan)
+    rows = int((turn.recall(Split).train[:n] != NO_ROW).sum())
+    return (1 << ((n - 1).bit_length() + FACTOR_BITS)) // max(1, rows)
+
+
+def _deal_gram(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtGram, Silent]:
+    plan = layout_of(turn, FIT)
+    n, blocks = gram_rows(turn.contract, plan), plan.matrix_blocks()
+    masks = {
+        p: turn.masks.words(p, "fit/U", 0, (blocks[0].stop, plan.columns_of(p)), block=0)[:n]
+        for p in turn.parties
+    }
+    total = np.concatenate([gram(masks[p], masks[q]).reshape(-1) for p, q in _pairs(turn)])
+    first, second = _gram_shifts(turn, plan)
+    size = _gram_size(turn, plan)
+    dealt = DealtGram(
+        deal_value(turn, "gram/product", 0, total),
+        deal_rounding(turn, "gram/1", 0, size, first),
+        deal_rounding(turn, "gram/2", 0, size, second),
+    )
+    return Outcome(Silent(), send={turn.parties[0]: dealt})
+
+
+@dataclass(frozen=True)
+class Inverse(State):
+    """Newton-Schulz under way: A, Y and A Y on shares, the number of products done."""
+
+    durable: ClassVar[bool] = False
+    a: Words
+    y: Words
+    ay: Words
+    done: int
+
+
+@dataclass(frozen=True)
+class Solver(State):
+    """The own share of K, (width, width), scale 2^16; the weights before the last pass."""
+
+    k: Words
+    previous: Words
+
+
+def inverse_products(parties: int) -> int:
+    """Return the number of products: two for each Newton-Schulz iteration, one for the bank's scale."""
+    return 2 * (4 if parties == 2 else 6) + 1
+
+
+def _first_inverse(turn: Turn, plan: Layout, blocks: Words) -> Inverse:
+    """Begin with A = I + C and Y = 2/k I: the eigenvalues of A lie between 0 and the number of parties k."""
+    one = 1 << INVERSE_BITS
+    a, y = np.zeros((2, plan.width, plan.width), np.uint64)
+    for (p, q), where in _pair_slices(turn, plan).items():
+        c = blocks[where].reshape(plan.columns_of(p), plan.columns_of(q))
+        a[plan.columns[p], plan.columns[q]] = c
+        a[plan.columns[q], plan.columns[p]] = c.T
+    at = np.arange(plan.width)
+    a[at, at] += first_only(turn, one)
+    y[at, at] += first_only(turn, 2 * one // len(turn.parties))
+    return Inverse(a, y, np.empty((0, 0), np.uint64), 0)
+
+
+def _open_inverse(turn: Turn, inbox: Inbox[GramOpening | RoundOpening]) -> Outcome[PairOpening, Silent]:
+    """Take in the last result and open the factors of the next product: A Y, then Y (2 I - A Y), ..., then Y S."""
+    plan = layout_of(turn, FIT)
+    state = _absorb(turn, inbox, plan)
+    if state.done == inverse_products(len(turn.parties)) - 1:
+        left, right = state.y, _bank_scale(turn, plan)
+    elif state.done % 2 == 0:
+        left, right = state.a, state.y
+    else:
+        left, right = state.y, _two_minus(turn, state.ay)
+    return open_pair(turn, "inverse", state.done, left, right, state)
+
+
+def _two_minus(turn: Turn, ay: Words) -> Words:
+    out = np.uint64(0) - ay
+    at = np.arange(len(ay))
+    out[at, at] += first_only(turn, 2 << INVERSE_BITS)
+    return out
+
+
+def _absorb(turn: Turn, inbox: Inbox[Message], plan: Layout) -> Inverse:
+    if inbox.every(GramOpening):
+        state = turn.recall(Gram)
+        opened = sum_openings(state.own, inbox, turn, GramOpening)
+        dealt = state.dealt.second if state.dealt else None
+        return _first_inverse(turn, plan, finish_rounding(turn, "gram/2", 0, opened, FACTOR_BITS, dealt))
+    before = turn.recall(Inverse)
+    value = finish_product(turn, inbox, INVERSE_BITS).reshape(plan.width, plan.width)
+    if before.done % 2 == 0:
+        return Inverse(before.a, before.y, value, before.done + 1)
+    return Inverse(before.a, value, before.ay, before.done + 1)
+
+
+def _bank_scale(turn: Turn, plan: Layout) -> Words:
+    """Return the share of S: the bank's 2^l / (p (1 - p) n) on the diagonal, nothing elsewhere; scale 2^16."""
+    scale = np.zeros((plan.width, plan.width))
+    if turn.first:
+        y = turn.recall(Labels).y
+        n = int((turn.recall(Split).train != NO_ROW).sum())
+        rate = y.sum() / n
+        at = np.arange(plan.width)
+        scale[at, at] = min(MAX_SCALE, 1 / (rate * (1 - rate))) * 2 ** gradient_power(plan) / n
+    return encode(scale, STEP_BITS)
+
+
+def gradient_power(plan: Layout) -> int:
+    """Return l, the power of two above the number of rows: gradients are divided by 2^l."""
+    return (plan.total - 1).bit_length()
+
+
+def _multiply(turn: Turn, inbox: Inbox[PairOpening | DealtProduct]) -> Outcome[RoundOpening, Silent]:
+    dealt = inbox.one(dealer(turn.contract), DealtProduct) if turn.first else None
+    return open_product(turn, multiply(turn, inbox, dealt), dealt)
+
+
+def _deal_inverse(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtProduct, Silent]:
+    plan = layout_of(turn, FIT)
+    count, counts = next_count(turn, "inverse")
+    square = (plan.width, plan.width)
+    shift = INVERSE_BITS
+    return Outcome(
+        Silent(),
+        send={turn.parties[0]: deal_product(turn, "inverse", count, square, square, shift)},
+        keep=(counts,),
+    )
+
+
+def _begin(turn: Turn, inbox: Inbox[RoundOpening]) -> Outcome[Nothing, Silent]:
+    """Take in K and set the first weights: the bank's intercept at log(p/(1-p)), everything else zero."""
+    plan = layout_of(turn, FIT)
+    k = finish_product(turn, inbox, INVERSE_BITS).reshape(plan.width, plan.width)
+    w = np.zeros(plan.width)
+    if turn.first:
+        n = int((turn.recall(Split).train != NO_ROW).sum())
+        positive = int(turn.recall(Labels).y.sum())
+        w[plan.columns[turn.me].start] = math.log(positive / (n - positive))
+    words = encode(w, WEIGHT_BITS)
+    return Outcome(Silent(), keep=(Solver(k, words), Weights(words)), forget=(Inverse, Gram, Multiplication))
+
+
+DEAL_GRAM = Step("fit.deal_gram", _deal_gram, Silent)
+GRAM = Step("fit.gram", _gram, Silent, reads=(DealtGram,))
+SCALE_GRAM = Step("fit.scale_gram", _scale_gram, Silent, reads=(GramOpening,))
+OPEN_INVERSE = Step("fit.open_inverse", _open_inverse, Silent, reads=(GramOpening, RoundOpening))
+MULTIPLY = Step("fit.multiply", _multiply, Silent, reads=(PairOpening, DealtProduct))
+DEAL_INVERSE = Step("fit.deal_inverse", _deal_inverse, Silent)
+BEGIN = Step("fit.begin", _begin, Silent, reads=(RoundOpening,))
+
+
+def _inverse_inbox(
+    blocks: list[Reply[GramOpening, Silent]], rounded: list[Reply[RoundOpening, Silent]], party: Name
+) -> tuple[Sealed[GramOpening | RoundOpening], ...]:
+    return (*inbox_of(blocks, party), *inbox_of(rounded, party))
+
+
+def _product_inbox(
+    opened: list[Reply[PairOpening, Silent]], dealt: Reply[DealtProduct, Silent], party: Name
+) -> tuple[Sealed[PairOpening | DealtProduct], ...]:
+    return (*inbox_of(opened, party), *inbox_of([dealt], party))
+
+
+def invert_gram(call: Caller, contract: Contract) -> None:
+    """Compute the shared inverse of the Gram matrix, scaled, and the first weights."""
+    parties, maker = data_parties(contract), dealer(contract)
+    dealt = call(maker, DEAL_GRAM)
+    blocks = call.all([ask(p, GRAM, *inbox_of([dealt], p)) for p in parties])
+    blocks = call.all([ask(p, SCALE_GRAM, *inbox_of(blocks, p)) for p in parties])
+    rounded: list[Reply[RoundOpening, Silent]] = []
+    for _ in range(inverse_products(len(parties))):
+        calls = [ask(p, OPEN_INVERSE, *_inverse_inbox(blocks, rounded, p)) for p in parties]
+        opened, (product_dealt,) = call.both(calls, [ask(maker, DEAL_INVERSE)])
+        blocks = []
+        rounded = call.all([ask(p, MULTIPLY, *_product_inbox(opened, product_dealt, p)) for p in parties])
+    call.all([ask(p, BEGIN, *inbox_of(rounded, p)) for p in parties])

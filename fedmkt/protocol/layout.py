@@ -1,0 +1,97 @@
+"""Layout: sizes and scales of the joint matrices, from public values and the contract alone.
+
+Rows are padded to the top of their band, so that sizes tell the band and nothing else. Columns: the bank's
+intercept, the bank's columns, each partner's columns. Rows beyond n are the penalty's.
+"""
+
+from dataclasses import dataclass
+
+from fedmkt.contract import Contract
+from fedmkt.protocol.align import scored_rows, train_rows
+from fedmkt.protocol.core import (
+    Name,
+    Turn,
+    data_parties,
+)
+from fedmkt.protocol.prepare import shapes
+from fedmkt.protocol.psi import Overlap
+from fedmkt.ring import sigmoid
+
+FRACTION_BITS = 16
+"""Scale of matrices."""
+WEIGHT_BITS = 20
+"""Scale of weights."""
+RESIDUAL_BITS = 16
+"""Scale of residuals and scores."""
+BLOCK_BYTES = 16 << 20
+"""Rows travel in blocks of about this size: larger ones fall out of the caches and of reused memory."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Which rows: training rows with penalty rows, or the rows to score."""
+
+    name: str
+    penalised: bool
+
+
+FIT = Stage("fit", True)
+SCORE = Stage("score", False)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes that follow from public values: padded rows, columns of each party, where each party's columns stand."""
+
+    rows: int
+    penalty_rows: int
+    columns: dict[Name, slice]
+
+    @property
+    def width(self) -> int:
+        """Number of all columns."""
+        return max(int(s.stop) for s in self.columns.values())
+
+    @property
+    def total(self) -> int:
+        """Number of rows with the penalty's."""
+        return self.rows + self.penalty_rows
+
+    def columns_of(self, party: Name) -> int:
+        """Count one party's columns."""
+        return int(self.columns[party].stop) - int(self.columns[party].start)
+
+    @property
+    def matrix_block(self) -> int:
+        """Rows of a masked matrix that fit into one message."""
+        return BLOCK_BYTES // (8 * max(self.columns_of(p) for p in self.columns))
+
+    def matrix_blocks(self) -> list[slice]:
+        """Row blocks in which masked matrices travel."""
+        return _blocks(self.total, self.matrix_block)
+
+    def sigmoid_blocks(self, contract: Contract) -> list[slice]:
+        """Row blocks in which the dealer's corrections for the sigmoid travel."""
+        words = 8 * sigmoid.series(contract.model.period).harmonics + 16
+        return _blocks(self.rows, BLOCK_BYTES // words)
+
+
+def _blocks(rows: int, size: int) -> list[slice]:
+    return [slice(start, min(rows, start + size)) for start in range(0, rows, size)]
+
+
+def layout_of(turn: Turn, stage: Stage) -> Layout:
+    """Compute the layout from what the parties published."""
+    columns = {p: s.columns for p, s in shapes(turn).items()}
+    return layout(turn.contract, turn.published(Overlap, turn.parties[0]), columns, stage)
+
+
+def layout(contract: Contract, overlap: Overlap, columns: dict[Name, int], stage: Stage) -> Layout:
+    """Compute the layout of a stage: a function of public values only; the bank's columns follow its intercept."""
+    at, slices = 0, {}
+    for party in data_parties(contract):
+        width = columns[party] + (1 if party == contract.bank.name else 0)
+        slices[party] = slice(at, at + width)
+        at += width
+    rows = train_rows(contract, overlap) if stage.penalised else scored_rows(contract, overlap)
+    return Layout(rows, at if stage.penalised else 0, slices)
