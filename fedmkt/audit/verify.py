@@ -114,8 +114,7 @@ class _Record(NamedTuple):
 class _Head(NamedTuple):
     size: int
     root: str
-    # What each cosigner must have kept in its peers.json, by cosigner.
-    kept: Mapping[str, Mapping[str, str]]
+    kept: Mapping[str, Mapping[str, str]]  # by cosigner, what it must have in its peers.json
 
 
 _Logs = Mapping[str, Sequence[_Record]]

@@ -1,6 +1,7 @@
 """A small finished run of three signers, as the files of its folder."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -72,8 +73,13 @@ def make_contract() -> SignedContract:
     )
 
 
-def write_run(folder: Path, events: Events) -> dict[str, bytes]:
-    """Play a run with these events, cosign and close every log, return all files by their names."""
+def write_run(
+    folder: Path, *phases: Events, tail: Events | None = None, runs: Sequence[str] = ("run1",)
+) -> dict[str, bytes]:
+    """Play phases of events, cosign all logs after each, return all files by their names.
+
+    tail : what is logged after the last head. runs : to which runs phases and tail belong; the last goes on.
+    """
     signed = make_contract()
     agreed = digest(signed.contract)
     (folder / "contract.toml").write_text(to_toml(signed))
@@ -89,23 +95,31 @@ def write_run(folder: Path, events: Events) -> dict[str, bytes]:
         )
         for name in NAMES
     }
-    for name, log in logs.items():
-        log.append_all(events[name])
     keys = {name: identity.public for name, identity in IDENTITIES.items()}
+    names = [*runs, *[runs[-1]] * len(phases)]
+    for run, events in zip(names, phases, strict=False):
+        for name, log in logs.items():
+            log.run = run
+            log.append_all(events[name])
+        for name, log in logs.items():
+            head = log.head()
+            lines = {}
+            for peer in set(NAMES) - {name}:
+                seen = logs[peer].peer_size(name)
+                proof = log.extension(seen) if seen else ()
+                lines[peer] = logs[peer].cosign(head, keys[name], name, proof)
+            log.add_cosignatures(lines, keys)
     for name, log in logs.items():
-        head = log.head()
-        log.add_cosignatures(
-            {peer: logs[peer].cosign(head, keys[name], name) for peer in NAMES if peer != name}, keys
-        )
-    for log in logs.values():
-        log.close()
+        log.run = names[len(phases)]
+        log.append_all((tail or {}).get(name, []))
+        log.release()
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[[Events], dict[str, bytes]]:
-    return lambda events: write_run(tmp_path, events)
+def write(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
+    return functools.partial(write_run, tmp_path)
 
 
 @pytest.fixture

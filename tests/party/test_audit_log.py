@@ -8,6 +8,8 @@ from fedmkt.crypto.sign import Identity
 from fedmkt.crypto.tree import root_of
 from fedmkt.errors import AuditError
 from fedmkt.party.audit_log import CHECKPOINT, LOG, PEERS, AuditLog
+from fedmkt.party.handle import _LogNotary
+from fedmkt.party.store import Store
 
 DIGEST = b"c" * 32
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -157,7 +159,7 @@ def test_a_head_that_extends_the_last_one_is_cosigned(open_log):
         line = shop.cosign(note, KEYS["bank"], "bank", bank.extension(seen))
         text = checkpoint.parse_note(note).text
         assert checkpoint.verify_cosignature(text, line, "shop", KEYS["shop"]) > START.timestamp()
-        bank.add_cosignatures([line], KEYS)
+        bank.add_cosignatures({"shop": line}, {name: KEYS[name] for name in ("bank", "shop")})
         assert shop.peer_size("bank") == bank.size
 
 
@@ -234,22 +236,66 @@ def test_changed_heads_of_peers_stop_the_party(open_log, tmp_path):
 
 def test_cosignatures_are_taken_from_known_peers_for_this_head_only(open_log):
     bank, shop, notary = open_log("bank"), open_log("shop"), open_log("notary")
-    old = shop.cosign(note_of(bank), KEYS["bank"], "bank")
-    note = note_of(bank)
+    head = note_of(bank)
+    old = {
+        "shop": shop.cosign(head, KEYS["bank"], "bank"),
+        "notary": notary.cosign(head, KEYS["bank"], "bank"),
+    }
+    seen = bank.size
+    head = note_of(bank)
     with pytest.raises(AuditError, match="does not verify"):
-        bank.add_cosignatures([old], KEYS)
-    line = notary.cosign(note, KEYS["bank"], "bank")
-    with pytest.raises(AuditError, match="no cosignature of notary"):
-        bank.add_cosignatures([line], {"shop": KEYS["shop"]})
-    bank.add_cosignatures([line], KEYS)
+        bank.add_cosignatures(old, KEYS)
+    proof = bank.extension(seen)
+    lines = {
+        "shop": shop.cosign(head, KEYS["bank"], "bank", proof),
+        "notary": notary.cosign(head, KEYS["bank"], "bank", proof),
+    }
+    with pytest.raises(AuditError, match="not asked for: notary"):
+        bank.add_cosignatures(lines, {"bank": KEYS["bank"], "shop": KEYS["shop"]})
+    bank.add_cosignatures(lines, KEYS)
+
+
+def test_every_peer_must_send_its_own_cosignature(open_log):
+    bank, shop, notary = open_log("bank"), open_log("shop"), open_log("notary")
+    head = note_of(bank)
+    shops = shop.cosign(head, KEYS["bank"], "bank")
+    with pytest.raises(AuditError, match="cosignature from notary: the line is no cosignature of notary"):
+        bank.add_cosignatures({"shop": shops, "notary": shops}, KEYS)
+    with pytest.raises(AuditError, match="missing or not asked for: notary"):
+        bank.add_cosignatures({"shop": shops}, KEYS)
+    bank.add_cosignatures({"shop": shops, "notary": notary.cosign(head, KEYS["bank"], "bank")}, KEYS)
+
+
+def test_the_first_head_of_a_peer_must_be_of_its_log_under_this_contract(open_log):
+    shop = open_log("shop")
+    for origin in (checkpoint.log_origin(b"d" * 32, "bank"), checkpoint.log_origin(DIGEST, "notary"), "bank"):
+        text = checkpoint.body(origin, 3, bytes(32))
+        with pytest.raises(AuditError, match=f"origin {origin}, it must be"):
+            shop.cosign(checkpoint.sign_note(text, "bank", IDENTITIES["bank"]), KEYS["bank"], "bank")
+    assert shop.peer_size("bank") == 0
+
+
+def test_a_party_whose_peers_heads_were_removed_says_so(open_log, tmp_path):
+    store, digest = Store(tmp_path / "store"), DIGEST.hex()
+    bank, shop = open_log("bank"), open_log("shop")
+    notary = _LogNotary(shop, KEYS, store, digest)
+    notary.cosign("bank", note_of(bank, 3), ())
+    assert _LogNotary(open_log("shop"), KEYS, store, digest).seen("bank") == 3
+    (tmp_path / "shop" / PEERS).unlink()
+    forgetful = _LogNotary(open_log("shop"), KEYS, store, digest)
+    fork = note_of(open_log("bank", "two"), 2)
+    for ask in (lambda: forgetful.seen("bank"), lambda: forgetful.cosign("bank", fork, ())):
+        with pytest.raises(AuditError, match=r"3 records were cosigned, peers.json has 0"):
+            ask()
 
 
 def test_a_closed_log_has_its_head_with_all_cosignatures_in_order(open_log, tmp_path):
     bank, shop, notary = open_log("bank"), open_log("shop"), open_log("notary")
     head = note_of(bank, 4)
-    lines = [peer.cosign(head, KEYS["bank"], "bank") for peer in (shop, notary)]
+    peers = {"shop": shop, "notary": notary}
+    lines = {name: peer.cosign(head, KEYS["bank"], "bank") for name, peer in peers.items()}
     bank.add_cosignatures(lines, KEYS)
-    bank.add_cosignatures(lines[:1], KEYS)
+    bank.add_cosignatures(lines, KEYS)
     note = checkpoint.parse_note(bank.close())
     assert bytes(note) == (tmp_path / "bank" / CHECKPOINT).read_bytes()
     assert [line.name for line in note.lines] == ["bank", "notary", "shop"]

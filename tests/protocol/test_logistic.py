@@ -86,9 +86,7 @@ def test_the_shared_gram_block_is_the_product_of_the_coded_columns(k, monkeypatc
         own[turn.me] = turn.recall(Matrices).own[:300].astype(np.int64)
         return original(turn, inbox)
 
-    monkeypatch.setattr(
-        gram, "GRAM", gram.Step("fit.gram", keep_matrix, Silent, reads=(gram.DealtGram,))
-    )
+    monkeypatch.setattr(gram, "GRAM", gram.Step("fit.gram", keep_matrix, Silent, reads=(gram.DealtGram,)))
     fit(caller, contract, caller.overlap, caller.columns())
     names = data_parties(contract)
     pairs = [(p, q) for i, p in enumerate(names) for q in names[i + 1 :]]

@@ -24,7 +24,7 @@ from fedmkt.party import node
 from fedmkt.party.handle import Party
 from fedmkt.party.node import open_data
 from fedmkt.party.store import Store
-from fedmkt.protocol.linear import WEIGHT_BITS
+from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.session import Request
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.simulation.compare import load_side

@@ -17,8 +17,9 @@ from fedmkt.contract import ModelTerms
 from fedmkt.errors import FedmktError
 from fedmkt.learn import glm
 from fedmkt.party.node import open_data
-from fedmkt.protocol.linear import WEIGHT_BITS
-from fedmkt.protocol.logistic import MAX_SCALE, MOMENTUM, inverse_products
+from fedmkt.protocol.gram import MAX_SCALE, inverse_products
+from fedmkt.protocol.layout import WEIGHT_BITS
+from fedmkt.protocol.logistic import MOMENTUM
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.ring.sigmoid import series
 from fedmkt.simulation.compare import Side, load_side
@@ -32,7 +33,8 @@ class Finding:
 
     per_column : responders among the train rows for each prepared column
     auc_gap, all_gap : |AUC - AUC of the optimum| on the held-out rows, and on held-out and train rows together
-    weight_error : |w - w*| / |w*|; twin_error : the same for the passes in floating point; fixed_error : |w - twin| / |w*|
+    weight_error : |w - w*| / |w*|; twin_error : the same for the passes in floating point
+    fixed_error : |w - twin| / |w*|
     refused : why the run was refused, if it was
     """
 
