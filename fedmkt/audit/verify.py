@@ -283,7 +283,7 @@ def _check_cosigned(run: str, logs: _Logs, heads: _Heads, seen: Mapping[str, _He
         size = max(n for n, r in enumerate(log, 1) if is_last or (r.run, r.type) == (run, "run.completed"))
         kept = {name: of[party] for name, of in seen.items() if party in of and of[party].size >= size}
         if missing := sorted(set(logs) - {party} - set(kept)):
-            raise ValueError(f"{party} completed the run, but {', '.join(missing)} did not cosign all of it")
+            raise ValueError(f"{party} completed the run, but {', '.join(missing)} did not cosign it to its end")
         if is_last and heads[party].kept != {name: head.kept[name] for name, head in kept.items()}:
             raise ValueError(f"the cosignatures of the log of {party} are not those that its peers kept")
 

@@ -53,6 +53,7 @@ from fedmkt.protocol.session import (
     say_hello,
 )
 from fedmkt.protocol.turns import Follower, Receipt, request_digest
+from fedmkt.ring.sigmoid import constants_digest, series
 
 Event = tuple[str, Mapping[str, Json]]
 """What is logged: the name of the event and its body."""
@@ -167,7 +168,14 @@ class Party:
         self._journal.run = invitation.run
         held = self._journal.held() if invitation.run != NEW_RUN else ()
         hello = say_hello(
-            self.contract, invitation, self._identity, self.me, self._random(32), prekey, held, __version__
+            self.contract,
+            invitation,
+            self._identity,
+            self.me,
+            self._random(32),
+            prekey,
+            held,
+            _version(self.contract),
         )
         self._hello = (hello, prekey)
         return hello
@@ -416,6 +424,11 @@ class Party:
     def run(self) -> bytes:
         """The run under way."""
         return self._live.epoch.run if self._live else NEW_RUN
+
+
+def _version(contract: Contract) -> str:
+    """Name the code and the public constants that multiply shares: all participants must have the same ones."""
+    return f"{__version__} constants {constants_digest(series(contract.model.period)).hex()[:32]}"
 
 
 def _events(

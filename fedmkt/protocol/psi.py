@@ -228,8 +228,7 @@ def _match_disclosures(turn: Turn, bands: Overlap) -> tuple[Disclosure, ...]:
     low, high = bands.labelled_low + bands.unlabelled_low, bands.labelled_high + bands.unlabelled_high
     everybody = SetSize(to=EVERYONE, low=low, high=high)
     rows = tuple(MatchedOwnRows(to=p, low=low, high=high) for p in turn.others)
-    if bands.unlabelled_high == 0:
-        return (everybody, *rows)
+    # Declared also where no matched row is without a label: then all of them were in the campaign.
     campaign = tuple(
         CampaignRows(to=p, low=bands.labelled_low, high=bands.labelled_high) for p in turn.others
     )

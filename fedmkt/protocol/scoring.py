@@ -129,7 +129,7 @@ def ledger_keys(turn: Turn) -> tuple[str, ...]:
 
     They outlive contracts and keys; one entry for a set of columns could be begun anew by leaving out a column.
     """
-    bank = turn.contract.bank.organisation.casefold()
+    bank = " ".join(turn.contract.bank.organisation.casefold().split())
     return tuple(f"functionals/{bank}/{c}" for c in turn.contract.party(turn.me).columns)
 
 

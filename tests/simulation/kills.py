@@ -1,6 +1,7 @@
 """Real processes that are ended by SIGKILL, resumed, and compared with runs that nobody interrupted."""
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -261,7 +262,7 @@ def kills(count: int = 20, step: int = 1) -> int:
 
 def _random_kills(folder: Path, count: int) -> int:
     # Large enough that no two people's scores are as close as the rounding of the weights.
-    job = write_world(generate(1), folder / "world")
+    job = write_world(generate(1, 40_000, 50_000, 24_000), folder / "world")
     references = References(job, folder, seed=7)
     began = time.perf_counter()
     subprocess.run(
@@ -305,33 +306,49 @@ def _sweep(folder: Path, step: int) -> int:
     job = small_job(folder / "world")
     references = References(job, folder, seed=7)
     references.like()
+    return sum(_sweep_kind(kind, step, job, folder / "run", references) for kind in _KINDS)
+
+
+_KINDS = ("serve", "write", "replace", "unlink")
+
+
+def _sweep_kind(kind: str, step: int, job: Path, out: Path, references: References) -> int:
+    call = ["simulate", str(job), "--out", str(out), "--seed", "7", "--json"]
     bad = 0
-    for kind in ("serve", "write", "replace", "unlink"):
-        for number in range(1, 100_000, step):
-            out = folder / "run"
-            call: list[object] = ["simulate", job, "--out", out, "--seed", 7, "--json"]
-            if not _forked(lambda: victim(f"{kind}:{number}", [str(c) for c in call])):  # noqa: B023
-                print(f"{kind}: killed at {number - step} of them, one in {step}")
-                shutil.rmtree(out)
-                break
-            wrong = []
-            if (out / "contract.toml").exists() and not (out / "result.json").exists():
-                _forked(lambda: quick([str(c) for c in (*call, "--resume")]))  # noqa: B023
-                wrong = faults(out, references)
-            if wrong:
-                bad += 1
-                print(json.dumps({"killed at": f"{kind}:{number}", "faults": wrong}), flush=True)
-            shutil.rmtree(out, ignore_errors=True)
+    for number in itertools.count(1, step):
+        killed = _forked(functools.partial(quick_victim, f"{kind}:{number}", call))
+        wrong = []
+        if (out / "contract.toml").exists() and not (out / "result.json").exists():
+            _forked(functools.partial(quick, [*call, "--resume"]))
+            wrong = faults(out, references)
+        shutil.rmtree(out, ignore_errors=True)
+        if wrong:
+            bad += 1
+            print(json.dumps({"killed at": f"{kind}:{number}", "faults": wrong}), flush=True)
+        if not killed:
+            print(f"{kind}: killed at one in {step} of {number - 1}", flush=True)
+            return bad
     return bad
+
+
+def quick_victim(where: str, arguments: Sequence[str]) -> int:
+    """Do the same as `victim`, without figures should it come to the end."""
+    _without_figures()
+    return victim(where, arguments)
 
 
 def quick(arguments: Sequence[str]) -> int:
     """Run a command without its figures, which take longer than a small run."""
-    import fedmkt.simulation.results as results
     from fedmkt.cli.app import main as command
 
-    results.write_results = lambda *_: (None, {})  # type: ignore[assignment,return-value]
+    _without_figures()
     return command(arguments)
+
+
+def _without_figures() -> None:
+    import fedmkt.simulation.results as results
+
+    results.write_results = lambda *_: (None, {})  # type: ignore[assignment,return-value]
 
 
 def _forked(function: Callable[[], int]) -> bool:
