@@ -17,7 +17,7 @@ organisation = "First Bank"
 file = "bank.csv"
 id = "phone"
 id_kind = "phone"
-country = "CH"
+country = "41"
 label = "answered"
 numbers = ["age", "balance"]
 categories = ["job"]
@@ -51,7 +51,7 @@ columns = ["spent"]
 
 def test_a_job_file_is_read_with_defaults_for_what_it_leaves_out():
     job = parse_job(JOB, "job.toml")
-    assert (job.bank.label, job.bank.country, job.partners[0].numbers) == ("answered", "CH", ("spent",))
+    assert (job.bank.label, job.bank.country, job.partners[0].numbers) == ("answered", "41", ("spent",))
     assert job.limits.min_list == 100
     assert job.model.iterations == 12
     assert job.disclosures == DEFAULT
@@ -115,7 +115,7 @@ def test_a_party_file_is_read_and_grants_nothing_that_it_does_not_name():
         ('id = "tel"', 'id = "spent"', "job.toml: partners[0]: accepted: every column once"),
         ('numbers = ["spent"]', "", "job.toml: partners[0]: accepted: at least one column"),
         ('numbers = ["spent"]', 'numbers = "spent"', 'job.toml: partners[0].numbers = "spent": accepted: '),
-        ('country = "CH"', 'country = "ch"', 'job.toml: bank.country = "ch": accepted: '),
+        ('country = "41"', 'country = "ch"', 'job.toml: bank.country = "ch": accepted: '),
         ('id_kind = "phone"', 'id_kind = "tel"', "job.toml: bank.id_kind = \"tel\": accepted: 'phone', "),
         ('name = "shop"', 'name = "bank"', "job.toml: file: accepted: bank, partners and coordinator each "),
         (

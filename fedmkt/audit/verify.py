@@ -283,7 +283,7 @@ def _check_cosigned(run: str, logs: _Logs, heads: _Heads, seen: Mapping[str, _He
         size = max(n for n, r in enumerate(log, 1) if is_last or (r.run, r.type) == (run, "run.completed"))
         kept = {name: of[party] for name, of in seen.items() if party in of and of[party].size >= size}
         if missing := sorted(set(logs) - {party} - set(kept)):
-            raise ValueError(f"{party} completed the run, but {', '.join(missing)} did not cosign it to its end")
+            raise ValueError(f"{party} completed the run, {', '.join(missing)} did not cosign it to its end")
         if is_last and heads[party].kept != {name: head.kept[name] for name, head in kept.items()}:
             raise ValueError(f"the cosignatures of the log of {party} are not those that its peers kept")
 
@@ -381,7 +381,7 @@ def _hex(value: object, length: int) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line: prints what was verified, or the first thing that is wrong; 0 or 7."""
+    """Run from the command line: prints what was verified, or what is wrong; 0 only for a closed run, else 7."""
     parser = argparse.ArgumentParser(description="Verify the logs of a fedmkt run folder, offline.")
     parser.add_argument("run", type=Path, help="folder with contract.toml and logs/")
     parser.add_argument("--pin", action="append", metavar="NAME=KEY", help="a key, compared out of band")
@@ -393,7 +393,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fedmkt: error: {error}", file=sys.stderr)
         return 7
     print("\n".join(report.lines()))
-    return 0
+    return 0 if report.outcome == "completed" else 7
 
 
 if __name__ == "__main__":

@@ -243,6 +243,9 @@ def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
         console.say_json(asdict(report))
     else:
         console.say_lines(report.lines())
+    if report.outcome != "completed":
+        hint = "fedmkt simulate JOB --resume --out RUN closes a run that was stopped"
+        raise AuditError(f"{run}: the last run is not closed: {report.outcome}", hint=hint)
 
 
 @audit.command("show")

@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 
+from fedmkt.audit.verify import verify_run
 from fedmkt.cli.app import main
+from fedmkt.contract import to_toml
+from fedmkt.errors import PeerError
+from fedmkt.protocol.session import Request
 from fedmkt.simulation.logs import disclosures, read_logs
+from tests.engine import Tap, job_world
 
 Write = Callable[[Any], dict[str, bytes]]
 
@@ -42,3 +47,25 @@ def test_a_changed_log_ends_with_7_and_one_line(
     for command in ("verify", "show"):
         assert main(["audit", command, str(tmp_path)]) == 7
         assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_run_is_verified_when_aborted_resumed_and_run_again(tmp_path: Path) -> None:
+    world = job_world(tmp_path, iterations=1)
+    (tmp_path / "contract.toml").write_text(to_toml(world.signed))
+
+    def spoil(name: str, message: Any) -> Any:
+        if isinstance(message, Request) and message.step == "fit.residual":
+            return Request(message.index, message.step, message.news, ())
+        return message
+
+    with pytest.raises(PeerError):
+        world.run(Tap(change=spoil))
+    aborted = verify_run(tmp_path)
+    assert aborted.outcome == "aborted"
+    assert any(log.signed < log.records for log in aborted.logs)
+    world.run(resume=True)
+    assert verify_run(tmp_path).outcome == "completed"
+    world.run()
+    report = verify_run(tmp_path)
+    assert [run.outcome for run in report.runs] == ["completed", "completed"]
+    assert all(log.signed == log.records for log in report.logs)

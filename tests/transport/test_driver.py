@@ -64,17 +64,17 @@ class Sum(PublicValue):
 
 
 @dataclass(frozen=True)
-class Kept(State):
+class Carried(State):
     value: int
 
 
 def _say(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Number, Sum]:
     peers = [Name(s.name) for s in turn.contract.signers if s.name != turn.me]
-    return Outcome(Sum(0), send=to_all(peers, Number(len(turn.me))), keep=(Kept(len(turn.me)),))
+    return Outcome(Sum(0), send=to_all(peers, Number(len(turn.me))), keep=(Carried(len(turn.me)),))
 
 
 def _add(turn: Turn, inbox: Inbox[Number]) -> Outcome[Nothing, Sum]:
-    return Outcome(Sum(sum(m.value for m in inbox.every(Number)) + turn.recall(Kept).value))
+    return Outcome(Sum(sum(m.value for m in inbox.every(Number)) + turn.recall(Carried).value))
 
 
 SAY = Step("toy.say", _say, Sum)
