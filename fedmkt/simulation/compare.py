@@ -75,6 +75,7 @@ class Comparison:
 
     weight_error : |w - w*| / |w*| on the prepared columns, intercept included
     convergence : of the same optimiser in clear floating point, not of the run itself
+    events_per_column : training rows of the rarer class, by prepared column of all parties
     """
 
     label: Array
@@ -82,6 +83,7 @@ class Comparison:
     centralised: Array
     weight_error: float
     convergence: tuple[ConvergencePoint, ...]
+    events_per_column: float
 
 
 def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Comparison:
@@ -103,6 +105,7 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
         glm.predict(central, held_out),
         float(np.linalg.norm(ours - best) / np.linalg.norm(best)),
         retrace(sides, label_train, config.model),
+        float(min(label_train.sum(), (1 - label_train).sum())) / len(weights),
     )
 
 

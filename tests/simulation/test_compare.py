@@ -92,3 +92,8 @@ def test_the_summary_shows_heads_that_verify(small_run: RunResult) -> None:
 def test_a_seeded_run_with_lowered_limits_says_so(small_run: RunResult) -> None:
     notes = " ".join(small_run.summary.warnings)
     assert "Minimum sizes are lowered" in notes and "seed 3" in notes
+
+
+def test_a_world_with_few_responders_per_column_is_warned_about(small_run):
+    (note,) = [w for w in small_run.summary.warnings if "per column" in w]
+    assert "before the optimum" in note
