@@ -14,7 +14,7 @@ from fedmkt.protocol.gram import FACTOR_BITS, INVERSE_BITS, MAX_SCALE, STEP_BITS
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Layout, layout
 from fedmkt.protocol.logistic import GRADIENT_BITS, MOMENTUM
 from fedmkt.protocol.matrices import gram_rows
-from fedmkt.protocol.prepare import Shape
+from fedmkt.protocol.prepare import RIDGE, Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import COARSE_BITS
 from fedmkt.ring.bounds import RESIDUAL_MAX, Bound, check
@@ -31,8 +31,8 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     d, w = float(plan.width), model.max_weight
     n, rows = float(plan.rows), float(gram_rows(contract, plan))
     real = max(1.0, train_rows_at_least(contract, overlap))
-    # Penalty rows hold sqrt(penalty) / spread, spread >= sqrt(10 penalty / rows): at most sqrt(rows / 10).
-    stiff = sqrt(n / 10)
+    # Penalty rows hold sqrt(penalty) / spread, spread >= sqrt(RIDGE penalty / rows): at most sqrt(rows / RIDGE).
+    stiff = sqrt(n / RIDGE)
     gradient = n * norm * RESIDUAL_MAX + stiff * stiff * w
     scaled = gradient / 2 ** _power(plan)
     factor = 2.0**FACTOR_BITS * 2 ** _power_of(rows) / min(rows, real)

@@ -73,8 +73,9 @@ from fedmkt.ring.kernels import gram
 INVERSE_BITS = 20
 STEP_BITS = 16
 FACTOR_BITS = 10
-MAX_SCALE = 128.0
-"""The bank's 1/(p(1-p)) is capped here: at a response below 0.8 % the passes are more careful than they could be."""
+MAX_SCALE = 60.0
+"""The bank's 1/(p(1-p)) is capped here: at a response below 1.7 % the passes are more careful than they could be.
+Below 2.6 times `prepare.RIDGE`, which says why."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,10 @@ from fedmkt.ring.fixed import encode32
 
 MAX_COLUMNS = 400
 MAX_ROW_NORM = 1000
+RIDGE = 25.0
+"""Ridge of the whitening in units of penalty / rows. A direction without variance, as of a column that occurs twice,
+has curvature rows / RIDGE from the penalty alone. Times the bank's scale, at most `gram.MAX_SCALE` / rows, it must
+stay below 2.6, or the passes overshoot there and rounding noise grows with each of them."""
 _CHUNK = 1 << 16
 Array = NDArray[np.float64]
 T = TypeVar("T", bound=np.generic)
@@ -87,7 +91,7 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
     for chunk in _chunks(train):
         x = prepared_rows(fitted, columns, chunk)
         moments += x.T @ x
-    white = whiten.fit(moments / len(train), 10 * turn.contract.model.penalty / len(train))
+    white = whiten.fit(moments / len(train), RIDGE * turn.contract.model.penalty / len(train))
     norm = 0.0
     for chunk in _chunks(real(np.concatenate([split.train, split.held_out, split.unlabelled]))):
         norm = max(norm, _largest_norm(prepared_rows(fitted, columns, chunk) @ white.transform))

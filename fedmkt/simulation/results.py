@@ -36,7 +36,7 @@ from fedmkt.simulation.logs import Logs, disclosures, read_logs
 from fedmkt.transport.driver import Progress
 
 _FEW_EVENTS = 6
-"""Below it 24 of 95 random small worlds ended more than .002 AUC from their optimum; above it none of 84 did."""
+"""Of 183 random small jobs 16 ended more than .002 AUC from their optimum, all with fewer than 5 of these."""
 _FEW_RESPONDERS = 100
 
 
