@@ -128,11 +128,6 @@ class Policy:
         if rows < max(self.config.policy.min_list, limits.min_list):
             raise PolicyRefused(f"rule list-size: {self.config.name} does not match lists this short")
 
-    def check_common(self, rows: int, limits: Limits) -> None:
-        """Refuse to go on with too few common ids; the message tells nothing about how many there are."""
-        if rows < max(self.config.policy.min_common, limits.min_common):
-            raise PolicyRefused("rule common-size: refused after the intersection")
-
     def check_disclosure(self, disclosure: Disclosure, contract: Contract) -> None:
         """Refuse a release that contract or policy do not name, or to somebody who is no signer."""
         kind = disclosure.kind

@@ -18,6 +18,7 @@ from fedmkt.protocol.prepare import RIDGE, Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import COARSE_BITS
 from fedmkt.ring.bounds import RESIDUAL_MAX, Bound, check
+from fedmkt.ring.sigmoid import RESULT_BITS
 
 _MAX_INVERSE = {2: 8.0, 3: 43.0}
 """Largest entry of Y and A Y, by the number of parties: Newton-Schulz from 2/k I doubles at most every iteration."""
@@ -39,9 +40,13 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     reach = MAX_SCALE * 2 ** _power(plan) / real
     x, w_scale, r = FRACTION_BITS, WEIGHT_BITS, RESIDUAL_BITS
     omega, most = _omega(contract, norm, len(shapes)), _MAX_INVERSE[len(shapes)]
+    top = 10**contract.scores.decimals
     step = d * scaled * most * reach + MOMENTUM * 2 * w
     return [
         _bound("matrix", max(norm, stiff), x, f"max({norm:g}, {stiff:.3g})", 30),
+        _bound("sigmoid", RESIDUAL_MAX, RESULT_BITS, f"{RESIDUAL_MAX}", 30),
+        _bound("weights", w, w_scale, f"{w:g}"),
+        _bound("scores", RESIDUAL_MAX * top, r, f"{RESIDUAL_MAX} * {top}"),
         _bound("penalty row", stiff * w, x + w_scale, f"{stiff:.3g} * {w:g}"),
         _bound(
             "gradient", gradient, x + r, f"({n:g} * {norm:g} * {RESIDUAL_MAX} + {stiff * stiff:.3g} * {w:g})"

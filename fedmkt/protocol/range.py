@@ -40,6 +40,16 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.layout import FIT, WEIGHT_BITS, Layout, layout_of
 from fedmkt.protocol.linear import Weights, next_count
+from fedmkt.protocol.multiply import (
+    DealtProduct,
+    Multiplication,
+    PairOpening,
+    RoundOpening,
+    deal_product,
+    multiply,
+    open_pair,
+    open_product,
+)
 from fedmkt.protocol.prepare import shapes
 from fedmkt.protocol.shared import (
     DealtRounding,
@@ -53,7 +63,7 @@ from fedmkt.protocol.shared import (
     sum_openings,
 )
 from fedmkt.protocol.witness import witness
-from fedmkt.ring import product, rounding
+from fedmkt.ring import rounding
 
 COARSE_BITS = 12
 """Weights are rounded to this scale before they are squared; omega has the same scale."""
@@ -71,19 +81,6 @@ _SHARE_OF_INTERCEPT = 0.02
 @dataclass(frozen=True)
 class CoarseOpening(Opening):
     """A share of the weights plus its mask, for a rounding."""
-
-
-@dataclass(frozen=True)
-class SquareOpening(Message):
-    """Shares of w and of omega w, each minus its mask."""
-
-    left: Masked[Words]
-    right: Masked[Words]
-
-
-@dataclass(frozen=True)
-class SumOpening(Opening):
-    """A share of the sum of squares plus its mask."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +105,7 @@ class DealtRange(Message):
     """The first party's corrections of one check; unit : (2, 65536), last : (4,)."""
 
     coarse: DealtRounding
-    product: Words
-    total: DealtRounding
+    square: DealtProduct
     far: DealtRounding
     unit: Words
     last: Words
@@ -122,7 +118,6 @@ class Check(State):
     durable: ClassVar[bool] = False
     count: int
     own: Words
-    masks: dict[str, Words]
     dealt: DealtRange | None
 
 
@@ -151,57 +146,38 @@ def _open_coarse(turn: Turn, inbox: Inbox[DealtRange]) -> Outcome[CoarseOpening,
     return Outcome(
         Silent(),
         send=to_all(turn.others, CoarseOpening(Masked(own))),
-        keep=(Check(count, own, {}, dealt), counts),
+        keep=(Check(count, own, dealt), counts),
     )
 
 
-def _open_squares(turn: Turn, inbox: Inbox[CoarseOpening]) -> Outcome[SquareOpening, Silent]:
+def _open_squares(turn: Turn, inbox: Inbox[CoarseOpening]) -> Outcome[PairOpening, Silent]:
     plan, state = layout_of(turn, FIT), turn.recall(Check)
     opened = sum_openings(state.own, inbox, turn, CoarseOpening)
     shift = WEIGHT_BITS - COARSE_BITS
     w = finish_rounding(
         turn, "range/coarse", state.count, opened, shift, state.dealt.coarse if state.dealt else None
     )
-    a = turn.masks.words(turn.me, "range/A", state.count, (1, plan.width))
-    b = turn.masks.words(turn.me, "range/B", state.count, (plan.width, 1))
-    left, right = w.reshape(1, -1) - a, (omega(turn, plan) * w).reshape(-1, 1) - b
-    kept = Check(state.count, w, {"a": a, "b": b, "left": left, "right": right}, state.dealt)
-    return Outcome(
-        Silent(), send=to_all(turn.others, SquareOpening(Masked(left), Masked(right))), keep=(kept,)
-    )
+    left, right = w.reshape(1, -1), (omega(turn, plan) * w).reshape(-1, 1)
+    return open_pair(turn, "range", state.count, left, right)
 
 
-def _open_sum(turn: Turn, inbox: Inbox[SquareOpening]) -> Outcome[SumOpening, Silent]:
+def _open_sum(turn: Turn, inbox: Inbox[PairOpening]) -> Outcome[RoundOpening, Silent]:
+    dealt = turn.recall(Check).dealt
+    square = dealt.square if dealt else None
+    return open_product(turn, multiply(turn, inbox, square), square)
+
+
+def _open_lookup(turn: Turn, inbox: Inbox[RoundOpening]) -> Outcome[LookupOpening, Silent]:
     state = turn.recall(Check)
-    found = inbox.by_sender(SquareOpening)
-    if set(found) != set(turn.others):
-        raise ValueError("the squares of the others are missing")
-    left, right = state.masks["left"].copy(), state.masks["right"].copy()
-    for message in found.values():
-        if (message.left.words.shape, message.right.words.shape) != (left.shape, right.shape):
-            raise ValueError("the squares of the others have another shape")
-        left += message.left.words
-        right += message.right.words
-    c = shared_from_seeds(turn, "range/C", state.count, (1, 1), state.dealt.product if state.dealt else None)
-    total = product.product_share(left, right, state.masks["a"], state.masks["b"], c, first=turn.first)
-    own = open_masked(turn, "range/sum", state.count, total.reshape(1))
-    return Outcome(
-        Silent(),
-        send=to_all(turn.others, SumOpening(Masked(own))),
-        keep=(Check(state.count, own, {}, state.dealt),),
-    )
-
-
-def _open_lookup(turn: Turn, inbox: Inbox[SumOpening]) -> Outcome[LookupOpening, Silent]:
-    state = turn.recall(Check)
-    opened = sum_openings(state.own, inbox, turn, SumOpening)
-    dealt = (state.dealt.total, state.dealt.far) if state.dealt else (None, None)
-    near = finish_rounding(turn, "range/sum", state.count, opened, _SQUARE_SHIFT, dealt[0])
+    # One opening, rounded to two units: the dealer shares what belongs to both.
+    opened = sum_openings(turn.recall(Multiplication).rounding, inbox, turn, RoundOpening)
+    dealt = (state.dealt.square.rounding, state.dealt.far) if state.dealt else (None, None)
+    near = finish_rounding(turn, "range", state.count, opened, _SQUARE_SHIFT, dealt[0])
     far = finish_rounding(turn, "range/far", state.count, opened, _FAR_SHIFT, dealt[1])
     # Only these 16 bits of each share are masked, so only they may be sent.
     t = turn.masks.words(turn.me, "range/t", state.count, 2)
-    own = (np.concatenate([near, far]) - t) & np.uint64((1 << TABLE_BITS) - 1)
-    kept = Check(state.count, own, {}, state.dealt)
+    own = (np.concatenate([near, far]).reshape(-1) - t) & np.uint64((1 << TABLE_BITS) - 1)
+    kept = Check(state.count, own, state.dealt)
     return Outcome(Silent(), send=to_all(turn.others, LookupOpening(Masked(own))), keep=(kept,))
 
 
@@ -217,7 +193,7 @@ def _open_count(turn: Turn, inbox: Inbox[LookupOpening]) -> Outcome[CountOpening
     fails = q >= np.array([[1 << UNIT_BITS], [2]], dtype=np.uint64)
     count = unit[fails].sum(dtype=np.uint64, keepdims=True)
     own = (count - turn.masks.words(turn.me, "range/u", state.count, 1)) & np.uint64((1 << COUNT_BITS) - 1)
-    kept = Check(state.count, own, {}, state.dealt)
+    kept = Check(state.count, own, state.dealt)
     return Outcome(Silent(), send=to_all(turn.others, CountOpening(Masked(own))), keep=(kept,))
 
 
@@ -229,7 +205,10 @@ def _share_bit(turn: Turn, inbox: Inbox[CountOpening]) -> Outcome[BitShare, Sile
     failed = (np.arange(size, dtype=np.uint64) + delta) % np.uint64(size) != 0
     bit = unit[failed].sum(dtype=np.uint64, keepdims=True)
     return Outcome(
-        Silent(), send=to_all(turn.others, BitShare(bit)), keep=(Check(state.count, bit, {}, None),)
+        Silent(),
+        send=to_all(turn.others, BitShare(bit)),
+        keep=(Check(state.count, bit, None),),
+        reveals=(RangeBit(to=EVERYONE),),
     )
 
 
@@ -240,8 +219,7 @@ def _read_bit(turn: Turn, inbox: Inbox[BitShare]) -> Outcome[Nothing, InRange]:
     bit = int((turn.recall(Check).own + sum(m.words for m in found.values()))[0])
     if bit not in (0, 1):
         raise ValueError("the range check gave no bit")
-    reveals = (RangeBit(to=EVERYONE, passed=bit == 0),)
-    return Outcome(InRange(bit == 0), forget=(Check,), reveals=reveals)
+    return Outcome(InRange(bit == 0), forget=(Check, Multiplication))
 
 
 def _added(turn: Turn, label: str, count: int, shape: tuple[int, ...] | int) -> Words:
@@ -256,14 +234,10 @@ def _deal_range(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRange, Silent
     unit[[0, 1], _added(turn, "range/t", count, 2) % np.uint64(1 << TABLE_BITS)] = 1
     last = np.zeros(1 << COUNT_BITS, np.uint64)
     last[_added(turn, "range/u", count, 1) % np.uint64(1 << COUNT_BITS)] = 1
-    far = rounding.deal(_added(turn, "range/sum/R", count, 1), _FAR_SHIFT)
-    a = _added(turn, "range/A", count, (1, plan.width))
-    b = _added(turn, "range/B", count, (plan.width, 1))
-    rest = [turn.masks.words(p, "range/C", count, (1, 1)) for p in turn.parties[1:]]
+    far = rounding.deal(_added(turn, "range/R", count, (1, 1)), _FAR_SHIFT)
     dealt = DealtRange(
         deal_rounding(turn, "range/coarse", count, plan.width, shift),
-        product.product_correction(a, b, rest),
-        deal_rounding(turn, "range/sum", count, 1, _SQUARE_SHIFT),
+        deal_product(turn, "range", count, (1, plan.width), (plan.width, 1), _SQUARE_SHIFT),
         DealtRounding(
             deal_value(turn, "range/far/high", count, far.high),
             deal_value(turn, "range/far/top", count, far.top),
@@ -277,11 +251,11 @@ def _deal_range(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRange, Silent
 DEAL_RANGE = Step("range.deal", _deal_range, Silent)
 OPEN_COARSE = Step("range.open_weights", _open_coarse, Silent, reads=(DealtRange,))
 OPEN_SQUARES = Step("range.open_squares", _open_squares, Silent, reads=(CoarseOpening,))
-OPEN_SUM = Step("range.open_sum", _open_sum, Silent, reads=(SquareOpening,))
-OPEN_LOOKUP = Step("range.open_lookup", _open_lookup, Silent, reads=(SumOpening,))
+OPEN_SUM = Step("range.open_sum", _open_sum, Silent, reads=(PairOpening,))
+OPEN_LOOKUP = Step("range.open_lookup", _open_lookup, Silent, reads=(RoundOpening,))
 OPEN_COUNT = Step("range.open_count", _open_count, Silent, reads=(LookupOpening,))
-SHARE_BIT = Step("range.share_bit", _share_bit, Silent, reads=(CountOpening,))
-READ_BIT = Step("range.read_bit", _read_bit, InRange, reads=(BitShare,), reveals=(RangeBit,))
+SHARE_BIT = Step("range.share_bit", _share_bit, Silent, reads=(CountOpening,), reveals=(RangeBit,))
+READ_BIT = Step("range.read_bit", _read_bit, InRange, reads=(BitShare,))
 
 
 def check_range(call: Caller, contract: Contract) -> None:

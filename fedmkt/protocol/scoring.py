@@ -10,8 +10,8 @@ decimals, and sends the rounded shares to the bank. Takes part: all parties that
 
 Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. What the
 scores themselves give away stands at `Scores` in privacy/disclosure.py; the ledger counts one functional of
-every partner's columns for each release, repeated ones after a resume included, and refuses beyond a quarter
-of its columns. Source: protocols.md section 2; redteam.md 1.4.
+every partner's columns for each rounding that is released, and refuses beyond a quarter of its columns. A resume
+sends the same shares again, unless it goes back behind their rounding. Source: protocols.md section 2; redteam.md 1.4.
 """
 
 import hashlib

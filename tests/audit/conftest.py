@@ -23,7 +23,7 @@ RUN: Events = {
         ("run.started", {"epoch": 1}),
         ("epoch.started", {"epoch": 1}),
         ("message.sent", {"to": "shop", "sha256": SEALED, "bytes": 9}),
-        ("value.revealed", {"index": 3, "step": "CHECK", **RangeBit(to="all", passed=True).record()}),
+        ("value.revealed", {"index": 3, "step": "CHECK", **RangeBit(to="all").record()}),
         ("run.completed", {}),
     ],
     "coordinator": [("run.started", {"epoch": 1}), ("epoch.started", {"epoch": 1}), ("run.completed", {})],

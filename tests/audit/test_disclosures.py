@@ -11,7 +11,7 @@ def record(party, disclosure, kind="value.revealed"):
 
 
 SCORES = Scores(to="bank", low=1000, high=2000, decimals=2)
-BIT = RangeBit(to="all", passed=True)
+BIT = RangeBit(to="all")
 
 
 def test_each_party_is_told_what_it_learned_from_whom_and_why(signed):
@@ -42,7 +42,7 @@ def test_what_several_told_in_the_same_words_is_said_once(signed):
     report = disclosures.report(logs, signed.contract)
     (fact,) = [fact for fact in report.merged() if fact.reader == "coordinator"]
     assert fact.origin == "from shop and bank, 2 times each"
-    assert sum("range check passed" in line for line in report.lines()) == 3  # once for each reader
+    assert sum("learned one bit" in line for line in report.lines()) == 3  # once for each reader
     assert "**" not in "\n".join(report.lines())
 
 
@@ -68,7 +68,7 @@ def test_a_disclosure_outside_the_contract_is_an_audit_error(signed):
 
 def test_a_disclosure_to_a_stranger_is_an_audit_error(signed):
     with pytest.raises(AuditError, match="eve, who is no signer"):
-        disclosures.report({"shop": [record("shop", RangeBit(to="eve", passed=True))]}, signed.contract)
+        disclosures.report({"shop": [record("shop", RangeBit(to="eve"))]}, signed.contract)
 
 
 def test_an_unreadable_disclosure_is_an_audit_error(signed):

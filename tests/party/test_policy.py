@@ -169,35 +169,20 @@ def test_lists_from_the_minimum_on_are_accepted_and_shorter_ones_refused():
 
 
 def test_the_partys_own_minimum_holds_when_it_is_the_stricter_one():
-    own = Policy(make_config(min_list=1500, min_common=1500))
+    own = Policy(make_config(min_list=1500))
     own.check_list(1500, LIMITS)
-    own.check_common(1500, LIMITS)
     with pytest.raises(PolicyRefused, match=r"^rule list-size"):
         own.check_list(1499, LIMITS)
-    with pytest.raises(PolicyRefused, match=r"^rule common-size"):
-        own.check_common(1499, LIMITS)
-
-
-def test_a_small_intersection_is_refused_with_the_same_words_whatever_its_size():
-    own = Policy(make_config())
-    own.check_common(1000, LIMITS)
-    told = set()
-    for rows in (0, 1, 998, 999):
-        with pytest.raises(PolicyRefused) as caught:
-            own.check_common(rows, LIMITS)
-        told.add((str(caught.value), caught.value.hint))
-    assert len(told) == 1
-    assert not any(char.isdigit() for char in "".join(told.pop()))
 
 
 def test_a_disclosure_needs_the_contract_the_policy_and_a_signer_as_reader():
     contract = make_signed().contract
     own = Policy(make_config())
-    own.check_disclosure(RangeBit(to="all", passed=True), contract)
-    own.check_disclosure(RangeBit(to="bank", passed=True), contract)
+    own.check_disclosure(RangeBit(to="all"), contract)
+    own.check_disclosure(RangeBit(to="bank"), contract)
     with pytest.raises(PolicyRefused, match="the contract does not allow Embeddings"):
         own.check_disclosure(Embeddings(to="bank", width=1, openings=1), contract)
     with pytest.raises(PolicyRefused, match="eve is no signer"):
-        own.check_disclosure(RangeBit(to="eve", passed=True), contract)
+        own.check_disclosure(RangeBit(to="eve"), contract)
     with pytest.raises(PolicyRefused, match="shop does not allow RangeBit"):
-        Policy(make_config(disclosures=())).check_disclosure(RangeBit(to="all", passed=True), contract)
+        Policy(make_config(disclosures=())).check_disclosure(RangeBit(to="all"), contract)

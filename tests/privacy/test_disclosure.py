@@ -54,10 +54,9 @@ def test_no_disclosure_can_be_changed_after_it_was_declared(example):
     [
         {},
         {"kind": "Everything", "to": "bank"},
-        {"kind": "RangeBit", "to": "bank"},
-        {"kind": "RangeBit", "to": "bank", "passed": True, "more": 1},
-        {"kind": "RangeBit", "to": "bank", "passed": 1},
-        {"kind": "RangeBit", "to": 1, "passed": True},
+        {"kind": "ListSize", "to": "bank"},
+        {"kind": "RangeBit", "to": "bank", "more": 1},
+        {"kind": "RangeBit", "to": 1},
         {"kind": "ListSize", "to": "bank", "rows": True},
         {"kind": "Disclosure", "to": "bank"},
     ],
@@ -81,5 +80,5 @@ def test_descriptions_say_how_much():
     assert MatchedOwnRows(to="shop", low=1000, high=2000).describe() == (
         "learned which of its own rows the other side has: between 1,000 and 2,000 rows"
     )
-    assert RangeBit(to="all", passed=False).describe() == "learned that the range check failed"
+    assert RangeBit(to="all").describe() == "learned one bit: whether every score is certainly in range"
     assert Scores(to="bank", low=1, high=2, decimals=2).describe().endswith("rounded to 2 decimals")

@@ -149,7 +149,9 @@ def test_the_bit_is_declared_and_is_all_that_is_public():
     ours = [t for t in caller.told if t.step.startswith("range.")]
     assert [t.step for t in ours if isinstance(t.value, InRange)] == ["range.read_bit"] * 3
     assert all(not vars(t.value) for t in ours if t.step != "range.read_bit")
-    assert [d for s, d in caller.revealed if s == "range.read_bit"] == [RangeBit(to="all", passed=True)] * 3
+    assert [d for s, d in caller.revealed if s == "range.share_bit"] == [RangeBit(to="all")] * 3, (
+        "by the step that sends"
+    )
 
 
 def test_openings_of_a_check_are_uniform_and_its_bit_shares_are_too():

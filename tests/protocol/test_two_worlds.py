@@ -40,7 +40,7 @@ from tests.protocol.plain_caller import (
 
 MASKED = {
     "MaskedRows", "VectorOpening", "AngleOpening", "LiftOpening", "GramOpening", "PairOpening", "RoundOpening",
-    "GradientOpening", "CoarseOpening", "SquareOpening", "SumOpening", "LookupOpening", "CountOpening", "BitShare",
+    "GradientOpening", "CoarseOpening", "LookupOpening", "CountOpening", "BitShare",
     "ScoreOpening", "ScoreShare",
 }  # fmt: skip
 """Uniform by themselves: each is a share, or a share plus a mask of its own."""
