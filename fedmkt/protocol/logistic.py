@@ -14,9 +14,9 @@ would be a function of the labels.
 
 Source: protocols.md section 2. Optimiser: each party whitens its own columns; the Gram block between parties
 is one shared product; its inverse (Newton-Schulz on shares) preconditions gradient steps with constant
-momentum (Polyak 1964). Measured on the UCI bank data: relative weight error 4e-3 to 5e-3 after 8
-passes, about 1e-3 after 12. The bank scales the inverse by 1/(p(1-p)) and starts at the intercept log(p/(1-p)), p its share
-of responders: both enter as the bank's own share and stay shared.
+momentum (Polyak 1964). Measured on the UCI bank data: relative weight error 4e-3 to 5e-3 after 8 passes,
+about 1e-3 after 12. The bank scales the inverse by 1/(p(1-p)) and starts at the intercept log(p/(1-p)), p its
+share of responders: both enter as the bank's own share and stay shared.
 
 Letters: A Gram matrix of whitened columns, Y its inverse, K = Y / (p (1 - p) n) scaled; g gradient.
 """
