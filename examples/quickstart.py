@@ -16,7 +16,7 @@ from fedmkt.simulation.world import generate, write_world
 def main() -> None:
     """Run the job and print what a bank would want to know."""
     with tempfile.TemporaryDirectory() as folder:
-        job = write_world(generate(1, 3000, 4000, 2000), Path(folder) / "files")
+        job = write_world(generate(1, 8000, 9000, 5000), Path(folder) / "files")
         print(job.read_text())
 
         planned = fedmkt.plan(job)

@@ -6,6 +6,7 @@ result = fedmkt.simulate("job.toml")
 print(result.summary.models.joint.metrics.auc, result.report)
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["RunResult", "__version__", "demo", "plan", "score", "simulate"]
 
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 _HOMES = {"RunResult": "run", "demo": "demo", "plan": "plan", "score": "scores", "simulate": "run"}
 
 

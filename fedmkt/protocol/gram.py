@@ -73,9 +73,10 @@ from fedmkt.ring.kernels import gram
 INVERSE_BITS = 20
 STEP_BITS = 16
 FACTOR_BITS = 10
-MAX_SCALE = 60.0
-"""The bank's 1/(p(1-p)) is capped here: at a response below 1.7 % the passes are more careful than they could be.
-Below 2.6 times `prepare.RIDGE`, which says why."""
+MAX_SCALE = 15.0
+"""The bank's 1/(p(1-p)) is capped here, at that of a response of 7 %: with few responders the curvature in front of the
+weights is above that at the start, and longer steps swing. Momentum makes up for it. Below 2.6 times
+`prepare.RIDGE`, which says why."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
 from fedmkt.protocol.gram import MAX_SCALE
 from fedmkt.protocol.layout import WEIGHT_BITS
-from fedmkt.protocol.logistic import MOMENTUM
+from fedmkt.protocol.logistic import momentum
 from fedmkt.protocol.prepare import Columns, prepared_rows
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct
@@ -126,7 +126,7 @@ def retrace(sides: list[Side], label: Array, model: ModelTerms) -> tuple[Converg
         parts = [s.transform.T @ (s.train.T @ residual) for s in sides]
         gradient = np.concatenate([[residual.sum()], *parts])
         gradient[1:] += stiff * w[1:]
-        w, before = w - solver @ gradient + MOMENTUM * (w - before), w
+        w, before = w - solver @ gradient + momentum(model.iterations) * (w - before), w
         change = float(np.linalg.norm(w - before) / np.linalg.norm(w))
         points.append(ConvergencePoint(k, metrics.log_loss(label, glm.sigmoid(_predictor(w, sides))), change))
     return tuple(points)

@@ -5,10 +5,9 @@ from pathlib import Path
 from fedmkt.errors import ConfigError
 from fedmkt.simulation.progress import Progress, ProgressEvent
 from fedmkt.simulation.run import WORLD, RunResult, new_folder, simulate
-from fedmkt.simulation.world import generate, write_world
+from fedmkt.simulation.world import USUAL_MINIMUM, generate, write_world
 
 _WORLD_SEED = 1
-_USUAL_MINIMUM = 1000
 
 
 def demo(
@@ -37,5 +36,5 @@ def demo(
     if progress is not None:
         progress(ProgressEvent("world", 0, 1, bank_rows + partner_rows, 0))
     world = generate(_WORLD_SEED if seed is None else seed, bank_rows, partner_rows, common)
-    job = write_world(world, folder / WORLD, min(_USUAL_MINIMUM, common // 2))
+    job = write_world(world, folder / WORLD, min(USUAL_MINIMUM, common // 2))
     return simulate(job, out=folder, seed=seed, progress=progress)

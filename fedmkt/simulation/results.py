@@ -35,7 +35,6 @@ from fedmkt.simulation.compare import Comparison, compare
 from fedmkt.simulation.logs import Logs, disclosures, read_logs
 from fedmkt.transport.driver import Progress
 
-_FEW_EVENTS = 6
 """Of 183 random small jobs 16 ended more than .002 AUC from their optimum, all with fewer than 5 of these."""
 _FEW_RESPONDERS = 100
 
@@ -199,10 +198,10 @@ def _warnings(config: JobConfig, joint: Metrics, exact: Comparison, seed: int | 
         )
     if joint.responders < _FEW_RESPONDERS:
         warnings.append(f"Only {joint.responders} responders are held out: the figures are rough.")
-    if exact.events_per_column < _FEW_EVENTS:
+    if exact.events_per_column < usual.min_events:
         warnings.append(
-            f"Only {exact.events_per_column:.1f} training responders per column: the passes of the contract may end "
-            "before the optimum; use fewer columns, more customers or more passes."
+            f"Only {exact.events_per_column:.1f} training rows of the rarer class per column, as limits.min_events "
+            "allows: the passes of the contract may end before the optimum."
         )
     return tuple(warnings)
 

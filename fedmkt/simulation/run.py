@@ -7,6 +7,7 @@ centralised one, which no real run could train.
 import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from fedmkt.config import (
 )
 from fedmkt.contract import SignedContract, Signer, check_signatures, digest, from_toml, sign, to_toml
 from fedmkt.crypto.sign import Identity
-from fedmkt.errors import ConfigError, DataError
+from fedmkt.errors import ConfigError, DataError, FedmktError
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.node import Place, Sources, open_data, open_party
 from fedmkt.party.policy import Policy
@@ -319,6 +320,15 @@ def party_settings(config: JobConfig, signed: SignedContract, name: str) -> Part
     return simulated_party(config, name, keys)
 
 
+class _Heard(logging.Handler):
+    """Keeps the last reason that a party gave in its own log: in a simulation all of them are ours to read."""
+
+    last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = record.getMessage()
+
+
 @contextlib.contextmanager
 def _memory_endpoints(
     config: JobConfig,
@@ -329,6 +339,8 @@ def _memory_endpoints(
     epoch: int,
 ) -> Iterator[dict[Name, MemoryEndpoint]]:
     endpoints: dict[Name, MemoryEndpoint] = {}
+    heard, logger = _Heard(), logging.getLogger("fedmkt.party")
+    logger.addHandler(heard)
     try:
         for signer in signed.contract.signers:
             settings = party_settings(config, signed, signer.name)
@@ -338,7 +350,11 @@ def _memory_endpoints(
             )
             endpoints[Name(signer.name)] = MemoryEndpoint(party)
         yield endpoints
+    except FedmktError as error:
+        error.hint = heard.last or error.hint
+        raise
     finally:
+        logger.removeHandler(heard)
         for endpoint in endpoints.values():
             endpoint.close()
 

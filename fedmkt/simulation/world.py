@@ -16,8 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fedmkt.contract import Limits
+
 LABEL: Final = "responded"
 COUNTRY: Final = "86"
+USUAL_MINIMUM: Final = Limits().min_common
 
 _SIGNALS: Final = (0.88, 1.23, 0.6)  # standard deviations of the parts of the log-odds
 _INTERCEPT: Final = -3.1
@@ -136,10 +139,11 @@ def generate(
     return World(tables[0], tables[1:])
 
 
-def write_world(world: World, folder: Path | str, minimum: int = 1000) -> Path:
+def write_world(world: World, folder: Path | str, minimum: int = USUAL_MINIMUM) -> Path:
     """Write bank.csv, a CSV per partner and job.toml; returns the path of job.toml.
 
-    minimum : smallest list and smallest intersection that the job allows
+    minimum : smallest list and smallest intersection that the job allows; under the usual one the job also
+        allows too few responders for its passes
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,14 +156,15 @@ def write_world(world: World, folder: Path | str, minimum: int = 1000) -> Path:
 
 
 def job_text(
-    name: str, bank: PartyFile, partners: Sequence[PartyFile], country: str, minimum: int = 1000
+    name: str, bank: PartyFile, partners: Sequence[PartyFile], country: str, minimum: int = USUAL_MINIMUM
 ) -> str:
     """Write out a job.toml that joins on phones of `country` and predicts this module's label."""
     blocks = [f'name = {json.dumps(name)}\npurpose = "marketing-response"\n']
     blocks.append(f"[bank]\n{_party_text(bank, country)}label = {json.dumps(LABEL)}\n")
     blocks += [f"[[partners]]\n{_party_text(partner, country)}" for partner in partners]
     blocks.append("[model]\npenalty = 1.0\n")
-    blocks.append(f"[limits]\nmin_list = {minimum}\nmin_common = {minimum}\n")
+    small = "min_events = 0\n" if minimum < USUAL_MINIMUM else ""
+    blocks.append(f"[limits]\nmin_list = {minimum}\nmin_common = {minimum}\n{small}")
     return "\n".join(blocks)
 
 

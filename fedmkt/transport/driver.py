@@ -7,6 +7,7 @@ error tree and the step, never a text or a value.
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -45,6 +46,7 @@ from fedmkt.protocol.session import (
 from fedmkt.protocol.turns import Follower, Receipt
 
 _BRANCHES = {c.__name__: c for c in (DataError, PolicyRefused, PeerError)}
+_LOGGER = logging.getLogger("fedmkt.party")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ class Endpoint(Protocol):
 
 
 def serve(party: Party, message: Ask) -> Told:
-    """Answer one message at a party; errors become refusals without any text of theirs."""
+    """Answer one message at a party; errors become refusals without any text of theirs.
+
+    What went wrong goes to the party's own log of the program (logger `fedmkt.party`), and stays there.
+    """
     step = message.step if isinstance(message, Request) else type(message).__name__.lower()
     try:
         if isinstance(message, Invitation):
@@ -99,10 +104,13 @@ def serve(party: Party, message: Ask) -> Told:
             return Parted(party.farewell(message))
         return party.handle(message)
     except FedmktError as error:
+        _LOGGER.error("%s: %s: %s", party.me, ascii(step[:64])[1:-1], error)
         return Refusal(type(error).__name__, step)
-    except OSError:
+    except OSError as error:
+        _LOGGER.error("%s: %s: %s", party.me, ascii(step[:64])[1:-1], error.strerror)
         return Refusal("TransportError", step)
-    except Exception:
+    except Exception as error:
+        _LOGGER.error("%s: %s: %s", party.me, ascii(step[:64])[1:-1], type(error).__name__)
         # Of any kind: its text may hold a private value, and nothing but the branch and the step may travel.
         return Refusal("PeerError", step)
 

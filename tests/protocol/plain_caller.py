@@ -217,7 +217,7 @@ def contract_of(
         for i, n in enumerate(names)
     )  # fmt: skip
     start = datetime(2030, 1, 1, tzinfo=UTC)
-    smallest = {"min_list": 20, "min_common": 20, "min_support": 20}
+    smallest = {"min_list": 20, "min_common": 20, "min_support": 20, "min_events": 0}
     return Contract(
         name="toy", purpose="tests", family=more.get("family", "toys"), created=start,
         expires=start + timedelta(days=30), coordinator=Signer(name=DEALER, organisation="Notary", key="ee" * 32),

@@ -44,7 +44,7 @@ def test_ordinary_jobs_are_within_all_bounds(k, rows):
     ("rows", "columns", "row_norm", "model", "names"),
     [
         (20_000, 20, 900, {"max_weight": 4096.0}, ["squared weights"]),
-        (300_000_000, 100, 1000, {}, ["gradient", "step"]),
+        (300_000_000, 400, 1000, {}, ["gradient", "step"]),
         (20_000_000_000, 20, 30, {}, ["gradient"]),
     ],
 )

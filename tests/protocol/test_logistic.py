@@ -10,7 +10,7 @@ from fedmkt.learn import glm
 from fedmkt.protocol import gram
 from fedmkt.protocol.core import Masked, Silent, data_parties
 from fedmkt.protocol.gram import INVERSE_BITS, STEP_BITS, Solver
-from fedmkt.protocol.layout import FRACTION_BITS
+from fedmkt.protocol.layout import FIT, FRACTION_BITS, layout
 from fedmkt.protocol.linear import Weights
 from fedmkt.protocol.logistic import fit
 from fedmkt.protocol.matrices import Matrices
@@ -187,6 +187,15 @@ def test_labels_of_one_class_are_refused(only):
     caller = start_aligned(data)
     with pytest.raises(DataError, match="one class"):
         fit(caller, contract, caller.overlap, caller.columns())
+
+
+def test_too_few_responders_for_the_passes_are_refused_with_the_numbers():
+    caller = start_aligned(joint_data(contract_of(limits={"min_events": 90}), 500))
+    plan = layout(caller.contract, caller.overlap, caller.columns(), FIT)
+    y = labels(caller, lambda s: s.train)
+    rarer = min(y.sum(), len(y) - y.sum()) / (plan.width - 1)
+    with pytest.raises(DataError, match=rf"{rarer:.1f} of the rarer class .* limits.min_events wants 90"):
+        fit(caller, caller.contract, caller.overlap, caller.columns())
 
 
 def test_a_rare_response_still_reaches_the_optimum():

@@ -24,8 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         return on_a_full_disk(int(arguments[1]), arguments[2:])
     numbers = [int(a) for a in arguments[1:]]
     if arguments[:1] == ["seeds"]:
-        seeds(*numbers)
-        return 0
+        return min(1, len(seeds(*numbers)))
     if arguments[:1] == ["kills"]:
         return min(1, kills(*numbers))
     if arguments[:1] == ["inputs"]:

@@ -54,6 +54,7 @@ penalty = 2.0
 [limits]
 min_list = 10
 min_common = 10
+min_events = 0
 """
 
 

@@ -65,7 +65,7 @@ def test_every_disclosure_stands_there_with_its_whole_text(small_run: RunResult,
     text = " ".join(" ".join(planned.lines()).split())
     assert all(plain_text_of(d.kind) in text for d in planned.disclosures)
     checks = {d.kind: d.releases for d in planned.disclosures}
-    assert checks["RangeBit"] == 3 and checks["Scores"] == 1
+    assert checks["RangeBit"] == 5 and checks["Scores"] == 1
 
 
 def test_the_bounds_hold_up_to_the_norm_that_the_plan_names(job: Path) -> None:

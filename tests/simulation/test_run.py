@@ -186,6 +186,16 @@ def test_a_random_job_is_as_good_as_the_centralised_optimum(seed: int) -> None:
 # Columns that occur twice, at a response of 2 to 4 %: noise grew up to 441 times the weights here, unseen.
 @pytest.mark.parametrize("seed", [30, 39, 60])
 def test_rounding_noise_does_not_grow_along_collinear_columns(seed: int) -> None:
-    found = run_seed(seed)
+    found = run_seed(seed, min_events=0)
     assert found.refused == ""
     assert found.fixed_error <= 0.001
+
+
+def test_a_job_too_thin_for_its_passes_is_refused_and_says_why(
+    job: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    thin = job.with_name("thin.toml")
+    thin.write_text(job.read_text().replace("min_events = 0", "min_events = 500"))
+    assert main(["simulate", str(thin), "--out", str(tmp_path / "run")]) == 3
+    said = " ".join(capfd.readouterr().err.split())
+    assert "bank refused at fit.load_labels" in said and "limits.min_events wants 500" in said

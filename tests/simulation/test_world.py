@@ -172,7 +172,9 @@ def test_written_files_fit_their_job(tmp_path: Path, partners: int) -> None:
     )
     text = tomllib.loads(job.read_text(encoding="utf-8"))
     assert (text["name"], text["purpose"]) == ("spring-campaign", "marketing-response")
-    assert text["limits"] == {"min_list": 200, "min_common": 200} and text["model"] == {"penalty": 1.0}
+    assert text["limits"] == {"min_list": 200, "min_common": 200, "min_events": 0} and text["model"] == {
+        "penalty": 1.0
+    }
     ids = []
     for party, frame in zip((text["bank"], *text["partners"]), (world.bank, *world.partners), strict=True):
         columns = [Column(n, "number") for n in party["numbers"]]

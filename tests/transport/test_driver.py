@@ -271,6 +271,8 @@ def test_two_coordinators_never_work_on_one_run(world: World) -> None:
 class Broken:
     """A party whose every answer fails."""
 
+    me = "bank"
+
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
