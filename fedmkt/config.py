@@ -5,15 +5,19 @@ party file is one organisation's own: who it is, whose keys it pinned, what it a
 from text; reading files is for the callers.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Self
+from ipaddress import ip_address
+from typing import Annotated, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedmkt.contract import (
+    Channel,
     Contract,
     Count,
+    Flag,
     IdKind,
     Key,
     Kind,
@@ -28,9 +32,28 @@ from fedmkt.contract import (
     config_error,
     read_toml,
 )
+from fedmkt.errors import ConfigError
 from fedmkt.privacy.disclosure import DEFAULT
 
 Country = Annotated[str, Field(pattern=r"\A[1-9][0-9]{0,2}\z")]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+
+
+def _host(value: str) -> str:
+    try:
+        ip_address("" if "%" in value else value)  # a zone could hold any text
+    except ValueError:
+        if not _HOST_NAME.fullmatch(value) or value.rpartition(".")[2].isdecimal():
+            raise ValueError("a host name or an IP address, without port") from None
+    return value
+
+
+# Never an option of a program: a label begins and ends with a letter or a digit.
+_HOST_NAME = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
+)
+Host = Annotated[str, AfterValidator(_host)]
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class PartnerConfig(Terms):
@@ -89,6 +112,7 @@ class PolicyConfig(Terms):
     max_runs: Count = Field(default=5, ge=1)
     max_resumes: Count = Field(default=3, ge=0)
     disclosures: tuple[Kind, ...] = DEFAULT
+    rehearsals: Flag = False
 
 
 class JobPolicy(Terms):
@@ -117,6 +141,8 @@ class JobConfig(Terms):
     scores: ScoreTerms = ScoreTerms()
     policy: JobPolicy = JobPolicy()
     disclosures: tuple[Kind, ...] = DEFAULT
+    channel: Channel = "hub"
+    rehearsal: Flag = False
 
     @property
     def parties(self) -> tuple[PartnerConfig, ...]:
@@ -138,6 +164,23 @@ class JobConfig(Terms):
         return self
 
 
+class NodeConfig(Terms):
+    """How a party's processes run on its own machine; both ports listen on loopback only.
+
+    data : the folder of the table's file, relative to the party's folder.
+    """
+
+    data: Text = "."
+    runtime_port: Port = 9094
+    health_port: Port = 9095
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.runtime_port == self.health_port:
+            raise ValueError("runtime_port and health_port differ")
+        return self
+
+
 class PartyConfig(Terms):
     """One organisation's own settings: who it is, the keys it compared out of band, what it allows."""
 
@@ -145,22 +188,94 @@ class PartyConfig(Terms):
     organisation: Text
     pinned: Mapping[Name, Key]
     policy: PolicyConfig = PolicyConfig()
+    node: NodeConfig = NodeConfig()
+
+
+class CoordinatorSettings(Terms):
+    """What the coordinator operates: where parties reach it, and the ports of its own processes.
+
+    host : what parties dial. listen : the address to which front and hub are bound; the rest is on loopback.
+    """
+
+    name: Name
+    organisation: Text
+    host: Host
+    other_hosts: tuple[Host, ...] = ()
+    listen: Host = "0.0.0.0"
+    front_port: Port = 8443
+    hub_port: Port = 8444
+    superlink_port: Port = 8000
+    health_port: Port = 8090
+    policy: PolicyConfig = PolicyConfig()
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Everything that the server's certificate answers for, loopback last."""
+        return tuple(dict.fromkeys((self.host, *self.other_hosts, *LOOPBACK)))
+
+    def party(self, pinned: Mapping[str, str]) -> PartyConfig:
+        """Return the coordinator's side of a contract; `pinned` : the keys of its signers, as admitted."""
+        return PartyConfig(name=self.name, organisation=self.organisation, pinned=pinned, policy=self.policy)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        ports = (self.front_port, self.hub_port, self.superlink_port, self.health_port)
+        if len(set(ports)) != len(ports):
+            raise ValueError("front_port, hub_port, superlink_port and health_port differ")
+        return self
 
 
 def parse_job(text: str, path: str) -> JobConfig:
     """Read the text of a job.toml; ConfigError names `path`, key, value and what is accepted."""
-    try:
-        return JobConfig.model_validate(read_toml(text, path))
-    except ValidationError as error:
-        raise config_error(path, JobConfig, error) from None
+    return _parse(JobConfig, read_toml(text, path), path)
 
 
 def parse_party(text: str, path: str) -> PartyConfig:
     """Read the text of a party.toml; ConfigError names `path`, key, value and what is accepted."""
+    return _parse(PartyConfig, read_toml(text, path), path)
+
+
+def parse_party_folder(
+    party: str, policy: str, schema: str, folder: str
+) -> tuple[PartyConfig, PartnerConfig | BankConfig]:
+    """Read the texts of a party's three files; a schema with a label is a bank's.
+
+    folder : only used to say where a mistake is.
+    """
+    own = f"{folder}/party.toml"
+    values = read_toml(party, own)
+    if "policy" in values:
+        raise ConfigError(f"{own}: policy: stands in policy.toml, beside this file")
+    config = _parse(PartyConfig, {**values, "policy": {}}, own)
+    allowed = _parse(PolicyConfig, read_toml(policy, f"{folder}/policy.toml"), f"{folder}/policy.toml")
+    return config.model_copy(update={"policy": allowed}), parse_schema(
+        schema, f"{folder}/schema.toml", config.name, config.organisation
+    )
+
+
+def parse_schema(text: str, path: str, name: str, organisation: str) -> PartnerConfig | BankConfig:
+    """Read the text of a schema.toml: the table of the party `name`; the bank's has a label."""
+    values = read_toml(text, path)
+    for key in ("name", "organisation"):
+        if key in values:
+            raise ConfigError(f"{path}: {key}: stands in party.toml, beside this file")
+    values |= {"name": name, "organisation": organisation}
+    return _parse(BankConfig if "label" in values else PartnerConfig, values, path)
+
+
+def parse_coordinator(text: str, path: str) -> CoordinatorSettings:
+    """Read the text of a coordinator.toml; ConfigError names `path`, key, value and what is accepted."""
+    return _parse(CoordinatorSettings, read_toml(text, path), path)
+
+
+T = TypeVar("T", bound=Terms)
+
+
+def _parse(model: type[T], values: Mapping[str, object], path: str) -> T:
     try:
-        return PartyConfig.model_validate(read_toml(text, path))
+        return model.model_validate(values)
     except ValidationError as error:
-        raise config_error(path, PartyConfig, error) from None
+        raise config_error(path, model, error) from None
 
 
 def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> Contract:
@@ -187,6 +302,8 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
             limits=job.limits,
             scores=job.scores,
             disclosures=job.disclosures,
+            channel=job.channel,
+            rehearsal=job.rehearsal,
         )
     except ValidationError as error:
         raise config_error(f"job {job.name}", Contract, error) from None
@@ -224,6 +341,7 @@ def simulated_party(job: JobConfig, name: str, keys: Mapping[str, bytes]) -> Par
             max_runs=own.max_runs or limits.max_runs,
             max_resumes=limits.max_resumes if own.max_resumes is None else own.max_resumes,
             disclosures=job.disclosures if own.disclosures is None else own.disclosures,
+            rehearsals=job.rehearsal,
         ),
     )
 
@@ -231,13 +349,20 @@ def simulated_party(job: JobConfig, name: str, keys: Mapping[str, bytes]) -> Par
 __all__ = [
     "BankConfig",
     "CoordinatorConfig",
+    "CoordinatorSettings",
+    "Host",
     "JobConfig",
     "JobPolicy",
+    "NodeConfig",
     "PartnerConfig",
     "PartyConfig",
     "PolicyConfig",
+    "Port",
     "draft_contract",
+    "parse_coordinator",
     "parse_job",
     "parse_party",
+    "parse_party_folder",
+    "parse_schema",
     "simulated_party",
 ]

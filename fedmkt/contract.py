@@ -9,6 +9,7 @@ with the keys that it pinned out of band (`party.policy`).
 import hashlib
 import json
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self, get_args
@@ -55,6 +56,7 @@ Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Time = Annotated[datetime, Field(strict=True), AfterValidator(_utc_seconds)]
 Kind = Annotated[str, AfterValidator(_disclosure_kind)]
 IdKind = Literal["phone", "email", "national_id", "raw"]
+Channel = Literal["hub", "flower"]
 
 
 class Terms(BaseModel):
@@ -101,7 +103,7 @@ class ModelTerms(Terms):
 
     kind: Literal["logistic"] = "logistic"
     penalty: Real = Field(default=1.0, ge=0.1, le=1e9)
-    iterations: Count = Field(default=12, ge=1, le=100)
+    iterations: Count = Field(default=20, ge=1, le=100)
     period: Literal[64, 128] = 128
     max_weight: Real = Field(default=16.0, ge=0.5, le=4096.0)
     test_fraction: Real = Field(default=0.3, ge=0.05, le=0.8)
@@ -116,6 +118,7 @@ class Limits(Terms):
     max_list: Count = Field(default=2_000_000, ge=1, le=1 << 40)
     min_common: Count = Field(default=1000, ge=1, le=1 << 40)
     min_support: Count = Field(default=50, ge=1, le=1 << 40)
+    min_events: Count = Field(default=5, ge=0, le=1000)
     max_resumes: Count = Field(default=3, ge=0, le=100)
     max_runs: Count = Field(default=5, ge=1, le=1000)
     max_levels: Count = Field(default=20, ge=2, le=1000)
@@ -129,7 +132,11 @@ class ScoreTerms(Terms):
 
 
 class Contract(Terms):
-    """One agreement; nothing is negotiated after it is signed."""
+    """One agreement; nothing is negotiated after it is signed.
+
+    channel : how steps travel, over hub sessions or each as a Flower message; a simulation has ways of its own.
+    rehearsal : for invented data only; only then may the masks of a deployment follow from a seed.
+    """
 
     version: Literal[1] = 1
     name: Name
@@ -143,6 +150,8 @@ class Contract(Terms):
     limits: Limits = Limits()
     scores: ScoreTerms = ScoreTerms()
     disclosures: tuple[Kind, ...] = DEFAULT
+    channel: Channel = "hub"
+    rehearsal: Flag = False
 
     @property
     def bank(self) -> PartyTerms:
@@ -187,7 +196,10 @@ class Contract(Terms):
 
 
 def _plain(organisation: str) -> str:
-    return " ".join(organisation.casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", organisation).casefold().split())
+
+
+Standing = Literal["valid", "missing", "invalid"]
 
 
 def check_roles(contract: Contract) -> None:
@@ -212,8 +224,13 @@ class SignedContract(Terms):
     signatures: Mapping[Name, Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]] = {}
 
 
+_ADDED: Mapping[str, object] = {"channel": "hub", "rehearsal": False}
+"""Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
+
+
 def _plain_values(contract: Contract) -> dict[str, object]:
-    return contract.model_dump(mode="python", exclude_none=True)
+    values = contract.model_dump(mode="python", exclude_none=True)
+    return {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
 
 
 def _zulu(value: datetime) -> str:
@@ -248,12 +265,42 @@ def check_signatures(signed: SignedContract) -> None:
         missing = ", ".join(sorted(expected - set(signed.signatures))) or "none"
         extra = ", ".join(sorted(set(signed.signatures) - expected)) or "none"
         raise PolicyRefused(f"signatures of exactly the signers are needed: missing {missing}, extra {extra}")
-    message = digest(contract)
-    for signer in contract.signers:
-        try:
-            verify(bytes.fromhex(signer.key), bytes.fromhex(signed.signatures[signer.name]), message)
-        except ValueError:
-            raise PolicyRefused(f"the signature of {signer.name} on the contract does not verify") from None
+    check_given_signatures(signed)
+
+
+def check_given_signatures(signed: SignedContract) -> None:
+    """Demand that every signature given so far is a signer's and verifies; some may still be missing."""
+    wrong = [name for name, standing in signature_standings(signed).items() if standing == "invalid"]
+    if wrong:
+        raise PolicyRefused(f"the signature of {wrong[0]} on the contract does not verify")
+
+
+def signature_standings(signed: SignedContract) -> dict[str, Standing]:
+    """Say how each signature stands, signers first; one of somebody who is no signer is invalid."""
+    message = digest(signed.contract)
+    found = {
+        signer.name: _standing(signer, signed.signatures.get(signer.name), message)
+        for signer in signed.contract.signers
+    }
+    return found | {name: "invalid" for name in sorted(set(signed.signatures) - set(found))}
+
+
+def _standing(signer: Signer, signature: str | None, message: bytes) -> Standing:
+    if signature is None:
+        return "missing"
+    try:
+        verify(bytes.fromhex(signer.key), bytes.fromhex(signature), message)
+    except ValueError:
+        return "invalid"
+    return "valid"
+
+
+def check_time(contract: Contract, now: datetime) -> None:
+    """Refuse a contract that has expired or does not hold yet."""
+    if not contract.created <= now < contract.expires:
+        raise PolicyRefused(
+            f"rule not-expired: the contract holds from {contract.created} to {contract.expires}"
+        )
 
 
 def to_toml(signed: SignedContract) -> str:
@@ -315,7 +362,7 @@ def config_error(path: str, model: type[BaseModel], error: ValidationError, skip
     first = error.errors(include_url=False)[0]
     where = first["loc"]
     shown_parts = where[1:] if where[:1] == (skip,) else where
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in shown_parts).lstrip(".")
+    key = "".join(f"[{p}]" if isinstance(p, int) else f".{_visible(p)}" for p in shown_parts).lstrip(".")
     if first["type"] == "extra_forbidden":
         accepted = ", ".join(_fields_beside(model, where))
         return ConfigError(f"{path}: {key}: unknown key; accepted: {accepted}")
@@ -324,6 +371,11 @@ def config_error(path: str, model: type[BaseModel], error: ValidationError, skip
         return ConfigError(f"{path}: {key}: missing; accepted: a value for this key")
     shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {_short(first['input'])}"
     return ConfigError(f"{path}: {key or 'file'}{shown}: accepted: {accepted}")
+
+
+def _visible(key: str) -> str:
+    """Show a key that somebody else wrote: control characters could draw on the reader's screen."""
+    return key if key.isprintable() else ascii(key)
 
 
 def _one_line(text: str) -> str:

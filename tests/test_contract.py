@@ -86,6 +86,13 @@ def test_version_1_has_exactly_these_fields():
     ]  # fmt: skip
 
 
+def test_terms_that_came_later_are_left_out_at_what_was_meant_before():
+    assert contract(channel="hub", rehearsal=False) == contract()
+    added = json.loads(canonical_bytes(contract(channel="flower", rehearsal=True)))
+    assert (added.pop("channel"), added.pop("rehearsal")) == ("flower", True)
+    assert added == json.loads(canonical_bytes(contract()))
+
+
 def test_times_are_the_same_whatever_zone_they_were_written_in():
     east = contract(created=datetime(2030, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))))
     assert digest(east) == digest(contract())
@@ -97,9 +104,11 @@ def test_times_are_the_same_whatever_zone_they_were_written_in():
         {"purpose": "loans"},
         {"family": "loans"},
         {"expires": START + timedelta(days=31)},
-        {"model": ModelTerms(iterations=13)},
+        {"model": ModelTerms(iterations=21)},
         {"limits": Limits(min_common=999)},
         {"disclosures": ("RangeBit",)},
+        {"channel": "flower"},
+        {"rehearsal": True},
         {"parties": (party("shop"), party("bank"))},
         {"parties": (party("bank", numbers=("income",)), party("shop"))},
     ],
@@ -119,6 +128,10 @@ def test_any_other_term_gives_another_digest(change):
             {"parties": (party("bank"), party("shop", organisation=" BANK  Ltd"))},
             "an organisation of its own",
         ),
+        (
+            {"parties": (party("bank"), party("shop", organisation="\uff22ank ltd"))},
+            "an organisation of its own",
+        ),
         ({"parties": (party("bank"), party("shop", id_kind="email"))}, "one id_kind"),
         ({"expires": START}, "expires after created"),
         ({"created": datetime(2030, 1, 1)}, "with its offset"),
@@ -126,6 +139,8 @@ def test_any_other_term_gives_another_digest(change):
         ({"disclosures": ("RangeBit", "RangeBit")}, "every disclosure once"),
         ({"name": "Spring"}, "match pattern"),
         ({"name": "all"}, "names no one"),
+        ({"channel": "pigeon"}, "'hub' or 'flower'"),
+        ({"rehearsal": 1}, "valid boolean"),
         ({"purpose": "a\nb"}, "printable"),
         ({"version": 2}, "should be 1"),
         ({"more": 1}, "not permitted"),
@@ -215,7 +230,7 @@ def test_nobody_signs_in_anothers_name():
 
 
 def test_the_file_of_a_signed_contract_is_read_back_with_the_same_digest():
-    full = signed(contract(model=ModelTerms(penalty=2.5), parties=(party("bank"), party("shop"))))
+    full = signed(contract(model=ModelTerms(penalty=2.5), channel="flower", rehearsal=True))
     again = from_toml(to_toml(full), "contract.toml")
     assert again == full
     assert digest(again.contract) == digest(full.contract)
@@ -250,6 +265,7 @@ def test_the_file_is_toml_that_another_reader_understands():
         ('label = "y"', "labl = 1", "c.toml: parties[0].labl: unknown key; accepted: categories, "),
         ('id_kind = "phone"', 'id_kind = "x"', "c.toml: parties[0].id_kind = \"x\": accepted: 'phone', "),
         ('bank = "', 'bank = "x', "c.toml: signatures.bank = "),
+        ("version = 1", '"\\u001b[2J" = 1', "c.toml: '\\x1b[2J': unknown key; accepted: "),
         ("version = 1", "version = [", "c.toml: not TOML: "),
         ("version = 1", "version = " + "[" * 5000, "c.toml: not TOML: "),
     ],

@@ -20,7 +20,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "pa
 COMMANDS = typer.main.get_command(app)
 
 # Other systems' names for what has a name of its own here.
-WRONG_WORDS = re.compile(r"\b(guests?|hosts?|arbiters?)\b", re.IGNORECASE)
+WRONG_WORDS = re.compile(r"(?<!--)\b(guests?|hosts?|arbiters?)\b", re.IGNORECASE)  # but --host is an option
 MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 

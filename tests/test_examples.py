@@ -1,12 +1,17 @@
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
-from fedmkt.config import PolicyConfig, parse_job, parse_party
+from fedmkt.config import parse_job
+from fedmkt.deploy.folders import (
+    CoordinatorFolder,
+    PartyFolder,
+    load_coordinator_folder,
+    load_party_folder,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -54,13 +59,15 @@ def test_an_example_says_what_it_shows_in_its_first_line(script: Path) -> None:
     assert script.read_text().startswith('"""')
 
 
-@pytest.mark.parametrize("party", ["bank", "partner", "coordinator"])
+@pytest.mark.parametrize("party", ["bank", "partner"])
 def test_the_template_of_an_organisation_is_accepted(party: str) -> None:
-    folder = ROOT / "parties" / party
-    settings = parse_party((folder / "party.toml").read_text(), "party.toml")
-    policy = PolicyConfig.model_validate(tomllib.loads((folder / "policy.toml").read_text()))
-    schema = tomllib.loads((folder / "schema.toml").read_text())
-    assert settings.name == party
-    assert set(policy.columns) == {*schema.get("numbers", []), *schema.get("categories", [])} | (
-        {schema["label"]} if "label" in schema else set()
-    )
+    settings, schema = load_party_folder(PartyFolder(ROOT / "parties" / party))
+    assert settings.name == schema.name == party
+    assert set(settings.policy.columns) == set(schema.columns)
+    assert settings.policy.purposes == ()
+
+
+def test_the_template_of_the_coordinator_is_accepted() -> None:
+    settings = load_coordinator_folder(CoordinatorFolder(ROOT / "parties" / "coordinator"))
+    assert settings.name == "coordinator"
+    assert (settings.policy.columns, settings.policy.purposes) == ((), ())

@@ -18,7 +18,12 @@ import click
 import typer
 
 from fedmkt import __version__
-from fedmkt.cli import console
+from fedmkt.cli import console, runs
+from fedmkt.cli.contract import contract
+from fedmkt.cli.coordinator import coordinator
+from fedmkt.cli.party import party
+from fedmkt.cli.preflight import preflight_command
+from fedmkt.cli.up import register as register_up
 
 COMMAND_LINE = {"help_option_names": ["-h", "--help"], "max_content_width": console.WIDTH}
 
@@ -32,6 +37,15 @@ app = typer.Typer(
 )
 audit = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Read and verify the logs of a run.")
 app.add_typer(audit, name="audit")
+app.add_typer(party, name="party")
+app.add_typer(coordinator, name="coordinator")
+register_up(party, coordinator)
+app.command("preflight")(preflight_command)
+app.add_typer(contract, name="contract")
+app.command("run")(runs.run_command)
+app.command("runs")(runs.runs_command)
+app.command("logs")(runs.logs_command)
+app.command("stop")(runs.stop_command)
 
 
 class Backend(StrEnum):

@@ -14,8 +14,10 @@ from fedmkt.contract import (
     PartyTerms,
     SignedContract,
     Signer,
+    check_given_signatures,
     check_roles,
     check_signatures,
+    check_time,
 )
 from fedmkt.errors import PolicyRefused
 from fedmkt.privacy.disclosure import EVERYONE, Disclosure
@@ -63,10 +65,14 @@ def _columns(config: PartyConfig, signed: SignedContract, now: datetime) -> None
 
 
 def _not_expired(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
-    contract = signed.contract
-    if not contract.created <= now < contract.expires:
+    check_time(signed.contract, now)
+
+
+def _rehearsal(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    if signed.contract.rehearsal and not config.policy.rehearsals:
         raise PolicyRefused(
-            f"rule not-expired: the contract holds from {contract.created} to {contract.expires}"
+            f"rule rehearsal: the contract is for rehearsals on invented data, {config.name} allows none",
+            "rehearsals = true in the policy allows them: never where real data lie",
         )
 
 
@@ -102,6 +108,7 @@ CONTRACT_RULES: dict[str, Rule] = {
     "purpose": _purpose,
     "columns": _columns,
     "not-expired": _not_expired,
+    "rehearsal": _rehearsal,
     "minimum-sizes": _minimum_sizes,
     "repetitions": _repetitions,
     "disclosures": _disclosures,
@@ -119,6 +126,13 @@ class Policy:
         """Refuse a contract that breaks any rule; keys are compared with those pinned in the party file."""
         for rule in CONTRACT_RULES.values():
             rule(self.config, signed, now)
+
+    def check_before_signing(self, signed: SignedContract, now: datetime) -> None:
+        """Refuse whatever `check_contract` refuses, save that signatures may be missing; those given must verify."""
+        check_given_signatures(signed)
+        for name, rule in CONTRACT_RULES.items():
+            if name != "signatures":
+                rule(self.config, signed, now)
 
     def check_list(self, rows: int, limits: Limits) -> None:
         """Refuse to match with a list, own or other, that is shorter than contract or policy ask.

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from fedmkt.errors import PeerError, TransportError
 from fedmkt.protocol import wire
 from fedmkt.transport.driver import REPLIES, Ask, Told
-from fedmkt.transport.flower_node import ASK, BODY, LOST, RECORD, SECONDS, WHO
+from fedmkt.transport.flower_words import ASK, BODY, LOST, RECORD, SECONDS, WHO
 
 _TICK = 0.003
 _JOIN = 10.0
@@ -32,8 +32,9 @@ class _Waiting:
 class GridMail:
     """Pushes messages at once and keeps a promise for each until its reply is there or its deadline passed."""
 
-    def __init__(self, grid: Grid, deadline: float) -> None:
+    def __init__(self, grid: Grid, deadline: float, tick: float = _TICK) -> None:
         self._grid = grid
+        self._tick = tick
         self._deadline = deadline
         self._waiting: dict[str, _Waiting] = {}
         self._change = threading.Condition()
@@ -77,7 +78,7 @@ class GridMail:
                 self._collect_once()
             except Exception as error:
                 self.cancel(f"flower's grid failed ({type(error).__name__})")
-            time.sleep(_TICK)
+            time.sleep(self._tick)
 
     def _has_work(self) -> bool:
         with self._change:

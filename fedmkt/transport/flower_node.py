@@ -11,23 +11,12 @@ import ray
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedmkt.transport.flower_words import ASK, BODY, LOST, RECORD, SECONDS, WHO
+
 if TYPE_CHECKING:
     from ray.actor import ActorProxy
 
     from fedmkt.transport.flower_party import PartySeat
-
-ASK = "query.ask"
-"""Message type: deliver a message of the driver."""
-WHO = "query.who"
-"""Message type: which seat does this node serve; the answer is four bytes, big-endian."""
-RECORD = "fedmkt"
-"""The one record in every message."""
-BODY = "body"
-"""Key: the bytes of the wire."""
-SECONDS = "seconds"
-"""Key: how long the node may take."""
-LOST = "lost"
-"""Key: why there is no answer, one of a node's fixed texts."""
 
 
 def seat_name(seat: int) -> str:

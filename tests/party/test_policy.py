@@ -69,6 +69,7 @@ REFUSED = {
     "purpose": lambda: (make_config(), make_signed(JOB.replace('"cards"', '"loans"')), NOW),
     "columns": lambda: (make_config(), make_signed(JOB.replace('["spent"]', '["spent", "visits"]')), NOW),
     "not-expired": lambda: (make_config(), make_signed(), NOW + timedelta(days=31)),
+    "rehearsal": lambda: (make_config(), make_signed("rehearsal = true\n" + JOB), NOW),
     "minimum-sizes": lambda: (make_config(), make_signed(JOB + "[limits]\nmin_common = 999\n"), NOW),
     "repetitions": lambda: (make_config(), make_signed(JOB + "[limits]\nmax_runs = 6\n"), NOW),
     "disclosures": lambda: (make_config(disclosures=("RangeBit",)), make_signed(), NOW),

@@ -1,0 +1,1 @@
+"""What operates a deployment: folders, keys, certificates, admission, checks and processes."""

@@ -1,0 +1,229 @@
+"""The coordinator's side of a run: invite the parties, run the script over their sessions, deal the masks.
+
+Runs in a process of its own for each run (`worker`). An attempt that loses a party or a connection is followed
+by another, in a new epoch with new masks, as often as the contract allows.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+
+from fedmkt.contract import Contract
+from fedmkt.deploy.folders import CoordinatorFolder, load_coordinator_folder, read_identity, read_secret
+from fedmkt.deploy.messages import SERVE, Serve, decode_outcome, encode_serve
+from fedmkt.deploy.places import place_of
+from fedmkt.deploy.registry import read_registry
+from fedmkt.deploy.runs import RunFolder, RunStatus, log_to
+from fedmkt.errors import DataError, FedmktError, PeerError, PolicyRefused, TransportError
+from fedmkt.party.handle import Party
+from fedmkt.party.node import Sources, open_party
+from fedmkt.protocol.core import Name
+from fedmkt.protocol.pipeline import Finished, main_job
+from fedmkt.transport import driver
+from fedmkt.transport.driver import Coordinator, Endpoint
+from fedmkt.transport.flower_grid import FlowerEndpoint, GridMail
+from fedmkt.transport.hub_endpoint import HubEndpoint
+from fedmkt.transport.hub_session import ClientTls, HubSession, SessionLimits
+from fedmkt.transport.memory import MemoryEndpoint
+
+_LOGGER = logging.getLogger("fedmkt.run")
+CALL_SECONDS = 600.0
+"""How long one call of a party may take."""
+JOIN_SECONDS = 120.0
+"""How long the parties may take to join: Flower needs some ten seconds for a message."""
+GONE_SECONDS = 90.0
+_PAUSE = 3.0
+_BRANCHES = {c.__name__: c for c in (DataError, PolicyRefused, PeerError)}
+
+
+class Stopped(FedmktError):
+    """The operator asked for it."""
+
+    exit_code = 130
+
+
+class Coordination:
+    """One run from its folder to its end."""
+
+    def __init__(
+        self, folder: CoordinatorFolder, run: RunFolder, mail: GridMail, nodes: Mapping[str, int]
+    ) -> None:
+        self._folder = folder
+        self._run = run
+        self._mail = mail
+        self._nodes = nodes
+        self._signed = run.signed()
+        self._status = run.status()
+        self._told = 0.0
+
+    @property
+    def _contract(self) -> Contract:
+        return self._signed.contract
+
+    def go(self) -> RunStatus:
+        """Run to the end; the status says how it ended, and the log why."""
+        handler = log_to(self._run.log)
+        try:
+            self._say(state="running", process=os.getpid(), error="", exit_code=0)
+            result = self._attempts()
+            overlap = result.overlap
+            low = overlap.labelled_low + overlap.unlabelled_low
+            high = overlap.labelled_high + overlap.unlabelled_high
+            self._say(state="done", common_band=(low, high))
+            _LOGGER.info("%s: done, between %d and %d customers in common", self._run.name, low, high)
+        except Stopped:
+            self._say(state="stopped", error="stopped by the operator", exit_code=Stopped.exit_code)
+        except FedmktError as error:
+            self._say(state="failed", error=f"{type(error).__name__}: {error}", exit_code=error.exit_code)
+            _LOGGER.error("%s: %s", self._run.name, error)
+        except OSError as error:
+            self._say(state="failed", error=f"cannot write or read: {error.strerror}", exit_code=6)
+        except Exception as error:
+            self._say(state="failed", error=f"a fault in fedmkt: {type(error).__name__}", exit_code=1)
+            _LOGGER.exception("%s: a fault in fedmkt", self._run.name)
+        finally:
+            logging.getLogger("fedmkt").removeHandler(handler)
+            handler.close()
+        return self._status
+
+    def _attempts(self) -> Finished:
+        left = self._contract.limits.max_resumes
+        while True:
+            try:
+                return self._attempt()
+            except TransportError as error:
+                if left == 0 or self._run.stop.exists():
+                    raise
+                left -= 1
+                _LOGGER.warning("%s: %s; going on in a new epoch", self._run.name, error)
+                time.sleep(_PAUSE)
+
+    def _attempt(self) -> Finished:
+        is_resumed = driver.last_epoch(self._run.receipts)[1] > 0
+        with contextlib.ExitStack() as stack:
+            dealer = MemoryEndpoint(self._open_dealer())
+            stack.callback(dealer.close)
+            endpoints: dict[Name, Endpoint] = {Name(self._contract.coordinator.name): dealer}
+            if self._contract.channel == "hub":
+                endpoints |= stack.enter_context(self._hub_endpoints())
+            else:
+                endpoints |= self._flower_endpoints()
+            coordinator = Coordinator(
+                self._contract, main_job, endpoints, self._run.receipts, CALL_SECONDS, self._watch
+            )
+            result = coordinator.run(is_resumed)
+            self._watch(coordinator.progress, is_last=True)
+        if not isinstance(result, Finished):
+            raise PeerError("the main job returned something else")
+        return result
+
+    def _open_dealer(self) -> Party:
+        settings = load_coordinator_folder(self._folder)
+        contract = self._contract
+        pins = read_registry(self._folder.registry).pins([p.name for p in contract.parties])
+        own = read_identity(self._folder.identity).public.hex()
+        config = settings.party(pins | {settings.name: own})
+        return open_party(
+            settings.name, self._signed, config, None, place_of(self._folder, contract), self._sources(settings.name)
+        )  # fmt: skip
+
+    def _sources(self, name: str) -> Sources:
+        return Sources.of(self._status.seed, name, driver.last_epoch(self._run.receipts)[1])
+
+    def _invite(self, session: bytes) -> "dict[str, Future[bytes]]":
+        epoch = driver.last_epoch(self._run.receipts)[1]
+        body = encode_serve(Serve(self._signed, session, self._status.seed, epoch))
+        names = [p.name for p in self._contract.parties]
+        return {n: self._mail.post(self._node(n), SERVE, body, n) for n in names}
+
+    def _node(self, name: str) -> int:
+        if name not in self._nodes:
+            raise TransportError(f"{name}: its node is not online", "is `fedmkt party up` running there?")
+        return self._nodes[name]
+
+    @contextlib.contextmanager
+    def _hub_endpoints(self) -> Iterator[dict[Name, Endpoint]]:
+        names = [p.name for p in self._contract.parties]
+        number = secrets.token_bytes(16)
+        with contextlib.closing(self._session(number, names)) as session:
+            invited = self._invite(number)
+            _LOGGER.info("%s: invited %s, session %s", self._run.name, ", ".join(names), number.hex()[:8])
+            self._wait_until_joined(session, names, invited)
+            endpoints = {Name(n): HubEndpoint(session, n) for n in names}
+            try:
+                yield dict(endpoints)
+            finally:
+                for endpoint in endpoints.values():
+                    endpoint.close()
+                _LOGGER.info(
+                    "%s: %d bytes sent to the hub, %d received",
+                    self._run.name, session.bytes_sent, session.bytes_received,
+                )  # fmt: skip
+
+    def _session(self, number: bytes, names: Sequence[str]) -> HubSession:
+        settings = load_coordinator_folder(self._folder)
+        tls = ClientTls(
+            read_secret(self._folder.tls_key), self._folder.tls_certificate.read_bytes(),
+            self._folder.authority.read_bytes(), self._folder.server_certificate.read_bytes(),
+        )  # fmt: skip
+        return HubSession(
+            f"127.0.0.1:{settings.hub_port}", tls, read_identity(self._folder.identity), number,
+            settings.name, names, SessionLimits(gone_seconds=GONE_SECONDS),
+        )  # fmt: skip
+
+    def _wait_until_joined(
+        self, session: HubSession, names: Sequence[str], invited: "Mapping[str, Future[bytes]]"
+    ) -> None:
+        until = time.monotonic() + JOIN_SECONDS
+        while True:
+            for name, answer in invited.items():
+                if answer.done():
+                    self._read_outcome(name, answer.result())
+            missing = [n for n in names if not session.is_here(n)]
+            if not missing:
+                return
+            if time.monotonic() > until:
+                raise TransportError(f"{missing[0]}: did not join within {JOIN_SECONDS:.0f} s")
+            self._check_stop()
+            time.sleep(0.1)
+
+    def _read_outcome(self, name: str, body: bytes) -> None:
+        outcome = decode_outcome(body)
+        if outcome.branch in _BRANCHES:
+            raise _BRANCHES[outcome.branch](
+                f"{name} refused at {outcome.step}", f"the log of {name} says why"
+            )
+        raise TransportError(f"{name}: left at {outcome.step or 'once'}")
+
+    def _flower_endpoints(self) -> dict[Name, Endpoint]:
+        invited = self._invite(b"")
+        for name, answer in invited.items():
+            outcome = decode_outcome(answer.result(JOIN_SECONDS))
+            if outcome.branch:
+                self._read_outcome(name, answer.result())
+        return {Name(n): FlowerEndpoint(self._mail, self._node(n), n) for n in invited}
+
+    def _check_stop(self) -> None:
+        if self._run.stop.exists():
+            raise Stopped("stopped by the operator")
+
+    def _watch(self, costs: driver.Progress, is_last: bool = False) -> None:
+        self._check_stop()
+        if not is_last and time.monotonic() - self._told < 0.5:
+            return
+        self._told = time.monotonic()
+        if costs.step.split(".")[0] != self._status.step.split(".")[0]:
+            _LOGGER.info("%s: %s", self._run.name, costs.step.split(".")[0])
+        self._say(
+            step=costs.step, rounds=costs.rounds, bytes_sent=dict(costs.bytes_sent), seconds=dict(costs.seconds),
+            epoch=driver.last_epoch(self._run.receipts)[1],
+        )  # fmt: skip
+
+    def _say(self, **changes: object) -> None:
+        self._status = replace(self._status, **changes)  # type: ignore[arg-type]
+        self._run.write(self._status)

@@ -1,0 +1,191 @@
+"""What gives Flower's tasks to our workers: `python -m fedmkt.deploy.executor party|coordinator FOLDER`.
+
+One worker process for each run, alive as long as the run: it gets the tokens of the run's tasks through a pipe,
+and ends when that pipe is closed. So a token stands on no command line, and no worker outlives its executor.
+"""
+
+import contextlib
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from fedmkt.deploy.folders import (
+    CoordinatorFolder,
+    PartyFolder,
+    load_coordinator_folder,
+    load_party_folder,
+    read_secret,
+)
+from fedmkt.deploy.runs import all_runs, is_alive, log_to_stderr
+from fedmkt.deploy.take_part import announce_end
+from fedmkt.errors import FedmktError
+from fedmkt.transport.flower_control import Control
+from fedmkt.transport.flower_tasks import Kind, RuntimeAddress, TaskQueue
+
+_LOGGER = logging.getLogger("fedmkt.executor")
+_LOOK = 0.25
+_KEEP_SECONDS = 5.0
+_END_SECONDS = 10.0
+ROLES = ("party", "coordinator")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where this participant's tasks come from, and with which secret."""
+
+    address: RuntimeAddress
+    secret: Path
+    kind: Kind
+
+
+def runtime_of(role: str, root: Path) -> Runtime:
+    """Find the runtime API of a participant's folder."""
+    if role == "party":
+        party = PartyFolder(root)
+        port = load_party_folder(party)[0].node.runtime_port
+        address = RuntimeAddress(f"127.0.0.1:{port}", party.state / "runtime.pem")
+        return Runtime(address, party.superexec_secret, "flwr-clientapp")
+    coordinator = CoordinatorFolder(root)
+    port = load_coordinator_folder(coordinator).superlink_port
+    address = RuntimeAddress(f"127.0.0.1:{port}", coordinator.authority)
+    return Runtime(address, coordinator.superexec_secret, "flwr-serverapp")
+
+
+class Executor:
+    """Takes tasks and hands them to the worker of their run."""
+
+    def __init__(self, role: str, root: Path) -> None:
+        self._role = role
+        self._root = root
+        self._workers: dict[int, subprocess.Popen[bytes]] = {}
+        self._is_ending = threading.Event()
+
+    def run(self) -> None:
+        """Take tasks until told to end; then end the workers."""
+        runtime = runtime_of(self._role, self._root)
+        keeper = self._keep_runs if self._role == "coordinator" else self._keep_promises
+        threading.Thread(target=self._every, args=(_KEEP_SECONDS, keeper), daemon=True).start()
+        queue: TaskQueue | None = None
+        is_heard = True
+        try:
+            while not self._is_ending.wait(_LOOK):
+                self._forget_ended()
+                try:
+                    queue = queue or TaskQueue(runtime.address, read_secret(runtime.secret), runtime.kind)
+                    task = queue.take()
+                except (FedmktError, OSError) as error:
+                    if is_heard:
+                        _LOGGER.warning("no tasks: %s", error)
+                    is_heard, queue = False, None
+                    continue
+                if not is_heard:
+                    _LOGGER.info("tasks can be taken again")
+                is_heard = True
+                if task is not None:
+                    self._give(*task)
+        finally:
+            self._end_workers()
+
+    def end(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """End soon."""
+        self._is_ending.set()
+
+    def _give(self, run: int, token: str) -> None:
+        worker = self._workers.get(run)
+        if worker is None or worker.poll() is not None:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "fedmkt.deploy.worker", self._role, str(self._root)],
+                stdin=subprocess.PIPE,
+            )
+            self._workers[run] = worker
+        if worker.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                worker.stdin.write(f"{token}\n".encode())
+                worker.stdin.flush()
+
+    def _forget_ended(self) -> None:
+        for run, worker in list(self._workers.items()):
+            code = worker.poll()
+            if code is not None:
+                del self._workers[run]
+                if worker.stdin is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        worker.stdin.close()
+                if code != 0:
+                    _LOGGER.warning("the worker of a run ended with %d", code)
+
+    def _end_workers(self) -> None:
+        for worker in self._workers.values():
+            if worker.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    worker.stdin.close()
+        until = time.monotonic() + _END_SECONDS
+        for worker in self._workers.values():
+            try:
+                worker.wait(max(0.1, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+
+    def _every(self, seconds: float, look: Callable[[], None]) -> None:
+        while not self._is_ending.wait(seconds):
+            try:
+                look()
+            except (FedmktError, OSError) as error:
+                _LOGGER.debug("%s", error)
+
+    def _keep_promises(self) -> None:
+        """At a party: say goodbye for a worker that died, so that the others need not wait for it."""
+        folder = PartyFolder(self._root)
+        for mark in sorted((folder.state / "serving").glob("*.json")):
+            announce_end(folder, mark)
+
+    def _keep_runs(self) -> None:
+        """At the coordinator: take up a run again whose process died."""
+        folder = CoordinatorFolder(self._root)
+        for run in all_runs(folder.runs):
+            status = run.status()
+            if status.state != "running" or is_alive(status.process):
+                continue
+            if run.stop.exists():
+                run.write(replace(status, state="stopped", error="stopped by the operator", exit_code=130))
+                continue
+            with contextlib.closing(control_of(folder)) as control:
+                number = control.start(run.name)
+            run.write(replace(status, state="submitted", number=number))
+            _LOGGER.warning("%s: its process has ended; it is taken up again", run.name)
+
+
+def control_of(folder: CoordinatorFolder) -> Control:
+    """Dial the own SuperLink."""
+    settings = load_coordinator_folder(folder)
+    return Control(f"127.0.0.1:{settings.superlink_port}", folder.authority.read_bytes())
+
+
+def main(arguments: list[str]) -> int:
+    """Run the executor of a folder until SIGTERM."""
+    log_to_stderr()
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every look at the queue
+    if len(arguments) != 2 or arguments[0] not in ROLES:
+        print(__doc__)
+        return 2
+    executor = Executor(arguments[0], Path(arguments[1]))
+    signal.signal(signal.SIGTERM, executor.end)
+    signal.signal(signal.SIGINT, executor.end)
+    try:
+        executor.run()
+    except FedmktError as error:
+        _LOGGER.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,175 @@
+"""A party's side of a run: check the contract, open the own data, answer the coordinator's asks till the end.
+
+Runs in a process of its own for each run (`worker`), so that data and state are loaded once and end with it.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmkt.config import BankConfig, PartnerConfig, PartyConfig
+from fedmkt.contract import Contract, SignedContract, digest
+from fedmkt.deploy.folders import PartyFolder, load_party_folder, read_identity, read_secret
+from fedmkt.deploy.messages import Outcome, Serve
+from fedmkt.deploy.places import place_of
+from fedmkt.deploy.provision import read_coordinator
+from fedmkt.errors import ConfigError, FedmktError, PolicyRefused
+from fedmkt.party.handle import Party
+from fedmkt.party.journal import write_atomically
+from fedmkt.party.node import Sources, open_data, open_party
+from fedmkt.transport.driver import serve
+from fedmkt.transport.hub_endpoint import serve_session
+from fedmkt.transport.hub_session import ClientTls, HubSession, SessionLimits
+
+_LOGGER = logging.getLogger("fedmkt.party")
+_YIELD_SECONDS = 20.0
+GONE_SECONDS = 90.0
+"""How long a connection may be cut before a run's attempt is given up."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a process at work wrote down, so that another can announce its end or take its place."""
+
+    process: int
+    contract: str
+    session: str
+
+
+def serving_file(folder: PartyFolder, contract: Contract) -> Path:
+    """Return the file that says who serves this contract now."""
+    return folder.state / "serving" / f"{digest(contract).hex()[:32]}.json"
+
+
+def read_serving(path: Path) -> Serving | None:
+    """Read it; None if nobody serves."""
+    try:
+        return Serving(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def open_own_party(folder: PartyFolder, invitation: Serve) -> Party:
+    """Check the contract against the own policy and open the own data; nothing has left by then.
+
+    Raises what the policy refuses, and ConfigError or DataError for own files.
+    """
+    config, table = load_party_folder(folder)
+    _check_parties(config, table, invitation.contract, read_coordinator(folder).name)
+    if invitation.seed is not None and not invitation.contract.contract.rehearsal:
+        raise PolicyRefused("rule seed: keys and masks follow from a number in a rehearsal only")
+    read_identity(folder.identity)  # refuses a key that others can read
+    sources = Sources.of(invitation.seed, config.name, invitation.epoch)
+    data = open_data(table, folder.root / config.node.data)
+    contract = invitation.contract.contract
+    return open_party(config.name, invitation.contract, config, data, place_of(folder, contract), sources)
+
+
+def _check_parties(
+    config: PartyConfig, table: PartnerConfig | BankConfig, signed: SignedContract, coordinator: str
+) -> None:
+    contract = signed.contract
+    if contract.coordinator.name != coordinator:
+        raise PolicyRefused(f"rule coordinator: we joined {coordinator}, the contract names another one")
+    if config.name not in {p.name for p in contract.parties}:
+        raise PolicyRefused(f"rule own-terms: {config.name} is no party of the contract")
+    terms = contract.party(config.name)
+    label = table.label if isinstance(table, BankConfig) else None
+    if (table.numbers, table.categories, label, table.id_kind) != (
+        terms.numbers, terms.categories, terms.label, terms.id_kind,
+    ):  # fmt: skip
+        raise PolicyRefused("rule own-table: schema.toml and the contract name different columns")
+
+
+def session_of(folder: PartyFolder, session: bytes) -> HubSession:
+    """Dial the coordinator's hub as this party."""
+    config, coordinator = load_party_folder(folder)[0], read_coordinator(folder)
+    tls = ClientTls(
+        read_secret(folder.tls_key), folder.tls_certificate.read_bytes(), folder.authority.read_bytes()
+    )
+    return HubSession(
+        f"{coordinator.host}:{coordinator.hub_port}", tls, read_identity(folder.identity), session, config.name,
+        limits=SessionLimits(gone_seconds=GONE_SECONDS),
+    )  # fmt: skip
+
+
+def take_part(folder: PartyFolder, invitation: Serve) -> Outcome:
+    """Serve a contract over a hub session until the coordinator says goodbye; whatever happens, say how it ended."""
+    contract = invitation.contract.contract
+    mark = serving_file(folder, contract)
+    step, party = "opening", None
+    try:
+        _take_over(mark)
+        party = open_own_party(folder, invitation)
+        step = "serving"
+        _mark(mark, contract, invitation.session)
+        _LOGGER.info("%s: serving %s", party.me, contract.name)
+        with contextlib.closing(session_of(folder, invitation.session)) as session:
+            answered = serve_session(session, contract.coordinator.name, lambda ask: serve(party, ask))
+            _LOGGER.info(
+                "%s: answered %d messages, %d bytes sent, %d received",
+                party.me, answered, session.bytes_sent, session.bytes_received,
+            )  # fmt: skip
+        return Outcome()
+    except FedmktError as error:
+        _LOGGER.error("%s: %s: %s", contract.name, step, error)
+        return Outcome(type(error).__name__, step)
+    except OSError as error:
+        _LOGGER.error("%s: %s: %s", contract.name, step, error.strerror)
+        return Outcome("TransportError", step)
+    except Exception as error:
+        # Its text may hold a private value: only its kind is written, even here.
+        _LOGGER.error("%s: %s: %s", contract.name, step, type(error).__name__)
+        return Outcome("PeerError", step)
+    finally:
+        if party is not None:
+            party.release()
+        if (found := read_serving(mark)) is not None and found.process == os.getpid():
+            mark.unlink(missing_ok=True)
+
+
+def _mark(mark: Path, contract: Contract, session: bytes) -> None:
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    serving = Serving(os.getpid(), digest(contract).hex(), session.hex())
+    write_atomically(mark, json.dumps(serving.__dict__).encode())
+
+
+def _take_over(mark: Path) -> None:
+    """End an earlier process of ours that still serves this contract for an attempt that was given up."""
+    found = read_serving(mark)
+    if found is None or found.process == os.getpid() or not is_worker(found.process):
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(found.process, signal.SIGTERM)
+    until = time.monotonic() + _YIELD_SECONDS
+    while is_worker(found.process):
+        if time.monotonic() > until:
+            raise ConfigError("another process of ours still serves this contract")
+        time.sleep(0.05)
+
+
+def is_worker(process: int) -> bool:
+    """Say whether this process is one that serves runs: numbers of processes are used again."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" and b"fedmkt.deploy.worker" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except (OSError, IndexError):
+        return False
+
+
+def announce_end(folder: PartyFolder, mark: Path) -> None:
+    """Say goodbye for a process of ours that died: the others need not wait for it any longer."""
+    found = read_serving(mark)
+    if found is None or is_worker(found.process):
+        return
+    mark.unlink(missing_ok=True)
+    with (
+        contextlib.suppress(FedmktError, ValueError),
+        contextlib.closing(session_of(folder, bytes.fromhex(found.session))) as session,
+    ):
+        session.wait_for((), 5.0)

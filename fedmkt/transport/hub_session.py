@@ -1,0 +1,636 @@
+"""A participant's end of a hub session: reliable messages to and from the other members, over one outgoing stream.
+
+Three threads at most: ours connects again and again and reads; gRPC's own pulls the frames that are to be sent.
+What a caller waits for has a deadline, and a connection that stays away too long fails everybody who waits.
+"""
+
+import contextlib
+import hashlib
+import random
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fedmkt.crypto.sign import Identity
+from fedmkt.errors import ConfigError, FedmktError, PeerError, TransportError
+from fedmkt.transport.hub_frames import (
+    DATA_SIZE,
+    HUB_SAYS,
+    INCARNATION_BYTES,
+    LEFT,
+    METHOD,
+    SESSION_BYTES,
+    SIGNATURE_BYTES,
+    Join,
+    Kind,
+    Welcome,
+    plain,
+    proof,
+    read_challenge,
+    read_head,
+    read_welcome,
+    write_join,
+)
+from fedmkt.transport.hub_link import Link, LinkBroken, LinkLimits, PeerRestarted
+
+Message = bytes | memoryview | Sequence[bytes | memoryview]
+"""What can be sent: one buffer, or several that are sent as one message without being joined first."""
+
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 2000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    ("grpc.http2.ping_timeout_ms", 2000),  # without it a silent cut goes unnoticed for a minute
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+"""How both ends notice within seconds that the other is gone."""
+_OPTIONS = (
+    *KEEPALIVE,
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # which is also how long one attempt to connect may take
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", 16 << 20),
+)
+_HANDSHAKE_SECONDS = 10.0
+_SILENCE_SECONDS = 20.0
+_ACK_SECONDS = 0.02
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 2.0
+_LOOK = 0.5
+_CLOSE_SECONDS = 5.0
+# What no further attempt would change. UNAUTHENTICATED and PERMISSION_DENIED: not admitted, or not named.
+_FINAL = {
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+
+
+class NothingCame(TransportError):
+    """No message came before the deadline; the session goes on."""
+
+
+@dataclass(frozen=True)
+class ClientTls:
+    """PEM of a participant: its key, its certificate, the coordinator's CA.
+
+    hub : PEM of the hub's certificate if it was pinned; without it any certificate that the CA signed for the
+    hub's address counts as the hub's.
+    """
+
+    key: bytes = field(repr=False)
+    certificate: bytes
+    ca: bytes
+    hub: bytes | None = None
+
+
+@dataclass(frozen=True)
+class SessionLimits:
+    """The client's own deadlines in seconds, and its sizes in bytes.
+
+    gone_seconds : how long our connection, or that of a member that was there, may stay away.
+    send_seconds : how long `send` waits for room.
+    """
+
+    gone_seconds: float = 90.0
+    send_seconds: float = 120.0
+    window_bytes: int = 4 << 20
+    outbox_bytes: int = 16 << 20
+    message_bytes: int = 4 << 30
+
+
+@dataclass
+class _Peer:
+    """A member as we see it."""
+
+    name: str
+    link: Link
+    is_here: bool
+    was_here: bool
+    away_since: float = 0.0
+    error: str = ""
+    is_rude: bool = False
+
+
+class HubSession:
+    """One member of one session. The member that opens it gives the names of the others as `members`."""
+
+    def __init__(
+        self,
+        address: str,
+        tls: ClientTls,
+        identity: Identity,
+        session_id: bytes,
+        me: str,
+        members: Sequence[str] = (),
+        limits: SessionLimits | None = None,
+    ) -> None:
+        if len(session_id) != SESSION_BYTES:
+            raise ValueError(f"a session id has {SESSION_BYTES} bytes")
+        self.me = me
+        self.address = address
+        self._tls = tls
+        self._identity = identity
+        self._id = session_id
+        self._opens = tuple(members)
+        self._limits = limits or SessionLimits()
+        self._incarnation = secrets.token_bytes(INCARNATION_BYTES)
+        self._pinned = _der(tls.hub) if tls.hub is not None else None
+        self._lock = threading.Lock()
+        self._to_send = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
+        self._control: deque[bytes] = deque()
+        self._peers: dict[int, _Peer] = {}
+        self._turn = 0
+        self._welcome: Welcome | None = None
+        self._stream = 0  # counts connections, so that what belongs to an earlier one is told apart
+        self._is_up = False
+        self._is_closing = False
+        self._said_goodbye = False
+        self._error: FedmktError | None = None
+        self._since = time.monotonic()
+        self._heard = time.monotonic()
+        self._call: grpc.Call | None = None
+        self._writers = 0
+        self._last_trouble = "not tried yet"
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.frames_sent = 0
+        self.frames_received = 0
+        self.connections = 0
+        self._thread = threading.Thread(target=self._run, name=f"fedmkt-hub-{me}", daemon=True)
+        self._thread.start()
+
+    # For the caller.
+
+    def send(self, to: str, message: Message, timeout: float | None = None) -> None:
+        """Hand a message over for delivery; waits only for room in the outbox, and at most `timeout` seconds.
+
+        The buffers must not be changed until they are delivered: after a cut the same bytes go out again.
+        """
+        pieces = [message] if isinstance(message, bytes | memoryview) else list(message)
+        until = time.monotonic() + (self._limits.send_seconds if timeout is None else timeout)
+        with self._lock:
+            while True:
+                self._check(to)
+                peer = self._find(to)
+                if peer is not None and peer.link.has_room:
+                    break
+                self._wait(until, f"{to}: takes no more messages" if peer else self._trouble())
+            try:
+                peer.link.push(pieces)
+            except ValueError as error:
+                raise TransportError(f"{to}: {error} of the hub") from None
+            self._to_send.notify_all()
+
+    def receive(self, timeout: float) -> tuple[str, memoryview]:
+        """Return the next message of any member and its name; NothingCame after `timeout` seconds.
+
+        The content is a read-only view that belongs to the caller.
+        """
+        until = time.monotonic() + timeout
+        with self._lock:
+            while True:
+                for peer in self._in_turn():
+                    message = self._take(peer)
+                    if message is not None:
+                        return peer.name, message
+                self._check(None)
+                self._wait(until, "no message came")
+
+    def receive_from(self, name: str, timeout: float) -> memoryview:
+        """Return the next message of one member; NothingCame after `timeout` seconds."""
+        until = time.monotonic() + timeout
+        with self._lock:
+            while True:
+                peer = self._find(name)
+                message = self._take(peer) if peer is not None else None
+                if message is not None:
+                    return message
+                self._check(name)
+                self._wait(until, f"{name}: no message came")
+
+    def wait_for(self, names: Sequence[str], timeout: float) -> None:
+        """Wait until these members are connected to the hub, as we are; TransportError after `timeout` seconds."""
+        until = time.monotonic() + timeout
+        with self._lock:
+            while True:
+                for name in names:
+                    self._check(name)
+                found = {name: self._find(name) for name in names}
+                missing = [n for n, p in found.items() if p is None or not p.is_here]
+                if self._is_up and not missing:
+                    return
+                text = f"{missing[0]}: is not connected to the hub" if self._is_up else self._trouble()
+                self._wait(until, text)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of all members, the one that opened the session first; empty before the hub said so."""
+        return self._welcome.members if self._welcome is not None else ()
+
+    def is_here(self, name: str) -> bool:
+        """Say whether a member is connected to the hub, as far as we know."""
+        with self._lock:
+            peer = self._find(name)
+            return self._is_up and peer is not None and peer.is_here
+
+    def close(self, linger: float = 2.0) -> None:
+        """Say goodbye after at most `linger` seconds for what is still to be delivered, and end all threads.
+
+        The member that opened the session ends it for all.
+        """
+        until = time.monotonic() + linger
+        with self._lock:
+            while not self._is_flushed() and self._error is None and time.monotonic() < until:
+                self._nudge_acks()
+                self._changed.wait(min(_ACK_SECONDS, max(0.0, until - time.monotonic())))
+            self._is_closing = True
+            self._to_send.notify_all()
+            self._changed.notify_all()
+        self._thread.join(1.0)  # the hub ends the stream when it read our goodbye
+        with self._lock:
+            call = self._call
+            self._error = self._error or TransportError("the session is closed")
+            self._stream += 1
+            self._to_send.notify_all()
+            self._changed.notify_all()
+        if call is not None:
+            call.cancel()
+        self._thread.join(_CLOSE_SECONDS)
+        until = time.monotonic() + _CLOSE_SECONDS
+        with self._lock:
+            while self._writers and time.monotonic() < until:
+                self._changed.wait(0.05)
+
+    def __enter__(self) -> "HubSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Waiting and failing; all under the lock.
+
+    def _wait(self, until: float, text: str) -> None:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise NothingCame(f"{text} in time")
+        self._changed.wait(min(left, _LOOK))
+
+    def _check(self, name: str | None) -> None:
+        """Raise if the session has failed, or if the link to this member has; for None, if that to anybody has."""
+        self._look_for_gone()
+        if self._error is not None:
+            raise type(self._error)(str(self._error), self._error.hint)
+        if name is not None and self._welcome is not None and self._find(name) is None:
+            raise TransportError(f"{name}: is no member of this session")
+        for peer in self._peers.values():
+            if peer.error and name in (None, peer.name):
+                raise (PeerError if peer.is_rude else TransportError)(f"{peer.name}: {peer.error}")
+
+    def _look_for_gone(self) -> None:
+        now, longest = time.monotonic(), self._limits.gone_seconds
+        if not self._is_up and self._error is None and now - self._since > longest:
+            self._fail(
+                TransportError(
+                    f"hub at {self.address}: no connection for {longest:.0f} s ({self._last_trouble})",
+                    "see that the coordinator is up and that its address and certificate are right",
+                )
+            )
+        for peer in self._peers.values():
+            away = self._is_up and peer.was_here and not peer.is_here and not peer.error
+            # Measured from when both could have met: our own absence is not the peer's.
+            if away and now - max(peer.away_since, self._since) > longest:
+                self._break(peer, f"was not connected to the hub for {longest:.0f} s")
+
+    def _trouble(self) -> str:
+        return f"hub at {self.address}: no connection ({self._last_trouble})"
+
+    def _fail(self, error: FedmktError) -> None:
+        self._error = self._error or error
+        self._changed.notify_all()
+        self._to_send.notify_all()
+
+    def _break(self, peer: _Peer, text: str, is_rude: bool = False) -> None:
+        peer.error = peer.error or text
+        peer.is_rude = is_rude
+        self._changed.notify_all()
+
+    def _find(self, name: str) -> _Peer | None:
+        return next((p for p in self._peers.values() if p.name == name), None)
+
+    def _in_turn(self) -> list[_Peer]:
+        """All peers, beginning with another one each time, so that no one is served last always."""
+        peers = list(self._peers.values())
+        self._turn += 1
+        at = self._turn % len(peers) if peers else 0
+        return peers[at:] + peers[:at]
+
+    def _take(self, peer: _Peer) -> memoryview | None:
+        message = peer.link.take()
+        if message is not None:
+            self._to_send.notify_all()  # there may be credit to grant
+        return message
+
+    def _is_flushed(self) -> bool:
+        return not any(p.link.unacknowledged for p in self._peers.values() if p.is_here and not p.error)
+
+    def _nudge_acks(self) -> None:
+        for peer in self._peers.values():
+            peer.link.acknowledge()
+        self._to_send.notify_all()
+
+    # Our thread: connect, read, connect again.
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            was_welcome = self._connect_once()
+            with self._lock:
+                self._look_for_gone()
+                if self._is_closing or self._error is not None:
+                    self._fail(TransportError("the session is closed"))
+                    return
+                pause = _FIRST_PAUSE if was_welcome else min(_LONGEST_PAUSE, pause * 2)
+                until = time.monotonic() + pause * random.uniform(0.5, 1.0)
+                while time.monotonic() < until and not self._is_closing:
+                    self._changed.wait(max(0.0, until - time.monotonic()))
+                if self._is_closing:
+                    return
+
+    def _connect_once(self) -> bool:
+        """Hold one stream to the hub until it ends; say whether the hub welcomed us."""
+        credentials = grpc.ssl_channel_credentials(self._tls.ca, self._tls.key, self._tls.certificate)
+        with self._lock:
+            self._stream += 1
+            stream = self._stream
+            self._control.clear()
+            self._heard = time.monotonic()
+        channel = grpc.secure_channel(self.address, credentials, options=_OPTIONS)
+        call = None
+        try:
+            call = channel.stream_stream(METHOD)(self._frames(stream), wait_for_ready=False)
+            with self._lock:
+                self._call = call
+                if self._stream != stream:
+                    call.cancel()
+            for frame in call:
+                self._arrive(frame)
+            self._note_end("the hub ended the stream")
+        except grpc.RpcError as error:
+            self._note_refusal(error)
+        except (ValueError, ConfigError, PeerError) as error:
+            with self._lock:
+                self._fail(error if isinstance(error, FedmktError) else PeerError(f"hub: {error}"))
+        finally:
+            if call is not None:
+                call.cancel()
+            with self._lock:
+                was_welcome = self._is_up
+                self._step_down()
+            channel.close()
+        return was_welcome
+
+    def _step_down(self) -> None:
+        self._stream += 1
+        self._call = None
+        if self._is_up:
+            self._is_up = False
+            self._since = time.monotonic()
+        self._to_send.notify_all()
+        self._changed.notify_all()
+
+    def _note_end(self, text: str) -> None:
+        with self._lock:
+            self._last_trouble = text
+
+    def _note_refusal(self, error: grpc.RpcError) -> None:
+        code, details = error.code(), error.details() or ""
+        said = details.removeprefix(HUB_SAYS)[:200] if details.startswith(HUB_SAYS) else ""
+        with self._lock:
+            self._last_trouble = said or code.name.lower() + _hint_of(details)
+            is_newer = code == grpc.StatusCode.ABORTED and self._is_up
+            if code in _FINAL or is_newer:
+                self._fail(TransportError(f"hub at {self.address}: {self.me}: {said or code.name.lower()}"))
+
+    # Frames in.
+
+    def _arrive(self, frame: bytes) -> None:
+        head = read_head(frame)
+        with self._lock:
+            self._heard = time.monotonic()
+            self.bytes_received += len(frame)
+            self.frames_received += 1
+            if head.kind in (Kind.DATA, Kind.HELLO, Kind.ACK):
+                self._arrive_from(head.source, frame)
+            elif head.kind == Kind.CHALLENGE:
+                self._control.append(self._answer(frame))
+                self._to_send.notify_all()
+            elif head.kind == Kind.WELCOME:
+                self._settle(read_welcome(frame))
+            elif head.kind in (Kind.UP, Kind.DOWN):
+                self._note_presence(head.source, head.kind == Kind.UP, bool(head.flags & LEFT))
+
+    def _arrive_from(self, source: int, frame: bytes) -> None:
+        peer = self._peers.get(source)
+        if peer is None or peer.error:
+            return
+        had = peer.link.has_message, peer.link.has_room, peer.link.unacknowledged
+        try:
+            peer.link.accept(frame)
+        except PeerRestarted:
+            self._break(peer, "was restarted and has lost its state")
+        except LinkBroken as error:
+            self._break(peer, str(error), is_rude=True)
+        if had != (peer.link.has_message, peer.link.has_room, peer.link.unacknowledged):
+            self._changed.notify_all()
+        self._to_send.notify_all()
+
+    def _answer(self, frame: bytes) -> bytes:
+        challenge, certificate = read_challenge(frame)
+        if self._pinned is not None and certificate != self._pinned:
+            raise PeerError(f"hub at {self.address}: its certificate is not the pinned one")
+        # A hub that passes on the challenge of another one would have to show that one's certificate.
+        _check_issued(certificate, self._tls.ca, self.address)
+        digest = hashlib.sha256(certificate).digest()
+        signature = self._identity.sign(proof(challenge, self._id, self.me, digest))
+        assert len(signature) == SIGNATURE_BYTES
+        return write_join(Join(self._id, signature, self._opens))
+
+    def _settle(self, welcome: Welcome) -> None:
+        if self._welcome is None:
+            self._make_links(welcome)
+        elif welcome.members != self._welcome.members or welcome.chunk_bytes < self._welcome.chunk_bytes:
+            raise PeerError("hub: came back with other members or limits")
+        self._welcome = welcome
+        self._is_up = True
+        self.connections += 1
+        self._since = time.monotonic()
+        for number in self._peers:
+            self._note_presence(number, welcome.here[number], False)
+        self._to_send.notify_all()
+        self._changed.notify_all()
+
+    def _make_links(self, welcome: Welcome) -> None:
+        if welcome.members[welcome.me] != self.me:
+            raise PeerError("hub: took us for somebody else")
+        limits = LinkLimits(
+            chunk=welcome.chunk_bytes,
+            window=max(self._limits.window_bytes, welcome.chunk_bytes + DATA_SIZE),
+            outbox=self._limits.outbox_bytes,
+            message=min(self._limits.message_bytes, welcome.message_bytes),
+        )
+        for number, name in enumerate(welcome.members):
+            if number != welcome.me:
+                link = Link(welcome.me, number, self._incarnation, limits)
+                self._peers[number] = _Peer(name, link, False, False)
+
+    def _note_presence(self, number: int, is_here: bool, has_left: bool) -> None:
+        peer = self._peers.get(number)
+        if peer is None:
+            return
+        if peer.is_here and not is_here:
+            peer.away_since = time.monotonic()
+        peer.is_here = is_here
+        peer.was_here = peer.was_here or is_here
+        if is_here:
+            peer.link.ask()  # what was under way when it, or we, connected anew may be lost
+        if has_left:
+            self._break(peer, "left the session")
+        self._to_send.notify_all()
+        self._changed.notify_all()
+
+    # Frames out: pulled by gRPC's thread, one at a time.
+
+    def _frames(self, stream: int) -> Iterator[bytes]:
+        with self._lock:
+            self._writers += 1
+        clock = _Clock(time.monotonic() + _HANDSHAKE_SECONDS)
+        try:
+            while (frame := self._wait_for_frame(stream, clock)) is not None:
+                yield frame
+        finally:
+            with self._lock:
+                self._writers -= 1
+                self._changed.notify_all()
+
+    def _wait_for_frame(self, stream: int, clock: "_Clock") -> bytes | None:
+        """Return the next frame of this stream, or None if nothing more will be sent on it."""
+        with self._lock:
+            while self._stream == stream:
+                now = time.monotonic()
+                if (not self._is_up and now > clock.welcome_by) or now - self._heard > _SILENCE_SECONDS:
+                    self._last_trouble = "the hub does not answer"
+                    if self._call is not None:
+                        self._call.cancel()
+                    return None
+                frame = self._goodbye() if self._is_closing else self._next_frame(clock, now)
+                if frame is not None:
+                    self.bytes_sent += len(frame)
+                    self.frames_sent += 1
+                    return frame
+                if self._is_closing:
+                    return None
+                self._to_send.wait(clock.pause(now))
+            return None
+
+    def _goodbye(self) -> bytes | None:
+        if self._said_goodbye or not self._is_up:
+            return None
+        self._said_goodbye = True
+        return plain(Kind.LEAVE)
+
+    def _next_frame(self, clock: "_Clock", now: float) -> bytes | None:
+        if self._control:
+            return self._control.popleft()
+        if not self._is_up or self._welcome is None:
+            return None
+        beat = self._welcome.heartbeat_ms / 1000
+        if now >= clock.beat_at:
+            is_first, clock.beat_at = clock.beat_at == 0.0, now + beat
+            for peer in self._peers.values():
+                if peer.is_here and not is_first:
+                    peer.link.nudge()
+            return plain(Kind.BEAT)
+        for peer in self._in_turn():
+            if peer.is_here and not peer.error:
+                frame = peer.link.next_frame()
+                if frame is not None:
+                    return frame
+        return self._late_ack(clock, now)
+
+    def _late_ack(self, clock: "_Clock", now: float) -> bytes | None:
+        """Acknowledge what no message of ours acknowledged within a moment."""
+        owing = [p for p in self._peers.values() if p.is_here and not p.error and p.link.owes_ack]
+        if not owing:
+            clock.ack_at = None
+        elif clock.ack_at is None:
+            clock.ack_at = now + _ACK_SECONDS
+        elif now >= clock.ack_at:
+            clock.ack_at = None
+            for peer in owing:
+                peer.link.acknowledge()
+            return owing[0].link.next_frame()
+        return None
+
+
+@dataclass
+class _Clock:
+    """When a stream must say something although nothing asks it to."""
+
+    welcome_by: float
+    beat_at: float = 0.0
+    ack_at: float | None = None
+
+    def pause(self, now: float) -> float:
+        """Return how many seconds may pass before the next look."""
+        at = _LOOK + now
+        if self.beat_at:
+            at = min(at, self.beat_at)
+        if self.ack_at is not None:
+            at = min(at, self.ack_at)
+        return max(0.0, at - now)
+
+
+def _der(pem: bytes) -> bytes:
+    try:
+        return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    except ValueError:
+        raise ConfigError("the pinned certificate of the hub is not PEM of a certificate") from None
+
+
+def _check_issued(certificate: bytes, ca: bytes, address: str) -> None:
+    try:
+        own = x509.load_der_x509_certificate(certificate)
+        roots = x509.load_pem_x509_certificates(ca)
+    except ValueError:
+        raise PeerError(f"hub at {address}: sent no certificate") from None
+    for root in roots:
+        with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+            own.verify_directly_issued_by(root)
+            return
+    raise PeerError(f"hub at {address}: its certificate is not of our coordinator's CA")
+
+
+def _hint_of(details: str) -> str:
+    """Say in a word what gRPC's own text about a failed connection means."""
+    known = {
+        "CERTIFICATE_VERIFY_FAILED": "its certificate is not of the pinned CA",
+        "Hostname Verification": "its certificate is for another address",
+        "andshake": "the TLS handshake failed",
+        "refused": "nobody listens there",
+        "DNS": "its name is not known",
+    }
+    return next((f": {text}" for word, text in known.items() if word in details), "")
