@@ -53,7 +53,7 @@ def test_a_job_file_is_read_with_defaults_for_what_it_leaves_out():
     job = parse_job(JOB, "job.toml")
     assert (job.bank.label, job.bank.country, job.partners[0].numbers) == ("answered", "41", ("spent",))
     assert job.limits.min_list == 100
-    assert job.model.iterations == 12
+    assert job.model.iterations == 20
     assert job.disclosures == DEFAULT
     assert job.party("shop") is job.partners[0]
 

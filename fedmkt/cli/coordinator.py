@@ -1,6 +1,8 @@
 """`fedmkt coordinator`: what the organisation does that runs the coordinator."""
 
 import secrets
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -116,9 +118,9 @@ def admit_command(
     place, wish = CoordinatorFolder(folder), read_request(read_file(request), str(request))
     shown = fingerprint_of(bytes.fromhex(wish.identity))
     compared = compare(wish.name, wish.organisation, shown, fingerprint)
-    done = admit(
-        place, wish, compared, secrets.token_bytes, datetime.now(UTC), nodes=_nodes(place), bundle=_app()
-    )
+    now = datetime.now(UTC)
+    with _nodes(place) as nodes:
+        done = admit(place, wish, compared, secrets.token_bytes, now, nodes, _app())
     if as_json:
         told = {"bundle": str(done.bundle), "registered": done.is_registered}
         console.say_json(_party_facts(done.party, datetime.now(UTC)) | told)
@@ -150,7 +152,8 @@ def revoke_command(
     place = CoordinatorFolder(folder)
     party = read_registry(place.registry).admitted(name)
     confirm(f"End {name} ({party.organisation})? Its identity key cannot come back.", yes)
-    done = revoke(place, name, datetime.now(UTC), _nodes(place))
+    with _nodes(place) as nodes:
+        done = revoke(place, name, datetime.now(UTC), nodes)
     if as_json:
         facts = _party_facts(done.party, datetime.now(UTC))
         console.say_json(facts | {"unregistered": done.is_unregistered})
@@ -202,11 +205,27 @@ def _party_facts(party: "Admission", now: datetime) -> dict[str, object]:
     }
 
 
-def _nodes(folder: "CoordinatorFolder") -> "NodeControl | None":
-    """Return how to tell a running SuperLink about nodes; None: it learns them when it starts."""
-    return None
+@contextmanager
+def _nodes(folder: "CoordinatorFolder") -> "Iterator[NodeControl | None]":
+    """Reach our own SuperLink; None while it does not run: it learns the nodes when it starts."""
+    from fedmkt.deploy.admission import NodeControl
+    from fedmkt.deploy.folders import load_coordinator_folder
+    from fedmkt.errors import TransportError
+    from fedmkt.transport.probe import reach
+
+    try:
+        reach("127.0.0.1", load_coordinator_folder(folder).superlink_port)
+    except TransportError:
+        yield None
+        return
+    from fedmkt.deploy.executor import control_of
+
+    with closing(control_of(folder)) as control:
+        yield NodeControl(control.register, control.unregister)
 
 
 def _app() -> str:
-    """Return the digest of the app that runs may start; empty while none is pinned."""
-    return ""
+    """Return the digest of the app with which runs start, the only one that parties accept."""
+    from fedmkt.transport.flower_control import bundle_digest
+
+    return bundle_digest()

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import fedmkt
 from fedmkt.config import CoordinatorSettings, PartyConfig
 from fedmkt.crypto import certificates
 from fedmkt.crypto.prg import Random
@@ -64,7 +63,7 @@ def environment(flower_home: Path, given: Mapping[str, str]) -> dict[str, str]:
     no_proxy = ",".join(
         filter(None, (given.get("NO_PROXY", given.get("no_proxy", "")), "127.0.0.1,localhost"))
     )
-    package = Path(fedmkt.__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     if not package.is_relative_to(Path(sys.prefix).resolve()):
         kept["PYTHONPATH"] = str(package)  # not installed: children run the same files as we do
     return kept | {

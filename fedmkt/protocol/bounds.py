@@ -12,7 +12,7 @@ from fedmkt.protocol.align import train_rows_at_least
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.gram import FACTOR_BITS, INVERSE_BITS, MAX_SCALE, STEP_BITS
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Layout, layout
-from fedmkt.protocol.logistic import GRADIENT_BITS, momentum
+from fedmkt.protocol.logistic import GRADIENT_BITS, MOST_MOMENTUM
 from fedmkt.protocol.matrices import gram_rows
 from fedmkt.protocol.prepare import RIDGE, Shape
 from fedmkt.protocol.psi import Overlap
@@ -41,8 +41,8 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     x, w_scale, r = FRACTION_BITS, WEIGHT_BITS, RESIDUAL_BITS
     omega, most = _omega(contract, norm, len(shapes)), _MAX_INVERSE[len(shapes)]
     top = 10**contract.scores.decimals
-    keep_on = momentum(model.iterations)
-    step = d * scaled * most * reach + keep_on * 2 * w
+
+    step = d * scaled * most * reach + MOST_MOMENTUM * 2 * w
     return [
         _bound("matrix", max(norm, stiff), x, f"max({norm:g}, {stiff:.3g})", 30),
         _bound("sigmoid", RESIDUAL_MAX, RESULT_BITS, f"{RESIDUAL_MAX}", 30),
@@ -65,7 +65,7 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
             "step",
             step,
             GRADIENT_BITS + STEP_BITS,
-            f"({d:g} * {scaled:.3g} * {most:g} * {reach:g} + {keep_on * 2 * w:g})",
+            f"({d:g} * {scaled:.3g} * {most:g} * {reach:g} + {MOST_MOMENTUM * 2 * w:g})",
         ),
         _bound("squared weights", d * w * w * omega, 3 * COARSE_BITS, f"{d:g} * {w:g}^2 * {omega:.3g}"),
     ]

@@ -195,10 +195,11 @@ class Inverse(State):
 
 @dataclass(frozen=True)
 class Solver(State):
-    """The own share of K, (width, width), scale 2^16; the weights before the last pass."""
+    """The own share of K, (width, width), scale 2^16; the weights before the last pass; passes that are done."""
 
     k: Words
     previous: Words
+    passes: int
 
 
 def inverse_products(parties: int) -> int:
@@ -297,7 +298,9 @@ def _begin(turn: Turn, inbox: Inbox[RoundOpening]) -> Outcome[Nothing, Silent]:
         positive = int(turn.recall(Labels).y.sum())
         w[plan.columns[turn.me].start] = math.log(positive / (n - positive))
     words = encode(w, WEIGHT_BITS)
-    return Outcome(Silent(), keep=(Solver(k, words), Weights(words)), forget=(Inverse, Gram, Multiplication))
+    return Outcome(
+        Silent(), keep=(Solver(k, words, 0), Weights(words)), forget=(Inverse, Gram, Multiplication)
+    )
 
 
 DEAL_GRAM = Step("fit.deal_gram", _deal_gram, Silent)

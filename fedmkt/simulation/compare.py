@@ -126,7 +126,7 @@ def retrace(sides: list[Side], label: Array, model: ModelTerms) -> tuple[Converg
         parts = [s.transform.T @ (s.train.T @ residual) for s in sides]
         gradient = np.concatenate([[residual.sum()], *parts])
         gradient[1:] += stiff * w[1:]
-        w, before = w - solver @ gradient + momentum(model.iterations) * (w - before), w
+        w, before = w - solver @ gradient + momentum(k - 1, model.iterations) * (w - before), w
         change = float(np.linalg.norm(w - before) / np.linalg.norm(w))
         points.append(ConvergencePoint(k, metrics.log_loss(label, glm.sigmoid(_predictor(w, sides))), change))
     return tuple(points)

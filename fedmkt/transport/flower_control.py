@@ -8,6 +8,7 @@ modules that each party installed itself, and a party refuses any other (`flower
 import contextlib
 import hashlib
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,7 +49,9 @@ _once = threading.Lock()
 
 def bundle() -> bytes:
     """Build the bundle: the same bytes on every machine."""
-    with _once:
+    with _once, warnings.catch_warnings():
+        # Flower calls a pattern of pathspec by its old name.
+        warnings.simplefilter("ignore", DeprecationWarning)
         return bytes(build_fab_from_files({"pyproject.toml": _PYPROJECT})[0])
 
 

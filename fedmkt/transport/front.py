@@ -158,8 +158,8 @@ class Front:
                 return
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange) -> None:
-        if scope["type"] != "http":
-            raise _Refused(404)
+        if scope["type"] != "http" or scope["http_version"] != "1.1":
+            raise _Refused(400)
         headers = scope["headers"]
         length = _check_framing(headers)
         self._check_host(headers)
@@ -208,6 +208,8 @@ class Front:
         exchange: _Exchange,
     ) -> None:
         passed = [(name, value) for name, value in headers if name in _PASSED_ON]
+        if len({name for name, _ in passed}) != len(passed):
+            raise _Refused(400)
         if length is not None:
             passed.append((b"content-length", b"%d" % length))
         passed.append((b"host", self._upstream.partition("://")[2].encode()))

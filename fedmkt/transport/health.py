@@ -60,7 +60,9 @@ class HealthServer:
             raise ConfigError(f"health_port {port}: cannot listen on {LOOPBACK}", hint) from None
         self._server.report = report
         self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="health", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:

@@ -101,6 +101,7 @@ def _reason(error: ssl.SSLCertVerificationError, host: str) -> str:
 
 
 def _converse(link: ssl.SSLSocket, host: str, path: str, deadline: float) -> Answer:
+    certificate = _certificate(link)  # now: it is gone when the other side has closed
     name = f"[{host}]" if ":" in host else host
     request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
     link.sendall(request.encode("ascii"))
@@ -112,7 +113,7 @@ def _converse(link: ssl.SSLSocket, host: str, path: str, deadline: float) -> Ans
     status = int(words[1]) if words[0].startswith("HTTP/1.") and words[1:] and words[1].isdecimal() else 0
     if headers.get("transfer-encoding", "").lower() == "chunked":
         body = _unchunked(body)
-    return Answer(_certificate(link), status, headers.get("date", ""), body)
+    return Answer(certificate, status, headers.get("date", ""), body)
 
 
 def _read(link: ssl.SSLSocket, deadline: float) -> bytes:

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -192,7 +193,7 @@ def test_a_program_that_keeps_dying_is_failing_and_tried_on_with_growing_delays(
     assert supervised.end() == 0
     assert supervised.said().count("failing") == 1
     starts = [float(line) for line in (tmp_path / "starts").read_text().split()]
-    gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
     assert all(gap >= least for gap, least in zip(gaps, [0.1, 0.2, 0.4, 0.8, 0.8], strict=False))
     assert max(gaps) < 2.5
 

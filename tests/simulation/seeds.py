@@ -246,9 +246,9 @@ def twin_weights(sides: Sequence[Side], y: Array, model: ModelTerms) -> Array:
     solver = inverse * min(MAX_SCALE, 1 / (rate * (1 - rate))) / n
     w = before = np.zeros(white.shape[1])
     w[0] = np.log(rate / (1 - rate))
-    for _ in range(model.iterations):
+    for done in range(model.iterations):
         gradient = white.T @ (sine_sigmoid(white @ w, model.period) - y) + stiff * w
-        w, before = w - solver @ gradient + momentum(model.iterations) * (w - before), w
+        w, before = w - solver @ gradient + momentum(done, model.iterations) * (w - before), w
     return w
 
 

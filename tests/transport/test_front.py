@@ -41,6 +41,7 @@ LIMITS = {
     "connections_per_address": 8,
     "questions": 6,
     "pause_seconds": 2.0,
+    "idle_seconds": 2.0,
 }
 
 
@@ -116,9 +117,13 @@ class Link(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         chunked = self.headers.get("transfer-encoding") == "chunked"
-        body = self._chunks() if chunked else self.rfile.read(int(self.headers.get("content-length", 0)))
+        size = int(self.headers.get("content-length", 0))
+        body = self._chunks() if chunked else self.rfile.read(size)
+        if not chunked and len(body) < size:
+            raise ConnectionError("the caller hung up")
         if self.path != "/health":
-            self.server.seen.append(Seen(self.command, self.path, dict(self.headers.items()), body))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self.server.seen.append(Seen(self.command, self.path, headers, body))
         answer = body[::-1] or b"nothing"
         self.send_response(200)
         for name, value in (
@@ -131,7 +136,7 @@ class Link(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    do_GET = do_POST = do_PUT = handle_any  # noqa: N815
+    do_GET = do_POST = do_PUT = handle_any
 
     def _chunks(self) -> bytes:
         found = b""
@@ -261,7 +266,7 @@ def test_a_body_arrives_unchanged_however_it_is_framed(world: World, is_chunked:
             connection.request("POST", PULL, data)
         assert connection.getresponse().read() == data[::-1]
     assert world.seen[0].body == data
-    assert ("Transfer-Encoding" in world.seen[0].headers) is is_chunked
+    assert ("transfer-encoding" in world.seen[0].headers) is is_chunked
 
 
 def test_only_listed_headers_pass_in_either_direction(world: World) -> None:
@@ -274,7 +279,7 @@ def test_only_listed_headers_pass_in_either_direction(world: World) -> None:
     assert {name.lower() for name in world.seen[0].headers} == {
         "accept", "content-length", "flwr-public-key", "flwr-signature", "flwr-timestamp", "host",
     }  # fmt: skip
-    assert world.seen[0].headers["Host"] == f"127.0.0.1:{world.link_port}"
+    assert world.seen[0].headers["host"] == f"127.0.0.1:{world.link_port}"
     assert {name.lower() for name, _ in answer.getheaders()} == {"content-type", "content-length"}
 
 
@@ -333,6 +338,7 @@ def test_a_foreign_host_is_refused(world: World, host: str) -> None:
         "POST {} HTTP/1.1\r\nhost: front.test\r\nhost: front.test\r\ncontent-length: 1\r\n\r\nx",
         "POST {} HTTP/1.1\r\nhost: front.test\r\nhost: evil.test\r\ncontent-length: 1\r\n\r\nx",
         "POST {} HTTP/1.1\r\ncontent-length: 1\r\n\r\nx",
+        "POST {} HTTP/1.1\r\nhost: front.test\r\nflwr-public-key: a\r\nflwr-public-key: b\r\n\r\n",
         "POST {} HTTP/1.0\r\ncontent-length: 1\r\n\r\nx",
         "POST {}\r\n\r\n",
         "POST  {} HTTP/1.1\r\nhost: front.test\r\ncontent-length: 1\r\n\r\nx",
@@ -512,7 +518,9 @@ def test_a_curious_caller_is_slowed_down(world: World) -> None:
 def test_the_log_names_address_path_and_sizes_but_no_content(world: World) -> None:
     world.ask("POST", PULL, b"private body", flwr_signature="private-signature")
     world.ask("POST", "/v1/fleet/\x7fnothing".replace("\x7f", "%0a"))
-    text = world.log.read_text()
+    deadline = time.monotonic() + 5
+    while "%0a" not in (text := world.log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert f"127.0.0.1 POST '{PULL}' 200 in 12 out 12" in text
     assert "private" not in text and "ydob" not in text
     assert "POST '/v1/fleet/%0anothing' 404 in 0 out 0" in text
@@ -522,12 +530,11 @@ def test_a_superlink_that_is_gone_or_false_gives_502(tmp_path: Path) -> None:
     keys = make_keys(tmp_path / "ours", "front.test", "localhost", "127.0.0.1")
     false = make_keys(tmp_path / "false", "127.0.0.1")
     seen: list[Seen] = []
-    with link_server(false, seen) as port:
-        with front_process(keys, port, tmp_path / "log") as front_port:
-            world = World(keys, front_port, port, tmp_path / "log")
-            assert world.ask("POST", PULL, b"secret").status == 502
-            assert not answers_health_with_tls(port, keys / "ca.pem")
-            assert answers_health_with_tls(port, false / "ca.pem")
+    with link_server(false, seen) as port, front_process(keys, port, tmp_path / "log") as front_port:
+        world = World(keys, front_port, port, tmp_path / "log")
+        assert world.ask("POST", PULL, b"secret").status == 502
+        assert not answers_health_with_tls(port, keys / "ca.pem")
+        assert answers_health_with_tls(port, false / "ca.pem")
     with front_process(keys, free_port(), tmp_path / "log") as front_port:
         assert World(keys, front_port, 0, tmp_path / "log").ask("POST", PULL).status == 502
     assert seen == []

@@ -20,7 +20,7 @@ from fedmkt.transport.hub_session import HubSession, SessionLimits
 from fedmkt.transport.memory import MemoryEndpoint
 from tests.engine import BANK, DEALER, SHOP, toy_world
 from tests.transport.fault_proxy import FaultProxy
-from tests.transport.hub_world import COORDINATOR, HubWorld, hub_world
+from tests.transport.hub_world import COORDINATOR, HubWorld, eventually, hub_world
 
 
 @dataclass
@@ -195,28 +195,29 @@ def test_a_run_over_the_hub_survives_cuts_and_a_restart_of_the_hub(world: HubWor
     with FaultProxy(("127.0.0.1", world.port)) as proxy:
         coordinator = world.session(COORDINATOR)
         sessions = {Name(n): world.session(n, address=proxy.address) for n in ("bank", "shop")}
+        coordinator.wait_for(list(sessions), 8)
+        trouble = {5: proxy.cut, 10: proxy.cut, 20: world.restart_hub}
+        asked = 0
+
+        def answer(message: Ask) -> Told:
+            nonlocal asked
+            asked += 1
+            if asked in trouble:
+                threading.Thread(target=trouble[asked]).start()
+            return serve(parties[BANK], message)
+
         with (
-            _serving(sessions[BANK], lambda m: serve(parties[BANK], m)) as bank,
+            _serving(sessions[BANK], answer) as bank,
             _serving(sessions[SHOP], lambda m: serve(parties[SHOP], m)) as shop,
         ):
             endpoints = {n: HubEndpoint(coordinator, n) for n in sessions}
             dealer = MemoryEndpoint(parties[DEALER])
-
-            def disturb() -> None:
-                for _ in range(3):
-                    time.sleep(0.05)
-                    proxy.cut()
-                world.restart_hub()
-
-            trouble = threading.Thread(target=disturb)
-            trouble.start()
             driver = Coordinator(
                 toy.contract, toy.script, {**endpoints, DEALER: dealer}, tmp_path / "coordinator", deadline=20
             )
             assert driver.run() == Silent()
-            trouble.join(10)
             for endpoint in endpoints.values():
                 endpoint.close()
             dealer.close()
         assert (bank.answered, shop.answered) == (33, 33) and len(bank.threads) == 1
-        assert sessions[BANK].connections > 1
+        eventually(lambda: sessions[BANK].connections > 1)

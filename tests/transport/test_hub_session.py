@@ -2,9 +2,13 @@ import hashlib
 import logging
 import random
 import secrets
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,7 +18,7 @@ from fedmkt.transport.hub_frames import METHOD, Join, Kind, proof, read_challeng
 from fedmkt.transport.hub_server import HubLimits, MemberTraffic, takes_tls12
 from fedmkt.transport.hub_session import HubSession, NothingCame, SessionLimits
 from tests.transport.fault_proxy import DOWN, UP, Fault, FaultProxy, random_faults
-from tests.transport.hub_world import COORDINATOR, QUICK, HubWorld, eventually, hub_world
+from tests.transport.hub_world import COORDINATOR, QUICK, Authority, HubWorld, eventually, hub_world
 
 
 @pytest.fixture(scope="module")
@@ -384,10 +388,6 @@ def test_a_name_that_is_not_admitted_is_refused(shared: HubWorld) -> None:
 
 
 def test_a_certificate_of_another_ca_never_connects(shared: HubWorld) -> None:
-    from dataclasses import replace
-
-    from tests.transport.hub_world import Authority
-
     foreign = Authority().client("bank")
     tls = replace(shared.tls("bank"), key=foreign.key, certificate=foreign.certificate)
     error = _refused(shared.session("bank", tls=tls, limits=SessionLimits(gone_seconds=1.0)))
@@ -395,10 +395,6 @@ def test_a_certificate_of_another_ca_never_connects(shared: HubWorld) -> None:
 
 
 def test_a_hub_of_another_ca_is_not_talked_to(shared: HubWorld) -> None:
-    from dataclasses import replace
-
-    from tests.transport.hub_world import Authority
-
     tls = replace(shared.tls("bank"), ca=Authority().certificate)
     session = shared.session("bank", tls=tls, limits=SessionLimits(gone_seconds=1.0))
     assert "no connection for 1 s" in str(_refused(session))
@@ -406,8 +402,6 @@ def test_a_hub_of_another_ca_is_not_talked_to(shared: HubWorld) -> None:
 
 
 def test_a_hub_with_another_certificate_than_the_pinned_one_gets_no_signature(shared: HubWorld) -> None:
-    from dataclasses import replace
-
     tls = replace(shared.tls("bank"), hub=shared.authority.server().certificate)
     session = shared.session("bank", tls=tls)
     error = _refused(session)
@@ -530,9 +524,22 @@ def test_a_revoked_member_is_cut_off_and_stays_out() -> None:
         assert sessions[COORDINATOR].receive_from("bank", 5) == b"goes on"
 
 
-def test_a_silent_client_is_sent_away() -> None:
-    from dataclasses import replace
+def test_a_registry_that_cannot_be_read_lets_nobody_new_in_and_says_nothing_of_it() -> None:
+    with hub_world("bank") as world:
+        sessions = world.all_joined()
 
+        def broken() -> dict[str, object]:
+            raise OSError("/private/registry.json")
+
+        world.hub._admitted = broken  # type: ignore[assignment]
+        time.sleep(0.5)
+        sessions["bank"].send(COORDINATOR, b"who is there stays")
+        assert sessions[COORDINATOR].receive(5) == ("bank", b"who is there stays")
+        error = _raw(world, "bank", lambda incoming: iter([b"x"]))
+        assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "hub: failed")
+
+
+def test_a_silent_client_is_sent_away() -> None:
     with hub_world("bank", limits=replace(QUICK, idle_seconds=0.5)) as world:
         coordinator = world.session(COORDINATOR)
         eventually(lambda: bool(coordinator.members))
@@ -556,11 +563,7 @@ def test_neither_keys_nor_messages_are_logged(caplog: pytest.LogCaptureFixture) 
     assert world.server.key.decode()[40:80] not in caplog.text
 
 
-def test_a_fresh_process_refuses_tls_12(tmp_path: object) -> None:
-    import subprocess
-    import sys
-    from pathlib import Path
-
+def test_a_fresh_process_refuses_tls_12() -> None:
     code = (
         "from tests.transport.hub_world import hub_world\n"
         "from fedmkt.transport.hub_server import takes_tls12\n"
