@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 
 from fedmkt.contract import Contract
@@ -37,7 +38,10 @@ CALL_SECONDS = 600.0
 JOIN_SECONDS = 120.0
 """How long the parties may take to join: Flower needs some ten seconds for a message."""
 GONE_SECONDS = 90.0
-_PAUSE = 3.0
+FRUITLESS = 3
+"""After how many attempts in a row that did not even open an epoch a run fails; it can be resumed."""
+_PAUSE = 1.0
+_LOOK = 0.1
 _BRANCHES = {c.__name__: c for c in (DataError, PolicyRefused, PeerError)}
 
 
@@ -47,11 +51,15 @@ class Stopped(FedmktError):
     exit_code = 130
 
 
+class Abandoned(FedmktError):
+    """Flower no longer carries this process's messages: the run goes on in another one."""
+
+
 class Coordination:
-    """One run from its folder to its end."""
+    """One run from its folder to its end. `nodes` : asks which parties' nodes are online now."""
 
     def __init__(
-        self, folder: CoordinatorFolder, run: RunFolder, mail: GridMail, nodes: Mapping[str, int]
+        self, folder: CoordinatorFolder, run: RunFolder, mail: GridMail, nodes: Callable[[], Mapping[str, int]]
     ) -> None:
         self._folder = folder
         self._run = run
@@ -78,6 +86,9 @@ class Coordination:
             _LOGGER.info("%s: done, between %d and %d customers in common", self._run.name, low, high)
         except Stopped:
             self._say(state="stopped", error="stopped by the operator", exit_code=Stopped.exit_code)
+        except Abandoned as error:
+            # Left as it is: the executor takes up a run that is under way and has no process.
+            _LOGGER.warning("%s: %s", self._run.name, error)
         except FedmktError as error:
             self._say(state="failed", error=f"{type(error).__name__}: {error}", exit_code=error.exit_code)
             _LOGGER.error("%s: %s", self._run.name, error)
@@ -92,19 +103,27 @@ class Coordination:
         return self._status
 
     def _attempts(self) -> Finished:
-        left = self._contract.limits.max_resumes
+        fruitless = 0
         while True:
+            before = self._epoch
             try:
                 return self._attempt()
             except TransportError as error:
-                if left == 0 or self._run.stop.exists():
+                self._check_stop()
+                fruitless = fruitless + 1 if self._epoch == before else 0
+                if fruitless == FRUITLESS or self._epoch > self._contract.limits.max_resumes:
                     raise
-                left -= 1
+                if self._mail.has_ended:
+                    raise Abandoned(str(error)) from None
                 _LOGGER.warning("%s: %s; going on in a new epoch", self._run.name, error)
                 time.sleep(_PAUSE)
 
+    @property
+    def _epoch(self) -> int:
+        return driver.last_epoch(self._run.receipts)[1]
+
     def _attempt(self) -> Finished:
-        is_resumed = driver.last_epoch(self._run.receipts)[1] > 0
+        is_resumed = self._epoch > 0
         with contextlib.ExitStack() as stack:
             dealer = MemoryEndpoint(self._open_dealer())
             stack.callback(dealer.close)
@@ -133,18 +152,31 @@ class Coordination:
         )  # fmt: skip
 
     def _sources(self, name: str) -> Sources:
-        return Sources.of(self._status.seed, name, driver.last_epoch(self._run.receipts)[1])
+        return Sources.of(self._status.seed, name, self._epoch)
 
     def _invite(self, session: bytes) -> "dict[str, Future[bytes]]":
-        epoch = driver.last_epoch(self._run.receipts)[1]
-        body = encode_serve(Serve(self._signed, session, self._status.seed, epoch))
-        names = [p.name for p in self._contract.parties]
-        return {n: self._mail.post(self._node(n), SERVE, body, n) for n in names}
+        body = encode_serve(Serve(self._signed, session, self._status.seed, self._epoch))
+        nodes = self._nodes_online()
+        # One that is not read in time is of no use: by then there is another session.
+        return {n: self._mail.post(node, SERVE, body, n, JOIN_SECONDS) for n, node in nodes.items()}
 
-    def _node(self, name: str) -> int:
-        if name not in self._nodes:
-            raise TransportError(f"{name}: its node is not online", "is `fedmkt party up` running there?")
-        return self._nodes[name]
+    def _nodes_online(self) -> dict[str, int]:
+        """Wait until the nodes of all parties are online: one that was restarted needs up to a minute."""
+        until = time.monotonic() + JOIN_SECONDS
+        while True:
+            try:
+                online = self._nodes()
+                missing = [p.name for p in self._contract.parties if p.name not in online]
+                if not missing:
+                    return {p.name: online[p.name] for p in self._contract.parties}
+                raise TransportError(
+                    f"{missing[0]}: its node is not online", "is `fedmkt party up` running there?"
+                )
+            except TransportError:
+                if time.monotonic() > until:
+                    raise
+            self._check_stop()
+            time.sleep(10 * _LOOK)
 
     @contextlib.contextmanager
     def _hub_endpoints(self) -> Iterator[dict[Name, Endpoint]]:
@@ -181,32 +213,39 @@ class Coordination:
     ) -> None:
         until = time.monotonic() + JOIN_SECONDS
         while True:
-            for name, answer in invited.items():
-                if answer.done():
-                    self._read_outcome(name, answer.result())
             missing = [n for n in names if not session.is_here(n)]
             if not missing:
                 return
+            for name in missing:
+                if invited[name].done():
+                    self._read_outcome(name, invited[name].result())
             if time.monotonic() > until:
                 raise TransportError(f"{missing[0]}: did not join within {JOIN_SECONDS:.0f} s")
             self._check_stop()
-            time.sleep(0.1)
+            time.sleep(_LOOK)
 
     def _read_outcome(self, name: str, body: bytes) -> None:
         outcome = decode_outcome(body)
+        if not outcome.branch:
+            return
         if outcome.branch in _BRANCHES:
             raise _BRANCHES[outcome.branch](
                 f"{name} refused at {outcome.step}", f"the log of {name} says why"
             )
-        raise TransportError(f"{name}: left at {outcome.step or 'once'}")
+        raise TransportError(f"{name}: could not serve at {outcome.step}", f"the log of {name} says why")
 
     def _flower_endpoints(self) -> dict[Name, Endpoint]:
         invited = self._invite(b"")
         for name, answer in invited.items():
-            outcome = decode_outcome(answer.result(JOIN_SECONDS))
-            if outcome.branch:
-                self._read_outcome(name, answer.result())
-        return {Name(n): FlowerEndpoint(self._mail, self._node(n), n) for n in invited}
+            self._read_outcome(name, self._in_time(name, answer))
+        nodes = self._nodes_online()
+        return {Name(n): FlowerEndpoint(self._mail, node, n) for n, node in nodes.items()}
+
+    def _in_time(self, name: str, answer: "Future[bytes]") -> bytes:
+        try:
+            return answer.result(2 * JOIN_SECONDS)  # the mail has a deadline of its own
+        except FutureTimeout:
+            raise TransportError(f"{name}: did not join within {JOIN_SECONDS:.0f} s") from None
 
     def _check_stop(self) -> None:
         if self._run.stop.exists():
@@ -221,7 +260,7 @@ class Coordination:
             _LOGGER.info("%s: %s", self._run.name, costs.step.split(".")[0])
         self._say(
             step=costs.step, rounds=costs.rounds, bytes_sent=dict(costs.bytes_sent), seconds=dict(costs.seconds),
-            epoch=driver.last_epoch(self._run.receipts)[1],
+            epoch=self._epoch,
         )  # fmt: skip
 
     def _say(self, **changes: object) -> None:

@@ -6,7 +6,6 @@ it is secret, and nothing of a party's data can be.
 
 import json
 import logging
-import os
 import re
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -25,7 +24,10 @@ _NAME = re.compile(r"\A[a-z0-9][a-z0-9-]{0,80}-[1-9][0-9]{0,5}\Z")
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run is. number : Flower's of its latest attempt. seed : of a rehearsal, never of a real run."""
+    """How far a run is. number : Flower's of its latest attempt. seed : of a rehearsal, never of a real run.
+
+    taken_up : how often it went on in another process without being asked to.
+    """
 
     run: str
     contract: str
@@ -41,6 +43,7 @@ class RunStatus:
     error: str = ""
     exit_code: int = 0
     seed: int | None = None
+    taken_up: int = 0
     began: float = 0.0
     updated: float = 0.0
 
@@ -143,17 +146,13 @@ def find_run(runs: Path, name: str) -> RunFolder:
     raise ConfigError(f"{name[:80]!r} is no run here", f"the latest are: {', '.join(latest) or 'none yet'}")
 
 
-def is_alive(process: int) -> bool:
-    """Say whether a process with this number exists."""
-    if process <= 0:
-        return False
+def is_worker(process: int) -> bool:
+    """Say whether this process is one that serves runs: numbers of processes are used again."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" and b"fedmkt.deploy.worker" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except (OSError, IndexError):
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def log_to_stderr() -> None:

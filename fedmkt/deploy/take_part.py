@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fedmkt.deploy.folders import PartyFolder, load_party_folder, read_identity,
 from fedmkt.deploy.messages import Outcome, Serve
 from fedmkt.deploy.places import place_of
 from fedmkt.deploy.provision import read_coordinator
+from fedmkt.deploy.runs import is_worker
 from fedmkt.errors import ConfigError, FedmktError, PolicyRefused
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically
@@ -98,39 +100,51 @@ def session_of(folder: PartyFolder, session: bytes) -> HubSession:
     )  # fmt: skip
 
 
-def take_part(folder: PartyFolder, invitation: Serve) -> Outcome:
-    """Serve a contract over a hub session until the coordinator says goodbye; whatever happens, say how it ended."""
+def take_part(
+    folder: PartyFolder, invitation: Serve, accept: Callable[[Outcome], None], is_stopped: Callable[[], bool]
+) -> None:
+    """Serve a contract over a hub session until the coordinator says goodbye; why it ended otherwise is logged.
+
+    accept : told once, as soon as it is known that we serve, or why not. A SuperNode delivers nothing else
+    before its message is answered: neither another run's, nor a later invitation to this one.
+    is_stopped : a later invitation has come, or nobody waits for us any longer.
+    """
     contract = invitation.contract.contract
     mark = serving_file(folder, contract)
     step, party = "opening", None
     try:
         _take_over(mark)
         party = open_own_party(folder, invitation)
-        step = "serving"
         _mark(mark, contract, invitation.session)
+        step = "serving"
+        accept(Outcome())
         _LOGGER.info("%s: serving %s", party.me, contract.name)
         with contextlib.closing(session_of(folder, invitation.session)) as session:
-            answered = serve_session(session, contract.coordinator.name, lambda ask: serve(party, ask))
+            answered = serve_session(
+                session, contract.coordinator.name, lambda ask: serve(party, ask), is_stopped=is_stopped
+            )
             _LOGGER.info(
                 "%s: answered %d messages, %d bytes sent, %d received",
                 party.me, answered, session.bytes_sent, session.bytes_received,
             )  # fmt: skip
-        return Outcome()
+        outcome = Outcome()
     except FedmktError as error:
         _LOGGER.error("%s: %s: %s", contract.name, step, error)
-        return Outcome(type(error).__name__, step)
+        outcome = Outcome(type(error).__name__, step)
     except OSError as error:
         _LOGGER.error("%s: %s: %s", contract.name, step, error.strerror)
-        return Outcome("TransportError", step)
+        outcome = Outcome("TransportError", step)
     except Exception as error:
         # Its text may hold a private value: only its kind is written, even here.
         _LOGGER.error("%s: %s: %s", contract.name, step, type(error).__name__)
-        return Outcome("PeerError", step)
+        outcome = Outcome("PeerError", step)
     finally:
         if party is not None:
             party.release()
         if (found := read_serving(mark)) is not None and found.process == os.getpid():
             mark.unlink(missing_ok=True)
+    if step == "opening":
+        accept(outcome)
 
 
 def _mark(mark: Path, contract: Contract, session: bytes) -> None:
@@ -151,15 +165,6 @@ def _take_over(mark: Path) -> None:
         if time.monotonic() > until:
             raise ConfigError("another process of ours still serves this contract")
         time.sleep(0.05)
-
-
-def is_worker(process: int) -> bool:
-    """Say whether this process is one that serves runs: numbers of processes are used again."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z" and b"fedmkt.deploy.worker" in Path(f"/proc/{process}/cmdline").read_bytes()
-    except (OSError, IndexError):
-        return False
 
 
 def announce_end(folder: PartyFolder, mark: Path) -> None:

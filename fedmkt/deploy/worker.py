@@ -8,8 +8,10 @@ import contextlib
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from fedmkt.deploy.coordinate import CALL_SECONDS, Coordination
@@ -17,7 +19,7 @@ from fedmkt.deploy.executor import ROLES, control_of, runtime_of
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder
 from fedmkt.deploy.messages import SERVE, Outcome, Serve, decode_serve, encode_outcome
 from fedmkt.deploy.registry import read_registry
-from fedmkt.deploy.runs import find_run, log_to_stderr
+from fedmkt.deploy.runs import find_run, is_worker, log_to_stderr
 from fedmkt.deploy.take_part import open_own_party, take_part
 from fedmkt.errors import FedmktError, PeerError
 from fedmkt.party.handle import Party
@@ -28,38 +30,50 @@ from fedmkt.transport.flower_tasks import ClientTask, ServerTask
 from fedmkt.transport.flower_words import ASK
 
 _LOGGER = logging.getLogger("fedmkt.worker")
-_IDLE_SECONDS = 900.0
+_IDLE_SECONDS = {"hub": 30.0, "flower": 900.0}  # by channel; with "flower" the party waits for its next step
+_FIRST_SECONDS = 30.0
 _LAST_SECONDS = 5.0
 _TICK = 0.1
 
 
 class PartyWorker:
-    """A party's side of one run. With the channel "flower" it holds the party between messages."""
+    """A party's side of one run. With the channel "flower" it holds the party between messages.
 
-    def __init__(self, root: Path) -> None:
+    is_wanted : says whether another message of this run has come, so that the one before is of no use any more.
+    """
+
+    def __init__(self, root: Path, is_wanted: Callable[[], bool]) -> None:
         self._folder = PartyFolder(root)
         self._runtime = runtime_of("party", root)
         self._party: Party | None = None
+        self._is_wanted = is_wanted
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long to wait for another message before the end."""
+        return _IDLE_SECONDS["hub" if self._party is None else "flower"]
 
     def work(self, token: str) -> None:
-        """Answer one message."""
-        with ClientTask(self._runtime.address, token) as task:
+        """Answer one message, and serve if that is what it asks for."""
+        with contextlib.ExitStack() as stack:
+            task = stack.enter_context(ClientTask(self._runtime.address, token))
             try:
-                answer = self._answer(*task.receive())
+                kind, body = task.receive()
+                if kind == ASK:
+                    task.reply(wire.encode(self._ask(body)))
+                    return
+                if kind != SERVE:
+                    raise PeerError("coordinator: sent a message of an unknown type")
+                invitation = decode_serve(body)
             except FedmktError as error:
                 _LOGGER.error("%s", error)
-                answer = encode_outcome(Outcome(type(error).__name__, "invitation"))
-            task.reply(answer)
-
-    def _answer(self, kind: str, body: bytes) -> bytes:
-        if kind == ASK:
-            return wire.encode(self._ask(body))
-        if kind != SERVE:
-            raise PeerError("coordinator: sent a message of an unknown type")
-        invitation = decode_serve(body)
-        if invitation.contract.contract.channel == "flower":
-            return encode_outcome(self._open(invitation))
-        return encode_outcome(take_part(self._folder, invitation))
+                task.reply(encode_outcome(Outcome(type(error).__name__, "invitation")))
+                return
+            if invitation.contract.contract.channel == "flower":
+                task.reply(encode_outcome(self._open(invitation)))
+                return
+            later = stack.pop_all()
+        take_part(self._folder, invitation, lambda told: _reply_soon(task, told, later), self._is_wanted)
 
     def _open(self, invitation: Serve) -> Outcome:
         if self._party is not None:
@@ -85,8 +99,23 @@ class PartyWorker:
         return serve(self._party, message)
 
 
+def _reply_soon(task: ClientTask, outcome: Outcome, task_end: contextlib.ExitStack) -> None:
+    """Answer without waiting for it: whoever sees us at the hub goes on, even if our SuperNode is away."""
+
+    def reply() -> None:
+        try:
+            with task_end:
+                task.reply(encode_outcome(outcome))
+        except Exception as error:
+            _LOGGER.warning("the answer was not delivered: %s", type(error).__name__)
+
+    threading.Thread(target=reply, name="fedmkt-reply", daemon=True).start()
+
+
 class CoordinatorWorker:
     """The coordinator's side of one run."""
+
+    idle_seconds = 0.0
 
     def __init__(self, root: Path) -> None:
         self._folder = CoordinatorFolder(root)
@@ -96,12 +125,13 @@ class CoordinatorWorker:
         """Run one run to its end."""
         with ServerTask(self._runtime.address, token) as task:
             run = find_run(self._folder.runs, task.run())
-            if run.status().has_ended:
-                _LOGGER.warning("%s has ended", run.name)
+            status = run.status()
+            if status.has_ended or (status.state == "running" and is_worker(status.process)):
+                _LOGGER.warning("%s has ended, or another process is at work on it", run.name)
                 return
             mail = GridMail(task.grid, CALL_SECONDS, _TICK)
             try:
-                status = Coordination(self._folder, run, mail, self._nodes()).go()
+                status = Coordination(self._folder, run, mail, self._nodes).go()
             finally:
                 mail.close()
         if status.state == "failed":
@@ -121,13 +151,17 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] not in ROLES:
         print(__doc__)
         return 2
+    # Flower interrupts its own process when a task is not known any more; the run itself may be well.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     root = Path(arguments[1])
-    worker = PartyWorker(root) if arguments[0] == "party" else CoordinatorWorker(root)
     tokens: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read_tokens, args=(tokens,), daemon=True).start()
+    party = arguments[0] == "party"
+    worker = PartyWorker(root, lambda: not tokens.empty()) if party else CoordinatorWorker(root)
+    seconds = _FIRST_SECONDS
     while True:
         try:
-            token = tokens.get(timeout=_IDLE_SECONDS)
+            token = tokens.get(timeout=seconds)
         except queue.Empty:
             return 0
         if not token:
@@ -139,6 +173,7 @@ def main(arguments: list[str]) -> int:
         except Exception as error:
             # Flower's own errors quote what they carry: only their kind is written.
             _LOGGER.error("a task failed: %s", type(error).__name__)
+        seconds = worker.idle_seconds
 
 
 def _read_tokens(tokens: "queue.Queue[str]") -> None:

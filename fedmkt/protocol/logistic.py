@@ -93,7 +93,7 @@ from fedmkt.protocol.witness import checkpoint
 
 GRADIENT_BITS = WEIGHT_BITS
 MOST_MOMENTUM = 0.65
-_LAST_MOMENTUM, _SETTLING = 0.3, 6
+_LAST_MOMENTUM, _SETTLING = 0.35, 6
 
 
 def momentum(done: int, passes: int) -> float:

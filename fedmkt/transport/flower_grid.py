@@ -20,12 +20,14 @@ from fedmkt.transport.flower_words import ASK, BODY, LOST, RECORD, SECONDS, WHO
 
 _TICK = 0.003
 _JOIN = 10.0
+_LATER = 60.0
 
 
 @dataclass(frozen=True)
 class _Waiting:
     future: "Future[bytes]"
     until: float
+    seconds: float
     whose: str
 
 
@@ -42,21 +44,41 @@ class GridMail:
         self._thread = threading.Thread(target=self._collect, name="fedmkt-grid", daemon=True)
         self._thread.start()
 
-    def post(self, node: int, kind: str, body: bytes, whose: str) -> "Future[bytes]":
-        """Send bytes to a node and promise the bytes that it answers; `whose` names the reader in errors."""
-        record = ConfigRecord({BODY: body, SECONDS: self._deadline})
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return bool(self._ended)
+
+    def post(
+        self, node: int, kind: str, body: bytes, whose: str, seconds: float | None = None
+    ) -> "Future[bytes]":
+        """Send bytes to a node and promise the bytes that it answers; `whose` names the reader in errors.
+
+        seconds : after which nobody needs the answer any more, instead of the mail's own deadline.
+        """
+        deadline = self._deadline if seconds is None else seconds
+        record = ConfigRecord({BODY: body, SECONDS: deadline})
         # Flower itself gives up later than we do: its reason would be less clear than ours.
-        message = Message(RecordDict({RECORD: record}), node, kind, ttl=self._deadline + 60.0)
+        message = Message(RecordDict({RECORD: record}), node, kind, ttl=deadline + _LATER)
         future: Future[bytes] = Future()
         with self._change:
             if self._ended:
                 raise TransportError(f"{whose}: {self._ended}")
-            pushed = list(self._grid.push_messages([message]))
-            if len(pushed) != 1:
-                raise TransportError(f"{whose}: flower did not take the message")
-            self._waiting[pushed[0]] = _Waiting(future, time.monotonic() + self._deadline, whose)
+            pushed = self._push(message, whose)
+            self._waiting[pushed] = _Waiting(future, time.monotonic() + deadline, deadline, whose)
             self._change.notify()
         return future
+
+    def _push(self, message: Message, whose: str) -> str:
+        try:
+            pushed = list(self._grid.push_messages([message]))
+        except Exception as error:
+            # Of Flower's many kinds; its text may quote what was sent.
+            self._ended = f"flower's grid failed ({type(error).__name__})"
+            raise TransportError(f"{whose}: {self._ended}") from None
+        if len(pushed) != 1 or not pushed[0]:
+            raise TransportError(f"{whose}: flower did not take the message")
+        return pushed[0]
 
     def cancel(self, why: str) -> None:
         """Fail everything under way, and all that would be sent later."""
@@ -98,7 +120,7 @@ class GridMail:
         with self._change:
             late = [self._waiting.pop(i) for i, w in list(self._waiting.items()) if w.until < now]
         for waiting in late:
-            text = f"{waiting.whose}: no answer within {self._deadline:.0f} s"
+            text = f"{waiting.whose}: no answer within {waiting.seconds:.0f} s"
             waiting.future.set_exception(TransportError(text))
 
 

@@ -161,6 +161,9 @@ class Front:
         if scope["type"] != "http" or scope["http_version"] != "1.1":
             raise _Refused(400)
         headers = scope["headers"]
+        # h11 only limits a head that comes in pieces.
+        if sum(len(name) + len(value) for name, value in headers) > self._limits.head_bytes:
+            raise _Refused(431)
         length = _check_framing(headers)
         self._check_host(headers)
         # The path as it came: one that only becomes ours by decoding or tidying is another path.

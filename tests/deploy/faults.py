@@ -371,17 +371,15 @@ def stage_range(rounds: Sequence[str], stage: str) -> tuple[int, int]:
     """Return between which numbers of receipts a stage lies in an undisturbed run."""
     if stage == "join":
         return 0, 0
-    fit = [i for i, step in enumerate(rounds) if step.startswith(("fit", "logistic", "gram"))]
+    fit = [i for i, step in enumerate(rounds) if step.startswith("fit")]
     middle = (fit[0] + fit[-1]) // 2
-    heads = {
-        "psi": ("psi",), "split": ("split", "align"), "prepare": ("prepare",), "score": ("score", "scoring", "range"),
-        "close": ("close",),
-    }  # fmt: skip
+    if stage == "close":
+        return rounds.index("run.close") + 1, len(rounds)
     if stage.startswith("fit"):
         found = [i for i in fit if (i < middle) == (stage == "fit early")]
     else:
-        found = [i for i, step in enumerate(rounds) if step.startswith(heads[stage])]
-    return (found[0] + 1, found[-1] + 1)
+        found = [i for i, step in enumerate(rounds) if step.startswith(stage)]
+    return found[0] + 1, found[-1] + 1
 
 
 class Kill:

@@ -396,7 +396,7 @@ def test_a_body_that_could_be_read_in_two_ways_is_refused(world: World, framing:
         b"1\r\nxx\r\n0\r\n\r\n",
         b"ffffffffffffffffffffffff\r\nx",
         b"1" * 5000,
-        b"1;" + b"a" * 40_000 + b"\r\nx\r\n0\r\n\r\n",
+        b"1 1\r\nx\r\n0\r\n\r\n",
     ],
 )
 def test_malformed_chunks_never_complete_a_request(world: World, chunks: bytes) -> None:
@@ -439,7 +439,7 @@ def test_a_body_over_the_limit_is_refused_and_does_not_arrive(world: World, fram
 
 
 def test_a_large_head_is_refused(world: World) -> None:
-    assert status(world.send(request(PULL, headers="x: " + "y" * 40_000 + "\r\n"))) in (0, 400)
+    assert status(world.send(request(PULL, headers="x: " + "y" * 40_000 + "\r\n"))) in (0, 400, 431)
     assert world.seen == []
 
 
