@@ -11,10 +11,10 @@ ROWS ?= 1000000
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help install demo check format test long bench clean
+.PHONY: help install demo check format test long e2e faults hostile bench clean
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP)  ## make .venv with fedmkt and its tools
 
@@ -43,8 +43,19 @@ test: $(STAMP)  ## the tests that CI runs
 long: $(STAMP)  ## the slow tests too: hundreds of seeds, kills, large data
 	$(BIN)/pytest -n $(JOBS) $(TESTS)
 
-bench: $(STAMP)  ## joint training against scikit-learn, ROWS=1000000
+e2e: $(STAMP)  ## a deployment of real processes beside a run in memory, UCI=bank-full.csv.gz
+	$(BIN)/python -m tests.deploy.e2e $(UCI)
+
+faults: $(STAMP)  ## 60 kills and 200 network faults in a deployment: half an hour
+	$(BIN)/python -m tests.deploy.faults kills 60
+	$(BIN)/python -m tests.deploy.faults network 200
+
+hostile: $(STAMP)  ## attacks on a deployment, in network namespaces where these can be made
+	$(BIN)/python -m tests.deploy.hostile
+
+bench: $(STAMP)  ## joint training against scikit-learn, ROWS=1000000; the hub
 	$(BIN)/python -m benchmarks.train --rows $(ROWS)
+	$(BIN)/python -m benchmarks.hub
 
 clean:  ## remove what make and the tools made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,16 +10,19 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedmkt.report.scores import score
     from fedmkt.simulation.demo import demo
     from fedmkt.simulation.plan import plan
     from fedmkt.simulation.run import RunResult, simulate
-    from fedmkt.simulation.scores import score
 
 __version__ = "0.1.0"
 __all__ = ["RunResult", "__version__", "demo", "plan", "score", "simulate"]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
-_HOMES = {"RunResult": "run", "demo": "demo", "plan": "plan", "score": "scores", "simulate": "run"}
+_HOMES = {
+    "RunResult": "simulation.run", "demo": "simulation.demo", "plan": "simulation.plan",
+    "score": "report.scores", "simulate": "simulation.run",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
@@ -28,4 +31,4 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'fedmkt' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"fedmkt.simulation.{_HOMES[name]}"), name)
+    return getattr(import_module(f"fedmkt.{_HOMES[name]}"), name)

@@ -1,17 +1,18 @@
 """The disclosure report of a run: what each party learned, how much of it, from whom, under which clause.
 
 It reads the `value.revealed` records of all logs. Those are written by whoever sends, before anything
-leaves; policy and audit read the same events.
+leaves; policy and audit read the same events. Without a party's log, what that party revealed is unread: the
+report says so, and what the contract allows at most.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from textwrap import wrap
 
 from fedmkt.audit.records import Record
 from fedmkt.contract import Contract
 from fedmkt.errors import AuditError
-from fedmkt.privacy.disclosure import EVERYONE, Disclosure, from_record
+from fedmkt.privacy.disclosure import EVERYONE, Disclosure, from_record, may_learn
 
 REVEALED = "value.revealed"
 
@@ -48,11 +49,36 @@ class Fact:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """What `sources` may have revealed to `reader`, by logs that are not here; `kinds` : allowed by the contract."""
+
+    reader: str
+    sources: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+    @property
+    def amount(self) -> str:
+        """Say where it is written down."""
+        return f"see the log of {' and that of '.join(self.sources)}"
+
+    @property
+    def text(self) -> str:
+        """Say it in plain words."""
+        return (
+            f"what {' and '.join(self.sources)} revealed to it, at most: {', '.join(self.kinds) or 'nothing'}"
+        )
+
+
+@dataclass(frozen=True)
 class DisclosureReport:
-    """Everything that was revealed in a run; `readers` : all signers, also those who learned nothing."""
+    """Everything that was revealed in a run; `readers` : all signers, also those who learned nothing.
+
+    unread : empty if the logs of all parties were there.
+    """
 
     readers: tuple[str, ...]
     learned: tuple[Learned, ...]
+    unread: tuple[Unread, ...] = ()
 
     def of(self, reader: str) -> tuple[Learned, ...]:
         """List what this reader learned, log by log in the order in which it happened."""
@@ -74,6 +100,7 @@ class DisclosureReport:
         facts, lines = self.merged(), []
         for reader in self.readers:
             own = [line for fact in facts if fact.reader == reader for line in _fact_lines(fact, width)]
+            own += [line for u in self.unread if u.reader == reader for line in _unread_lines(u, width)]
             lines += ["", f"{reader}:", *(own or ["  learned nothing"])]
         return lines[1:]
 
@@ -96,7 +123,16 @@ def report(logs: Mapping[str, Iterable[Record]], contract: Contract) -> Disclosu
         Learned(reader, source, disclosure, times, _clause(disclosure))
         for (reader, source, disclosure), times in counts.items()
     ]
-    return DisclosureReport(signers, tuple(learned))
+    return DisclosureReport(signers, tuple(learned), tuple(_unread(set(logs), contract)))
+
+
+def _unread(logs: Set[str], contract: Contract) -> Iterator[Unread]:
+    roles = {party.name: party.role for party in contract.parties}
+    for signer in contract.signers:
+        sources = tuple(name for name in roles if name not in logs and name != signer.name)
+        if sources:
+            kinds = may_learn(roles.get(signer.name, "coordinator"))
+            yield Unread(signer.name, sources, tuple(k for k in contract.disclosures if k in kinds))
 
 
 def _read(record: Record, contract: Contract) -> Disclosure:
@@ -128,3 +164,8 @@ def _fact_lines(fact: Fact, width: int) -> list[str]:
         *wrap(head, width, initial_indent="  ", subsequent_indent="    "),
         *wrap(fact.disclosure.plain_text, width, initial_indent="      ", subsequent_indent="      "),
     ]
+
+
+def _unread_lines(unread: Unread, width: int) -> list[str]:
+    text = f"- {unread.text} ({unread.amount}, which is not here)"
+    return wrap(text, width, initial_indent="  ", subsequent_indent="    ")

@@ -19,6 +19,7 @@ import typer
 
 from fedmkt import __version__
 from fedmkt.cli import console, runs
+from fedmkt.cli.audit import audit
 from fedmkt.cli.contract import contract
 from fedmkt.cli.coordinator import coordinator
 from fedmkt.cli.party import party
@@ -35,7 +36,6 @@ app = typer.Typer(
     context_settings=COMMAND_LINE,
     help="Joint marketing models between a bank and its partners, without showing each other data.",
 )
-audit = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Read and verify the logs of a run.")
 app.add_typer(audit, name="audit")
 app.add_typer(party, name="party")
 app.add_typer(coordinator, name="coordinator")
@@ -63,15 +63,9 @@ class ScoreFormat(StrEnum):
 
 
 Job = Annotated[Path, typer.Argument(metavar="JOB", help="The job.toml.", show_default=False)]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.", show_default=False)]
-Pins = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--pin",
-        metavar="NAME=KEY",
-        show_default=False,
-        help="A signer's key as compared out of band; give all or none.",
-    ),
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="The run's folder, or an organisation's.", show_default=False),
 ]
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The folder to make.", show_default=False)
@@ -87,13 +81,6 @@ Seed = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON object.")]
-
-
-def _parse_pin(text: str) -> tuple[str, str]:
-    name, _, key = text.partition("=")
-    if not name or len(key) != 64 or set(key) - set("0123456789abcdef"):
-        raise typer.BadParameter(f"{text!r} is not NAME=KEY with a key of 64 hexadecimal digits")
-    return name, key
 
 
 def _print_version(wanted: bool) -> None:
@@ -208,7 +195,7 @@ def score_command(
     as_json: Json = False,
 ) -> None:
     """Write the scores that a run released to the bank, with decile and probability."""
-    from fedmkt.simulation.scores import score
+    from fedmkt.report.scores import score
 
     path = score(run, format=file_format.value, out=out)
     _say_path("scores", path, as_json)
@@ -216,10 +203,10 @@ def score_command(
 
 @app.command("report")
 def report_command(run: Run, as_json: Json = False) -> None:
-    """Write the HTML page of a run."""
-    from fedmkt.report.build import build_report
+    """Write the HTML page of a run; in an organisation's folder, of what that organisation knows."""
+    from fedmkt.report.own import report
 
-    _say_path("report", build_report(run), as_json)
+    _say_path("report", report(run), as_json)
 
 
 def _say_path(name: str, path: Path, as_json: bool) -> None:
@@ -231,47 +218,16 @@ def _say_path(name: str, path: Path, as_json: bool) -> None:
 
 @app.command("disclosures")
 def disclosures_command(run: Run, as_json: Json = False) -> None:
-    """Say in plain words what each party learned in a run."""
-    from fedmkt.simulation.logs import disclosures
+    """Say in plain words what each party learned in a run, from the logs that are there."""
+    from fedmkt.report.logs import disclosures
 
     found = disclosures(run)
     if as_json:
         learned = [{**asdict(i), "disclosure": i.disclosure.record()} for i in found.learned]
-        console.say_json({"readers": found.readers, "learned": learned})
+        unread = [asdict(item) for item in found.unread]
+        console.say_json({"readers": found.readers, "learned": learned, "unread": unread})
     else:
         console.say_lines(found.lines())
-
-
-@audit.command("verify")
-def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
-    """Verify all logs of a run offline; exit code 7 if anything was changed."""
-    from fedmkt.audit.verify import VerifyError, verify_run
-    from fedmkt.errors import AuditError
-
-    pinned = dict(_parse_pin(text) for text in pin) if pin else None
-    try:
-        report = verify_run(run, pinned)
-    except VerifyError as error:  # the verifier is a program of its own and knows no other file of fedmkt
-        raise AuditError(str(error), hint="nothing in this run folder can be relied on") from None
-    if as_json:
-        console.say_json(asdict(report))
-    else:
-        console.say_lines(report.lines())
-    if report.outcome != "completed":
-        hint = "fedmkt simulate JOB --resume --out RUN closes a run that was stopped"
-        raise AuditError(f"{run}: the last run is not closed: {report.outcome}", hint=hint)
-
-
-@audit.command("show")
-def show_command(run: Run, as_json: Json = False) -> None:
-    """List the records of a run, party by party; it does not verify them."""
-    from fedmkt.simulation.logs import read_logs
-
-    logs = read_logs(run)
-    if as_json:
-        console.say_json(logs.to_json())
-    else:
-        console.say_lines(logs.lines())
 
 
 @app.command("doctor")

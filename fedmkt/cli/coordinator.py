@@ -208,7 +208,6 @@ def _party_facts(party: "Admission", now: datetime) -> dict[str, object]:
 @contextmanager
 def _nodes(folder: "CoordinatorFolder") -> "Iterator[NodeControl | None]":
     """Reach our own SuperLink; None while it does not run: it learns the nodes when it starts."""
-    from fedmkt.deploy.admission import NodeControl
     from fedmkt.deploy.folders import load_coordinator_folder
     from fedmkt.errors import TransportError
     from fedmkt.transport.probe import reach
@@ -221,7 +220,7 @@ def _nodes(folder: "CoordinatorFolder") -> "Iterator[NodeControl | None]":
     from fedmkt.deploy.executor import control_of
 
     with closing(control_of(folder)) as control:
-        yield NodeControl(control.register, control.unregister)
+        yield control
 
 
 def _app() -> str:

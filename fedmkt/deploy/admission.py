@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from fedmkt.config import CoordinatorSettings, parse_coordinator
 from fedmkt.crypto import certificates
@@ -47,15 +48,17 @@ from fedmkt.errors import ConfigError, PolicyRefused, TransportError
 from fedmkt.party.journal import write_atomically
 
 
-@dataclass(frozen=True)
-class NodeControl:
+class NodeControl(Protocol):
     """How a running SuperLink learns which nodes it may serve; both take the key as SuperLink stores it (PEM).
 
     Both raise TransportError while SuperLink does not answer, and do nothing for what is already so.
     """
 
-    register: Callable[[bytes], None]
-    unregister: Callable[[bytes], None]
+    def register(self, key: bytes) -> None:
+        """Let this node take part."""
+
+    def unregister(self, key: bytes) -> None:
+        """Let it take part no longer."""
 
 
 @dataclass(frozen=True)
@@ -300,10 +303,13 @@ def _tell(nodes: NodeControl | None, ended: Sequence[str], begun: Sequence[str])
     return True
 
 
-def register_all(folder: CoordinatorFolder, nodes: NodeControl) -> None:
-    """Make SuperLink's list of nodes that of the registry; done whenever it has started."""
+def register_all(folder: CoordinatorFolder, nodes: NodeControl) -> int:
+    """Make SuperLink's list of nodes that of the registry, whenever it has started; returns how many there are."""
     registry = read_registry(folder.registry)
+    in_force = registry.node_keys()
     for key in registry.former_node_keys():
-        nodes.unregister(key)
-    for key in registry.node_keys():
+        if key not in in_force:
+            nodes.unregister(key)
+    for key in in_force:
         nodes.register(key)
+    return len(in_force)

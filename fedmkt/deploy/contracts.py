@@ -17,6 +17,7 @@ from fedmkt.config import BankConfig, PartnerConfig, PartyConfig, draft_contract
 from fedmkt.contract import (
     Contract,
     SignedContract,
+    Signer,
     check_given_signatures,
     check_roles,
     check_signatures,
@@ -167,16 +168,21 @@ def write_draft(signed: SignedContract, out: Path) -> None:
 def check_own_terms(participant: Participant, signed: SignedContract, now: datetime) -> None:
     """Refuse what a run of this contract would refuse at this participant, missing signatures apart."""
     Policy(participant.settings).check_before_signing(signed, now)
-    _check_own_place(participant, signed)
+    check_own_place(participant, signed)
 
 
-def _check_own_place(participant: Participant, signed: SignedContract) -> None:
+def check_own_place(participant: Participant, signed: SignedContract) -> None:
+    """Refuse a contract of another coordinator than ours, about other columns, or with another key of ours."""
     joined = participant.joined
     if joined not in (None, signed.contract.coordinator.name):
         raise PolicyRefused(f"rule coordinator: we joined {joined}, the contract names another one")
+    contract = signed.contract
+    places: tuple[Signer, ...] = contract.signers if participant.schema is None else contract.parties
+    own = next((signer for signer in places if signer.name == participant.name), None)
+    if own is None:
+        raise PolicyRefused(f"rule own-terms: {participant.name} has no such place in the contract")
     if participant.schema is not None:
-        check_own_table(signed.contract, participant.schema)
-    own = next(s for s in signed.contract.signers if s.name == participant.name)
+        check_own_table(contract, participant.schema)
     if own.key != read_identity(participant.identity).public.hex():
         raise PolicyRefused(
             f"{participant.identity}: not the key that the contract has for {participant.name}",
@@ -280,7 +286,7 @@ def verify_contract(
     if folder is not None:
         participant = open_participant(folder, signed.contract)
         Policy(participant.settings).check_contract(signed, now)
-        _check_own_place(participant, signed)
+        check_own_place(participant, signed)
     return Sheet(signed, now)
 
 

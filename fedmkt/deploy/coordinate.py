@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
@@ -38,8 +38,6 @@ CALL_SECONDS = 600.0
 JOIN_SECONDS = 120.0
 """How long the parties may take to join: Flower needs some ten seconds for a message."""
 GONE_SECONDS = 90.0
-FRUITLESS = 3
-"""After how many attempts in a row that did not even open an epoch a run fails; it can be resumed."""
 _PAUSE = 1.0
 _LOOK = 0.1
 _BRANCHES = {c.__name__: c for c in (DataError, PolicyRefused, PeerError)}
@@ -59,7 +57,11 @@ class Coordination:
     """One run from its folder to its end. `nodes` : asks which parties' nodes are online now."""
 
     def __init__(
-        self, folder: CoordinatorFolder, run: RunFolder, mail: GridMail, nodes: Callable[[], Mapping[str, int]]
+        self,
+        folder: CoordinatorFolder,
+        run: RunFolder,
+        mail: GridMail,
+        nodes: Callable[[], Mapping[str, int]],
     ) -> None:
         self._folder = folder
         self._run = run
@@ -77,6 +79,17 @@ class Coordination:
         """Run to the end; the status says how it ended, and the log why."""
         handler = log_to(self._run.log)
         try:
+            self._go()
+        except OSError as error:
+            # Not even the status: the executor takes up the run when there is room again.
+            _LOGGER.error("%s: cannot write its status: %s", self._run.name, error.strerror)
+        finally:
+            logging.getLogger("fedmkt").removeHandler(handler)
+            handler.close()
+        return self._status
+
+    def _go(self) -> None:
+        try:
             self._say(state="running", process=os.getpid(), error="", exit_code=0)
             result = self._attempts()
             overlap = result.overlap
@@ -90,28 +103,29 @@ class Coordination:
             # Left as it is: the executor takes up a run that is under way and has no process.
             _LOGGER.warning("%s: %s", self._run.name, error)
         except FedmktError as error:
-            self._say(state="failed", error=f"{type(error).__name__}: {error}", exit_code=error.exit_code)
+            self._say(state="failed", error=f"{_branch_of(error)}: {error}", exit_code=error.exit_code)
             _LOGGER.error("%s: %s", self._run.name, error)
         except OSError as error:
             self._say(state="failed", error=f"cannot write or read: {error.strerror}", exit_code=6)
+            _LOGGER.error("%s: cannot write or read: %s", self._run.name, error.strerror)
         except Exception as error:
             self._say(state="failed", error=f"a fault in fedmkt: {type(error).__name__}", exit_code=1)
             _LOGGER.exception("%s: a fault in fedmkt", self._run.name)
-        finally:
-            logging.getLogger("fedmkt").removeHandler(handler)
-            handler.close()
-        return self._status
 
     def _attempts(self) -> Finished:
-        fruitless = 0
+        since = time.monotonic()
         while True:
             before = self._epoch
             try:
                 return self._attempt()
+            except driver.NotStored:
+                raise
             except TransportError as error:
                 self._check_stop()
-                fruitless = fruitless + 1 if self._epoch == before else 0
-                if fruitless == FRUITLESS or self._epoch > self._contract.limits.max_resumes:
+                if self._epoch != before:
+                    since = time.monotonic()
+                is_late = time.monotonic() - since > JOIN_SECONDS
+                if is_late or self._epoch > self._contract.limits.max_resumes:
                     raise
                 if self._mail.has_ended:
                     raise Abandoned(str(error)) from None
@@ -147,12 +161,12 @@ class Coordination:
         pins = read_registry(self._folder.registry).pins([p.name for p in contract.parties])
         own = read_identity(self._folder.identity).public.hex()
         config = settings.party(pins | {settings.name: own})
-        return open_party(
-            settings.name, self._signed, config, None, place_of(self._folder, contract), self._sources(settings.name)
-        )  # fmt: skip
+        place = place_of(self._folder, contract)
+        place.keep_contract(self._signed)
+        return open_party(settings.name, self._signed, config, None, place, self._sources(settings.name))
 
     def _sources(self, name: str) -> Sources:
-        return Sources.of(self._status.seed, name, self._epoch)
+        return Sources.of(self._status.seed, name, self._epoch, self._contract.created)
 
     def _invite(self, session: bytes) -> "dict[str, Future[bytes]]":
         body = encode_serve(Serve(self._signed, session, self._status.seed, self._epoch))
@@ -266,3 +280,8 @@ class Coordination:
     def _say(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]
         self._run.write(self._status)
+
+
+def _branch_of(error: FedmktError) -> str:
+    """Name the branch of the error tree that an error is on."""
+    return next(c.__name__ for c in type(error).__mro__ if c.__module__ == FedmktError.__module__)

@@ -23,9 +23,9 @@ from fedmkt.deploy.folders import (
     load_party_folder,
     read_secret,
 )
-from fedmkt.deploy.runs import all_runs, is_alive, log_to_stderr
+from fedmkt.deploy.runs import RunFolder, RunStatus, all_runs, is_worker, log_to_stderr
 from fedmkt.deploy.take_part import announce_end
-from fedmkt.errors import FedmktError
+from fedmkt.errors import FedmktError, TransportError
 from fedmkt.transport.flower_control import Control
 from fedmkt.transport.flower_tasks import Kind, RuntimeAddress, TaskQueue
 
@@ -33,6 +33,8 @@ _LOGGER = logging.getLogger("fedmkt.executor")
 _LOOK = 0.25
 _KEEP_SECONDS = 5.0
 _END_SECONDS = 10.0
+_SPARE = 5
+_SUBMIT_SECONDS = 30.0
 ROLES = ("party", "coordinator")
 
 
@@ -66,11 +68,14 @@ class Executor:
         self._root = root
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._is_ending = threading.Event()
+        self._is_due = threading.Event()
+        self._lost: set[str] = set()
 
     def run(self) -> None:
         """Take tasks until told to end; then end the workers."""
         runtime = runtime_of(self._role, self._root)
         keeper = self._keep_runs if self._role == "coordinator" else self._keep_promises
+        self._is_due.set()
         threading.Thread(target=self._every, args=(_KEEP_SECONDS, keeper), daemon=True).start()
         queue: TaskQueue | None = None
         is_heard = True
@@ -96,6 +101,7 @@ class Executor:
     def end(self, number: int = 0, frame: FrameType | None = None) -> None:
         """End soon."""
         self._is_ending.set()
+        self._is_due.set()
 
     def _give(self, run: int, token: str) -> None:
         worker = self._workers.get(run)
@@ -120,6 +126,7 @@ class Executor:
                         worker.stdin.close()
                 if code != 0:
                     _LOGGER.warning("the worker of a run ended with %d", code)
+                    self._is_due.set()
 
     def _end_workers(self) -> None:
         for worker in self._workers.values():
@@ -135,11 +142,18 @@ class Executor:
                 worker.wait()
 
     def _every(self, seconds: float, look: Callable[[], None]) -> None:
-        while not self._is_ending.wait(seconds):
+        """Look every so many seconds, and at once if something is due."""
+        while True:
+            self._is_due.wait(seconds)
+            self._is_due.clear()
+            if self._is_ending.is_set():
+                return
             try:
                 look()
-            except (FedmktError, OSError) as error:
-                _LOGGER.debug("%s", error)
+            except Exception as error:
+                # Whatever it was, the next look may be better: nobody else keeps what we promised.
+                text = error if isinstance(error, FedmktError) else type(error).__name__
+                _LOGGER.warning("a look at the runs failed: %s", text)
 
     def _keep_promises(self) -> None:
         """At a party: say goodbye for a worker that died, so that the others need not wait for it."""
@@ -151,16 +165,48 @@ class Executor:
         """At the coordinator: take up a run again whose process died."""
         folder = CoordinatorFolder(self._root)
         for run in all_runs(folder.runs):
-            status = run.status()
-            if status.state != "running" or is_alive(status.process):
-                continue
-            if run.stop.exists():
-                run.write(replace(status, state="stopped", error="stopped by the operator", exit_code=130))
-                continue
+            if self._is_lost(folder, run):
+                self._take_up(folder, run)
+
+    def _is_lost(self, folder: CoordinatorFolder, run: RunFolder) -> bool:
+        """Say whether a run is to go on and nobody is at work on it, now and at the look before.
+
+        One that was submitted waits at Flower, or is in the hands of a worker that has not said so yet.
+        """
+        status = run.status()
+        is_lost = not status.has_ended and not is_worker(status.process)
+        if is_lost and status.state == "submitted" and not status.number:
+            is_lost = (
+                time.time() - status.updated > _SUBMIT_SECONDS
+            )  # else a command is about to hand it over
+        elif is_lost and status.state == "submitted":
             with contextlib.closing(control_of(folder)) as control:
-                number = control.start(run.name)
-            run.write(replace(status, state="submitted", number=number))
+                is_lost = control.status(status.number) != "pending" and status.number not in self._workers
+        was_lost = run.name in self._lost
+        (self._lost.add if is_lost else self._lost.discard)(run.name)
+        return is_lost and (was_lost or status.state == "running")
+
+    def _take_up(self, folder: CoordinatorFolder, run: RunFolder) -> None:
+        status = run.status()
+        if run.stop.exists():
+            run.write(replace(status, state="stopped", error="stopped by the operator", exit_code=130))
+        elif status.taken_up >= run.signed().contract.limits.max_resumes + _SPARE:
+            error = f"its process ended {status.taken_up} times; see the executor's log"
+            run.write(replace(status, state="failed", error=error, exit_code=TransportError.exit_code))
+        else:
             _LOGGER.warning("%s: its process has ended; it is taken up again", run.name)
+            submit(folder, run, replace(status, taken_up=status.taken_up + 1))
+        self._lost.discard(run.name)
+
+
+def submit(folder: CoordinatorFolder, run: RunFolder, status: RunStatus) -> None:
+    """Hand a run over to Flower, and write down that it was."""
+    status = replace(status, state="submitted", number=0, error="", exit_code=0, process=0)
+    run.write(status)  # before: what the run's own process writes later must not be overwritten
+    with contextlib.closing(control_of(folder)) as control:
+        number = control.start(run.name)
+    if run.status() == replace(status, updated=run.status().updated):
+        run.write(replace(status, number=number))
 
 
 def control_of(folder: CoordinatorFolder) -> Control:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedmkt.contract import SignedContract, check_roles, check_signatures, from_toml
-from fedmkt.deploy.executor import control_of
-from fedmkt.deploy.folders import CoordinatorFolder, load_coordinator_folder, read_text
+from fedmkt.contract import SignedContract, check_roles, check_signatures, check_time, digest
+from fedmkt.deploy.contracts import read_contract
+from fedmkt.deploy.executor import control_of, submit
+from fedmkt.deploy.folders import CoordinatorFolder, load_coordinator_folder
 from fedmkt.deploy.registry import read_registry
-from fedmkt.deploy.runs import RunFolder, RunStatus, is_alive, new_run, runs_of
-from fedmkt.errors import ConfigError, PolicyRefused, TransportError
+from fedmkt.deploy.runs import RunFolder, RunStatus, is_worker, new_run, runs_of
+from fedmkt.errors import ConfigError, FedmktError, PolicyRefused, TransportError
 from fedmkt.party.journal import write_atomically
 
 _LOOK = 0.3
@@ -27,18 +28,32 @@ def start_run(
 
     Refuses a contract that not exactly its parties signed, that has expired, or whose parties are not admitted.
     """
-    signed = from_toml(read_text(contract), str(contract))
+    signed = read_contract(contract)
     check_startable(folder, signed, datetime.now(UTC))
     if seed is not None and not signed.contract.rehearsal:
         raise PolicyRefused(
             "a seed is for rehearsals: this contract is not one", "start the run without --seed"
         )
+    if not resume:
+        _check_none_is_running(folder, signed)
     run = _latest(folder, signed) if resume else new_run(folder.runs, signed, seed)
     run.stop.unlink(missing_ok=True)
-    with contextlib.closing(control_of(folder)) as control:
-        number = control.start(run.name)
-    run.write(replace(run.status(), state="submitted", number=number, error="", exit_code=0, process=0))
+    try:
+        submit(folder, run, replace(run.status(), taken_up=0))
+    except FedmktError as error:
+        text = f"{type(error).__name__}: {error}"
+        run.write(replace(run.status(), state="failed", error=text, exit_code=error.exit_code))
+        raise
     return run
+
+
+def _check_none_is_running(folder: CoordinatorFolder, signed: SignedContract) -> None:
+    """Refuse a second run: a party serves one of a contract at a time, two would take it from each other."""
+    for run in runs_of(folder.runs, signed.contract.name):
+        if run.status().contract == digest(signed.contract).hex() and not run.status().has_ended:
+            raise ConfigError(
+                f"{run.name}: a run of this contract is under way", f"wait for it, or: fedmkt stop {run.name}"
+            )
 
 
 def _latest(folder: CoordinatorFolder, signed: SignedContract) -> RunFolder:
@@ -51,7 +66,7 @@ def _latest(folder: CoordinatorFolder, signed: SignedContract) -> RunFolder:
     status = run.status()
     if status.state == "done":
         raise ConfigError(f"{run.name}: is complete, nothing is left to resume")
-    if is_alive(status.process) and not status.has_ended:
+    if is_worker(status.process) and not status.has_ended:
         raise ConfigError(f"{run.name}: is running", f"fedmkt logs {run.name}")
     return run
 
@@ -65,10 +80,7 @@ def check_startable(folder: CoordinatorFolder, signed: SignedContract, now: date
     )
     check_signatures(signed)
     check_roles(contract)
-    if not contract.created <= now < contract.expires:
-        raise PolicyRefused(
-            f"the contract is valid from {contract.created} to {contract.expires}", "draft a new one"
-        )
+    check_time(contract, now)
     if contract.coordinator.name != settings.name:
         raise PolicyRefused(
             f"the contract names the coordinator {contract.coordinator.name}: we are {settings.name}"
@@ -86,7 +98,7 @@ def wait_for(run: RunFolder, watch: Callable[[RunStatus], None]) -> RunStatus:
         watch(status)
         if status.has_ended:
             return status
-        if is_alive(status.process):
+        if is_worker(status.process):
             heard = time.monotonic()
         if time.monotonic() - heard > _PATIENCE:
             raise TransportError(f"{run.name}: nobody works on it", "is `fedmkt coordinator up` running?")
@@ -101,7 +113,7 @@ def stop_run(folder: CoordinatorFolder, run: RunFolder) -> RunStatus:
     write_atomically(run.stop, b"stop\n", mode=0o644)
     until = time.monotonic() + _STOP_SECONDS
     while not (status := run.status()).has_ended:
-        if not is_alive(status.process):
+        if not is_worker(status.process):
             run.write(replace(status, state="stopped", error="stopped by the operator", exit_code=130))
             with contextlib.suppress(TransportError), contextlib.closing(control_of(folder)) as control:
                 control.stop(status.number)

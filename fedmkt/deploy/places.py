@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmkt.contract import Contract, digest
-from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder
+from fedmkt.contract import Contract, SignedContract, digest, to_toml
+from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_file
+from fedmkt.errors import ConfigError
+from fedmkt.party.journal import write_atomically
 from fedmkt.party.node import Place
 
 
@@ -24,6 +26,22 @@ class ContractPlace(Place):
     def store(self) -> Path:
         """What outlives runs and contracts: ledgers, highest epochs, the peers' last heads."""
         return self.shared_store
+
+    @property
+    def contract(self) -> Path:
+        """The signed contract, beside the log that it belongs to."""
+        return self.private / "contract.toml"
+
+    def keep_contract(self, signed: SignedContract) -> None:
+        """Keep the contract where log and model will lie; ConfigError if another text of it lies there."""
+        text = to_toml(signed).encode()
+        if not self.contract.exists():
+            write_atomically(self.contract, text)
+        elif read_file(self.contract) != text:
+            raise ConfigError(
+                f"{self.contract}: not the contract of this run, to the letter",
+                "it was changed, or signed again: bring the first text back, or draft a new contract",
+            )
 
 
 def place_of(folder: PartyFolder | CoordinatorFolder, contract: Contract) -> ContractPlace:

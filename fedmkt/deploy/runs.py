@@ -19,6 +19,7 @@ from fedmkt.party.journal import write_atomically
 
 State = Literal["submitted", "running", "done", "failed", "stopped"]
 ENDED = ("done", "failed", "stopped")
+_LONGEST_TEXT = 1000
 _NAME = re.compile(r"\A[a-z0-9][a-z0-9-]{0,80}-[1-9][0-9]{0,5}\Z")
 
 
@@ -103,7 +104,7 @@ class RunFolder:
 
     def write(self, status: RunStatus) -> None:
         """Write the status down."""
-        written = asdict(replace(status, updated=time.time()))
+        written = asdict(replace(status, updated=time.time(), error=printable(status.error)))
         write_atomically(self._status, json.dumps(written, indent=1).encode(), mode=0o644)
 
 
@@ -155,16 +156,45 @@ def is_worker(process: int) -> bool:
         return False
 
 
+def began(process: int) -> str:
+    """Say when a process began, in a word that no other process with its number has, not even after a restart."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[19]}"
+    except (OSError, IndexError):
+        return ""
+
+
+def printable(text: str) -> str:
+    """Make one line of bounded length of a text that may be another organisation's."""
+    shown = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+    return "".join(c if c.isprintable() else " " for c in shown)
+
+
+class _OneLine(logging.Formatter):
+    """What happened is one line: a text of the other side cannot add lines of its own, or draw on a screen."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Write the message without control characters."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:
+        """Write a traceback, whose last lines quote what they were given."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))  # type: ignore[arg-type]
+
+
 def log_to_stderr() -> None:
     """Say what fedmkt says on standard error, which the supervisor writes down, and of others only their warnings."""
-    logging.basicConfig(level=logging.WARNING, format="%(name)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(name)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("fedmkt").setLevel(logging.INFO)
 
 
 def log_to(path: Path) -> logging.Handler:
     """Send what fedmkt says from here on to a file too; returns the handler, to be removed again."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(_OneLine("%(asctime)s %(message)s"))
     logger = logging.getLogger("fedmkt")
     logger.addHandler(handler)
     return handler

@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 
 from fedmkt.crypto.certificates import serial_of
+from fedmkt.deploy.admission import register_all
 from fedmkt.deploy.folders import (
     CoordinatorFolder,
     load_coordinator_folder,
@@ -92,23 +94,13 @@ def serve_hub_of(root: Path) -> None:
 
 def register_nodes_of(root: Path) -> None:
     """Tell a running SuperLink which nodes may take part, and which may not any more."""
-    from fedmkt.transport.flower_control import Control
+    from fedmkt.deploy.executor import control_of
 
     folder = CoordinatorFolder(root)
-    settings = load_coordinator_folder(folder)
-    registry = read_registry(folder.registry)
-    control = Control(f"127.0.0.1:{settings.superlink_port}", read_file(folder.authority))
-    try:
+    with closing(control_of(folder)) as control:
         _until_heard(control.nodes)
-        in_force = registry.node_keys()
-        for key in registry.former_node_keys():
-            if key not in in_force:
-                control.unregister(key)
-        for key in in_force:
-            control.register(key)
-    finally:
-        control.close()
-    print(f"{len(in_force)} nodes registered", flush=True)
+        count = register_all(folder, control)
+    print(f"{count} nodes registered", flush=True)
 
 
 def _until_heard(ask: Callable[[], object]) -> None:

@@ -1,7 +1,7 @@
 """A contract as people read it before they sign: who, what for, who may learn what, who has signed."""
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from textwrap import wrap
@@ -19,25 +19,12 @@ from fedmkt.contract import (
 )
 from fedmkt.crypto.sign import fingerprint
 from fedmkt.errors import PolicyRefused
-from fedmkt.privacy.disclosure import plain_text_of
+from fedmkt.privacy.disclosure import READERS, may_learn, plain_text_of
 
 REHEARSAL = (
     "THIS IS A CONTRACT FOR REHEARSALS: FOR INVENTED DATA ONLY. KEYS AND MASKS MAY FOLLOW FROM A KNOWN SEED, "
     "AND THEN NOTHING IN SUCH A RUN IS SECRET."
 )
-
-_ALL = ("bank", "partner", "coordinator")
-READERS: Mapping[str, tuple[str, ...]] = {
-    "ListSize": ("bank", "partner"),
-    "SetSize": ("partner", "coordinator"),
-    "MatchedOwnRows": ("bank", "partner"),
-    "CampaignRows": ("partner",),
-    "MatrixShape": _ALL,
-    "RangeBit": _ALL,
-    "Scores": ("bank",),
-    "ModelPart": ("bank", "partner"),
-}
-"""Which roles the steps of this release tell; a kind that is absent is told by no step yet."""
 
 
 @dataclass(frozen=True)
@@ -211,8 +198,7 @@ def _role(contract: Contract, signer: Signer) -> str:
 
 
 def _readers(contract: Contract, kind: str) -> list[str]:
-    told = READERS.get(kind, _ALL)
-    return [signer.name for signer in contract.signers if _role(contract, signer) in told]
+    return [s.name for s in contract.signers if kind in may_learn(_role(contract, s))]
 
 
 def _validity(contract: Contract, now: datetime) -> str:

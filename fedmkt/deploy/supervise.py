@@ -66,6 +66,7 @@ class Program:
 
     ready : asked until it says yes; it answers within a second. ready_line : a pattern in its output instead.
     offline_line, online_line : patterns in its output that say that it lost, and found, its other end.
+    over_line : a pattern after which it does nothing more although it stays: it is ended, and started again.
     deadline : seconds after which one that is not ready is killed and started again; None for never.
     runs_once : it is ready when it ends with 0, and is not started again.
     stop_seconds : it has between SIGTERM and SIGKILL.
@@ -81,6 +82,7 @@ class Program:
     ready_line: str | None = None
     offline_line: str | None = None
     online_line: str | None = None
+    over_line: str | None = None
     deadline: float | None = 60.0
     runs_once: bool = False
     stop_seconds: float = STOP_SECONDS
@@ -112,15 +114,16 @@ class _Child:
         self.was_ready = False
         self.exit: int | None = None
         self.line = self.complaint = self.error = self.failed = ""
-        self.is_said_ready = self.is_offline = self.is_explained = False
+        self.is_said_ready = self.is_offline = self.is_explained = self.is_over = False
+        self.kill_at = 0.0
         self._patterns = [
             re.compile(text) if text else None
-            for text in (program.ready_line, program.offline_line, program.online_line)
+            for text in (program.ready_line, program.offline_line, program.online_line, program.over_line)
         ]
 
     def read(self, pipe: IO[bytes]) -> None:
         """Write what the process says to its log; runs on a thread of its own until the process ends."""
-        ready, offline, online = self._patterns
+        ready, offline, online, over = self._patterns
         with pipe:
             for raw in iter(lambda: pipe.readline(LONGEST_LINE), b""):
                 line = self.log.write(raw.decode("utf-8", "replace"))
@@ -134,6 +137,8 @@ class _Child:
                     self.is_offline = True
                 if online and online.search(line):
                     self.is_offline = False
+                if over and over.search(line):
+                    self.is_over = True
 
     def _keep_complaint(self, line: str) -> None:
         meant = next(
@@ -150,8 +155,8 @@ class _Child:
 
     def begin(self, now: float) -> None:
         """Forget what the process before said."""
-        self.started, self.ready_at = now, 0.0
-        self.is_said_ready = self.is_offline = self.is_explained = False
+        self.started, self.ready_at, self.kill_at = now, 0.0, 0.0
+        self.is_said_ready = self.is_offline = self.is_explained = self.is_over = False
         self.line = self.complaint = ""
 
     def is_ready(self, now: float) -> bool:
@@ -256,6 +261,8 @@ class Supervisor:
             return child.state is not State.DONE and now >= child.next_start and self._start(child, now)
         if _has_ended(child.process.pid):
             return self._bury(child, now)
+        if child.is_over:
+            return self._let_go(child, child.process.pid, now)
         if not child.ready_at:
             return self._await_ready(child, now)
         if now - child.started >= STEADY_SECONDS:
@@ -263,6 +270,17 @@ class Supervisor:
         if child.quick_deaths >= QUICK_DEATHS and now - child.ready_at < RECOVERED_SECONDS:
             return False
         return self._settle(child)
+
+    def _let_go(self, child: _Child, pid: int, now: float) -> bool:
+        """Ask a program that does nothing more to end, and kill it if it does not."""
+        if not child.kill_at:
+            child.kill_at = now + child.program.stop_seconds
+            self._note(f"{child.program.name}: does nothing more, is ended")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        elif now > child.kill_at:
+            _kill_group(pid)
+        return child.set_state(State.OFFLINE)
 
     def _settle(self, child: _Child) -> bool:
         is_changed = child.set_state(State.OFFLINE if child.is_offline else State.RUNNING)

@@ -13,18 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmkt.config import BankConfig, PartnerConfig, PartyConfig
-from fedmkt.contract import Contract, SignedContract, digest
+from fedmkt.contract import Contract, check_signatures, digest
+from fedmkt.deploy.contracts import Participant, check_own_place
 from fedmkt.deploy.folders import PartyFolder, load_party_folder, read_identity, read_secret
 from fedmkt.deploy.messages import Outcome, Serve
 from fedmkt.deploy.places import place_of
 from fedmkt.deploy.provision import read_coordinator
-from fedmkt.deploy.runs import is_worker
+from fedmkt.deploy.runs import began, is_worker
 from fedmkt.errors import ConfigError, FedmktError, PolicyRefused
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.node import Sources, open_data, open_party
-from fedmkt.transport.driver import serve
+from fedmkt.party.policy import Policy
+from fedmkt.transport.driver import reason_of, serve
 from fedmkt.transport.hub_endpoint import serve_session
 from fedmkt.transport.hub_session import ClientTls, HubSession, SessionLimits
 
@@ -39,8 +40,14 @@ class Serving:
     """What a process at work wrote down, so that another can announce its end or take its place."""
 
     process: int
+    began: str
     contract: str
     session: str
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether that very process still serves."""
+        return is_worker(self.process) and began(self.process) == self.began
 
 
 def serving_file(folder: PartyFolder, contract: Contract) -> Path:
@@ -62,30 +69,19 @@ def open_own_party(folder: PartyFolder, invitation: Serve) -> Party:
     Raises what the policy refuses, and ConfigError or DataError for own files.
     """
     config, table = load_party_folder(folder)
-    _check_parties(config, table, invitation.contract, read_coordinator(folder).name)
-    if invitation.seed is not None and not invitation.contract.contract.rehearsal:
+    signed, contract = invitation.contract, invitation.contract.contract
+    check_own_place(Participant(config, table, folder.identity, read_coordinator(folder).name), signed)
+    if invitation.seed is not None and not contract.rehearsal:
         raise PolicyRefused("rule seed: keys and masks follow from a number in a rehearsal only")
-    read_identity(folder.identity)  # refuses a key that others can read
-    sources = Sources.of(invitation.seed, config.name, invitation.epoch)
+    place = place_of(folder, contract)
+
+    def sources() -> Sources:
+        return Sources.of(invitation.seed, config.name, invitation.epoch, contract.created)
+
+    Policy(config).check_contract(signed, sources().clock())  # before anything is written for it
     data = open_data(table, folder.root / config.node.data)
-    contract = invitation.contract.contract
-    return open_party(config.name, invitation.contract, config, data, place_of(folder, contract), sources)
-
-
-def _check_parties(
-    config: PartyConfig, table: PartnerConfig | BankConfig, signed: SignedContract, coordinator: str
-) -> None:
-    contract = signed.contract
-    if contract.coordinator.name != coordinator:
-        raise PolicyRefused(f"rule coordinator: we joined {coordinator}, the contract names another one")
-    if config.name not in {p.name for p in contract.parties}:
-        raise PolicyRefused(f"rule own-terms: {config.name} is no party of the contract")
-    terms = contract.party(config.name)
-    label = table.label if isinstance(table, BankConfig) else None
-    if (table.numbers, table.categories, label, table.id_kind) != (
-        terms.numbers, terms.categories, terms.label, terms.id_kind,
-    ):  # fmt: skip
-        raise PolicyRefused("rule own-table: schema.toml and the contract name different columns")
+    place.keep_contract(signed)
+    return open_party(config.name, signed, config, data, place, sources())
 
 
 def session_of(folder: PartyFolder, session: bytes) -> HubSession:
@@ -113,6 +109,7 @@ def take_part(
     mark = serving_file(folder, contract)
     step, party = "opening", None
     try:
+        check_signatures(invitation.contract)  # else anything with this contract's text would end its run
         _take_over(mark)
         party = open_own_party(folder, invitation)
         _mark(mark, contract, invitation.session)
@@ -132,7 +129,7 @@ def take_part(
         _LOGGER.error("%s: %s: %s", contract.name, step, error)
         outcome = Outcome(type(error).__name__, step)
     except OSError as error:
-        _LOGGER.error("%s: %s: %s", contract.name, step, error.strerror)
+        _LOGGER.error("%s: %s: %s", contract.name, step, reason_of(error))
         outcome = Outcome("TransportError", step)
     except Exception as error:
         # Its text may hold a private value: only its kind is written, even here.
@@ -149,19 +146,19 @@ def take_part(
 
 def _mark(mark: Path, contract: Contract, session: bytes) -> None:
     mark.parent.mkdir(parents=True, exist_ok=True)
-    serving = Serving(os.getpid(), digest(contract).hex(), session.hex())
+    serving = Serving(os.getpid(), began(os.getpid()), digest(contract).hex(), session.hex())
     write_atomically(mark, json.dumps(serving.__dict__).encode())
 
 
 def _take_over(mark: Path) -> None:
     """End an earlier process of ours that still serves this contract for an attempt that was given up."""
     found = read_serving(mark)
-    if found is None or found.process == os.getpid() or not is_worker(found.process):
+    if found is None or found.process == os.getpid() or not found.is_at_work:
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(found.process, signal.SIGTERM)
     until = time.monotonic() + _YIELD_SECONDS
-    while is_worker(found.process):
+    while found.is_at_work:
         if time.monotonic() > until:
             raise ConfigError("another process of ours still serves this contract")
         time.sleep(0.05)
@@ -170,7 +167,7 @@ def _take_over(mark: Path) -> None:
 def announce_end(folder: PartyFolder, mark: Path) -> None:
     """Say goodbye for a process of ours that died: the others need not wait for it any longer."""
     found = read_serving(mark)
-    if found is None or is_worker(found.process):
+    if found is None or found.is_at_work:
         return
     mark.unlink(missing_ok=True)
     with (

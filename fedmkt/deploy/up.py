@@ -49,17 +49,27 @@ RUNTIME_CA, RUNTIME_CERTIFICATE, RUNTIME_KEY = "runtime.pem", "runtime-server.pe
 # Kept from the caller's environment: what finds programs, files, language, time zone and the way out.
 _KEPT = (
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "HTTPS_PROXY", "https_proxy",
-    "NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MPLCONFIGDIR",
+    "MPLCONFIGDIR",
 )  # fmt: skip
+# How numbers are crunched: with another kernel of OpenBLAS sums of floats have another last bit.
+_KEPT_KINDS = ("FEDMKT_", "NUMBA_", "OMP_", "OPENBLAS_")
 _MEANINGS = {
-    r"Exit Code: 305": "the coordinator did not take our node: not registered, or its last session has yet to run out"
+    r"Exit Code: 305": "the coordinator did not take our node: it is not registered, or its last session has yet to "
+    "run out",
+    # It ends itself, with 0, when its signature is refused.
+    r"SuperNode terminated gracefully": "the coordinator refused our node: it was revoked, or our clock is off "
+    "(see preflight)",
 }
+
+
+# One broken record of TLS, or one answer that Flower did not expect: its thread ends, and its process stays.
+_OVER = r"Giving up reconnection|SSL/TLS handshake error detected|ERROR +: +(Client|Server) error '|Exception in thread"
 
 
 def environment(flower_home: Path, given: Mapping[str, str]) -> dict[str, str]:
     """Return all that a child sees of the environment: nothing that changes Flower or writes down TLS keys."""
     kept = {name: given[name] for name in _KEPT if name in given}
-    kept |= {name: value for name, value in given.items() if name.startswith("FEDMKT_")}
+    kept |= {name: value for name, value in given.items() if name.startswith(_KEPT_KINDS)}
     no_proxy = ",".join(
         filter(None, (given.get("NO_PROXY", given.get("no_proxy", "")), "127.0.0.1,localhost"))
     )
@@ -133,6 +143,7 @@ def party_programs(
             ready_line=r"SuperNode ID: \d+",
             offline_line=r"Connection attempt failed, retrying",
             online_line=r"Connection successful after|SuperNode ID: \d+",
+            over_line=_OVER,
             deadline=None,  # it waits for a coordinator that is not there yet
             meanings=_MEANINGS,
         ),
@@ -156,6 +167,7 @@ def _program(
     ready_line: str | None = None,
     offline_line: str | None = None,
     online_line: str | None = None,
+    over_line: str | None = None,
     deadline: float | None = 60.0,
     runs_once: bool = False,
     stop_seconds: float = 10.0,
@@ -171,6 +183,7 @@ def _program(
         ready_line=ready_line,
         offline_line=offline_line,
         online_line=online_line,
+        over_line=over_line,
         deadline=deadline,
         runs_once=runs_once,
         stop_seconds=stop_seconds,

@@ -24,7 +24,7 @@ from fedmkt.deploy.take_part import open_own_party, take_part
 from fedmkt.errors import FedmktError, PeerError
 from fedmkt.party.handle import Party
 from fedmkt.protocol import wire
-from fedmkt.transport.driver import ASKS, Ask, Refusal, Told, serve
+from fedmkt.transport.driver import ASKS, RESTARTED, Ask, Refusal, Told, serve
 from fedmkt.transport.flower_grid import GridMail
 from fedmkt.transport.flower_tasks import ClientTask, ServerTask
 from fedmkt.transport.flower_words import ASK
@@ -91,7 +91,7 @@ class PartyWorker:
     def _ask(self, body: bytes) -> Told:
         if self._party is None:
             _LOGGER.warning("asked before it was invited: this process began anew")
-            return Refusal("TransportError", "epoch")
+            return Refusal("TransportError", RESTARTED)
         try:
             message: Ask = wire.decode(body, *ASKS)  # type: ignore[assignment]  # one of ASKS
         except ValueError:

@@ -1,9 +1,10 @@
 """A party's own append-only log on disk, with signed heads that its peers cosign.
 
-A folder holds three files: `log.jsonl`, one record per line, on disk before `append` returns;
+A folder holds four files: `log.jsonl`, one record per line, on disk before `append` returns;
 `checkpoint.txt`, the last signed head, with cosignatures once they came; `peers.json`, the last head of
-each peer that this party cosigned. Records say that messages were exchanged; what a party does locally
-with what it has, no log can show.
+each peer that this party cosigned; `witness.jsonl`, the messages by which heads are cosigned. No head can
+cover these, so they stand beside the log, unsigned; the two together name every message that left or came.
+Records say that messages were exchanged; what a party does locally with what it has, no log can show.
 """
 
 import base64
@@ -12,6 +13,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+
+import rfc8785
 
 from fedmkt.audit import checkpoint
 from fedmkt.audit.records import Json, Record, leaf, read_leaf, timestamp
@@ -23,6 +26,7 @@ from fedmkt.party.journal import write_atomically
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.txt"
 PEERS = "peers.json"
+WITNESS = "witness.jsonl"
 
 
 class AuditLog:
@@ -80,6 +84,18 @@ class AuditLog:
         for data in leaves:
             self._grow(data)
         return records
+
+    def append_beside(self, events: Sequence[tuple[str, Mapping[str, Json]]]) -> None:
+        """Write what no head can cover beside the log: canonical lines with run, type and body."""
+        lines = [rfc8785.dumps({"run": self.run, "type": e, "body": body}) + b"\n" for e, body in events]
+        file = os.open(self._folder / WITNESS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                lines.insert(0, b"\n")  # the last line was cut in a crash: it is no record
+            _write_all(file, b"".join(lines))
+        finally:
+            os.close(file)
 
     def head(self) -> bytes:
         """Sign the log as it is now and remember it on disk; a signed log is never shorter again."""

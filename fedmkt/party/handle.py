@@ -397,6 +397,8 @@ class Party:
             self._journal.save(request.index, live.follower.index, live.follower.transcript, self._states)
         if call.step.logged:
             self._log.append_all([*finished, *_events(call, request, outcome, answer)])
+        else:
+            self._log.append_beside([*_received(call, request), *_sent(call, request, answer)])
         if call.step.closes:
             self._store.put(f"closing/{live.epoch.run.hex()}", b"yes")
         if call.step.witnesses:
@@ -435,14 +437,7 @@ def _events(
     call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], answer: Answer
 ) -> Iterator[Event]:
     where: dict[str, Json] = {"index": request.index, "step": call.step.name}
-    for sealed, envelope in zip(call.inbox, request.inbox, strict=True):
-        body: dict[str, Json] = {
-            "from": envelope.sender,
-            "index": sealed.index,
-            "sha256": envelope.digest.hex(),
-            "bytes": envelope.size,
-        }
-        yield "message.received", body
+    yield from _received(call, request)
     for disclosure in outcome.reveals:
         yield "value.revealed", {**where, **disclosure.record()}
     yield (
@@ -451,10 +446,26 @@ def _events(
     )
     if call.step.saves:
         yield "checkpoint.saved", where
+    yield from _sent(call, request, answer)
+    if call.step.closes:
+        yield "run.completed", {"index": request.index}
+
+
+def _received(call: Call[Any, Any], request: Request) -> Iterator[Event]:
+    for sealed, envelope in zip(call.inbox, request.inbox, strict=True):
+        body: dict[str, Json] = {
+            "from": envelope.sender,
+            "index": sealed.index,
+            "sha256": envelope.digest.hex(),
+            "bytes": envelope.size,
+        }
+        yield "message.received", body
+
+
+def _sent(call: Call[Any, Any], request: Request, answer: Answer) -> Iterator[Event]:
+    where: dict[str, Json] = {"index": request.index, "step": call.step.name}
     for envelope in answer.envelopes:
         yield (
             "message.sent",
             {**where, "to": envelope.reader, "sha256": envelope.digest.hex(), "bytes": envelope.size},
         )
-    if call.step.closes:
-        yield "run.completed", {"index": request.index}

@@ -34,8 +34,11 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a file so that a reader sees the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    # In a folder that others can write to, a link in this place would lead our bytes elsewhere.
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as file:
+        if not mode & 0o077:
+            os.fchmod(descriptor, mode)  # a leftover of a killed process keeps the mode that it had
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -42,28 +42,30 @@ class Sources:
     clock: Clock
 
     @staticmethod
-    def of(seed: int | None, name: str, epoch_hint: int = 0) -> "Sources":
+    def of(seed: int | None, name: str, epoch_hint: int = 0, start: datetime = _SEEDED_START) -> "Sources":
         """Return the system's sources, or those that follow from a seed and the participant's name.
 
         epoch_hint : the latest epoch that may have been opened before; every epoch draws from a stream of its own.
+        start : when a seeded clock begins to tick.
         """
         if seed is None:
             return Sources(secrets.token_bytes, lambda: datetime.now(UTC))
         key = derive(
             seed.to_bytes(16, "big"), b"fedmkt simulation\n" + name.encode(), salt=bytes([epoch_hint])
         )
-        return Sources(SeededRandom(key), _SeededClock(epoch_hint))
+        return Sources(SeededRandom(key), _SeededClock(epoch_hint, start))
 
 
 class _SeededClock:
     """A clock that ticks one millisecond at each look; a resumed run begins minutes after the last time."""
 
-    def __init__(self, epoch_hint: int) -> None:
+    def __init__(self, epoch_hint: int, start: datetime) -> None:
+        self._start = start
         self._ticks = 60_000 * epoch_hint
 
     def __call__(self) -> datetime:
         self._ticks += 1
-        return _SEEDED_START + timedelta(milliseconds=self._ticks)
+        return self._start + timedelta(milliseconds=self._ticks)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 A model folder holds `model.json` (names, shapes, the fitted preparation) and arrays as .npy files, no pickle:
 `share.npy` the own share of all weights (uint64, scale 2^20), `transform.npy` and `spread.npy` the whitening,
 `train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order. At the bank besides:
-`scores.npz`.
+`scores.npz`. The results of an earlier run of the same contract are kept beside it, as `model-RUN`.
 """
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,12 @@ from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows, real
 from fedmkt.protocol.scoring import OwnWeights, Released
 
 Array = NDArray[np.generic]
+RUN_DIGITS = 16
 
 
 def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
     """Write the own model share, and at the bank its scores; returns what to log."""
+    _set_aside(folder, party.run.hex())
     prepared, split, weights = party.recall(Prepared), party.recall(Split), party.recall(Weights)
     fitted = prepare.Preparation.from_json(prepared.preparation)
     header = {
@@ -53,6 +56,16 @@ def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
     if party.holds(Released):
         events.append(_write_scores(party, folder, table))
     return events
+
+
+def _set_aside(folder: Path, run: str) -> None:
+    """Give the results of an earlier run a name of their own; those of a run that is closed again are replaced."""
+    try:
+        before = str(json.loads((folder / "model.json").read_bytes())["run"])
+    except FileNotFoundError:
+        return  # none, or what a killed process had begun to write
+    if before != run:
+        os.rename(folder, folder.with_name(f"{folder.name}-{before[:RUN_DIGITS]}"))
 
 
 def write_array(path: Path, array: Array) -> None:

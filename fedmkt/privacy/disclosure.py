@@ -342,6 +342,24 @@ DEFAULT: tuple[str, ...] = (
 )
 """The least with which the main job works."""
 
+_ALL = ("bank", "partner", "coordinator")
+READERS: Mapping[str, tuple[str, ...]] = {
+    "ListSize": ("bank", "partner"),
+    "SetSize": ("partner", "coordinator"),
+    "MatchedOwnRows": ("bank", "partner"),
+    "CampaignRows": ("partner",),
+    "MatrixShape": _ALL,
+    "RangeBit": _ALL,
+    "Scores": ("bank",),
+    "ModelPart": ("bank", "partner"),
+}
+"""Which roles the steps of this release tell; a kind that is absent is told by no step yet."""
+
+
+def may_learn(role: str) -> frozenset[str]:
+    """List the kinds that a role (bank, partner, coordinator) may be told: also those that no step makes yet."""
+    return frozenset(kind for kind in REGISTRY if role in READERS.get(kind, _ALL))
+
 
 def lookup(kind: str) -> type[Disclosure]:
     """Find a disclosure by name; ValueError for a name that is not in the vocabulary."""

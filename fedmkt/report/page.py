@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from fedmkt.report.figures import draw_figures
-from fedmkt.report.summary import DisclosureLine, ModelResult, RunSummary
+from fedmkt.report.summary import DisclosureLine, LogSummary, ModelResult, RunSummary
 
-_TEMPLATE = "page.html.j2"
+_PAGE = "page.html.j2"
+_LOG_PAGE = "own.html.j2"
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,33 @@ class Reader:
     lines: tuple[DisclosureLine, ...]
 
 
-def render(summary: RunSummary) -> str:
-    """Return the page as text; equal summaries give equal bytes."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def render(summary: RunSummary, owner: str = "") -> str:
+    """Return the page as text; equal summaries give equal bytes.
+
+    owner : whose folder the summary is from, if it is one organisation's: the page says what is not in it.
+    """
     from markupsafe import Markup
+
+    return _fill(
+        _PAGE,
+        summary,
+        owner,
+        headline=headline(summary),
+        verdict=verdict(summary),
+        whose=_whose(summary),
+        model_rows=_model_rows(summary),
+        # only numbers and fixed words are drawn, so there is nothing to escape
+        figures={name: Markup(svg) for name, svg in draw_figures(summary).items()},
+    )
+
+
+def render_log(summary: LogSummary, owner: str) -> str:
+    """Return the page of an organisation that has no scores: what its log shows."""
+    return _fill(_LOG_PAGE, summary, owner)
+
+
+def _fill(template: str, summary: RunSummary | LogSummary, owner: str, **values: object) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Autoescape is on for every template: names and purposes are other people's text.
     environment = Environment(
@@ -39,16 +63,8 @@ def render(summary: RunSummary) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(number=show_number, seconds=show_seconds, size=show_size)
-    return environment.get_template(_TEMPLATE).render(
-        summary=summary,
-        headline=headline(summary),
-        verdict=verdict(summary),
-        whose=_whose(summary),
-        model_rows=_model_rows(summary),
-        readers=_readers(summary),
-        # only numbers and fixed words are drawn, so there is nothing to escape
-        figures={name: Markup(svg) for name, svg in draw_figures(summary).items()},
-    )
+    readers = _readers(summary)
+    return environment.get_template(template).render(summary=summary, owner=owner, readers=readers, **values)
 
 
 def headline(summary: RunSummary) -> str:
@@ -120,7 +136,7 @@ def _model_rows(summary: RunSummary) -> list[ModelRow]:
     return rows
 
 
-def _readers(summary: RunSummary) -> list[Reader]:
+def _readers(summary: RunSummary | LogSummary) -> list[Reader]:
     """Group disclosures by reader: every signer is listed, also those that learned nothing."""
     known = {party.name: party for party in summary.parties}
     names = list(dict.fromkeys([*known, *(line.reader for line in summary.disclosures)]))

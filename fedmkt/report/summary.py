@@ -153,6 +153,22 @@ class RunSummary:
         return cast(RunSummary, _rebuild(cls, facts, "summary"))
 
 
+@dataclass(frozen=True)
+class LogSummary:
+    """One run as the log of one organisation shows it, fields as in `RunSummary`: no model, no figure."""
+
+    name: str
+    purpose: str
+    run: str
+    contract_digest: str
+    parties: tuple[PartyLine, ...]
+    disclosures: tuple[DisclosureLine, ...]
+    heads: tuple[HeadLine, ...]
+    finished: str = ""
+    warnings: tuple[str, ...] = ()
+    simulated: bool = False
+
+
 def measure_model(y: ArrayLike, p: ArrayLike, random: Random) -> ModelResult:
     """Measure one model's predicted probabilities `p` (n,) on held-out labels `y` (n,)."""
     return ModelResult(evaluate(y, p, random), roc_curve(y, p), gains_curve(y, p), score_histogram(y, p))

@@ -2,74 +2,28 @@
 
 import secrets
 import time
-from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.audit.checkpoint import parse_body, parse_note
-from fedmkt.audit.disclosures import DisclosureReport
+from fedmkt.audit.disclosures import report
 from fedmkt.config import JobConfig
-from fedmkt.contract import Contract, Limits, SignedContract, digest
+from fedmkt.contract import Limits, SignedContract, digest
 from fedmkt.crypto.prg import Random, SeededRandom
-from fedmkt.errors import ConfigError
-from fedmkt.learn.metrics import Interval, Metrics, auc_gain_interval
+from fedmkt.learn.metrics import Metrics
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
 from fedmkt.protocol.psi import Overlap
 from fedmkt.report.build import SUMMARY, build_report
-from fedmkt.report.summary import (
-    DisclosureLine,
-    HeadLine,
-    Models,
-    PartyLine,
-    RunSummary,
-    measure_model,
-)
+from fedmkt.report.folder import find_files
+from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines
+from fedmkt.report.scores import few_responders, lowered_limits, measure, read_scores
+from fedmkt.report.summary import Models, RunSummary, measure_model
 from fedmkt.simulation.compare import Comparison, compare
-from fedmkt.simulation.logs import Logs, disclosures, read_logs
 from fedmkt.transport.driver import Progress
-
-"""Of 183 random small jobs 16 ended more than .002 AUC from their optimum, all with fewer than 5 of these."""
-_FEW_RESPONDERS = 100
-
-
-@dataclass(frozen=True)
-class ReleasedScores:
-    """What the bank got: one line per row; `held_out` rows have a label, the others may not.
-
-    file_rows : line of a CSV file or number in a Parquet file; rounded : (n,) in [0, 1]
-    """
-
-    file_rows: NDArray[np.int64]
-    held_out: NDArray[np.bool_]
-    label: NDArray[np.float64]
-    rounded: NDArray[np.float64]
-    bank_only: NDArray[np.float64]
-    decimals: int
-
-
-def read_scores(folder: Path, bank: str) -> ReleasedScores:
-    """Read the scores that a run released to its bank; ConfigError if the run has none."""
-    path = folder / "parties" / bank / "model" / "scores.npz"
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            decimals = int(stored["decimals"])
-            return ReleasedScores(
-                stored["file_rows"], stored["held_out"], stored["label"], stored["units"] / 10.0**decimals,
-                stored["bank_only"], decimals,
-            )  # fmt: skip
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror or 'not readable'}", "give the folder of a finished run"
-        ) from None
-    except (ValueError, KeyError, EOFError, BadZipFile):
-        raise ConfigError(f"{path}: not the scores that a run wrote") from None
 
 
 def write_results(
@@ -80,33 +34,40 @@ def write_results(
     started = time.perf_counter()
     random: Random = secrets.token_bytes if seed is None else SeededRandom(seed.to_bytes(16, "big"))
     exact = compare(config, folder, tables)
-    models, gain = _models(read_scores(folder, config.bank.name), exact, random)
-    logs = read_logs(folder)
+    files = find_files(folder)
+    measured = measure(read_scores(files.model(config.bank.name)), random)
+    models = Models(
+        bank=measured.bank,
+        joint=measured.joint,
+        joint_exact=measure_model(exact.label, exact.joint, random),
+        centralised=measure_model(exact.label, exact.centralised, random),
+    )
+    logs = logs_of(files)
     compared = time.perf_counter()
     stages = {k: round(v, 3) for k, v in seconds.items()} | {"compare": round(compared - started, 3)}
     summary = RunSummary(
         name=config.name,
         purpose=config.purpose,
-        run=_run_of(logs)[:16],
+        run=logs.run[:16],
         contract_digest=digest(signed.contract).hex(),
-        parties=_parties(signed.contract),
+        parties=party_lines(signed.contract),
         common_band=(
             overlap.labelled_low + overlap.unlabelled_low,
             overlap.labelled_high + overlap.unlabelled_high,
         ),
         common_exact=_exact_common(folder, config),
         models=models,
-        gain_interval=gain,
+        gain_interval=measured.gain,
         convergence=exact.convergence,
         convergence_measure="loss",
-        disclosures=disclosure_lines(disclosures(folder)),
-        heads=_heads(folder, signed.contract),
+        disclosures=disclosure_lines(report(logs.records, logs.contract)),
+        heads=head_lines(files),
         seconds=stages,
         bytes_sent=dict(costs.bytes_sent),
         rounds=costs.rounds,
         simulated=True,
         seed=seed,
-        finished=_finished(logs),
+        finished=logs.finished,
         warnings=_warnings(config, models.joint.metrics, exact, seed),
     )
     write_atomically(folder / SUMMARY, summary.to_json().encode(), mode=0o644)
@@ -115,33 +76,6 @@ def write_results(
     facts = _facts(folder, page, summary, exact, tables, unlabelled)
     facts["seconds"] = stages | {"report": round(time.perf_counter() - compared, 3)}
     return summary, facts
-
-
-def _models(scores: ReleasedScores, exact: Comparison, random: Random) -> tuple[Models, Interval]:
-    held = scores.held_out
-    y, bank, joint = scores.label[held], scores.bank_only[held], scores.rounded[held]
-    models = Models(
-        bank=measure_model(y, bank, random),
-        joint=measure_model(y, joint, random),
-        joint_exact=measure_model(exact.label, exact.joint, random),
-        centralised=measure_model(exact.label, exact.centralised, random),
-    )
-    return models, auc_gain_interval(y, bank, joint)
-
-
-def _run_of(logs: Logs) -> str:
-    return next((r.run for records in logs.records.values() for r in reversed(records) if r.run), "")
-
-
-def _finished(logs: Logs) -> str:
-    """Return when the last record of all logs was written, as people write a time."""
-    latest = max((records[-1].time for records in logs.records.values() if records), default="")
-    return f"{datetime.fromisoformat(latest):%Y-%m-%d %H:%M} UTC" if latest else ""
-
-
-def _parties(contract: Contract) -> tuple[PartyLine, ...]:
-    lines = [PartyLine(p.name, p.organisation, p.role) for p in contract.parties]
-    return (*lines, PartyLine(contract.coordinator.name, contract.coordinator.organisation, "coordinator"))
 
 
 def _exact_common(folder: Path, config: JobConfig) -> int:
@@ -156,49 +90,15 @@ def _own_rows(folder: Path, party: str, name: str) -> NDArray[np.int64]:
     return rows
 
 
-def disclosure_lines(found: DisclosureReport) -> tuple[DisclosureLine, ...]:
-    """Turn what was learned into lines of the report: one for each reader and each fact."""
-    return tuple(
-        DisclosureLine(
-            item.reader,
-            item.disclosure.kind,
-            item.origin,
-            f"{_sentence(item.disclosure.describe())}\n{item.disclosure.plain_text}",
-            "disclosures",
-        )
-        for item in found.merged()
-    )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _heads(folder: Path, contract: Contract) -> tuple[HeadLine, ...]:
-    found = []
-    for signer in contract.signers:
-        note = parse_note((folder / "logs" / signer.name / "checkpoint.txt").read_bytes())
-        head = parse_body(note.text)
-        cosigners = tuple(s.name for s in note.lines if s.name != signer.name)
-        found.append(HeadLine(signer.name, head.size, b64encode(head.root).decode(), cosigners))
-    return tuple(found)
-
-
 def _warnings(config: JobConfig, joint: Metrics, exact: Comparison, seed: int | None) -> tuple[str, ...]:
-    limits, usual = config.limits, Limits()
-    lowered = [n for n in ("min_list", "min_common", "min_support") if getattr(limits, n) < getattr(usual, n)]
-    warnings = []
-    if lowered:
-        warnings.append(
-            f"Minimum sizes are lowered in this job ({', '.join(lowered)}): small groups tell more."
-        )
+    warnings = lowered_limits(config.limits)
     if seed is not None:
         warnings.append(
             f"Keys and masks follow from the seed {seed}: whoever knows it can undo the protection."
         )
-    if joint.responders < _FEW_RESPONDERS:
-        warnings.append(f"Only {joint.responders} responders are held out: the figures are rough.")
-    if exact.events_per_column < usual.min_events:
+    warnings += few_responders(joint)
+    # Of 183 random small jobs 16 ended more than .002 AUC from their optimum, all with fewer than 5 per column.
+    if exact.events_per_column < Limits().min_events:
         warnings.append(
             f"Only {exact.events_per_column:.1f} training rows of the rarer class per column, as limits.min_events "
             "allows: the passes of the contract may end before the optimum."

@@ -77,8 +77,14 @@ ASKS = (Invitation, Opening, Request, Farewell)
 """What a participant must be able to read off a wire."""
 REPLIES = (Hello, Opened, Answer, Parted, Refusal)
 """What the coordinator must be able to read off a wire."""
+RESTARTED = "restarted"
+"""In place of a step: the participant's process began anew and knows no epoch."""
 T = TypeVar("T", Hello, Opened, Answer, Parted)
 _RUN = "run.txt"
+
+
+class NotStored(TransportError):
+    """A participant could not write or read its files: to go on at once would end the same way."""
 
 
 class Endpoint(Protocol):
@@ -87,6 +93,11 @@ class Endpoint(Protocol):
     def send(self, message: Ask) -> "Future[Told]":
         """Deliver one message and promise the reply."""
         ...
+
+
+def reason_of(error: OSError) -> str:
+    """Say what the system says about an error: libraries put texts of their own into one, with paths and values."""
+    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 def serve(party: Party, message: Ask) -> Told:
@@ -107,7 +118,7 @@ def serve(party: Party, message: Ask) -> Told:
         _LOGGER.error("%s: %s: %s", party.me, ascii(step[:64])[1:-1], error)
         return Refusal(type(error).__name__, step)
     except OSError as error:
-        _LOGGER.error("%s: %s: %s", party.me, ascii(step[:64])[1:-1], error.strerror)
+        _LOGGER.error("%s: %s: %s", party.me, ascii(step[:64])[1:-1], reason_of(error))
         return Refusal("TransportError", step)
     except Exception as error:
         _LOGGER.error("%s: %s: %s", party.me, ascii(step[:64])[1:-1], type(error).__name__)
@@ -271,15 +282,16 @@ class Coordinator:
         except FutureTimeout:
             raise TransportError(f"{party}: {step}: no answer within {self._deadline:.0f} s") from None
         if isinstance(told, Refusal):
+            at = ascii(told.step[:64])[1:-1]  # the party's own word, which must not draw on our screen
+            if told.branch == "TransportError" and told.step == RESTARTED:
+                raise TransportError(f"{party} was restarted and has lost its state")
             if told.branch == "TransportError":
-                raise TransportError(
-                    f"{party} could not write or read its files at {told.step}",
+                raise NotStored(
+                    f"{party} could not write or read its files at {at}",
                     "see that its disk has room and can be written, then go on with --resume",
                 )
             branch = _BRANCHES.get(told.branch, PeerError)
-            raise branch(
-                f"{party} refused at {told.step}", f"the log of {party} says which rule or message it was"
-            )
+            raise branch(f"{party} refused at {at}", f"the log of {party} says which rule or message it was")
         if not isinstance(told, kind):
             raise PeerError(f"{party}: {step}: answered with something else")
         return told

@@ -82,10 +82,11 @@ class Control:
         self._client.close()
 
     def nodes(self) -> tuple[Node, ...]:
-        """List the nodes."""
+        """List the nodes that may take part; Flower goes on listing those that may not any more."""
         with _as_ours():
             found = self._client.ListNodes(control.ListNodesRequest()).nodes_info
-        return tuple(Node(_text(n.public_key), n.node_id, n.status == "online") for n in found)
+        known = [n for n in found if n.status != "unregistered"]
+        return tuple(Node(_text(n.public_key), n.node_id, n.status == "online") for n in known)
 
     def register(self, key: bytes) -> None:
         """Let the node with this public key (PEM) take part; nothing changes if it already may."""

@@ -134,7 +134,7 @@ def _settle(waiting: _Waiting, reply: Message) -> None:
     body = record.get(BODY)
     lost = record.get(LOST)
     if isinstance(lost, str):
-        future.set_exception(TransportError(f"{whose}: {lost}"))
+        future.set_exception(TransportError(f"{whose}: {ascii(lost[:100])[1:-1]}"))
     elif isinstance(body, bytes):
         future.set_result(body)
     else:

@@ -24,7 +24,7 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import RetryInvoker, make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
@@ -35,6 +35,7 @@ from fedmkt.transport.flower_control import bundle_digest
 from fedmkt.transport.flower_words import BODY, RECORD
 
 Kind = Literal["flwr-serverapp", "flwr-clientapp"]
+_PATIENCE = 60.0
 nothing = None
 """What the bundle names as its components: nobody loads it."""
 
@@ -85,6 +86,12 @@ def check_bundle(content: bytes) -> None:
         )
 
 
+def _patient(retries: RetryInvoker) -> RetryInvoker:
+    """Let calls fail that Flower would repeat for ever."""
+    retries.max_time = _PATIENCE
+    return retries
+
+
 class ClientTask:
     """One message to this node: read it, answer it, all within `with`."""
 
@@ -95,7 +102,7 @@ class ClientTask:
                 RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"),
                 RuntimeTokenHttpInterceptor(token),
             ],
-            retry_invoker=make_simple_http_retry_invoker(),
+            retry_invoker=_patient(make_simple_http_retry_invoker()),
         )  # fmt: skip
         self._heart = HeartbeatSender(make_task_heartbeat_fn_http(self._client))
         self._context: Context | None = None
@@ -138,6 +145,7 @@ class ServerTask:
             runtime_api_address=runtime.address, insecure=False,
             root_certificates=runtime.authority.read_bytes(), token=token,
         )  # fmt: skip
+        _patient(self.grid._retry_invoker)
         self._heart = HeartbeatSender(make_task_heartbeat_fn_http(self.grid._runtime_client))
         self._context: Context | None = None
 

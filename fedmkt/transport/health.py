@@ -16,15 +16,33 @@ from fedmkt.errors import ConfigError
 LOOPBACK = "127.0.0.1"
 STALE_SECONDS = 15.0
 _PROBE_SECONDS = 0.8
+_CALLER_SECONDS = 4.0
 _LARGEST_REPORT = 1 << 20
 
 
 class _Server(HTTPServer):
-    # One caller after the other, each for two seconds at most: there is nothing here to wait for.
+    # One caller after the other, each for a few seconds at most: there is nothing here to wait for.
     report: Callable[[], Mapping[str, object]]
+
+    def finish_request(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
+    ) -> None:
+        """Serve one caller; one that sends a byte now and then must not keep the others, or our end, waiting."""
+        timer = threading.Timer(_CALLER_SECONDS, _hang_up, (request,))
+        timer.daemon = True
+        timer.start()
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            timer.cancel()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a caller that hangs up is no news."""
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -30,6 +30,9 @@ SESSION_BYTES = 16
 CHALLENGE_BYTES = 32
 INCARNATION_BYTES = 8
 SIGNATURE_BYTES = 64
+LARGEST_CHUNK = 8 << 20
+SHORTEST_BEAT_MS, LONGEST_BEAT_MS = 10, 15_000
+"""What a client lets a hub choose: with no pause between heartbeats it would do nothing else."""
 METHOD = "/fedmkt.Hub/Link"
 """The one gRPC method: a stream of frames each way."""
 
@@ -222,8 +225,10 @@ def read_welcome(frame: bytes) -> Welcome:
     version, me, message, chunk, beat, count = _WELCOME.unpack_from(frame, HEAD_SIZE)
     members, at = _read_names(frame, HEAD_SIZE + _WELCOME.size)
     here = frame[at:]
-    if version != VERSION or not len(members) == count == len(here) or me >= count or not chunk:
+    if version != VERSION or not len(members) == count == len(here) or me >= count:
         raise ValueError("not a welcome of this version")
+    if not 0 < chunk <= LARGEST_CHUNK or not SHORTEST_BEAT_MS <= beat <= LONGEST_BEAT_MS:
+        raise ValueError("a welcome with limits that no hub of ours has")
     return Welcome(me, message, chunk, beat, members, tuple(b == 1 for b in here))
 
 

@@ -29,7 +29,7 @@ def test_each_party_is_told_what_it_learned_from_whom_and_why(signed):
 
 
 def test_the_lines_say_it_in_plain_words_with_the_whole_text(signed):
-    report = disclosures.report({"shop": [record("shop", SCORES)]}, signed.contract)
+    report = disclosures.report({"bank": [], "shop": [record("shop", SCORES)]}, signed.contract)
     assert max(map(len, report.lines())) <= 80
     assert "shop:\n  learned nothing" in "\n".join(report.lines())
     text = " ".join(" ".join(report.lines()).split())

@@ -10,7 +10,7 @@ from fedmkt.cli.app import main
 from fedmkt.contract import to_toml
 from fedmkt.errors import PeerError
 from fedmkt.protocol.session import Request
-from fedmkt.simulation.logs import disclosures, read_logs
+from fedmkt.report.logs import disclosures, read_logs
 from tests.engine import Tap, job_world
 
 Write = Callable[[Any], dict[str, bytes]]

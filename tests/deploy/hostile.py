@@ -6,35 +6,47 @@
 `test_hostile.py` uses the same tools against one shared deployment.
 """
 
+import asyncio
 import contextlib
 import io
 import json
-import logging
 import os
-import re
 import secrets
 import signal
 import socket
 import ssl
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+import traceback
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from unittest import mock
 
-from fedmkt.contract import Contract, SignedContract, from_toml, sign, to_toml
+import httpx
+
+from fedmkt.contract import Contract, SignedContract, from_toml, sign
+from fedmkt.crypto import certificates
 from fedmkt.crypto.sign import Identity
-from fedmkt.deploy import up
+from fedmkt.deploy import up, worker
 from fedmkt.deploy.executor import control_of, runtime_of
-from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_identity
+from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, load_coordinator_folder, read_identity
 from fedmkt.deploy.messages import SERVE, Outcome, Serve, decode_outcome
+from fedmkt.deploy.places import place_of
+from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.worker import CoordinatorWorker
+from fedmkt.errors import FedmktError
+from fedmkt.party.handle import Party
+from fedmkt.party.node import Sources, open_party
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.pipeline import main_job
 from fedmkt.protocol.session import Answer, Request
@@ -42,11 +54,15 @@ from fedmkt.transport import driver, flower_control, flower_tasks
 from fedmkt.transport.driver import Ask, Endpoint, Told
 from fedmkt.transport.flower_words import BODY, RECORD
 from fedmkt.transport.hub_endpoint import HubEndpoint
+from fedmkt.transport.hub_frames import DATA_SIZE, Kind
+from fedmkt.transport.hub_server import Hub
 from fedmkt.transport.hub_session import ClientTls, HubSession, SessionLimits
 from fedmkt.transport.memory import MemoryEndpoint
 from tests.deploy import deployment
 from tests.deploy.deployment import COORDINATOR, Deployment
 
+PLANTED = "Zebra4711Crossing"
+"""A value of a party's table that must be in nothing that leaves it, and in no log."""
 MARK = "hostile-code-was-here"
 """Stands in every hostile bundle; nothing but Flower's own database may ever hold it."""
 
@@ -218,6 +234,11 @@ class Trap:
 
 def hostile_bundles(trap: Trap) -> dict[str, bytes]:
     """Make bundles that Flower itself takes, by what is wrong with each."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # Flower's own
+        return _hostile_bundles(trap)
+
+
+def _hostile_bundles(trap: Trap) -> dict[str, bytes]:
     ours = flower_control._PYPROJECT
     evil = ours.replace(b"fedmkt.transport.flower_tasks:nothing", b"evil:app").replace(
         b'serverapp = "evil:app"', b'serverapp = "evil:server"'
@@ -355,7 +376,7 @@ class HostileServerApp:
 
         return self.push(party, SERVE, serve if isinstance(serve, bytes) else encode_serve(serve))
 
-    def pull(self, numbers: Sequence[str], seconds: float = 60.0) -> dict[str, "Reply"]:
+    def pull(self, numbers: Sequence[str], seconds: float = 150.0) -> dict[str, "Reply"]:
         """Wait for the replies to these messages."""
         until, found = time.monotonic() + seconds, dict[str, Reply]()
         while len(found) < len(numbers):
@@ -446,7 +467,7 @@ class HostileRun:
             n: self.app.serve(n, Serve(self._serves.get(n, self.signed), self.session_id)) for n in names
         }
         try:
-            self.session.wait_for(names, 60)
+            self.session.wait_for(names, 150)
         except BaseException:
             self.session.close()
             raise
@@ -462,32 +483,53 @@ class HostileRun:
     def run(self, change: Change = lambda name, message: message) -> object:
         """Run the script from its beginning, in a new run of its own."""
         self._attempts += 1
-        folder = self._folder / f"attempt-{self._attempts}"
-        worker = _dealer_of(self.it, self.signed, folder)
+        folder = self._folder / f"{self.session_id.hex()[:8]}-{self._attempts}"
+        party = _dealer_of(self.it, self.signed)
         with contextlib.ExitStack() as stack:
-            dealer = MemoryEndpoint(worker)
-            stack.callback(worker.release)
+            dealer = MemoryEndpoint(party)
+            stack.callback(party.release)
             stack.callback(dealer.close)
             everybody = {n: Meddler(n, e, change) for n, e in self.endpoints.items()} | {
                 COORDINATOR: Meddler(COORDINATOR, dealer, change)
             }
             endpoints = {Name(n): e for n, e in everybody.items()}
-            return driver.Coordinator(
-                self.signed.contract, main_job, endpoints, folder / "receipts", 60.0
-            ).run()
+            return driver.Coordinator(self.signed.contract, main_job, endpoints, folder, 60.0).run()
 
 
-def _dealer_of(it: QuickDeployment, signed: SignedContract, folder: Path) -> "object":
-    from fedmkt.deploy.folders import load_coordinator_folder
-    from fedmkt.deploy.places import ContractPlace
-    from fedmkt.deploy.registry import read_registry
-    from fedmkt.party.node import Sources, open_party
-
+def _dealer_of(it: QuickDeployment, signed: SignedContract) -> Party:
+    """Open the coordinator's own participant, from its own folder: the parties remember the heads of its log."""
     settings = load_coordinator_folder(it.home)
     pins = read_registry(it.home.registry).pins([p.name for p in signed.contract.parties])
     config = settings.party(pins | {settings.name: it.identity(COORDINATOR).public.hex()})
-    place = ContractPlace(folder / "dealer", folder / "dealer" / "log", it.home.identity, folder / "store")
-    return open_party(settings.name, signed, config, None, place, Sources.of(None, settings.name))
+    sources = Sources.of(None, settings.name)
+    return open_party(settings.name, signed, config, None, place_of(it.home, signed.contract), sources)
+
+
+class _Task:
+    """A message as `ClientTask` would bring it, without Flower."""
+
+    def __init__(self, kind: str, body: bytes) -> None:
+        self._message = kind, body
+        self.reply: Callable[[bytes], None]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def receive(self) -> tuple[str, bytes]:
+        return self._message
+
+
+def direct(folder: Path, kind: str, body: bytes) -> bytes:
+    """Hand a message to a party's worker in this process; returns its answer. What it logs is logged here."""
+    task, told = _Task(kind, body), list[bytes]()
+    task.reply = told.append
+    with mock.patch.object(worker, "ClientTask", lambda *_: task):
+        worker.PartyWorker(folder, lambda: False).work("token")
+    eventually(lambda: told)
+    return told[0]
 
 
 def answers_of(told: Told) -> Answer:
@@ -524,3 +566,569 @@ def now_seconds() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
+# ------------------------------------------------------------------------------------- the long form: tools
+
+
+class Glass:
+    """A proxy that ends TLS on both sides with keys of the deployment, so that all a party sends is seen."""
+
+    def __init__(self, it: QuickDeployment, name: str, port: int) -> None:
+        self._home, self._party, self._port = it.home, PartyFolder(it.place(name)), port
+        self.seen = bytearray()
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Listen on a free port."""
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Hang up."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ours.load_cert_chain(self._home.server_certificate, self._home.server_key)
+        self._theirs = ssl.create_default_context(cafile=str(self._home.authority))
+        self._theirs.load_cert_chain(self._party.tls_certificate, self._party.tls_key)
+        for context in (ours, self._theirs):
+            context.set_alpn_protocols(["h2"])
+        asyncio.set_event_loop(self._loop)
+        serving = asyncio.start_server(self._link, "127.0.0.1", 0, ssl=ours)
+        server = self._loop.run_until_complete(serving)
+        self.port = int(server.sockets[0].getsockname()[1])
+        self._ready.set()
+        self._loop.run_forever()
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far = await asyncio.open_connection(
+                "127.0.0.1", self._port, ssl=self._theirs, server_hostname="127.0.0.1"
+            )
+            up = self._pump(reader, far[1], True)
+            await asyncio.gather(up, self._pump(far[0], writer, False))
+        except (OSError, asyncio.CancelledError):
+            writer.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_up: bool) -> None:
+        while data := await reader.read(1 << 16):
+            if is_up:
+                self.seen += data
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+class ProcessRun(HostileRun):
+    """Parties as processes of their own that serve a session at once, without Flower; they can be made to fail.
+
+    hub : the port that the coordinator dials.
+    """
+
+    def __init__(self, it: QuickDeployment, folder: Path, hub: int) -> None:
+        self.it, self._folder, self._hub = it, folder, hub
+        self.signed, self._attempts, self.session_id = it.signed, 0, secrets.token_bytes(16)
+        self.processes_of: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        """Open the session, start the parties, and wait for them."""
+        it = self.it
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.session = HubSession(
+            f"127.0.0.1:{self._hub}", it.tls(COORDINATOR), it.identity(COORDINATOR), self.session_id,
+            COORDINATOR, it.names, SessionLimits(gone_seconds=15.0),
+        )  # fmt: skip
+        for name in it.names:
+            log = (self._folder / f"{name}.log").open("ab")
+            self.processes_of[name] = subprocess.Popen(
+                [sys.executable, "-m", "tests.deploy.hostile", "--serve", str(it.place(name)),
+                 self.session_id.hex(), str(it.contract), str(self._folder / "fail")],
+                cwd=deployment.ROOT, stdout=log, stderr=log,
+            )  # fmt: skip
+            log.close()
+        self.session.wait_for(it.names, 120)
+        self.endpoints = {n: HubEndpoint(self.session, n) for n in it.names}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Say goodbye; the parties end by themselves."""
+        super().__exit__(*error)
+        for process in self.processes_of.values():
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def fail_at(self, party: str, step: str, error: int) -> None:
+        """Let a party's step raise, the next time that it is run."""
+        (self._folder / "fail").write_text(json.dumps([party, step, error]))
+
+
+_ERRORS: tuple[Callable[[], Exception], ...] = (
+    lambda: ValueError(f"could not convert {PLANTED!r}"),
+    lambda: KeyError(PLANTED),
+    lambda: OSError(5, f"Failed to open local file '/data/{PLANTED}.parquet'"),
+    lambda: OSError(f"IOError: {PLANTED}"),
+    lambda: UnicodeDecodeError("utf-8", PLANTED.encode() + b"\xff", 17, 18, PLANTED),
+    lambda: MemoryError(PLANTED),
+    lambda: ZeroDivisionError(PLANTED),
+    lambda: AssertionError(PLANTED),
+)
+
+
+def serve_for_tests(folder: Path, session: bytes, contract: Path, fail: Path) -> None:
+    """Be a party that serves one session, and that fails where the file says; every release counts as the first."""
+    from fedmkt.deploy.runs import log_to_stderr
+    from fedmkt.deploy.take_part import take_part
+    from fedmkt.protocol import scoring
+
+    real = Party._run
+
+    def run(self: Party, live: object, call: object, inbox: object) -> object:
+        planned = json.loads(fail.read_text()) if fail.exists() else ["", "", 0]
+        if planned[:2] == [self.me, call.step.name]:  # type: ignore[attr-defined]
+            raise _ERRORS[planned[2] % len(_ERRORS)]()
+        return real(self, live, call, inbox)  # type: ignore[arg-type]
+
+    log_to_stderr()
+    signed = from_toml(contract.read_text(), str(contract))
+    with (
+        mock.patch.object(Party, "_run", run),
+        mock.patch.object(scoring, "_count_release", lambda turn, share: {}),
+    ):
+        take_part(PartyFolder(folder), Serve(signed, session), lambda outcome: None, lambda: False)
+
+
+@contextlib.contextmanager
+def hub_process(it: QuickDeployment) -> Iterator[None]:
+    """Run the deployment's hub alone."""
+    log = (it.folder / "hub.log").open("ab")
+    command = [sys.executable, "-m", "fedmkt.deploy.serve", "hub", str(it.place(COORDINATOR))]
+    process = subprocess.Popen(command, cwd=deployment.ROOT, stdout=log, stderr=log)
+    log.close()
+    try:
+        eventually(lambda: b"hub: listens on" in (it.folder / "hub.log").read_bytes(), 30)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def make(folder: Path, partners: int = 1, kind: type[QuickDeployment] = QuickDeployment) -> QuickDeployment:
+    """Write a small world and provision a deployment of it."""
+    from tests.engine import job_config
+
+    (folder / "data").mkdir(parents=True)
+    (folder / "world").mkdir()
+    job_config(folder / "data", iterations=1, partners=partners)
+    made = kind(folder / "world", folder / "data" / "job.toml")
+    made.provision()
+    return made
+
+
+def redial(it: QuickDeployment, ports: Mapping[str, int]) -> None:
+    """Let parties dial other ports than the hub's."""
+    for name, port in ports.items():
+        it._dial(name, it.front, port)
+
+
+# --------------------------------------------------------------------------------- the long form: scenarios
+
+
+def scenario_bundles(folder: Path) -> str:
+    """Every hostile bundle, at the coordinator and at both parties."""
+    with make(folder) as it, Trap(folder / "written") as trap:
+        bundles = hostile_bundles(trap)
+        numbers = [submit(it, content) for content in bundles.values()]
+        for number in numbers:
+            eventually(lambda n=number: run_state(it, n) == "finished:failed", 120)  # type: ignore[misc]
+        with Frozen(it), contextlib.ExitStack() as stack:
+            for content in bundles.values():
+                app = stack.enter_context(HostileServerApp(it, content))
+                asked = [app.serve(n, Serve(it.signed, secrets.token_bytes(16))) for n in it.names]
+                for reply in app.pull(asked).values():
+                    assert (reply.outcome.branch, reply.outcome.step) == ("PolicyRefused", "invitation")
+        assert not trap.sprung
+        held = {path.name for path, content in it.files() if MARK.encode() in content}
+        assert held <= {"flower.db", "flower.db-wal"}, held
+        return f"{len(bundles)} bundles refused by the coordinator and by {len(it.names)} parties"
+
+
+def scenario_steps(folder: Path) -> str:
+    """Every step of every party fails once with a planted value in its error; all that leaves is searched."""
+    it = make(folder)
+    secrets_of = {PLANTED.encode()} | _ids(it)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(hub_process(it))
+        glasses = {n: stack.enter_context(Glass(it, n, it.hub)) for n in it.names}
+        redial(it, {n: g.port for n, g in glasses.items()})
+        attempts = folder / "attempts"
+        with ProcessRun(it, attempts, it.hub) as run:
+            steps: dict[tuple[str, str], None] = {}
+
+            def note(name: str, message: Ask) -> Ask:
+                if isinstance(message, Request) and name != COORDINATOR:
+                    steps[name, message.step] = None
+                return message
+
+            run.run(note)
+            missed = []
+            for i, (party, step) in enumerate(steps):
+                run.fail_at(party, step, i)
+                try:
+                    run.run()
+                    missed.append((party, step, "did not fail"))
+                except FedmktError as error:
+                    text = str(error) + error.hint
+                    if PLANTED in text or party not in text:
+                        missed.append((party, step, text))
+                print(f"  {party} {step}", flush=True)
+        assert not missed, missed
+        sent = {n: bytes(g.seen) for n, g in glasses.items()}
+    assert all(len(s) > 100_000 for s in sent.values())
+    for secret in secrets_of:
+        for name, content in sent.items():
+            assert secret not in content, (name, secret)
+    for path, content in it.files():
+        if path.suffix != ".csv" and path.name != "fail":
+            assert PLANTED.encode() not in content, path
+    for path in attempts.glob("*.log"):
+        assert PLANTED.encode() not in path.read_bytes(), path
+        assert b"Traceback" not in path.read_bytes(), path
+    total = sum(map(len, sent.values()))
+    return (
+        f"{len(steps)} steps failed once; {len(secrets_of)} values are in none of {total:,} bytes that left"
+    )
+
+
+def _ids(it: QuickDeployment) -> set[bytes]:
+    """Take every id of every table, as it stands there."""
+    found: set[bytes] = set()
+    for party in it.job.parties:
+        lines = (it.place(party.name) / party.file).read_text().splitlines()
+        at = lines[0].split(",").index(party.id)
+        found |= {line.split(",")[at].strip('"').encode() for line in lines[1:]}
+    return {i for i in found if len(i) >= 7}
+
+
+class HostileHub(Hub):
+    """A relay that does what it likes with the frames between honest ends."""
+
+    mode = "honest"
+    done = 0
+    _held: dict[tuple[int, int], bytes]
+
+    def _relay(self, session: object, stream: object, frame: bytes) -> None:
+        pass_on = super()._relay
+        count = self.done
+        if frame[0] != Kind.DATA or self.mode == "honest":
+            pass_on(session, stream, frame)  # type: ignore[arg-type]
+            return
+        self.done += 1
+        if self.mode == "alters" and count % 40 == 39:
+            frame = flipped(frame, DATA_SIZE + (len(frame) - DATA_SIZE) * 3 // 4)
+        if self.mode == "loses" and count % 20 == 19:
+            return
+        if self.mode == "holds back":
+            held = self.__dict__.setdefault("_held", {})
+            before = held.pop((frame[1], frame[2]), None)
+            if before is None and count % 10 == 0:
+                held[frame[1], frame[2]] = frame
+                return
+            pass_on(session, stream, frame)  # type: ignore[arg-type]
+            if before is not None:
+                pass_on(session, stream, before)  # type: ignore[arg-type]
+            return
+        pass_on(session, stream, frame)  # type: ignore[arg-type]
+        if self.mode == "repeats":
+            pass_on(session, stream, frame)  # type: ignore[arg-type]
+
+
+def scenario_hub(folder: Path) -> str:
+    """A hub that repeats, loses, delays or alters what honest ends send."""
+    it = make(folder)
+    said = []
+    for mode in ("honest", "repeats", "loses", "holds back", "alters"):
+        hub = _hostile_hub(it)
+        hub.mode = mode
+        port = hub.start()
+        redial(it, dict.fromkeys(it.names, port))
+        try:
+            with ProcessRun(it, folder / mode.replace(" ", "-"), port) as run:
+                ended = "done"
+                try:
+                    run.run()
+                except FedmktError as error:
+                    ended = type(error).__name__
+        finally:
+            hub.stop()
+        assert ended == "done" if mode != "alters" else ended in ("PeerError", "TransportError"), (
+            mode,
+            ended,
+        )
+        said.append(f"{mode}: {ended} ({hub.done} frames)")
+    return "; ".join(said)
+
+
+def _hostile_hub(it: QuickDeployment) -> HostileHub:
+    from fedmkt.deploy.registry import read_registry
+    from fedmkt.transport.hub_server import Admitted, ServerTls
+
+    own = PartyFolder(it.place(COORDINATOR)).tls_certificate.read_bytes()
+    serial = int(certificates.serial_of(own), 16)
+    admitted = {COORDINATOR: Admitted(COORDINATOR, it.identity(COORDINATOR).public, serial)}
+    for party in read_registry(it.home.registry).parties:
+        admitted[party.name] = Admitted(party.name, bytes.fromhex(party.identity), int(party.serial, 16))
+    home = it.home
+    tls = ServerTls(
+        home.server_key.read_bytes(), home.server_certificate.read_bytes(), home.authority.read_bytes()
+    )
+    return HostileHub(lambda: admitted, tls, "127.0.0.1:0", COORDINATOR)
+
+
+def scenario_three(folder: Path) -> str:
+    """A cheating coordinator against a bank and two partners: five processes with the hub."""
+    from tests.deploy import test_hostile as short
+
+    it = make(folder, partners=2)
+    with hub_process(it), ProcessRun(it, folder / "attempts", it.hub) as run:
+        refused = 0
+        for count in (2, 7, 15):
+            for what, spoil in short.SPOILED.items():
+                change, hit = at_mail(count, spoil)
+                missed = short._attempt(run, f"{what} at {count}", change, hit)
+                assert not missed, missed
+                refused += 1
+        assert type(run.run()).__name__ == "Finished"
+    return f"{refused} of {refused} refused, and an honest run after them came to its end"
+
+
+def scenario_sessions(folder: Path) -> str:
+    """Two sessions of one contract at once: a party serves the later one, and one process of it works."""
+    with make(folder) as it, Frozen(it), contextlib.ExitStack() as stack:
+        one, two = (stack.enter_context(HostileServerApp(it)) for _ in range(2))
+        with HostileRun(one, folder / "one") as first:
+            workers = {n: it.worker(n) for n in it.names}
+            with HostileRun(two, folder / "two") as second:
+                for name in it.names:
+                    assert it.worker(name) != workers[name]  # one process, and another one
+                try:
+                    first.run()
+                    raise AssertionError("the first session went on")
+                except FedmktError as error:
+                    ended = str(error)
+                assert type(second.run()).__name__ == "Finished"
+    return f"the first ended ({ended}), the second came to its end"
+
+
+def scenario_flood(folder: Path) -> str:
+    """Hundreds of idle, slow and senseless connections to front and hub while a run is under way."""
+    with make(folder) as it, contextlib.ExitStack() as stack:
+        before = {p: _memory(it.process(COORDINATOR, p)) for p in ("superlink", "serve front", "serve hub")}
+        for i in range(600):
+            with contextlib.suppress(OSError):
+                plain = socket.create_connection(("127.0.0.1", (it.front, it.hub)[i % 2]), timeout=2)
+                stack.callback(plain.close)
+                with contextlib.suppress(OSError):
+                    plain.sendall(
+                        (
+                            b"",
+                            b"\x16\x03\x01\xff\xff" + b"a" * 40_000,
+                            b"GET / HTTP/1.1\r\nx: " + b"y" * 9999,
+                        )[i % 3]
+                    )
+        strangers = [threading.Thread(target=_push_bodies, args=(it,), daemon=True) for _ in range(20)]
+        for stranger in strangers:
+            stranger.start()
+        status = it.run(timeout=240)
+        for stranger in strangers:
+            stranger.join(60)
+        after = {p: _memory(it.process(COORDINATOR, p)) for p in before}
+        assert status["state"] == "done"
+        grown = {p: after[p] - before[p] for p in before}
+        assert all(g < 200 for g in grown.values()), grown
+    return f"600 connections, the run was done; memory grew by {grown} MB"
+
+
+def _push_bodies(it: QuickDeployment) -> None:
+    """Send SuperLink large bodies without any key, through the front."""
+    context = ssl.create_default_context(cafile=str(it.home.authority))
+    with httpx.Client(verify=context, trust_env=False, timeout=60) as client:
+        for _ in range(3):
+            with contextlib.suppress(httpx.HTTPError):
+                client.post(
+                    f"https://127.0.0.1:{it.front}/v1/fleet/push-object",
+                    content=(b"x" * (1 << 20) for _ in range(60)),
+                    headers={"content-type": "application/protobuf"},
+                )
+
+
+def _memory(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()
+    return int(fields[0]) // 1024
+
+
+class NetDeployment(QuickDeployment):
+    """Each participant in a network namespace of its own, joined by a bridge in the coordinator's.
+
+    A party has one route, to the coordinator's address.
+    """
+
+    address = "10.77.0.1"
+
+    def space(self, name: str) -> str:
+        """Name a participant's namespace."""
+        return f"fedmkt-{os.getpid()}-{name}"
+
+    def provision(self) -> None:
+        def there(*arguments: object, code: int = 0, timeout: float = 120) -> str:
+            return quick_fedmkt(
+                *(self.address if a == "127.0.0.1" else a for a in arguments), code=code, timeout=timeout
+            )
+
+        with mock.patch.object(deployment, "fedmkt", there):
+            Deployment.provision(self)
+
+    @staticmethod
+    def _change(path: Path, changes: Mapping[str, str]) -> None:
+        open_ = {k: v.replace('listen = "127.0.0.1"', 'listen = "0.0.0.0"') for k, v in changes.items()}
+        Deployment._change(path, open_)
+
+    def net(self) -> None:
+        """Make the namespaces."""
+        home = self.space(COORDINATOR)
+        for name in (COORDINATOR, *self.names):
+            _ip("netns", "add", self.space(name))
+            _ip("-n", self.space(name), "link", "set", "lo", "up")
+        _ip("-n", home, "link", "add", "br0", "type", "bridge")
+        _ip("-n", home, "addr", "add", f"{self.address}/24", "dev", "br0")
+        _ip("-n", home, "link", "set", "br0", "up")
+        for i, name in enumerate(self.names):
+            own = self.space(name)
+            _ip("-n", own, "link", "add", "eth0", "type", "veth", "peer", "name", f"v{i}", "netns", home)
+            _ip("-n", home, "link", "set", f"v{i}", "master", "br0")
+            _ip("-n", home, "link", "set", "dev", f"v{i}", "type", "bridge_slave", "isolated", "on")
+            _ip("-n", home, "link", "set", f"v{i}", "up")
+            _ip("-n", own, "addr", "add", f"10.77.0.{i + 2}/32", "dev", "eth0")
+            _ip("-n", own, "link", "set", "eth0", "up")
+            _ip("-n", own, "route", "add", f"{self.address}/32", "dev", "eth0")
+
+    def unnet(self) -> None:
+        """Remove them."""
+        for name in (COORDINATOR, *self.names):
+            subprocess.run(["ip", "netns", "del", self.space(name)], capture_output=True, check=False)
+
+    def inside(self, name: str, *command: str, timeout: float = 240) -> str:
+        """Run a command in a participant's namespace; returns what it prints."""
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.space(name), *command],
+            cwd=deployment.ROOT, capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
+
+    def up(self, name: str) -> None:
+        role = "coordinator" if name == COORDINATOR else "party"
+        log = (self.folder / f"{name}.up.log").open("ab")
+        config = str(self.place(name) / f"{role}.toml")
+        self.ups[name] = subprocess.Popen(
+            ["ip", "netns", "exec", self.space(name), *deployment.FEDMKT, role, "up", "--config", config],
+            cwd=deployment.ROOT, stdout=log, stderr=log,
+        )  # fmt: skip
+        log.close()
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+_SCAN = """
+import socket, sys, json, concurrent.futures as f
+def look(port):
+    with socket.socket() as s:
+        s.settimeout(3)
+        return port if s.connect_ex((sys.argv[1], port)) == 0 else 0
+with f.ThreadPoolExecutor(64) as pool:
+    print(json.dumps([p for p in pool.map(look, range(1, 65536)) if p]))
+"""
+_TRY = """
+import socket, sys
+with socket.socket() as s:
+    s.settimeout(3)
+    print(s.connect_ex((sys.argv[1], int(sys.argv[2]))))
+"""
+
+
+def scenario_namespaces(folder: Path) -> str:
+    """A run between four namespaces: a party reaches the coordinator's two ports and nothing else."""
+    it = make(folder, partners=2, kind=NetDeployment)
+    assert isinstance(it, NetDeployment)
+    try:
+        it.net()
+        with it:
+            python = sys.executable
+            for name in it.names:
+                found = json.loads(it.inside(name, python, "-c", _SCAN, it.address))
+                assert sorted(found) == sorted((it.front, it.hub)), (name, found)
+                for other in ("10.77.0.2", "10.77.0.3", "10.77.0.4", "8.8.8.8"):
+                    number = it.names.index(name) + 2
+                    if other != f"10.77.0.{number}":
+                        assert int(it.inside(name, python, "-c", _TRY, other, "22")) in (101, 113), other
+                listening = it.inside(name, "cat", "/proc/net/tcp", "/proc/net/tcp6")
+                local = [line.split()[1] for line in listening.splitlines() if " 0A " in line]
+                assert local and all(
+                    a.startswith(("0100007F:", "0000000000000000FFFF00000100007F:")) for a in local
+                )
+                for port in it.ports[name]:
+                    address = f"10.77.0.{it.names.index(name) + 2}"
+                    assert int(it.inside(COORDINATOR, python, "-c", _TRY, address, str(port))) == 111
+            home = str(it.place(COORDINATOR))
+            said = it.inside(
+                COORDINATOR, *deployment.FEDMKT, "run", str(it.contract), "--dir", home, "--wait", "--json"
+            )
+            assert json.loads(said)["state"] == "done"
+    finally:
+        it.unnet()
+    return "65,535 ports tried from each of three parties: two are open; the run was done; nothing listens at a party"
+
+
+SCENARIOS: dict[str, Callable[[Path], str]] = {
+    "bundles": scenario_bundles,
+    "steps": scenario_steps,
+    "hub": scenario_hub,
+    "three": scenario_three,
+    "sessions": scenario_sessions,
+    "flood": scenario_flood,
+    "namespaces": scenario_namespaces,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run scenarios and print a line for each; ends with 1 if one did not hold."""
+    if list(arguments[:1]) == ["--serve"]:
+        folder, session, contract, fail = arguments[1:]
+        serve_for_tests(Path(folder), bytes.fromhex(session), Path(contract), Path(fail))
+        return 0
+    if list(arguments) == ["--list"] or set(arguments) - set(SCENARIOS):
+        print("\n".join(f"{name:<12} {run.__doc__}" for name, run in SCENARIOS.items()))
+        return 0 if list(arguments) == ["--list"] else 2
+    failed = 0
+    for name in arguments or SCENARIOS:
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="fedmkt-hostile-") as place:
+            try:
+                said = "ok      " + SCENARIOS[name](Path(place))
+            except Exception as error:
+                traceback.print_exc()
+                said, failed = f"FAILED  {type(error).__name__}: {str(error)[:300]}", 1
+        print(f"{name:<12} {time.monotonic() - started:6.0f} s  {said}", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

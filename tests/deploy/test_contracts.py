@@ -28,7 +28,7 @@ from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.party import journal
 from fedmkt.party.policy import CONTRACT_RULES, Policy
 from fedmkt.privacy.disclosure import DEFAULT, REGISTRY, plain_text_of
-from fedmkt.simulation.logs import disclosures
+from fedmkt.report.logs import disclosures
 from fedmkt.simulation.run import RunResult
 from tests.deploy.signers import EVE, IDENTITIES, JOB, KEYS, write_all, write_coordinator, write_party
 

@@ -165,13 +165,18 @@ def test_the_page_leads_to_a_joint_model_scores_and_an_audit(reader: Reader) -> 
     assert "who may learn what" in said["fedmkt contract sign spring.contract.toml --dir bank"]
     assert "common customers: between" in said["fedmkt run spring.contract.toml --dir coordinator --wait"]
     assert "completed" in said["fedmkt audit verify audit"]
+    assert "one log of 3" in said["fedmkt audit verify bank"]
+    assert "learned nothing" not in said["fedmkt disclosures bank"]
+    assert Path(reader.folder / said["fedmkt report bank"].strip()).read_text().startswith("<!DOCTYPE html>")
     assert (reader.folder / "scores.csv").read_text().startswith("row,set,score,decile,probability\n")
     for config in ("coordinator/coordinator.toml", "bank/party.toml", "partner/party.toml"):
         assert "is ready" in said[f"fedmkt preflight --config {config}"]
     for block in blocks():
         if block.section == 12:  # rotation, then revocation
             reader.follow(block)
-    assert "bank is revoked" in said["fedmkt coordinator revoke bank --dir coordinator"]
+    # SuperLink was told at once, both times.
+    assert "registered\n" in said["fedmkt coordinator admit bank/bank.request --dir coordinator"]
+    assert "bank is revoked\nnode: refused now" in said["fedmkt coordinator revoke bank --dir coordinator"]
     reader.stop()
     for name in NAMES:
         assert (reader.folder / f"{name}.up").read_text().splitlines()[-1] == "stopped"

@@ -211,6 +211,17 @@ def test_a_program_that_is_never_ready_is_killed_at_its_deadline(start: Start, t
     assert "not ready within 0.5 s" in log(tmp_path, "supervisor")
 
 
+def test_a_program_that_says_it_is_over_but_stays_is_ended_and_started_again(
+    start: Start, tmp_path: Path
+) -> None:
+    gives_up = "import time\nprint('node 1')\ntime.sleep(1)\nprint('giving up')\n" + SLEEPS
+    options = {"ready_line": "node", "over_line": "giving up", "meanings": {"giving up": "the line broke"}}
+    supervised = start(("node", gives_up, options), FIRST_DELAY=0.1)
+    supervised.wait(lambda: supervised.program("node").get("restarts"))
+    assert supervised.program("node")["error"] == "ended by SIGTERM"
+    assert "node: does nothing more, is ended" in log(tmp_path, "supervisor")
+
+
 def test_a_program_that_lost_its_other_end_makes_the_whole_unhealthy(start: Start, tmp_path: Path) -> None:
     node = "import pathlib, time\nprint('online')\nwhile not pathlib.Path('cut').exists(): time.sleep(0.05)\n"
     node += (

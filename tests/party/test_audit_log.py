@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,7 +8,7 @@ from fedmkt.audit.records import read_leaf
 from fedmkt.crypto.sign import Identity
 from fedmkt.crypto.tree import root_of
 from fedmkt.errors import AuditError
-from fedmkt.party.audit_log import CHECKPOINT, LOG, PEERS, AuditLog
+from fedmkt.party.audit_log import CHECKPOINT, LOG, PEERS, WITNESS, AuditLog
 from fedmkt.party.handle import _LogNotary
 from fedmkt.party.store import Store
 
@@ -327,3 +328,31 @@ def test_after_a_full_disk_the_log_must_be_opened_again(open_log, tmp_path, monk
     with pytest.raises(ValueError, match="closed"):
         log.append("step.started", {})
     assert open_log("bank").size == 3
+
+
+def test_what_no_head_can_cover_stands_beside_the_log(open_log, tmp_path):
+    log = open_log("bank")
+    note = note_of(log)
+    log.append_beside([("message.sent", {"to": "shop", "bytes": 3}), ("message.received", {"from": "shop"})])
+    log.append_beside([("message.sent", {"to": "notary", "bytes": 4})])
+    assert (log.size, log.head()) == (1, note)
+    path = tmp_path / "bank" / WITNESS
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == [
+        {"run": "r", "type": "message.sent", "body": {"to": "shop", "bytes": 3}},
+        {"run": "r", "type": "message.received", "body": {"from": "shop"}},
+        {"run": "r", "type": "message.sent", "body": {"to": "notary", "bytes": 4}},
+    ]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_line_beside_the_log_that_was_cut_in_a_crash_spoils_no_other(open_log, tmp_path):
+    log = open_log("bank")
+    log.append_beside([("message.sent", {"to": "shop"})])
+    path = tmp_path / "bank" / WITNESS
+    path.write_bytes(path.read_bytes() + b'{"body":{"to"')
+    log = open_log("bank")
+    log.append_beside([("message.sent", {"to": "notary"})])
+    first, cut, last = path.read_bytes().splitlines()
+    assert (json.loads(first)["body"], cut, json.loads(last)["body"]) == (
+        {"to": "shop"}, b'{"body":{"to"', {"to": "notary"},
+    )  # fmt: skip

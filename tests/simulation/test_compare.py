@@ -8,8 +8,8 @@ from fedmkt.audit.verify import verify_run
 from fedmkt.learn.metrics import auc
 from fedmkt.party.node import open_data
 from fedmkt.report.build import read_summary
+from fedmkt.report.scores import read_scores
 from fedmkt.simulation.compare import compare, load_side, retrace
-from fedmkt.simulation.results import read_scores
 from fedmkt.simulation.run import RunResult, read_job
 
 
@@ -73,7 +73,7 @@ def test_the_exact_number_of_common_customers_is_that_of_the_tables(small_run: R
 
 def test_released_scores_are_the_exact_ones_rounded(small_run: RunResult, parts) -> None:
     config, tables = parts
-    released = read_scores(small_run.folder, "bank")
+    released = read_scores(small_run.folder / "parties" / "bank" / "model")
     exact = compare(config, small_run.folder, tables)
     held = released.rounded[released.held_out]
     assert np.abs(held - exact.joint).max() < 0.011  # half a hundredth, and the sigmoid's own error

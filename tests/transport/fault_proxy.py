@@ -18,7 +18,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Direction = Literal["up", "down"]
@@ -74,6 +74,18 @@ class _Plan:
     faults: list[Fault]
     position: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, faults: Sequence[Fault]) -> None:
+        """Plan more faults; their offsets count from here."""
+        with self.lock:
+            later = [replace(f, at=self.position + f.at) for f in faults]
+            self.faults = sorted([*self.faults, *later], key=lambda f: f.at)
+
+    def forget(self) -> int:
+        """Drop what has not happened yet; returns how many faults that were."""
+        with self.lock:
+            left, self.faults = self.faults, []
+        return len(left)
 
     def split(self, data: bytes) -> list[bytes | Fault]:
         """Cut data where faults stand in it."""
@@ -203,6 +215,15 @@ class FaultProxy:
     def address(self) -> str:
         """Where clients connect, as host:port."""
         return f"127.0.0.1:{self.port}"
+
+    def plan(self, faults: Sequence[Fault]) -> None:
+        """Plan more faults; their offsets count from the bytes that went by so far."""
+        for direction, plan in self._plans.items():
+            plan.add([f for f in faults if f.direction == direction])
+
+    def forget(self) -> int:
+        """Drop the faults that have not happened yet; returns how many."""
+        return sum(plan.forget() for plan in self._plans.values())
 
     def cut(self) -> None:
         """Reset all connections that there are now."""

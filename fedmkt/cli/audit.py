@@ -1,0 +1,118 @@
+"""`fedmkt audit`: read, collect and verify logs."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedmkt.cli import console
+from fedmkt.errors import AuditError
+
+if TYPE_CHECKING:
+    from fedmkt.audit.own_log import OwnReport
+    from fedmkt.audit.verify import Report
+
+audit = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Read and verify the logs of a run.")
+
+Run = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER",
+        help="A run's folder, collected logs, or an organisation's folder.",
+        show_default=False,
+    ),
+]
+Pins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pin",
+        metavar="NAME=KEY",
+        show_default=False,
+        help="A signer's key as compared out of band; give all or none.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON object.")]
+
+
+def _parse_pin(text: str) -> tuple[str, str]:
+    name, _, key = text.partition("=")
+    if not name or len(key) != 64 or set(key) - set("0123456789abcdef"):
+        raise typer.BadParameter(f"{text!r} is not NAME=KEY with a key of 64 hexadecimal digits")
+    return name, key
+
+
+@audit.command("verify")
+def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
+    """Verify the logs offline; exit code 7 if anything was changed, or the last run is not closed.
+
+    In an organisation's own folder there is one log: its signatures are verified, and those of its peers. That
+    messages arrived, only the logs of all show: fedmkt audit collect.
+    """
+    pinned = dict(_parse_pin(text) for text in pin) if pin else None
+    report = _verified(run, pinned)
+    if as_json:
+        console.say_json(asdict(report))
+    else:
+        console.say_lines(report.lines())
+    if report.outcome != "completed":
+        hint = (
+            "a run that was stopped is closed with --resume: of fedmkt run, or of fedmkt simulate --out RUN"
+        )
+        raise AuditError(f"{run}: the last run is not closed: {report.outcome}", hint=hint)
+
+
+def _verified(run: Path, pinned: dict[str, str] | None) -> "Report | OwnReport":
+    from fedmkt.audit.verify import VerifyError, verify_run
+    from fedmkt.errors import ConfigError
+    from fedmkt.report.collect import verify_one
+    from fedmkt.report.folder import find_files
+
+    try:
+        files = find_files(run)
+    except ConfigError as error:
+        raise AuditError(str(error), error.hint) from None
+    if files.owner:
+        return verify_one(files, pinned)
+    try:
+        return verify_run(files.root, pinned)
+    except VerifyError as error:  # the verifier is a program of its own and knows no other file of fedmkt
+        raise AuditError(str(error), hint="nothing in this run folder can be relied on") from None
+
+
+@audit.command("collect")
+def collect_command(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.", show_default=False)],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FOLDER...", help="Folders of organisations, or collected before.", show_default=False
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Put contract and logs of organisations side by side, for an auditor; no key, no model, no table."""
+    from fedmkt.report.collect import collect
+
+    done = collect(out, folders)
+    if as_json:
+        console.say_json({"folder": str(done.folder), "logs": done.logs, "missing": done.missing})
+        return
+    lines = [f"{done.folder}: the logs of {', '.join(done.logs)}"]
+    if done.missing:
+        lines.append(f"missing: {', '.join(done.missing)}; collect this folder and theirs into a new one")
+    else:
+        lines.append(f"next:  fedmkt audit verify {done.folder}")
+    console.say_lines(lines)
+
+
+@audit.command("show")
+def show_command(run: Run, as_json: Json = False) -> None:
+    """List the records of a run, party by party; it does not verify them."""
+    from fedmkt.report.logs import read_logs
+
+    logs = read_logs(run)
+    if as_json:
+        console.say_json(logs.to_json())
+    else:
+        console.say_lines(logs.lines())

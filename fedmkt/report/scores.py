@@ -1,0 +1,150 @@
+"""The bank's scores: as a file with decile and calibrated probability, and measured on held-out rows.
+
+Only stored values are used: the run released one rounded score per row, once, and nothing here asks for more.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from fedmkt.contract import Limits
+from fedmkt.errors import ConfigError, DataError
+from fedmkt.learn.calibration import deciles, fit_calibration
+from fedmkt.learn.metrics import Interval, Metrics, Random, auc_gain_interval
+from fedmkt.party.journal import write_atomically
+from fedmkt.report.folder import find_files
+from fedmkt.report.summary import ModelResult, measure_model
+
+FORMATS = ("csv", "parquet")
+_FEW_RESPONDERS = 100
+
+
+@dataclass(frozen=True)
+class ReleasedScores:
+    """What the bank got: one line per row; `held_out` rows have a label, the others may not.
+
+    file_rows : line of a CSV file or number in a Parquet file; rounded : (n,) in [0, 1]
+    """
+
+    file_rows: NDArray[np.int64]
+    held_out: NDArray[np.bool_]
+    label: NDArray[np.float64]
+    rounded: NDArray[np.float64]
+    bank_only: NDArray[np.float64]
+    decimals: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the bank itself can measure on its held-out rows: its own model and the joint one's released scores."""
+
+    bank: ModelResult
+    joint: ModelResult
+    gain: Interval
+
+
+def read_scores(model: Path) -> ReleasedScores:
+    """Read the scores from the bank's model folder; ConfigError if none were released to it."""
+    path = model / "scores.npz"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            decimals = int(stored["decimals"])
+            return ReleasedScores(
+                stored["file_rows"], stored["held_out"], stored["label"], stored["units"] / 10.0**decimals,
+                stored["bank_only"], decimals,
+            )  # fmt: skip
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror or 'not readable'}", "give the folder of a finished run"
+        ) from None
+    except (ValueError, KeyError, EOFError, BadZipFile):
+        raise ConfigError(f"{path}: not the scores that a run wrote") from None
+
+
+def measure(scores: ReleasedScores, random: Random) -> Measured:
+    """Measure both models on the held-out rows."""
+    held = scores.held_out
+    y, bank, joint = scores.label[held], scores.bank_only[held], scores.rounded[held]
+    return Measured(
+        measure_model(y, bank, random), measure_model(y, joint, random), auc_gain_interval(y, bank, joint)
+    )
+
+
+def lowered_limits(limits: Limits) -> list[str]:
+    """Warn of minimum sizes below the usual ones."""
+    usual = Limits()
+    lowered = [n for n in ("min_list", "min_common", "min_support") if getattr(limits, n) < getattr(usual, n)]
+    if not lowered:
+        return []
+    return [f"Minimum sizes are lowered in this job ({', '.join(lowered)}): small groups tell more."]
+
+
+def few_responders(joint: Metrics) -> list[str]:
+    """Warn of figures that rest on few rows."""
+    if joint.responders >= _FEW_RESPONDERS:
+        return []
+    return [f"Only {joint.responders} responders are held out: the figures are rough."]
+
+
+def score(run: Path, format: str = "csv", out: Path | None = None) -> Path:
+    """Write the scores that a run released to its bank, best first; returns the file's path.
+
+    run : the folder of a simulation, or the bank's own. Columns: row (line of the bank's CSV file, number in a
+    Parquet file), set ("held-out" or "unlabelled"), score as released, decile (1 = best) and probability,
+    calibrated on the held-out rows. format : "csv" or "parquet". out : a file; by default in the bank's folder
+    of the run.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"format = {format!r}: accepted: {', '.join(FORMATS)}")
+    files = find_files(run)
+    bank = files.contract.bank.name
+    model = files.model(bank)
+    # Of an organisation's runs each has results of its own, which move on together.
+    path = out or (model if files.owner else model.parent) / f"scores.{format}"
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder; accepted: the name of a file")
+    scores = read_scores(model)
+    table = tabulate(scores)
+    data = _csv(table, scores.decimals) if format == "csv" else _parquet(table)
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "give a file that can be written with --out") from None
+    return path
+
+
+def tabulate(scores: ReleasedScores) -> pa.Table:
+    """Put decile and calibrated probability beside each released score, best scores first."""
+    held, step = scores.held_out, 10.0**-scores.decimals
+    try:
+        calibration = fit_calibration(scores.rounded[held], scores.label[held], step)
+    except ValueError as error:
+        raise DataError(f"the scores cannot be calibrated: {error}") from None
+    columns = {
+        "row": scores.file_rows,
+        "set": np.where(held, "held-out", "unlabelled"),
+        "score": scores.rounded,
+        "decile": deciles(scores.rounded),
+        "probability": np.round(calibration.apply(scores.rounded), 6),
+    }
+    order = np.lexsort((scores.file_rows, -scores.rounded))
+    return pa.table({name: pa.array(values[order]) for name, values in columns.items()})
+
+
+def _csv(table: pa.Table, decimals: int) -> bytes:
+    # No cell begins with a sign that a spreadsheet would run: numbers from 0 up and two fixed words only.
+    rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
+    lines = [f"{row},{kind},{s:.{decimals}f},{decile},{p:.6f}" for row, kind, s, decile, p in rows]
+    return ("\n".join([",".join(table.column_names), *lines]) + "\n").encode()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    return buffer.getvalue()
