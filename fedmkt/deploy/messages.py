@@ -5,6 +5,7 @@ tree and the name of a step.
 """
 
 import json
+import secrets
 from dataclasses import asdict, dataclass
 
 from fedmkt.contract import SignedContract, from_toml, to_toml
@@ -71,8 +72,8 @@ def decode_serve(body: bytes) -> Serve:
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
-    """Write an outcome."""
-    return json.dumps(asdict(outcome)).encode()
+    """Write an outcome; no two are equal, since SuperLink would not ask for what another party sent before."""
+    return json.dumps(asdict(outcome) | {"nonce": secrets.token_hex(16)}).encode()
 
 
 def decode_outcome(body: bytes) -> Outcome:

@@ -1,7 +1,7 @@
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -145,11 +145,12 @@ def test_help_loads_nothing_heavy_and_is_quick() -> None:
     )
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.stderr == "[]\n"
-    # The promise is 0.5 s; other tests share the cores, so the best of three counts, with room.
+    # The promise is 0.5 s; processor time, since other tests share the cores, the best of three, with room.
     assert min(seconds) < 1.0
 
 
