@@ -35,8 +35,10 @@ from fedmkt.transport.memory import MemoryEndpoint
 _LOGGER = logging.getLogger("fedmkt.run")
 CALL_SECONDS = 600.0
 """How long one call of a party may take."""
-JOIN_SECONDS = 120.0
-"""How long the parties may take to join: Flower needs some ten seconds for a message."""
+JOIN_SECONDS = 60.0
+"""How long the parties may take to join: Flower needs some ten seconds for a message. It may lose one."""
+GIVE_UP_SECONDS = 150.0
+"""After how long without a new epoch a run fails: a node that was restarted is taken again after a minute."""
 GONE_SECONDS = 90.0
 _PAUSE = 1.0
 _LOOK = 0.1
@@ -70,6 +72,7 @@ class Coordination:
         self._signed = run.signed()
         self._status = run.status()
         self._told = 0.0
+        self._until = time.monotonic() + GIVE_UP_SECONDS
 
     @property
     def _contract(self) -> Contract:
@@ -113,7 +116,6 @@ class Coordination:
             _LOGGER.exception("%s: a fault in fedmkt", self._run.name)
 
     def _attempts(self) -> Finished:
-        since = time.monotonic()
         while True:
             before = self._epoch
             try:
@@ -123,9 +125,8 @@ class Coordination:
             except TransportError as error:
                 self._check_stop()
                 if self._epoch != before:
-                    since = time.monotonic()
-                is_late = time.monotonic() - since > JOIN_SECONDS
-                if is_late or self._epoch > self._contract.limits.max_resumes:
+                    self._until = time.monotonic() + GIVE_UP_SECONDS
+                if time.monotonic() > self._until or self._epoch > self._contract.limits.max_resumes:
                     raise
                 if self._mail.has_ended:
                     raise Abandoned(str(error)) from None
@@ -176,7 +177,6 @@ class Coordination:
 
     def _nodes_online(self) -> dict[str, int]:
         """Wait until the nodes of all parties are online: one that was restarted needs up to a minute."""
-        until = time.monotonic() + JOIN_SECONDS
         while True:
             try:
                 online = self._nodes()
@@ -187,7 +187,7 @@ class Coordination:
                     f"{missing[0]}: its node is not online", "is `fedmkt party up` running there?"
                 )
             except TransportError:
-                if time.monotonic() > until:
+                if time.monotonic() > self._until:
                     raise
             self._check_stop()
             time.sleep(10 * _LOOK)

@@ -33,6 +33,8 @@ _LOGGER = logging.getLogger("fedmkt.executor")
 _LOOK = 0.25
 _KEEP_SECONDS = 5.0
 _END_SECONDS = 10.0
+MOST_WORKERS = 16
+"""Runs at once: whoever starts more, their tasks expire at Flower."""
 _SPARE = 5
 _SUBMIT_SECONDS = 30.0
 ROLES = ("party", "coordinator")
@@ -106,6 +108,9 @@ class Executor:
     def _give(self, run: int, token: str) -> None:
         worker = self._workers.get(run)
         if worker is None or worker.poll() is not None:
+            if len(self._workers) >= MOST_WORKERS:
+                _LOGGER.warning("a run is left alone: %d are at work", len(self._workers))
+                return
             worker = subprocess.Popen(
                 [sys.executable, "-m", "fedmkt.deploy.worker", self._role, str(self._root)],
                 stdin=subprocess.PIPE,

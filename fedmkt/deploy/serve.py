@@ -3,6 +3,8 @@
 Each is a process of its own below the supervisor, so that one that dies takes no other along.
 """
 
+import base64
+import functools
 import logging
 import resource
 import signal
@@ -47,7 +49,10 @@ def serve_front_of(root: Path) -> None:
         party = registry.get().find(name)
         return party is not None and party.revoked is None
 
-    facts = FrontFacts(ours.fedmkt, ours.flwr, is_registered)
+    def is_node(key: bytes) -> bool:
+        return key in _keys_as_shown(registry.get().node_keys())
+
+    facts = FrontFacts(ours.fedmkt, ours.flwr, is_registered, is_node)
     upstream = f"https://127.0.0.1:{settings.superlink_port}"
     front = Front(upstream, folder.authority, settings.hosts, facts)
     serve_front(front, settings.listen, settings.front_port, folder.server_certificate, folder.server_key)
@@ -113,6 +118,12 @@ def _until_heard(ask: Callable[[], object]) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
+
+
+@functools.lru_cache(maxsize=1)
+def _keys_as_shown(keys: tuple[bytes, ...]) -> frozenset[bytes]:
+    """Write node keys as Flower's nodes show them in a header."""
+    return frozenset(map(base64.b64encode, keys))
 
 
 class _Fresh:

@@ -59,6 +59,7 @@ _PASSED_BACK = {b"content-type", b"content-length", b"flwr-version-incompatibili
 _PATHS = {f"/v1/fleet/{name}".encode(): f"/v1/fleet/{name}" for name in FLEET}
 _PREFLIGHT = re.compile(rb"/preflight/([a-z][a-z0-9-]{0,30})")
 _PATH_SHOWN = 80
+_STRANGERS_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,15 @@ class FrontLimits:
 
 @dataclass(frozen=True)
 class FrontFacts:
-    """What a preflight is told: the releases here, and whether a name is admitted."""
+    """What a preflight is told: the releases here, and whether a name is admitted.
+
+    is_node : whether a header `flwr-public-key` names a node that may take part; empty if there is none.
+    """
 
     fedmkt: str
     flwr: str
     is_registered: Callable[[str], bool]
+    is_node: Callable[[bytes], bool] = lambda key: True
 
 
 class _Refused(Exception):
@@ -171,7 +176,7 @@ class Front:
         if query:
             raise _Refused(404)
         if scope["method"] == "POST" and path in _PATHS:
-            if length is not None and length > self._limits.body_bytes:
+            if length is not None and length > self._longest(headers):
                 raise _Refused(413)
             await self._pass_on(_PATHS[path], headers, length, receive, send, exchange)
             return
@@ -216,7 +221,7 @@ class Front:
         if length is not None:
             passed.append((b"content-length", b"%d" % length))
         passed.append((b"host", self._upstream.partition("://")[2].encode()))
-        body = self._body(receive, exchange)
+        body = self._body(receive, exchange, self._longest(headers))
         request = httpx.Request("POST", f"{self._upstream}{path}", headers=passed, content=body)
         try:
             async with asyncio.timeout(self._limits.exchange_seconds):
@@ -244,7 +249,13 @@ class Front:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    async def _body(self, receive: Receive, exchange: _Exchange) -> AsyncIterator[bytes]:
+    def _longest(self, headers: Iterable[tuple[bytes, bytes]]) -> int:
+        """Say how long a body may be: SuperLink reads all of it before it looks whose it is."""
+        keys = [value for name, value in headers if name == b"flwr-public-key"]
+        is_node = self._facts.is_node(keys[0] if len(keys) == 1 else b"")
+        return self._limits.body_bytes if is_node else min(_STRANGERS_BYTES, self._limits.body_bytes)
+
+    async def _body(self, receive: Receive, exchange: _Exchange, longest: int) -> AsyncIterator[bytes]:
         while True:
             async with asyncio.timeout(self._limits.pause_seconds):
                 message = await receive()
@@ -252,7 +263,7 @@ class Front:
                 raise _Gone
             chunk = message.get("body", b"")
             exchange.received += len(chunk)
-            if exchange.received > self._limits.body_bytes:
+            if exchange.received > longest:
                 raise _Refused(413)
             if chunk:
                 yield chunk

@@ -1,5 +1,6 @@
 """Hostile code, hostile messages, hostile neighbours, against real processes. Long form: `tests.deploy.hostile`."""
 
+import base64
 import contextlib
 import json
 import logging
@@ -330,9 +331,9 @@ CONTRACTS: dict[str, tuple[Callable[[QuickDeployment], SignedContract], str]] = 
     "another coordinator": (_of_another_coordinator, "rule coordinator: we joined coordinator"),
     "a party's key that is not the pinned one": (_with_a_swapped_key, "rule signers-pinned: the key of partner"),
     "another purpose that all signed": (lambda it: _agreed(it, purpose="other"), "rule purpose"),
-    "more runs than the policy allows": (
-        lambda it: _agreed(it, disclosures=(*it.signed.contract.disclosures, "WeightsOpened")),
-        "rule disclosures|accepted",
+    "smaller groups than the policy wants": (
+        lambda it: _agreed(it, limits=it.signed.contract.limits.model_dump() | {"min_common": 1}),
+        "rule minimum-sizes",
     ),
 }  # fmt: skip
 
@@ -342,10 +343,7 @@ def test_a_party_refuses_to_serve_a_contract_with(
     what: str, it: QuickDeployment, caplog: pytest.LogCaptureFixture
 ) -> None:
     make, reason = CONTRACTS[what]
-    try:
-        signed = make(it)
-    except ValueError:
-        pytest.skip("no such disclosure")
+    signed = make(it)
     before = it.log(COORDINATOR, "hub")
     body = encode_serve(Serve(signed, secrets.token_bytes(16)))
     with caplog.at_level(logging.INFO, "fedmkt"):
@@ -542,6 +540,26 @@ def test_neither_registration_nor_control_nor_tasks_are_reachable_through_the_fr
     assert "POST '/v1/fleet/register-node' 404" in said()
 
 
+def test_a_stranger_cannot_fill_the_memory_of_superlink_through_the_front(it: QuickDeployment) -> None:
+    """SuperLink reads a whole body before it looks whose it is."""
+    own = PartyFolder(it.place("bank")).node_pub.read_text().strip()
+    key = base64.b64encode(certificates.node_key_pem(own)).decode()
+    with _front(it) as client:
+        for length, shown, status in (
+            (60_000, "", 401),
+            (100_000, "", 413),
+            (100_000, key[:-4] + "AAA=", 413),
+        ):
+            answer = client.post("/v1/fleet/push-object", content=b"x" * length, headers=_shown(shown))
+            assert answer.status_code == status or (status == 401 and answer.status_code < 500), answer
+        answer = client.post("/v1/fleet/push-object", content=b"x" * 100_000, headers=_shown(key))
+        assert answer.status_code != 413  # a node may; whether it is that node, SuperLink finds out
+
+
+def _shown(key: str) -> dict[str, str]:
+    return {"content-type": "application/protobuf"} | ({"flwr-public-key": key} if key else {})
+
+
 def _nodes(it: QuickDeployment) -> set[bytes]:
     with contextlib.closing(control_of(it.home)) as control:
         found = control._client.ListNodes(control_pb2.ListNodesRequest()).nodes_info
@@ -703,7 +721,7 @@ def test_impostors_at_the_hub_are_refused_and_logged(it: QuickDeployment) -> Non
         said = it.mark(COORDINATOR, "hub")
         with it.session("bank", secrets.token_bytes(16), ["partner"]) as session, pytest.raises(FedmktError):
             session.wait_for(("partner",), 8)
-        assert "bank: may not open a session" in said()
+        eventually(lambda: "bank: may not open a session" in said())
 
 
 def _greets(it: QuickDeployment, port: int, certificate: bytes, key: bytes, tmp_path: Path) -> bytes:
@@ -881,7 +899,7 @@ def test_an_invitation_to_a_session_that_has_ended_is_not_served_again(
         outcome = decode_outcome(direct(it.place("bank"), SERVE, body))
     assert outcome.branch == ""  # to the contract there is no objection
     assert "serving: hub at" in caplog.text and "the session has ended" in caplog.text
-    assert "bank: the session has ended" in said()
+    eventually(lambda: "bank: the session has ended" in said())
 
 
 # ------------------------------------------------------------------------------------- planted values
@@ -1149,9 +1167,6 @@ def test_a_caller_that_drips_does_not_keep_the_health_endpoint(tmp_path: Path) -
             thread.join()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a coordinator that starts many runs makes a party start as many processes"
-)
 def test_a_coordinator_cannot_make_a_party_start_processes_without_end(
     it: QuickDeployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1170,4 +1185,4 @@ def test_a_coordinator_cannot_make_a_party_start_processes_without_end(
     taker = executor.Executor("party", it.place("bank"))
     for run in range(200):
         taker._give(run, "token")
-    assert len(started) <= 32
+    assert len(started) == executor.MOST_WORKERS
