@@ -144,9 +144,11 @@ class _Child:
         meant = next(
             (text for pattern, text in self.program.meanings.items() if re.search(pattern, line)), ""
         )
+        if self.is_explained:  # what was understood first is the cause of the rest
+            return
         if meant:
             self.complaint, self.is_explained = meant, True
-        elif _COMPLAINT.search(line) and not self.is_explained:
+        elif _COMPLAINT.search(line):
             self.complaint = line
 
     def why(self, code: int) -> str:

@@ -56,6 +56,7 @@ _KEPT_KINDS = ("FEDMKT_", "NUMBA_", "OMP_", "OPENBLAS_")
 _MEANINGS = {
     r"Exit Code: 305": "the coordinator did not take our node: it is not registered, or its last session has yet to "
     "run out",
+    r"Giving up reconnection|SSL/TLS handshake error": "the connection to the coordinator broke",
     # It ends itself, with 0, when its signature is refused.
     r"SuperNode terminated gracefully": "the coordinator refused our node: it was revoked, or our clock is off "
     "(see preflight)",
@@ -142,7 +143,7 @@ def party_programs(
             node,
             ready_line=r"SuperNode ID: \d+",
             offline_line=r"Connection attempt failed, retrying",
-            online_line=r"Connection successful after|SuperNode ID: \d+",
+            online_line=r"Connection successful after|SuperNode ID: \d+|(Received|Sent) successfully|`RUNNING` status",
             over_line=_OVER,
             deadline=None,  # it waits for a coordinator that is not there yet
             meanings=_MEANINGS,

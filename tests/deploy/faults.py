@@ -522,7 +522,7 @@ def kills(lab: Lab, count: int, seed: int) -> Iterator[Finding]:
 # ----------------------------------------------------------------------------------------------- network
 
 _PER_RUN = 12
-_BLACKOUTS = (5.0, 5.0, 5.0, 60.0)
+_BLACKOUTS = (60.0, 5.0)
 
 
 class Storm:

@@ -114,7 +114,7 @@ def all_rows(caller):
 
 def test_a_log_normal_column_cannot_leave_the_range_unseen():
     """Once, scores of exactly the richest customers came back with the wrong sign (log-normal, z = .8 x - 2)."""
-    contract = contract_of(columns=(1, 1, 1), model={"iterations": 8, "period": 64})
+    contract = contract_of(columns=(1, 1, 1), model={"iterations": 6, "period": 64})
     random = np.random.default_rng(3)
     n = 5000
     x = {p: np.exp(1.4 * random.standard_normal((n, 1))) for p in data_parties(contract)}
