@@ -128,6 +128,7 @@ def job(columns: int, iterations: int, test_fraction: float) -> JobConfig:
             "bank": {"name": "bank", "organisation": "Bank", "label": "y", **common},
             "partners": [{"name": "partner", "organisation": "Partner", **common}],
             "model": {"iterations": iterations, "test_fraction": test_fraction},
+            "limits": {"min_events": 0},
         }
     )
 
