@@ -20,6 +20,7 @@ from fedmkt.deploy.messages import SERVE, Serve, decode_outcome, encode_serve
 from fedmkt.deploy.places import place_of
 from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.runs import RunFolder, RunStatus, log_to
+from fedmkt.deploy.take_part import GONE_SECONDS
 from fedmkt.errors import DataError, FedmktError, PeerError, PolicyRefused, TransportError
 from fedmkt.party.handle import Party
 from fedmkt.party.node import Sources, open_party
@@ -39,7 +40,6 @@ JOIN_SECONDS = 60.0
 """How long the parties may take to join: Flower needs some ten seconds for a message. It may lose one."""
 GIVE_UP_SECONDS = 150.0
 """After how long without a new epoch a run fails: a node that was restarted is taken again after a minute."""
-GONE_SECONDS = 90.0
 _PAUSE = 1.0
 _LOOK = 0.1
 _BRANCHES = {c.__name__: c for c in (DataError, PolicyRefused, PeerError)}
@@ -85,7 +85,7 @@ class Coordination:
             self._go()
         except OSError as error:
             # Not even the status: the executor takes up the run when there is room again.
-            _LOGGER.error("%s: cannot write its status: %s", self._run.name, error.strerror)
+            _LOGGER.error("%s: cannot write its status: %s", self._run.name, driver.reason_of(error))
         finally:
             logging.getLogger("fedmkt").removeHandler(handler)
             handler.close()
@@ -109,8 +109,8 @@ class Coordination:
             self._say(state="failed", error=f"{_branch_of(error)}: {error}", exit_code=error.exit_code)
             _LOGGER.error("%s: %s", self._run.name, error)
         except OSError as error:
-            self._say(state="failed", error=f"cannot write or read: {error.strerror}", exit_code=6)
-            _LOGGER.error("%s: cannot write or read: %s", self._run.name, error.strerror)
+            self._say(state="failed", error=f"cannot write or read: {driver.reason_of(error)}", exit_code=6)
+            _LOGGER.error("%s: cannot write or read: %s", self._run.name, driver.reason_of(error))
         except Exception as error:
             self._say(state="failed", error=f"a fault in fedmkt: {type(error).__name__}", exit_code=1)
             _LOGGER.exception("%s: a fault in fedmkt", self._run.name)

@@ -75,8 +75,8 @@ STEP_BITS = 16
 FACTOR_BITS = 10
 MAX_SCALE = 15.0
 """The bank's 1/(p(1-p)) is capped here, at that of a response of 7 %: with few responders the curvature in front of the
-weights is above that at the start, and longer steps swing. Momentum makes up for it. Below 2.6 times
-`prepare.RIDGE`, which says why."""
+weights is above that at the start, and longer steps swing. Momentum makes up for it. Far below
+the most that `prepare.RIDGE` allows, which says why."""
 
 
 @dataclass(frozen=True)

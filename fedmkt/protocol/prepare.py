@@ -41,7 +41,7 @@ MAX_ROW_NORM = 1000
 RIDGE = 25.0
 """Ridge of the whitening in units of penalty / rows. A direction without variance, as of a column that occurs twice,
 has curvature rows / RIDGE from the penalty alone. Times the bank's scale, at most `gram.MAX_SCALE` / rows, it must
-stay below 2.6, or the passes overshoot there and rounding noise grows with each of them."""
+stay below 2 (1 + momentum), or the passes overshoot there and rounding noise grows with each of them."""
 _CHUNK = 1 << 16
 Array = NDArray[np.float64]
 T = TypeVar("T", bound=np.generic)

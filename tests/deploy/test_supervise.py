@@ -334,7 +334,7 @@ def test_what_looks_like_a_secret_is_hidden(token: str) -> None:
     "line",
     [
         "INFO : SuperNode ID: 9384573874339969121",
-        "/work/main/fedmkt/transport/flower_simulation.py:120 in run",
+        "/opt/fedmkt/lib/fedmkt/transport/flower_simulation.py:120 in run",
         "run 3f2b9c0d4e5f6a7b on 2026-11-22T07:39:20.863Z for bank-and-partner-campaign-spring",
         "550e8400-e29b-41d4-a716-446655440000",
         "fingerprint 08eb b349 ec4d 82f8 71cf 4a37 5d45 fc5c",
