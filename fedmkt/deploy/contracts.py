@@ -4,9 +4,7 @@ A file is taken only in its canonical text: a comment or a line that nobody sign
 all the same. Whoever signs checks first what a run would check, against its own policy and pinned keys.
 """
 
-import fcntl
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.folders import (
     CoordinatorFolder,
     PartyFolder,
+    held,
     load_coordinator_folder,
     load_party_config,
     load_party_folder,
@@ -41,12 +40,11 @@ from fedmkt.deploy.pins import key_of
 from fedmkt.deploy.provision import read_coordinator
 from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.sheet import Sheet
-from fedmkt.errors import ConfigError, PolicyRefused, TransportError
+from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.policy import Policy
 
 LONGEST_DAYS = 3660
-LOCK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -326,21 +324,5 @@ def _locked(path: Path) -> Iterator[None]:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"{folder}: {error.strerror}") from None
-    try:
-        _wait_for(descriptor, folder, time.monotonic() + LOCK_SECONDS)
+    with held(descriptor, folder):
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _wait_for(descriptor: int, folder: Path, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise TransportError(f"{folder}: another fedmkt command writes there", "try again") from None
-            time.sleep(0.02)
-        except OSError:  # a file system without locks: the rename is still atomic
-            return

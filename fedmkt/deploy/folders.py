@@ -31,10 +31,55 @@ LARGEST_FILE = 1 << 20  # of what a person or another organisation writes here
 
 
 @dataclass(frozen=True)
-class PartyFolder:
-    """The paths of a party's folder; nothing needs to exist."""
+class _Folder:
+    """What a party's folder and the coordinator's have alike."""
 
     root: Path
+
+    @property
+    def keys(self) -> Path:
+        """The folder of secrets, mode 0700."""
+        return self.root / "keys"
+
+    @property
+    def identity(self) -> Path:
+        """The identity key (Ed25519, 32 bytes); the coordinator's is the dealer's too."""
+        return self.keys / "identity.key"
+
+    @property
+    def tls_key(self) -> Path:
+        """The key with which we dial the hub (EC P-256, PEM)."""
+        return self.keys / "tls.key"
+
+    @property
+    def tls_certificate(self) -> Path:
+        """Its certificate, by the coordinator's authority."""
+        return self.keys / "tls.pem"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the coordinator's authority, the only one that we trust."""
+        return self.keys / "ca.pem"
+
+    @property
+    def superexec_secret(self) -> Path:
+        """What our SuperLink or SuperNode and its executor share."""
+        return self.keys / "superexec.secret"
+
+    @property
+    def state(self) -> Path:
+        """Store, journal, audit logs, models, and what Flower keeps."""
+        return self.root / "state"
+
+    @property
+    def logs(self) -> Path:
+        """The programs' own logs."""
+        return self.root / "logs"
+
+
+@dataclass(frozen=True)
+class PartyFolder(_Folder):
+    """The paths of a party's folder; nothing needs to exist."""
 
     @property
     def config(self) -> Path:
@@ -52,16 +97,6 @@ class PartyFolder:
         return self.root / "schema.toml"
 
     @property
-    def keys(self) -> Path:
-        """The folder of secrets, mode 0700."""
-        return self.root / "keys"
-
-    @property
-    def identity(self) -> Path:
-        """The identity key (Ed25519, 32 bytes)."""
-        return self.keys / "identity.key"
-
-    @property
     def node_key(self) -> Path:
         """The key with which Flower knows our node (EC P-384, OpenSSH format)."""
         return self.keys / "node.key"
@@ -72,29 +107,9 @@ class PartyFolder:
         return self.keys / "node.pub"
 
     @property
-    def tls_key(self) -> Path:
-        """The key of our TLS client certificate (EC P-256, PEM)."""
-        return self.keys / "tls.key"
-
-    @property
-    def tls_certificate(self) -> Path:
-        """The certificate that the coordinator's authority issued to us."""
-        return self.keys / "tls.pem"
-
-    @property
-    def authority(self) -> Path:
-        """The certificate of the coordinator's authority, the only one that we trust."""
-        return self.keys / "ca.pem"
-
-    @property
     def coordinator(self) -> Path:
         """What the coordinator told us when we joined: addresses, its identity key, versions."""
         return self.keys / "coordinator.json"
-
-    @property
-    def superexec_secret(self) -> Path:
-        """What our SuperNode and its executor share."""
-        return self.keys / "superexec.secret"
 
     @property
     def next_keys(self) -> Path:
@@ -112,26 +127,14 @@ class PartyFolder:
         return self.next_keys / "tls.key"
 
     @property
-    def state(self) -> Path:
-        """Store, journal, audit logs and models."""
-        return self.root / "state"
-
-    @property
-    def logs(self) -> Path:
-        """The programs' own logs."""
-        return self.root / "logs"
-
-    @property
     def secrets(self) -> tuple[Path, ...]:
         """Every file that only we may read."""
         return (self.identity, self.node_key, self.tls_key, self.superexec_secret)
 
 
 @dataclass(frozen=True)
-class CoordinatorFolder:
+class CoordinatorFolder(_Folder):
     """The paths of the coordinator's folder; nothing needs to exist."""
-
-    root: Path
 
     @property
     def config(self) -> Path:
@@ -139,19 +142,9 @@ class CoordinatorFolder:
         return self.root / "coordinator.toml"
 
     @property
-    def keys(self) -> Path:
-        """The folder of secrets, mode 0700."""
-        return self.root / "keys"
-
-    @property
     def authority_key(self) -> Path:
         """The key that signs all certificates of this deployment."""
         return self.keys / "ca.key"
-
-    @property
-    def authority(self) -> Path:
-        """The authority's own certificate."""
-        return self.keys / "ca.pem"
 
     @property
     def server_key(self) -> Path:
@@ -162,26 +155,6 @@ class CoordinatorFolder:
     def server_certificate(self) -> Path:
         """The certificate of front and hub."""
         return self.keys / "server.pem"
-
-    @property
-    def identity(self) -> Path:
-        """The identity key (Ed25519, 32 bytes); the dealer's too."""
-        return self.keys / "identity.key"
-
-    @property
-    def tls_key(self) -> Path:
-        """The key with which we dial our own hub."""
-        return self.keys / "tls.key"
-
-    @property
-    def tls_certificate(self) -> Path:
-        """Its certificate."""
-        return self.keys / "tls.pem"
-
-    @property
-    def superexec_secret(self) -> Path:
-        """What our SuperLink and its executor share."""
-        return self.keys / "superexec.secret"
 
     @property
     def registry(self) -> Path:
@@ -202,16 +175,6 @@ class CoordinatorFolder:
     def runs(self) -> Path:
         """One folder per run."""
         return self.root / "runs"
-
-    @property
-    def state(self) -> Path:
-        """Flower's database, the dealer's store."""
-        return self.root / "state"
-
-    @property
-    def logs(self) -> Path:
-        """The programs' own logs."""
-        return self.root / "logs"
 
     @property
     def secrets(self) -> tuple[Path, ...]:
@@ -316,22 +279,26 @@ def keep_or_write(path: Path, data: bytes) -> bool:
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file while files beside it change; TransportError if another command holds it long."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with held(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), path.parent):
+        yield
+
+
+@contextmanager
+def held(descriptor: int, folder: Path) -> Iterator[None]:
+    """Hold the lock of an open file or folder, and close it; TransportError names `folder` if that takes long."""
+    until = time.monotonic() + LOCK_SECONDS
     try:
-        _wait_for(descriptor, path, time.monotonic() + LOCK_SECONDS)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    text = f"{folder}: another fedmkt command is at work"
+                    raise TransportError(text, "try again") from None
+                time.sleep(0.02)
+            except OSError as error:
+                raise ConfigError(f"{folder}: cannot be locked: {error.strerror}") from None
         yield
     finally:
         os.close(descriptor)
-
-
-def _wait_for(descriptor: int, path: Path, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise TransportError(
-                    f"{path.parent}: another fedmkt command is at work", "try again"
-                ) from None
-            time.sleep(0.05)

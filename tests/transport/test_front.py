@@ -233,7 +233,6 @@ def status(answer: bytes) -> int:
 
 
 def test_the_paths_are_those_of_flowers_fleet_api_without_registration() -> None:
-    pytest.importorskip("flwr")
     from flwr.superlink.routers.fleet.router import router
 
     theirs = {route.path for route in router.routes}  # type: ignore[attr-defined]
