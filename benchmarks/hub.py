@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedmkt.crypto.sign import Identity
-from fedmkt.transport.hub_server import Admitted, Hub, ServerTls
-from fedmkt.transport.hub_session import ClientTls, HubSession
+from fedmkt.transport.hub_identity import Admitted, ClientTls, ServerTls
+from fedmkt.transport.hub_server import Hub
+from fedmkt.transport.hub_session import HubSession
 from tests.transport.hub_world import COORDINATOR, Authority
 
 SENDER, READER = "bank", "partner"

@@ -30,7 +30,8 @@ from fedmkt.transport import driver
 from fedmkt.transport.driver import Coordinator, Endpoint
 from fedmkt.transport.flower_grid import FlowerEndpoint, GridMail
 from fedmkt.transport.hub_endpoint import HubEndpoint
-from fedmkt.transport.hub_session import ClientTls, HubSession, SessionLimits
+from fedmkt.transport.hub_identity import ClientTls
+from fedmkt.transport.hub_session import HubSession, SessionLimits
 from fedmkt.transport.memory import MemoryEndpoint
 
 _LOGGER = logging.getLogger("fedmkt.run")

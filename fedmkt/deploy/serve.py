@@ -60,7 +60,8 @@ def serve_front_of(root: Path) -> None:
 
 def serve_hub_of(root: Path) -> None:
     """Serve the hub of a coordinator's folder until SIGTERM."""
-    from fedmkt.transport.hub_server import Admitted, Hub, ServerTls
+    from fedmkt.transport.hub_identity import Admitted, ServerTls
+    from fedmkt.transport.hub_server import Hub
 
     folder = CoordinatorFolder(root)
     settings = load_coordinator_folder(folder)

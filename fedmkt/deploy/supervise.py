@@ -5,190 +5,37 @@ with the thread that started them: a killed supervisor takes them along.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
-import re
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
-from fedmkt.deploy.program_log import LOG_BYTES, LOG_FILES, LONGEST_LINE, ProgramLog, Scrubber, forms_of
+from fedmkt.deploy.program import (
+    FIRST_DELAY,
+    GOOD,
+    Child,
+    Program,
+    State,
+    die_with_parent,
+    now_text,
+)
+from fedmkt.deploy.program_log import LOG_BYTES, LOG_FILES, ProgramLog, Scrubber, forms_of
 from fedmkt.errors import ConfigError
 
-FIRST_DELAY, LONGEST_DELAY = 0.5, 15.0
+LONGEST_DELAY = 15.0
 STEADY_SECONDS = 60.0
 QUICK_DEATHS = 5
 RECOVERED_SECONDS = 3.0
 HEARTBEAT_SECONDS = 2.0
-STOP_SECONDS = 10.0
 STATUS, LOCK = "status.json", "supervisor.lock"
 
-_ALIVE_SECONDS = 0.5  # how long a program without a sign of readiness has to live
 _PAUSE = 0.1
-_LINE_SHOWN = 300
-_COMPLAINT = re.compile(
-    r"\b(error|errno|exception|critical|fatal|cannot|refused|exit code)\b|Error\b", re.IGNORECASE
-)
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-class State(StrEnum):
-    """How a program stands; `offline` runs without its other end, `done` was to end and did."""
-
-    WAITING = "waiting"
-    STARTING = "starting"
-    RUNNING = "running"
-    OFFLINE = "offline"
-    RESTARTING = "restarting"
-    FAILING = "failing"
-    DONE = "done"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-
-
-GOOD = (State.RUNNING, State.DONE)
-
-
-@dataclass(frozen=True)
-class Program:
-    """One child process. `environment` is all that it gets.
-
-    ready : asked until it says yes; it answers within a second. ready_line : a pattern in its output instead.
-    offline_line, online_line : patterns in its output that say that it lost, and found, its other end.
-    over_line : a pattern after which it does nothing more although it stays: it is ended, and started again.
-    deadline : seconds after which one that is not ready is killed and started again; None for never.
-    runs_once : it is ready when it ends with 0, and is not started again.
-    stop_seconds : it has between SIGTERM and SIGKILL.
-    meanings : patterns in its output, and what they mean once it has ended.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    environment: Mapping[str, str]
-    folder: Path
-    log: Path
-    ready: Callable[[], bool] | None = None
-    ready_line: str | None = None
-    offline_line: str | None = None
-    online_line: str | None = None
-    over_line: str | None = None
-    deadline: float | None = 60.0
-    runs_once: bool = False
-    stop_seconds: float = STOP_SECONDS
-    meanings: Mapping[str, str] = field(default_factory=dict)
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when `parent`, which started it, is gone; called in the child."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it went before we could ask
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class _Child:
-    """A program, its process if it has one, and what happened so far."""
-
-    def __init__(self, program: Program, log: ProgramLog) -> None:
-        self.program = program
-        self.log = log
-        self.process: subprocess.Popen[bytes] | None = None
-        self.reader: threading.Thread | None = None
-        self.state = State.WAITING
-        self.since = _now()
-        self.restarts = 0
-        self.quick_deaths = 0
-        self.delay = FIRST_DELAY
-        self.next_start = 0.0
-        self.started = self.ready_at = 0.0
-        self.was_ready = False
-        self.exit: int | None = None
-        self.line = self.complaint = self.error = self.failed = ""
-        self.is_said_ready = self.is_offline = self.is_explained = self.is_over = False
-        self.kill_at = 0.0
-        self._patterns = [
-            re.compile(text) if text else None
-            for text in (program.ready_line, program.offline_line, program.online_line, program.over_line)
-        ]
-
-    def read(self, pipe: IO[bytes]) -> None:
-        """Write what the process says to its log; runs on a thread of its own until the process ends."""
-        ready, offline, online, over = self._patterns
-        with pipe:
-            for raw in iter(lambda: pipe.readline(LONGEST_LINE), b""):
-                line = self.log.write(raw.decode("utf-8", "replace"))
-                if not line:
-                    continue
-                self.line = line[:_LINE_SHOWN]
-                self._keep_complaint(self.line)
-                if ready and ready.search(line):
-                    self.is_said_ready = True
-                if offline and offline.search(line):
-                    self.is_offline = True
-                if online and online.search(line):
-                    self.is_offline = False
-                if over and over.search(line):
-                    self.is_over = True
-
-    def _keep_complaint(self, line: str) -> None:
-        meant = next(
-            (text for pattern, text in self.program.meanings.items() if re.search(pattern, line)), ""
-        )
-        if self.is_explained:  # what was understood first is the cause of the rest
-            return
-        if meant:
-            self.complaint, self.is_explained = meant, True
-        elif _COMPLAINT.search(line):
-            self.complaint = line
-
-    def why(self, code: int) -> str:
-        """Say why it ended: what its output means, its last complaint, or else its last line."""
-        return "" if code < 0 else self.complaint or self.line
-
-    def begin(self, now: float) -> None:
-        """Forget what the process before said."""
-        self.started, self.ready_at, self.kill_at = now, 0.0, 0.0
-        self.is_said_ready = self.is_offline = self.is_explained = self.is_over = False
-        self.line = self.complaint = ""
-
-    def is_ready(self, now: float) -> bool:
-        """Say whether the next program may start."""
-        if self.program.ready_line is not None:
-            return self.is_said_ready
-        if self.program.ready is not None:
-            return self.program.ready()
-        return now - self.started >= _ALIVE_SECONDS
-
-    def set_state(self, state: State) -> bool:
-        """Change the state; tells whether it is another one."""
-        if state is self.state:
-            return False
-        self.state, self.since = state, _now()
-        return True
-
-    def report(self) -> dict[str, object]:
-        """Return the facts that the status shows."""
-        return {
-            "name": self.program.name,
-            "state": self.state.value,
-            "since": self.since,
-            "pid": self.process.pid if self.process else None,
-            "restarts": self.restarts,
-            "exit": self.exit,
-            "error": self.error,
-            "failed": self.failed,
-            "line": self.line,
-        }
 
 
 class Supervisor:
@@ -214,8 +61,8 @@ class Supervisor:
         scrubber = Scrubber(secrets)
         self._state, self._facts, self._say = state, dict(facts), say
         self._log = ProgramLog(log, scrubber, log_bytes, log_files)
-        self._children = [_Child(p, ProgramLog(p.log, scrubber, log_bytes, log_files)) for p in programs]
-        self._since = _now()
+        self._children = [Child(p, ProgramLog(p.log, scrubber, log_bytes, log_files)) for p in programs]
+        self._since = now_text()
         self._signals = 0
         self._is_stopping = self._was_healthy = False
         self._written = 0.0
@@ -258,7 +105,7 @@ class Supervisor:
                 break
         return is_changed
 
-    def _tend(self, child: _Child, now: float) -> bool:
+    def _tend(self, child: Child, now: float) -> bool:
         if child.process is None:
             return child.state is not State.DONE and now >= child.next_start and self._start(child, now)
         if _has_ended(child.process.pid):
@@ -273,7 +120,7 @@ class Supervisor:
             return False
         return self._settle(child)
 
-    def _let_go(self, child: _Child, pid: int, now: float) -> bool:
+    def _let_go(self, child: Child, pid: int, now: float) -> bool:
         """Ask a program that does nothing more to end, and kill it if it does not."""
         if not child.kill_at:
             child.kill_at = now + child.program.stop_seconds
@@ -284,13 +131,13 @@ class Supervisor:
             _kill_group(pid)
         return child.set_state(State.OFFLINE)
 
-    def _settle(self, child: _Child) -> bool:
+    def _settle(self, child: Child) -> bool:
         is_changed = child.set_state(State.OFFLINE if child.is_offline else State.RUNNING)
         if is_changed:
             self._note(f"{child.program.name}: {child.state}")
         return is_changed
 
-    def _start(self, child: _Child, now: float) -> bool:
+    def _start(self, child: Child, now: float) -> bool:
         program = child.program
         child.begin(now)
         parent = os.getpid()
@@ -318,7 +165,7 @@ class Supervisor:
             child.set_state(State.STARTING)
         return True
 
-    def _await_ready(self, child: _Child, now: float) -> bool:
+    def _await_ready(self, child: Child, now: float) -> bool:
         program = child.program
         if not program.runs_once and child.is_ready(now):
             child.ready_at, child.was_ready = time.monotonic(), True
@@ -328,7 +175,7 @@ class Supervisor:
             _kill_group(child.process.pid)
         return False
 
-    def _bury(self, child: _Child, now: float) -> bool:
+    def _bury(self, child: Child, now: float) -> bool:
         code = self._reap(child)
         if child.program.runs_once and code == 0:
             child.was_ready = True
@@ -337,7 +184,7 @@ class Supervisor:
             return child.set_state(State.DONE)
         return self._count_death(child, now, code, child.why(code))
 
-    def _reap(self, child: _Child) -> int:
+    def _reap(self, child: Child) -> int:
         process = child.process
         assert process is not None
         _kill_group(process.pid)  # what it started does not outlive it; its number is ours until it is reaped
@@ -347,11 +194,11 @@ class Supervisor:
         child.process = child.reader = None
         return code
 
-    def _count_death(self, child: _Child, now: float, code: int | None, why: str) -> bool:
+    def _count_death(self, child: Child, now: float, code: int | None, why: str) -> bool:
         is_quick = now - child.started < STEADY_SECONDS
         child.quick_deaths = child.quick_deaths + 1 if is_quick else 1
         child.delay = child.delay if is_quick else FIRST_DELAY
-        child.exit, child.failed = code, _now()
+        child.exit, child.failed = code, now_text()
         child.error = f"{_ended(code)}: {why}" if why else _ended(code)
         child.restarts += 1
         child.next_start = now + child.delay
@@ -379,7 +226,7 @@ class Supervisor:
         self._note("supervisor: stopped")
         self._log.close()
 
-    def _end(self, child: _Child) -> None:
+    def _end(self, child: Child) -> None:
         process = child.process
         assert process is not None
         child.set_state(State.STOPPING)
@@ -419,7 +266,7 @@ class Supervisor:
             "state": self._overall(),
             "pid": os.getpid(),
             "since": self._since,
-            "heartbeat": _now(),
+            "heartbeat": now_text(),
             "programs": programs,
         }
 
@@ -508,7 +355,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -27,7 +27,8 @@ from fedmkt.party.node import Sources, open_data, open_party
 from fedmkt.party.policy import Policy
 from fedmkt.transport.driver import reason_of, serve
 from fedmkt.transport.hub_endpoint import serve_session
-from fedmkt.transport.hub_session import ClientTls, HubSession, SessionLimits
+from fedmkt.transport.hub_identity import ClientTls
+from fedmkt.transport.hub_session import HubSession, SessionLimits
 
 _LOGGER = logging.getLogger("fedmkt.party")
 _YIELD_SECONDS = 20.0

@@ -28,10 +28,11 @@ from fedmkt.deploy.folders import (
     read_secret,
 )
 from fedmkt.deploy.papers import Coordinator
+from fedmkt.deploy.program import Program
 from fedmkt.deploy.provision import read_coordinator
 from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.serve import HUB_LISTENS, bracketed
-from fedmkt.deploy.supervise import STATUS, Program, Supervisor, is_up
+from fedmkt.deploy.supervise import STATUS, Supervisor, is_up
 from fedmkt.errors import ConfigError
 from fedmkt.party.journal import write_atomically
 from fedmkt.transport.health import (

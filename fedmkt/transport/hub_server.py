@@ -13,28 +13,31 @@ this module first sees to it, and `Hub.start` tries it out. A client that TLS tu
 1.2) never reaches this code and is not logged here.
 """
 
-import contextlib
+# Before all others: it sets what gRPC reads when it is imported.
+from fedmkt.transport.hub_identity import (
+    TLS13_ONLY,
+    Admitted,
+    Refused,
+    ServerTls,
+    check_admitted,
+    der_of,
+    read_certificate,
+    takes_tls12,
+)
+
+# isort: split
+
 import hashlib
 import logging
-import os
 import secrets
-import socket
-import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-
-# gRPC for Python has no option for the lowest version of TLS and takes 1.2 if a client insists. This leaves 1.2 with
-# a suite that needs an RSA key: with our EC keys 1.3 is all that is left. It does not concern the suites of 1.3.
-os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
+from dataclasses import dataclass
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
 from fedmkt.crypto.sign import verify
 from fedmkt.errors import ConfigError
@@ -57,39 +60,14 @@ from fedmkt.transport.hub_frames import (
     write_challenge,
     write_welcome,
 )
+from fedmkt.transport.hub_queue import FairQueue
 from fedmkt.transport.hub_session import KEEPALIVE
 
-TLS13_ONLY = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
-"""Variable and value for the environment of a process that runs a hub, if it imports gRPC before this module."""
 _LOGGER = logging.getLogger("fedmkt.hub")
 _SERVICE, _NAME = "fedmkt.Hub", "Link"
 _STOP_SECONDS = 5.0
 _ENDED_KEPT = 1024
-_TLS_HANDSHAKE = b"\x16"
 _Code = grpc.StatusCode
-_ORDINARY = (_Code.OK, _Code.UNAVAILABLE, _Code.NOT_FOUND, _Code.CANCELLED, _Code.ABORTED)
-
-
-@dataclass(frozen=True)
-class Admitted:
-    """What the registry says about one participant, the coordinator among them.
-
-    identity : the Ed25519 public key. serial : of the one certificate that it may show.
-    """
-
-    name: str
-    identity: bytes
-    serial: int
-    revoked: bool = False
-
-
-@dataclass(frozen=True)
-class ServerTls:
-    """PEM of the hub's key and certificate, and of the CA that signs the clients' certificates."""
-
-    key: bytes = field(repr=False)
-    certificate: bytes
-    ca: bytes
 
 
 @dataclass(frozen=True)
@@ -122,87 +100,6 @@ class MemberTraffic:
     dropped: int = 0
 
 
-class _Refused(Exception):
-    """A stream ends with this status and text; one that is ordinary is no reason to warn."""
-
-    def __init__(self, code: grpc.StatusCode, text: str, is_ordinary: bool = False) -> None:
-        super().__init__(text)
-        self.code = code
-        self.is_ordinary = is_ordinary or code in _ORDINARY
-
-
-class _Queue:
-    """Frames that wait for one stream: the hub's own first, then those of each sender in turn."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._change = threading.Condition()
-        self._own: deque[bytes] = deque()
-        self._lanes: dict[int, deque[bytes]] = {}
-        self._turns: deque[int] = deque()  # the senders whose lane is not empty
-        self._size = 0
-        self._ending: _Refused | None = None
-        self._is_cut = False
-
-    def put_own(self, frame: bytes) -> None:
-        """Add a frame of the hub; a heartbeat only if nothing else waits."""
-        with self._change:
-            if frame[0] != Kind.BEAT or not (self._own or self._size):
-                self._own.append(frame)
-                self._change.notify()
-
-    def put_notice(self, source: int, frame: bytes) -> None:
-        """Add a frame of the hub about a member, behind what that member sent before; there is always room."""
-        with self._change:
-            self._append(source, frame)
-
-    def put(self, source: int, frame: bytes) -> bool:
-        """Add a frame of a member; False if there is no room for it."""
-        with self._change:
-            if self._size + len(frame) > self._limit or self._ending is not None:
-                return False
-            self._append(source, frame)
-            return True
-
-    def _append(self, source: int, frame: bytes) -> None:
-        lane = self._lanes.setdefault(source, deque())
-        if not lane:
-            self._turns.append(source)
-        lane.append(frame)
-        self._size += len(frame)
-        self._change.notify()
-
-    def end(self, why: _Refused, at_once: bool) -> None:
-        """End the stream: at once, or after what waits."""
-        with self._change:
-            self._ending = self._ending or why
-            self._is_cut = self._is_cut or at_once
-            self._change.notify_all()
-
-    def get(self) -> bytes:
-        """Return the next frame; _Refused when the stream is to end."""
-        with self._change:
-            while True:
-                if self._is_cut and self._ending is not None:
-                    raise self._ending
-                if self._own:
-                    return self._own.popleft()
-                if self._turns:
-                    return self._next_in_turn()
-                if self._ending is not None:
-                    raise self._ending
-                self._change.wait()
-
-    def _next_in_turn(self) -> bytes:
-        source = self._turns.popleft()
-        lane = self._lanes[source]
-        frame = lane.popleft()
-        if lane:
-            self._turns.append(source)
-        self._size -= len(frame)
-        return frame
-
-
 class _Stream:
     """One gRPC stream of one participant."""
 
@@ -210,7 +107,7 @@ class _Stream:
         self.name = name
         self.serial = serial
         self.context = context
-        self.queue = _Queue(limits.queue_bytes)
+        self.queue = FairQueue(limits.queue_bytes)
         self.number = HUB
         self.challenge = secrets.token_bytes(CHALLENGE_BYTES)
         self.heard = time.monotonic()
@@ -260,7 +157,7 @@ class Hub:
         self._address = address
         self._coordinator = coordinator
         self._limits = limits or HubLimits()
-        self._certificate = _hub_certificate(tls.certificate)
+        self._certificate = der_of(tls.certificate)
         self._digest = hashlib.sha256(self._certificate).digest()
         self._lock = threading.Lock()
         self._streams: set[_Stream] = set()
@@ -316,7 +213,7 @@ class Hub:
             streams = list(self._streams)
             self._sessions.clear()
         for stream in streams:
-            stream.queue.end(_Refused(_Code.UNAVAILABLE, "the hub stops"), at_once=True)
+            stream.queue.end(Refused(_Code.UNAVAILABLE, "the hub stops"), at_once=True)
         self._server.stop(0.2).wait(_STOP_SECONDS)
         self._pool.shutdown()
         self._keeper.join(_STOP_SECONDS)
@@ -340,7 +237,7 @@ class Hub:
         who = "somebody"
         stream = None
         try:
-            name, serial = _read_certificate(context)
+            name, serial = read_certificate(context)
             who = ascii(name[:64])[1:-1]
             stream = _Stream(name, serial, context, self._limits)
             self._take_in(stream)
@@ -350,7 +247,7 @@ class Hub:
                 frame = stream.queue.get()
                 stream.traffic.sent += len(frame)
                 yield frame
-        except _Refused as end:
+        except Refused as end:
             _LOGGER.log(logging.INFO if end.is_ordinary else logging.WARNING, "%s: %s", who, end)
             context.set_code(end.code)
             context.set_details(HUB_SAYS + str(end))
@@ -367,17 +264,17 @@ class Hub:
         with self._lock:
             same = sum(s.name == stream.name for s in self._streams)
             if self._stopping.is_set() or same >= self._limits.streams_per_party:
-                raise _Refused(_Code.UNAVAILABLE, "too many streams")
+                raise Refused(_Code.UNAVAILABLE, "too many streams")
             self._streams.add(stream)
         # Called at once if the stream is over already.
         if not stream.context.add_callback(lambda: self._cut(stream)):
             self._cut(stream)
 
     def _cut(self, stream: _Stream) -> None:
-        stream.queue.end(_Refused(_Code.CANCELLED, "the connection ended"), at_once=True)
+        stream.queue.end(Refused(_Code.CANCELLED, "the connection ended"), at_once=True)
 
     def _check_admitted(self, stream: _Stream) -> Admitted:
-        return _check(self._admitted().get(stream.name), stream)
+        return check_admitted(self._admitted().get(stream.name), stream.name, stream.serial)
 
     def _let_go(self, stream: _Stream) -> None:
         with self._lock:
@@ -406,11 +303,11 @@ class Hub:
             thread.start()
 
     def _read(self, stream: _Stream, frames: Iterator[bytes]) -> None:
-        end = _Refused(_Code.OK, "said goodbye")
+        end = Refused(_Code.OK, "said goodbye")
         try:
             join = next(frames, None)
             if join is None:
-                raise _Refused(_Code.INVALID_ARGUMENT, "did not answer the challenge")
+                raise Refused(_Code.INVALID_ARGUMENT, "did not answer the challenge")
             stream.traffic.received += len(join)
             session = self._join(stream, join)
             for frame in frames:
@@ -418,21 +315,21 @@ class Hub:
                 stream.traffic.received += len(frame)
                 self._relay(session, stream, frame)
             if not stream.has_left:
-                end = _Refused(_Code.CANCELLED, "ended its stream without a goodbye")
-        except _Refused as error:
+                end = Refused(_Code.CANCELLED, "ended its stream without a goodbye")
+        except Refused as error:
             end = error
         except ValueError as error:
-            end = _Refused(_Code.INVALID_ARGUMENT, f"sent something else than frames: {error}")
+            end = Refused(_Code.INVALID_ARGUMENT, f"sent something else than frames: {error}")
         except Exception as error:
             # gRPC raises a bare Exception when the connection is gone; anything else must not end the hub either.
-            end = _Refused(_Code.CANCELLED, f"the connection ended ({type(error).__name__})")
+            end = Refused(_Code.CANCELLED, f"the connection ended ({type(error).__name__})")
         stream.queue.end(end, at_once=end.code != _Code.OK)
 
     def _join(self, stream: _Stream, frame: bytes) -> _Session:
         try:
             join = read_join(frame)
         except ValueError as error:
-            raise _Refused(
+            raise Refused(
                 _Code.INVALID_ARGUMENT, f"answered the challenge with something else: {error}"
             ) from None
         admitted = self._check_admitted(stream)
@@ -440,7 +337,7 @@ class Hub:
             signed = proof(stream.challenge, join.session, stream.name, self._digest)
             verify(admitted.identity, join.signature, signed)
         except ValueError:
-            raise _Refused(
+            raise Refused(
                 _Code.UNAUTHENTICATED, "did not sign the challenge with the admitted identity"
             ) from None
         with self._lock:
@@ -458,54 +355,54 @@ class Hub:
             session.traffic[stream.name].append(stream.traffic)
             self._tell(session, number, Kind.UP, 0)
         if older is not None:
-            older.queue.end(_Refused(_Code.ABORTED, "replaced by a newer stream"), at_once=True)
+            older.queue.end(Refused(_Code.ABORTED, "replaced by a newer stream"), at_once=True)
         _LOGGER.info("%s: joined session %s", stream.name, session.label)
         return session
 
     def _open(self, stream: _Stream, join: Join) -> _Session:
         if stream.name != self._coordinator:
-            raise _Refused(_Code.PERMISSION_DENIED, "may not open a session")
+            raise Refused(_Code.PERMISSION_DENIED, "may not open a session")
         members = (stream.name, *join.members)
         if len(set(members)) != len(members) or len(members) > MAX_MEMBERS:
-            raise _Refused(_Code.INVALID_ARGUMENT, "names a member twice, or too many")
+            raise Refused(_Code.INVALID_ARGUMENT, "names a member twice, or too many")
         session = self._sessions.get(join.session)
         if session is None:
             self._check_not_ended(join.session)
             if len(self._sessions) >= self._limits.sessions:
-                raise _Refused(_Code.UNAVAILABLE, "too many sessions")
+                raise Refused(_Code.UNAVAILABLE, "too many sessions")
             session = self._sessions[join.session] = _Session(join.session, members)
             _LOGGER.info("%s: opened session %s for %d members", stream.name, session.label, len(members))
         elif session.members != members:
-            raise _Refused(_Code.PERMISSION_DENIED, "names other members than before")
+            raise Refused(_Code.PERMISSION_DENIED, "names other members than before")
         return session
 
     def _find(self, stream: _Stream, join: Join) -> _Session:
         session = self._sessions.get(join.session)
         if session is None:
             self._check_not_ended(join.session)
-            raise _Refused(_Code.NOT_FOUND, "the session is not open")
+            raise Refused(_Code.NOT_FOUND, "the session is not open")
         if stream.name not in session.members or stream.name == session.members[0]:
-            raise _Refused(_Code.PERMISSION_DENIED, "the session does not name it")
+            raise Refused(_Code.PERMISSION_DENIED, "the session does not name it")
         return session
 
     def _check_not_ended(self, key: bytes) -> None:
         if key in self._ended:
-            raise _Refused(_Code.FAILED_PRECONDITION, "the session has ended")
+            raise Refused(_Code.FAILED_PRECONDITION, "the session has ended")
 
     def _relay(self, session: _Session, stream: _Stream, frame: bytes) -> None:
         head = read_head(frame)
         if head.kind == Kind.LEAVE:
             stream.has_left = True
             if stream.number == 0:
-                end = _Refused(_Code.FAILED_PRECONDITION, "the session has ended", is_ordinary=True)
+                end = Refused(_Code.FAILED_PRECONDITION, "the session has ended", is_ordinary=True)
                 self._end(session, end, at_once=False)
             return
         if head.kind not in RELAYED:
             if head.kind != Kind.BEAT:
-                raise _Refused(_Code.INVALID_ARGUMENT, "sent a frame that is not for a client to send")
+                raise Refused(_Code.INVALID_ARGUMENT, "sent a frame that is not for a client to send")
             return
         if head.source != stream.number or head.destination >= len(session.members):
-            raise _Refused(_Code.PERMISSION_DENIED, "sent a frame of somebody else, or for nobody")
+            raise Refused(_Code.PERMISSION_DENIED, "sent a frame of somebody else, or for nobody")
         if head.kind == Kind.DATA:
             self._check_message(read_data_head(frame).total)
         self._check_session(session)
@@ -515,7 +412,7 @@ class Hub:
 
     def _check_message(self, total: int) -> None:
         if total > self._limits.message_bytes:
-            raise _Refused(
+            raise Refused(
                 _Code.FAILED_PRECONDITION,
                 f"a message of {total} bytes is over the limit of {self._limits.message_bytes}",
             )
@@ -523,11 +420,11 @@ class Hub:
     def _check_session(self, session: _Session) -> None:
         limit = self._limits.session_bytes
         if limit is not None and sum(t.received for t in session.total().values()) > limit:
-            end = _Refused(_Code.FAILED_PRECONDITION, f"the session is over its limit of {limit} bytes")
+            end = Refused(_Code.FAILED_PRECONDITION, f"the session is over its limit of {limit} bytes")
             self._end(session, end, at_once=True)
             raise end
 
-    def _end(self, session: _Session, why: _Refused, at_once: bool) -> None:
+    def _end(self, session: _Session, why: Refused, at_once: bool) -> None:
         with self._lock:
             if self._sessions.pop(session.key, None) is None:
                 return
@@ -564,15 +461,15 @@ class Hub:
     def _keep_stream(self, stream: _Stream, admitted: Mapping[str, Admitted], now: float) -> None:
         limits = self._limits
         try:
-            _check(admitted.get(stream.name), stream)
+            check_admitted(admitted.get(stream.name), stream.name, stream.serial)
             if stream.session is None and now - stream.started > limits.handshake_seconds:
-                raise _Refused(_Code.DEADLINE_EXCEEDED, "did not answer the challenge in time")
+                raise Refused(_Code.DEADLINE_EXCEEDED, "did not answer the challenge in time")
             if now - stream.heard > limits.idle_seconds:
-                raise _Refused(_Code.DEADLINE_EXCEEDED, "was silent for too long")
+                raise Refused(_Code.DEADLINE_EXCEEDED, "was silent for too long")
             ended = stream.session.ended_at if stream.session is not None else 0.0
             if ended and now - ended > limits.idle_seconds:
-                raise _Refused(_Code.FAILED_PRECONDITION, "the session has ended")
-        except _Refused as end:
+                raise Refused(_Code.FAILED_PRECONDITION, "the session has ended")
+        except Refused as end:
             if stream.is_condemned:
                 stream.context.cancel()  # it did not even read that it is over
             stream.is_condemned = True
@@ -589,54 +486,7 @@ class Hub:
                     _LOGGER.info("session %s: forgotten, nobody was there", session.label)
 
 
-def _check(admitted: Admitted | None, stream: _Stream) -> Admitted:
-    if admitted is None or admitted.name != stream.name:
-        raise _Refused(_Code.UNAUTHENTICATED, "is not admitted")
-    if admitted.revoked:
-        raise _Refused(_Code.UNAUTHENTICATED, "was revoked")
-    if admitted.serial != stream.serial:
-        raise _Refused(_Code.UNAUTHENTICATED, "shows another certificate than the admitted one")
-    return admitted
-
-
 def _sum(parts: Sequence[MemberTraffic]) -> MemberTraffic:
     return MemberTraffic(
         sum(t.received for t in parts), sum(t.sent for t in parts), sum(t.dropped for t in parts)
     )
-
-
-def _read_certificate(context: grpc.ServicerContext) -> tuple[str, int]:
-    """Return name and serial of the client's certificate, which TLS has checked against the CA."""
-    try:
-        (pem,) = context.auth_context()["x509_pem_cert"]
-        certificate = x509.load_pem_x509_certificate(pem)
-        (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return str(name.value), certificate.serial_number
-    except (KeyError, ValueError):
-        raise _Refused(_Code.UNAUTHENTICATED, "shows no certificate with a name") from None
-
-
-def takes_tls12(host: str, port: int) -> bool:
-    """Say whether a server answers a TLS 1.2 greeting with anything but a refusal."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is told or believed: only the first answer is looked at
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        context.wrap_bio(incoming, outgoing).do_handshake()
-    local = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
-    try:
-        with socket.create_connection((local, port), timeout=_STOP_SECONDS) as connection:
-            connection.sendall(outgoing.read())
-            return connection.recv(1) == _TLS_HANDSHAKE
-    except OSError:
-        return False
-
-
-def _hub_certificate(pem: bytes) -> bytes:
-    try:
-        return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-    except ValueError:
-        raise ConfigError("the hub's certificate is not PEM of a certificate") from None

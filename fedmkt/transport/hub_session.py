@@ -4,7 +4,6 @@ Three threads at most: ours connects again and again and reads; gRPC's own pulls
 What a caller waits for has a deadline, and a connection that stays away too long fails everybody who waits.
 """
 
-import contextlib
 import hashlib
 import random
 import secrets
@@ -12,12 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import grpc
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import ConfigError, FedmktError, PeerError, TransportError
@@ -39,6 +35,7 @@ from fedmkt.transport.hub_frames import (
     read_welcome,
     write_join,
 )
+from fedmkt.transport.hub_identity import ClientTls, check_issued, der_of
 from fedmkt.transport.hub_link import Link, LinkBroken, LinkLimits, PeerRestarted
 
 Message = bytes | memoryview | Sequence[bytes | memoryview]
@@ -80,20 +77,6 @@ _FINAL = {
 
 class NothingCame(TransportError):
     """No message came before the deadline; the session goes on."""
-
-
-@dataclass(frozen=True)
-class ClientTls:
-    """PEM of a participant: its key, its certificate, the coordinator's CA.
-
-    hub : PEM of the hub's certificate if it was pinned; without it any certificate that the CA signed for the
-    hub's address counts as the hub's.
-    """
-
-    key: bytes = field(repr=False)
-    certificate: bytes
-    ca: bytes
-    hub: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +130,7 @@ class HubSession:
         self._opens = tuple(members)
         self._limits = limits or SessionLimits()
         self._incarnation = secrets.token_bytes(INCARNATION_BYTES)
-        self._pinned = _der(tls.hub) if tls.hub is not None else None
+        self._pinned = der_of(tls.hub) if tls.hub is not None else None
         self._lock = threading.Lock()
         self._to_send = threading.Condition(self._lock)
         self._changed = threading.Condition(self._lock)
@@ -463,7 +446,7 @@ class HubSession:
         if self._pinned is not None and certificate != self._pinned:
             raise PeerError(f"hub at {self.address}: its certificate is not the pinned one")
         # A hub that passes on the challenge of another one would have to show that one's certificate.
-        _check_issued(certificate, self._tls.ca, self.address)
+        check_issued(certificate, self._tls.ca, self.address)
         digest = hashlib.sha256(certificate).digest()
         signature = self._identity.sign(proof(challenge, self._id, self.me, digest))
         assert len(signature) == SIGNATURE_BYTES
@@ -602,26 +585,6 @@ class _Clock:
         if self.ack_at is not None:
             at = min(at, self.ack_at)
         return max(0.0, at - now)
-
-
-def _der(pem: bytes) -> bytes:
-    try:
-        return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
-    except ValueError:
-        raise ConfigError("the pinned certificate of the hub is not PEM of a certificate") from None
-
-
-def _check_issued(certificate: bytes, ca: bytes, address: str) -> None:
-    try:
-        own = x509.load_der_x509_certificate(certificate)
-        roots = x509.load_pem_x509_certificates(ca)
-    except ValueError:
-        raise PeerError(f"hub at {address}: sent no certificate") from None
-    for root in roots:
-        with contextlib.suppress(ValueError, TypeError, InvalidSignature):
-            own.verify_directly_issued_by(root)
-            return
-    raise PeerError(f"hub at {address}: its certificate is not of our coordinator's CA")
 
 
 def _hint_of(details: str) -> str:

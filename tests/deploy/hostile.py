@@ -55,8 +55,9 @@ from fedmkt.transport.driver import Ask, Endpoint, Told
 from fedmkt.transport.flower_words import BODY, RECORD
 from fedmkt.transport.hub_endpoint import HubEndpoint
 from fedmkt.transport.hub_frames import DATA_SIZE, Kind
+from fedmkt.transport.hub_identity import ClientTls
 from fedmkt.transport.hub_server import Hub
-from fedmkt.transport.hub_session import ClientTls, HubSession, SessionLimits
+from fedmkt.transport.hub_session import HubSession, SessionLimits
 from fedmkt.transport.memory import MemoryEndpoint
 from tests.deploy import deployment
 from tests.deploy.deployment import COORDINATOR, Deployment
@@ -877,7 +878,7 @@ def scenario_hub(folder: Path) -> str:
 
 def _hostile_hub(it: QuickDeployment) -> HostileHub:
     from fedmkt.deploy.registry import read_registry
-    from fedmkt.transport.hub_server import Admitted, ServerTls
+    from fedmkt.transport.hub_identity import Admitted, ServerTls
 
     own = PartyFolder(it.place(COORDINATOR)).tls_certificate.read_bytes()
     serial = int(certificates.serial_of(own), 16)

@@ -49,7 +49,7 @@ from fedmkt.transport.flower_tasks import check_bundle
 from fedmkt.transport.flower_words import ASK, RECORD
 from fedmkt.transport.health import HealthServer, ask_health
 from fedmkt.transport.hub_frames import Welcome, read_welcome, write_welcome
-from fedmkt.transport.hub_session import ClientTls
+from fedmkt.transport.hub_identity import ClientTls
 from tests.deploy.deployment import COORDINATOR, free_ports
 from tests.deploy.hostile import (
     MARK,

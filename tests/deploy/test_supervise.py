@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from fedmkt.deploy.program import Program
 from fedmkt.deploy.program_log import HIDDEN, ProgramLog, Scrubber
-from fedmkt.deploy.supervise import Program, check_commands, is_up, only_one
+from fedmkt.deploy.supervise import check_commands, is_up, only_one
 from fedmkt.errors import ConfigError
 from fedmkt.transport.health import HealthServer, ask_health, is_healthy
 
@@ -21,10 +22,10 @@ from fedmkt.transport.health import HealthServer, ask_health, is_healthy
 HARNESS = """
 import json, os, sys
 from pathlib import Path
-from fedmkt.deploy import supervise
+from fedmkt.deploy import program, supervise
 from fedmkt.errors import ConfigError
 root, programs, settings = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
-supervise.STOP_SECONDS = 1.0
+program.STOP_SECONDS = 1.0
 for name, value in settings.items():
     setattr(supervise, name, value)
 made = []
@@ -32,7 +33,7 @@ for name, code, extra in programs:
     ready = extra.pop("ready_file", None)
     if ready:
         extra["ready"] = (root / ready).exists
-    made.append(supervise.Program(
+    made.append(program.Program(
         name=name, command=(sys.executable, "-u", "-c", code), environment=dict(os.environ), folder=root,
         log=root / "logs" / (name + ".log"), **extra))
 supervisor = supervise.Supervisor(

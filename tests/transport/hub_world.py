@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedmkt.crypto.sign import Identity
-from fedmkt.transport.hub_server import Admitted, Hub, HubLimits, ServerTls
-from fedmkt.transport.hub_session import ClientTls, HubSession, SessionLimits
+from fedmkt.transport.hub_identity import Admitted, ClientTls, ServerTls
+from fedmkt.transport.hub_server import Hub, HubLimits
+from fedmkt.transport.hub_session import HubSession, SessionLimits
 
 COORDINATOR = "coordinator"
 QUICK = HubLimits(heartbeat_seconds=0.2, handshake_seconds=1.0, idle_seconds=3.0)

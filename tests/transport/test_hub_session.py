@@ -566,7 +566,7 @@ def test_neither_keys_nor_messages_are_logged(caplog: pytest.LogCaptureFixture) 
 def test_a_fresh_process_refuses_tls_12() -> None:
     code = (
         "from tests.transport.hub_world import hub_world\n"
-        "from fedmkt.transport.hub_server import takes_tls12\n"
+        "from fedmkt.transport.hub_identity import takes_tls12\n"
         "with hub_world() as world:\n"
         "    world.all_joined()\n"
         "    print(takes_tls12('127.0.0.1', world.port))\n"
