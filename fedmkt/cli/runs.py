@@ -99,7 +99,7 @@ def _event(status: "RunStatus") -> ProgressEvent:
 
 def _line(status: "RunStatus") -> str:
     sent = sum(status.bytes_sent.values()) / 1e6
-    return f"{status.run:<30} {status.state:<9} {status.step:<20} {status.rounds:>4} rounds {sent:>7.1f} MB"
+    return f"{status.run:<27} {status.state:<9} {status.step:<18} {status.rounds:>4} rounds {sent:>7.1f} MB"
 
 
 def _lines(status: "RunStatus") -> list[str]:

@@ -15,10 +15,10 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 
 from fedmkt.contract import Contract
+from fedmkt.deploy.contracts import open_participant
 from fedmkt.deploy.folders import CoordinatorFolder, load_coordinator_folder, read_identity, read_secret
 from fedmkt.deploy.messages import SERVE, Serve, decode_outcome, encode_serve
 from fedmkt.deploy.places import place_of
-from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.runs import RunFolder, RunStatus, log_to
 from fedmkt.deploy.take_part import GONE_SECONDS
 from fedmkt.errors import DataError, FedmktError, PeerError, PolicyRefused, TransportError
@@ -158,17 +158,11 @@ class Coordination:
         return result
 
     def _open_dealer(self) -> Party:
-        settings = load_coordinator_folder(self._folder)
-        contract = self._contract
-        pins = read_registry(self._folder.registry).pins([p.name for p in contract.parties])
-        own = read_identity(self._folder.identity).public.hex()
-        config = settings.party(pins | {settings.name: own})
-        place = place_of(self._folder, contract)
+        config = open_participant(self._folder.root, self._contract).settings
+        place = place_of(self._folder, self._contract)
         place.keep_contract(self._signed)
-        return open_party(settings.name, self._signed, config, None, place, self._sources(settings.name))
-
-    def _sources(self, name: str) -> Sources:
-        return Sources.of(self._status.seed, name, self._epoch, self._contract.created)
+        sources = Sources.of(self._status.seed, config.name, self._epoch, self._contract.created)
+        return open_party(config.name, self._signed, config, None, place, sources)
 
     def _invite(self, session: bytes) -> "dict[str, Future[bytes]]":
         body = encode_serve(Serve(self._signed, session, self._status.seed, self._epoch))

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, load_coordinator_folder, read_identity
+from fedmkt.deploy.contracts import open_participant
+from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder
 from fedmkt.deploy.messages import Serve
 from fedmkt.deploy.places import place_of
-from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.runs import RunFolder
 from fedmkt.deploy.take_part import open_own_party
 from fedmkt.party.node import Sources, open_party
@@ -64,11 +64,9 @@ def run_in_memory(deployment: Deployment, folder: Path, seed: int) -> float:
     invitation = Serve(signed, b"", seed, 0)
     parties = [open_own_party(PartyFolder(folder / name), invitation) for name in deployment.names]
     home = CoordinatorFolder(folder / COORDINATOR)
-    settings = load_coordinator_folder(home)
-    pins = read_registry(home.registry).pins(deployment.names)
-    config = settings.party(pins | {settings.name: read_identity(home.identity).public.hex()})
-    sources = Sources.of(seed, settings.name, 0, signed.contract.created)
-    parties.append(open_party(settings.name, signed, config, None, place_of(home, signed.contract), sources))
+    config = open_participant(home.root, signed.contract).settings
+    sources = Sources.of(seed, config.name, 0, signed.contract.created)
+    parties.append(open_party(config.name, signed, config, None, place_of(home, signed.contract), sources))
     endpoints = {Name(p.me): MemoryEndpoint(p) for p in parties}
     try:
         Coordinator(signed.contract, main_job, endpoints, folder / "receipts").run()
@@ -104,15 +102,15 @@ def differences(deployment: Deployment, folder: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def compare(folder: Path, job: Path) -> Comparison:
+def compare(folder: Path, job: Path, channel: str = "hub") -> Comparison:
     """Provision, run, run in memory, compare."""
     started = time.monotonic()
-    deployment = Deployment(folder / "deployed", job)
+    deployment = Deployment(folder / "deployed", job, channel=channel)
     deployment.provision()
     provisioned = time.monotonic()
     with deployment:
         up = time.monotonic()
-        status = deployment.run("--seed", str(SEED))
+        status = deployment.run("--seed", str(SEED), timeout=1800)
         ran = time.monotonic()
     assert status["state"] == "done", status
     in_memory = run_in_memory(deployment, folder / "memory", SEED)
