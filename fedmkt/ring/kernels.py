@@ -7,53 +7,14 @@ twin in numpy that returns the same bytes. Integer arithmetic only: the same byt
 The kernels compile at their first call and are then read from numba's cache; `compile_all` does it ahead.
 """
 
-from collections.abc import Callable
-from functools import cache, wraps
-from typing import ParamSpec, TypeVar
-
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmkt.compiled import compiled, readable
 from fedmkt.ring.fixed import Words
 
 Matrix = NDArray[np.uint64] | NDArray[np.int32]
 """An (n, d) matrix over the ring, as words or as signed 32-bit integers."""
-
-Params = ParamSpec("Params")
-Array = TypeVar("Array", bound=NDArray[np.generic])
-
-
-def compiled(function: Callable[Params, None]) -> Callable[Params, None]:
-    """Compile at the first call, keep the code on disk, and let other threads run meanwhile."""
-
-    @cache
-    def fast() -> Callable[Params, None]:
-        # Imported here: numba takes longer to import than the rest of the package.
-        import numba
-
-        kernel: Callable[Params, None]
-        try:
-            kernel = numba.njit(nogil=True, cache=True)(function)
-        except RuntimeError:
-            # numba finds no directory that it may write; it compiles anew in each process.
-            kernel = numba.njit(nogil=True)(function)
-        return kernel
-
-    @wraps(function)
-    def call(*args: Params.args, **kwargs: Params.kwargs) -> None:
-        fast()(*args, **kwargs)
-
-    return call
-
-
-def readable(array: Array) -> Array:
-    """View an array as one kind of input: read-only, in C order and aligned (copied only where it is not).
-
-    numba compiles anew for every kind, and arrays that come out of messages are often read-only.
-    """
-    view: Array = np.require(array, requirements=["C", "A"]).view()
-    view.flags.writeable = False
-    return view
 
 
 def matvec(matrix: Matrix, vector: Words) -> Words:

@@ -27,8 +27,8 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmkt.compiled import compiled, readable
 from fedmkt.ring.fixed import HalfWords, Words
-from fedmkt.ring.kernels import compiled, readable
 
 TABLE_BITS = 13
 """Sines are dealt at scale 2^13, the public factors at 2^15: the split of 28 bits with the least error."""
