@@ -9,11 +9,14 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedmkt.contract import (
+    MORE_KEYS,
+    OVERLAP_DISCLOSURES,
+    AlignTerms,
     Channel,
     Contract,
     Count,
@@ -27,9 +30,13 @@ from fedmkt.contract import (
     PartyTerms,
     ScoreTerms,
     Signer,
+    Task,
     Terms,
     Text,
     config_error,
+    kind_of_key,
+    missing,
+    mistake,
     read_toml,
 )
 from fedmkt.errors import ConfigError
@@ -56,17 +63,62 @@ Host = Annotated[str, AfterValidator(_host)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
+class MoreId(Terms):
+    """A further key in a party's file: one column, or several that are one key together (kind = "compound").
+
+    name : of a second column of one kind, or of a compound key: the parts, where the own columns have other names.
+    """
+
+    column: Text | None = None
+    columns: tuple[Text, ...] = ()
+    kind: Literal["phone", "email", "national_id", "raw", "compound"]
+    name: Text | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The columns to read."""
+        return self.columns if self.column is None else (self.column,)
+
+    @property
+    def agreed(self) -> str:
+        """What the contract calls this key: the same at every party."""
+        name = "+".join(self.columns) if self.kind == "compound" and self.name is None else self.name
+        return self.kind if name is None else f"{self.kind}:{name}"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "compound":
+            if self.column is not None or len(self.columns) < 2 or len(set(self.columns)) < len(self.columns):
+                raise ValueError('columns = ["one", "another"] for a compound key')
+            if self.agreed.count("+") != len(self.columns) - 1:
+                raise ValueError("a name with as many parts as columns, joined by +")
+        elif self.column is None or self.columns:
+            raise ValueError('column = "one"; several columns are a key of kind compound')
+        kind_of_key(self.agreed)
+        return self
+
+
 class PartnerConfig(Terms):
-    """One party of a job: its file, the id column and how ids are written, and the columns it brings."""
+    """One party of a job: its file, the id column and how ids are written, and the columns it brings.
+
+    more_ids : further keys, tried in this order for people who are not found by their id.
+    consent, opt_out, birth_date or age : who is left out of the list before anything is matched.
+    """
 
     name: Name
     organisation: Text
     file: Text
     id: Text
     id_kind: IdKind
+    more_ids: tuple[MoreId, ...] = Field(default=(), max_length=MORE_KEYS)
     country: Country = "86"
     numbers: tuple[Text, ...] = ()
     categories: tuple[Text, ...] = ()
+    consent: Text | None = None
+    opt_out: Text | None = None
+    birth_date: Text | None = None
+    age: Text | None = None
+    minimum_age: Count | None = Field(default=None, ge=1, le=130)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,23 +127,40 @@ class PartnerConfig(Terms):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not (self.numbers or self.categories):
-            raise ValueError("at least one column in numbers or categories")
         named = (self.id, *self.columns)
         if len(set(named)) != len(named):
             raise ValueError("every column once, in id, numbers, categories or label")
+        keys = [(self.id,), *(key.parts for key in self.more_ids)]
+        if len(set(keys)) != len(keys):
+            raise ValueError("every key once, in id or more_ids")
+        if set(self.columns) & {part for parts in keys for part in parts}:
+            raise ValueError("no column of a key among numbers, categories or label")
+        self._check_filters()
         return self
+
+    def _check_filters(self) -> None:
+        if self.birth_date is not None and self.age is not None:
+            raise ValueError("one of birth_date and age")
+        if self.minimum_age is not None and self.birth_date is None and self.age is None:
+            raise ValueError("minimum_age needs the column that tells the age: birth_date or age")
+        # An age may be a feature too; whoever consented, or was born when, is no column of a model.
+        named = [c for c in (self.consent, self.birth_date) if c is not None]
+        if len({self.id, *self.columns, *named}) != 1 + len(self.columns) + len(named):
+            raise ValueError("consent and birth_date are columns of their own")
+        others = (self.id, self.consent, *self.columns[len(self.numbers) :])
+        if self.age is not None and self.age in others:
+            raise ValueError("age is a column of its own, or one in numbers")
 
 
 class BankConfig(PartnerConfig):
     """The bank's side of a job; empty labels mark customers who were not in the campaign."""
 
-    label: Text
+    label: Text | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns that take part, the label last, the id not among them."""
-        return (*self.numbers, *self.categories, self.label)
+        return (*self.numbers, *self.categories, *(() if self.label is None else (self.label,)))
 
 
 class CoordinatorConfig(Terms):
@@ -102,13 +171,21 @@ class CoordinatorConfig(Terms):
 
 
 class PolicyConfig(Terms):
-    """What one organisation allows, whatever a contract says; the defaults allow no purpose and no column."""
+    """What one organisation allows, whatever a contract says; the defaults allow no purpose and no column.
+
+    min_difference : ids by which a list differs from each earlier one with the same partner, unless it is equal
+    (1: any). max_size_runs : runs with one partner within size_run_days that show how long an intersection is.
+    """
 
     purposes: tuple[Text, ...] = ()
     columns: tuple[Text, ...] = ()
     min_list: Count = Field(default=1000, ge=1)
     min_common: Count = Field(default=1000, ge=1)
+    max_common: Count | None = Field(default=None, ge=1)
     min_support: Count = Field(default=50, ge=1)
+    min_difference: Count = Field(default=100, ge=1)
+    max_size_runs: Count = Field(default=5, ge=1)
+    size_run_days: Count = Field(default=30, ge=1, le=3660)
     max_runs: Count = Field(default=5, ge=1)
     max_resumes: Count = Field(default=3, ge=0)
     disclosures: tuple[Kind, ...] = DEFAULT
@@ -120,17 +197,25 @@ class JobPolicy(Terms):
 
     min_list: Count | None = Field(default=None, ge=1)
     min_common: Count | None = Field(default=None, ge=1)
+    max_common: Count | None = Field(default=None, ge=1)
     min_support: Count | None = Field(default=None, ge=1)
+    min_difference: Count = Field(default=100, ge=1)
+    max_size_runs: Count = Field(default=5, ge=1)
+    size_run_days: Count = Field(default=30, ge=1, le=3660)
     max_runs: Count | None = Field(default=None, ge=1)
     max_resumes: Count | None = Field(default=None, ge=0)
     disclosures: tuple[Kind, ...] | None = None
 
 
 class JobConfig(Terms):
-    """One job: who takes part with which columns, and every number that is not left at its default."""
+    """One job: who takes part with which columns, and every number that is not left at its default.
+
+    task : `overlap` counts the common customers and uses no column.
+    """
 
     name: Name
     purpose: Text
+    task: Task = "train"
     family: Text | None = None
     valid_days: Count = Field(default=30, ge=1, le=3660)
     bank: BankConfig
@@ -139,6 +224,7 @@ class JobConfig(Terms):
     model: ModelTerms = ModelTerms()
     limits: Limits = Limits()
     scores: ScoreTerms = ScoreTerms()
+    align: AlignTerms = AlignTerms()
     policy: JobPolicy = JobPolicy()
     disclosures: tuple[Kind, ...] = DEFAULT
     channel: Channel = "hub"
@@ -161,7 +247,19 @@ class JobConfig(Terms):
         names = [*(party.name for party in self.parties), self.coordinator.name]
         if len(set(names)) != len(names):
             raise ValueError("bank, partners and coordinator each have a name of their own")
+        if self.task == "train":
+            self._check_columns()
         return self
+
+    def _check_columns(self) -> None:
+        if self.bank.label is None:
+            raise missing("bank", "label")
+        for party, where in (
+            (self.bank, ("bank",)),
+            *((p, ("partners", i)) for i, p in enumerate(self.partners)),
+        ):
+            if not (party.numbers or party.categories):
+                raise mistake("at least one column in numbers or categories", *where)
 
 
 class NodeConfig(Terms):
@@ -282,9 +380,12 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
     """Write the contract that a job asks for, unsigned; `keys` : public identity key of every signer."""
     created = now.astimezone(UTC).replace(microsecond=0)
     names = {party.name for party in job.parties} | {job.coordinator.name}
+    if job.task == "overlap":
+        job = overlap_of(job)
     if set(keys) != names:
         raise ValueError(f"keys of exactly {sorted(names)} are needed, got {sorted(keys)}")
-    terms = tuple(_terms(party, keys[party.name].hex()) for party in job.parties)
+    bank = _terms(job.bank, "bank", job.bank.label, keys)
+    terms = (bank, *(_terms(party, "partner", None, keys) for party in job.partners))
     try:
         return Contract(
             name=job.name,
@@ -301,7 +402,9 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
             model=job.model,
             limits=job.limits,
             scores=job.scores,
+            align=job.align,
             disclosures=job.disclosures,
+            task=job.task,
             channel=job.channel,
             rehearsal=job.rehearsal,
         )
@@ -309,14 +412,39 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
         raise config_error(f"job {job.name}", Contract, error) from None
 
 
-def _terms(party: PartnerConfig, key: str) -> PartyTerms:
-    label = party.label if isinstance(party, BankConfig) else None
+def overlap_of(job: JobConfig) -> JobConfig:
+    """Return the job that only counts the common customers of the same parties: without columns and model."""
+    left_out = {name: JobConfig.model_fields[name].default for name in ("model", "scores", "align")}
+    return job.model_copy(
+        update={
+            "task": "overlap",
+            "bank": id_list(job.bank),
+            "partners": tuple(id_list(party) for party in job.partners),
+            "disclosures": tuple(kind for kind in job.disclosures if kind in OVERLAP_DISCLOSURES),
+            **left_out,
+        }
+    )
+
+
+P = TypeVar("P", bound=PartnerConfig)
+
+
+def id_list(party: P) -> P:
+    """Return a party's table with its ids alone, and the columns that say who is left out."""
+    label = {"label": None} if isinstance(party, BankConfig) else {}
+    return party.model_copy(update={"numbers": (), "categories": (), **label})
+
+
+def _terms(
+    party: PartnerConfig, role: Literal["bank", "partner"], label: str | None, keys: Mapping[str, bytes]
+) -> PartyTerms:
     return PartyTerms(
         name=party.name,
         organisation=party.organisation,
-        key=key,
-        role="partner" if label is None else "bank",
+        key=keys[party.name].hex(),
+        role=role,
         id_kind=party.id_kind,
+        more_kinds=tuple(key.agreed for key in party.more_ids),
         numbers=party.numbers,
         categories=party.categories,
         label=label,
@@ -337,7 +465,11 @@ def simulated_party(job: JobConfig, name: str, keys: Mapping[str, bytes]) -> Par
             columns=party.columns,
             min_list=own.min_list or limits.min_list,
             min_common=own.min_common or limits.min_common,
+            max_common=own.max_common or limits.max_common,
             min_support=own.min_support or limits.min_support,
+            min_difference=own.min_difference,
+            max_size_runs=own.max_size_runs,
+            size_run_days=own.size_run_days,
             max_runs=own.max_runs or limits.max_runs,
             max_resumes=limits.max_resumes if own.max_resumes is None else own.max_resumes,
             disclosures=job.disclosures if own.disclosures is None else own.disclosures,
@@ -353,12 +485,15 @@ __all__ = [
     "Host",
     "JobConfig",
     "JobPolicy",
+    "MoreId",
     "NodeConfig",
     "PartnerConfig",
     "PartyConfig",
     "PolicyConfig",
     "Port",
     "draft_contract",
+    "id_list",
+    "overlap_of",
     "parse_coordinator",
     "parse_job",
     "parse_party",

@@ -16,10 +16,12 @@ from typing import Annotated, Literal, Self, get_args
 
 import rfc8785
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from fedmkt.crypto.sign import Identity, verify
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.privacy.disclosure import DEFAULT, EVERYONE, lookup
+from fedmkt.privacy.superset import epsilon
 
 DOMAIN = b"fedmkt contract v1\n"
 
@@ -42,6 +44,19 @@ def _utc_seconds(value: datetime) -> datetime:
     return value.astimezone(UTC)
 
 
+def kind_of_key(value: str) -> str:
+    """Return the kind of a further key if it is written as a contract writes it, else ValueError."""
+    kind, _, name = value.partition(":")
+    parts = name.split("+")
+    if kind == "compound":
+        is_right = len(parts) > 1 and all(parts)
+    else:
+        is_right = kind in get_args(IdKind) and len(parts) == 1 and (name != "" or value == kind)
+    if not (is_right and name == name.strip()):
+        raise ValueError("phone, email, national_id, raw, such a kind with :name, or compound:part+part")
+    return _printable(value)
+
+
 def _disclosure_kind(value: str) -> str:
     lookup(value)
     return value
@@ -56,7 +71,13 @@ Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Time = Annotated[datetime, Field(strict=True), AfterValidator(_utc_seconds)]
 Kind = Annotated[str, AfterValidator(_disclosure_kind)]
 IdKind = Literal["phone", "email", "national_id", "raw"]
+MoreKind = Annotated[str, Field(max_length=200), AfterValidator(kind_of_key)]
+"""A further key: one of IdKind, a colon and a name behind it where a kind has two, or compound and its parts."""
 Channel = Literal["hub", "flower"]
+Task = Literal["train", "overlap"]
+MORE_KEYS = 4
+OVERLAP_DISCLOSURES = ("ListSize", "SetSize")
+"""All that a job that counts common customers may disclose."""
 
 
 class Terms(BaseModel):
@@ -74,13 +95,22 @@ class Signer(Terms):
 
 
 class PartyTerms(Signer):
-    """What one party brings: the kind of its ids and the names of its columns; the bank also its label."""
+    """What one party brings: the kind of its ids and the names of its columns; the bank also its label.
+
+    more_kinds : further keys by which a customer is found, tried in this order after the ids.
+    """
 
     role: Literal["bank", "partner"]
     id_kind: IdKind
+    more_kinds: tuple[MoreKind, ...] = Field(default=(), max_length=MORE_KEYS)
     numbers: tuple[Text, ...] = ()
     categories: tuple[Text, ...] = ()
     label: Text | None = None
+
+    @property
+    def id_kinds(self) -> tuple[str, ...]:
+        """The kinds of all keys by which a customer is known, first the one that counts most."""
+        return (self.id_kind, *self.more_kinds)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -89,12 +119,12 @@ class PartyTerms(Signer):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.role == "bank") != (self.label is not None):
+        if self.role != "bank" and self.label is not None:
             raise ValueError("the bank, and only the bank, has a label")
-        if not (self.numbers or self.categories):
-            raise ValueError("at least one column in numbers or categories")
         if len(set(self.columns)) != len(self.columns):
             raise ValueError("every column once, in numbers, categories or label")
+        if len(set(self.id_kinds)) != len(self.id_kinds):
+            raise ValueError("every kind of id once; a second phone is phone:NAME")
         return self
 
 
@@ -111,17 +141,59 @@ class ModelTerms(Terms):
     checkpoint_every: Count = Field(default=4, ge=1, le=100)
 
 
+class AlignTerms(Terms):
+    """How the common customers are found, and who learns which they are.
+
+    engine : `auto` takes `oprf` for short lists and `ot` for others; `vole` rests on a younger assumption.
+    match : `shown`, the partner learns which of its people bank there; `hidden`, it learns nothing about them.
+    drop, dummies : hidden match with less work: the shares of common people that are left out, and of others that
+    take part. What the partner learns about each person is bounded by `privacy.superset.epsilon`.
+    join : `inner`, only common customers take part; `left`, all of the bank's do.
+    reuse : most evaluations of a partner's set that is kept for later runs; 0, each run has a fresh key.
+    """
+
+    engine: Literal["auto", "oprf", "ot", "vole"] = "auto"
+    match: Literal["shown", "hidden"] = "shown"
+    drop: Real = Field(default=0.0, ge=0, lt=1)
+    dummies: Real = Field(default=1.0, gt=0, le=1)
+    join: Literal["inner", "left"] = "inner"
+    reuse: Count = Field(default=0, ge=0, le=1 << 40)
+
+    @property
+    def hidden(self) -> bool:
+        """Tell whether the partner learns nothing about which of its people are common."""
+        return self.match == "hidden"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.reuse and self.engine not in ("auto", "oprf"):
+            raise ValueError("reuse needs engine oprf: the others have no set that could be kept")
+        epsilon(self.drop, self.dummies)
+        if not self.hidden and (self.drop, self.dummies) != (0.0, 1.0):
+            raise ValueError("drop and dummies only with match = hidden")
+        if self.match == "hidden" and self.join == "left":
+            raise ValueError("join = left where the match is shown: hidden, all rows take part already")
+        return self
+
+
 class Limits(Terms):
     """Smallest groups, largest numbers; a party's own policy may only be stricter."""
 
     min_list: Count = Field(default=1000, ge=1, le=1 << 40)
     max_list: Count = Field(default=2_000_000, ge=1, le=1 << 40)
     min_common: Count = Field(default=1000, ge=1, le=1 << 40)
+    max_common: Count | None = Field(default=None, ge=1, le=1 << 40)
     min_support: Count = Field(default=50, ge=1, le=1 << 40)
     min_events: Count = Field(default=5, ge=0, le=1000)
     max_resumes: Count = Field(default=3, ge=0, le=100)
     max_runs: Count = Field(default=5, ge=1, le=1000)
     max_levels: Count = Field(default=20, ge=2, le=1000)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_common is not None and self.max_common < self.min_common:
+            raise ValueError("max_common is at least min_common")
+        return self
 
 
 class ScoreTerms(Terms):
@@ -134,6 +206,7 @@ class ScoreTerms(Terms):
 class Contract(Terms):
     """One agreement; nothing is negotiated after it is signed.
 
+    task : train a joint model, or count the common customers before one is agreed, without any column.
     channel : how steps travel, over hub sessions or each as a Flower message; a simulation has ways of its own.
     rehearsal : for invented data only; only then may the masks of a deployment follow from a seed.
     """
@@ -149,7 +222,9 @@ class Contract(Terms):
     model: ModelTerms = ModelTerms()
     limits: Limits = Limits()
     scores: ScoreTerms = ScoreTerms()
+    align: AlignTerms = AlignTerms()
     disclosures: tuple[Kind, ...] = DEFAULT
+    task: Task = "train"
     channel: Channel = "hub"
     rehearsal: Flag = False
 
@@ -188,11 +263,47 @@ class Contract(Terms):
             raise ValueError("every party is an organisation of its own")
         if len({party.id_kind for party in self.parties}) != 1:
             raise ValueError("all parties match on one id_kind")
+        if len({party.more_kinds for party in self.parties}) != 1:
+            raise ValueError("all parties match on the same more_kinds in the same order")
+        if self.parties[0].more_kinds and len(self.partners) > 1:
+            raise ValueError("more_kinds are for one partner")
+        if len(self.partners) > 1 and (self.align.match == "hidden" or self.align.join == "left"):
+            raise ValueError("match = hidden and join = left are for one partner")
+        if self.align.hidden and "ModelPart" in self.disclosures:
+            raise ValueError(
+                "match = hidden without ModelPart: from its weights the partner can tell who is common"
+            )
+        if self.align.join == "left" and "JoinedRows" not in self.disclosures:
+            raise ValueError(
+                "align.join = left tells how many customers take part: disclosures name JoinedRows"
+            )
         if len(set(self.disclosures)) != len(self.disclosures):
             raise ValueError("every disclosure once")
         if self.expires <= self.created:
             raise ValueError("expires after created")
+        if self.task == "train":
+            self._check_columns()
+        else:
+            self._check_overlap()
         return self
+
+    def _check_columns(self) -> None:
+        for place, party in enumerate(self.parties):
+            if party.role == "bank" and party.label is None:
+                raise mistake("the bank, and only the bank, has a label", "parties", place)
+            if not (party.numbers or party.categories):
+                raise mistake("at least one column in numbers or categories", "parties", place)
+
+    def _check_overlap(self) -> None:
+        for place, party in enumerate(self.parties):
+            if party.columns:
+                raise mistake("no column and no label: the task only counts customers", "parties", place)
+        if not set(self.disclosures) <= set(OVERLAP_DISCLOSURES):
+            raise mistake(
+                f"of {', '.join(OVERLAP_DISCLOSURES)}: the task only counts customers", "disclosures"
+            )
+        if (self.model, self.scores, self.align) != (ModelTerms(), ScoreTerms(), AlignTerms()):
+            raise ValueError("model, scores and align left out: the task only counts customers")
 
 
 def _plain(organisation: str) -> str:
@@ -224,12 +335,17 @@ class SignedContract(Terms):
     signatures: Mapping[Name, Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]] = {}
 
 
-_ADDED: Mapping[str, object] = {"channel": "hub", "rehearsal": False}
+_ADDED: Mapping[str, object] = {
+    "align": AlignTerms().model_dump(), "task": "train", "channel": "hub", "rehearsal": False,
+}  # fmt: skip
 """Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
 
 
 def _plain_values(contract: Contract) -> dict[str, object]:
     values = contract.model_dump(mode="python", exclude_none=True)
+    for party in values["parties"]:
+        if not party["more_kinds"]:
+            del party["more_kinds"]
     return {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
 
 
@@ -295,6 +411,17 @@ def _standing(signer: Signer, signature: str | None, message: bytes) -> Standing
     return "valid"
 
 
+def check_common(limits: Limits, low: int, high: int) -> None:
+    """Refuse an intersection that is certainly too small or too large; the message tells no number of people.
+
+    Of a count that is known low is one less and high is the count: a band is low < count <= high.
+    """
+    if high < limits.min_common:
+        raise PolicyRefused("the intersection is smaller than the contract's minimum")
+    if limits.max_common is not None and low >= limits.max_common:
+        raise PolicyRefused("the intersection is larger than the contract's maximum")
+
+
 def check_time(contract: Contract, now: datetime) -> None:
     """Refuse a contract that has expired or does not hold yet."""
     if not contract.created <= now < contract.expires:
@@ -357,10 +484,20 @@ def read_toml(text: str, path: str) -> dict[str, object]:
         raise ConfigError(f"{path}: not TOML: nested too deeply") from None
 
 
+def mistake(accepted: str, *where: str | int) -> PydanticCustomError:
+    """Make the error of a check that looks at several keys; `where` : the key that is wrong, below the checked one."""
+    return PydanticCustomError("value_error", "{accepted}", {"accepted": accepted, "where": where})
+
+
+def missing(*where: str | int) -> PydanticCustomError:
+    """Make the error of a key that only some files need."""
+    return PydanticCustomError("missing", "Field required", {"where": where})
+
+
 def config_error(path: str, model: type[BaseModel], error: ValidationError, skip: str = "") -> ConfigError:
     """Turn the first mistake that pydantic found into one line: file, key, value, what is accepted."""
     first = error.errors(include_url=False)[0]
-    where = first["loc"]
+    where = (*first["loc"], *first.get("ctx", {}).get("where", ()))
     shown_parts = where[1:] if where[:1] == (skip,) else where
     key = "".join(f"[{p}]" if isinstance(p, int) else f".{_visible(p)}" for p in shown_parts).lstrip(".")
     if first["type"] == "extra_forbidden":

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fedmkt.config import draft_contract, parse_job, parse_party, simulated_party
+from fedmkt.config import draft_contract, overlap_of, parse_job, parse_party, simulated_party
 from fedmkt.contract import check_roles
 from fedmkt.errors import ConfigError
 from fedmkt.privacy.disclosure import DEFAULT
@@ -70,6 +70,20 @@ def test_the_drafted_contract_says_what_the_job_says():
     check_roles(contract)
 
 
+def test_a_job_that_only_counts_needs_neither_columns_nor_label():
+    bare = JOB.replace('numbers = ["age", "balance"]\n', "").replace('label = "answered"\n', "")
+    bare = 'task = "overlap"\n' + bare.replace('categories = ["job"]\n', "").replace(
+        'numbers = ["spent"]\n', ""
+    )
+    with pytest.raises(ConfigError, match=r"^job\.toml: bank\.label: missing"):
+        parse_job(bare.replace('task = "overlap"\n', ""), "job.toml")
+    drafted = draft_contract(parse_job(bare, "job.toml"), KEYS, NOW)
+    assert drafted == draft_contract(overlap_of(parse_job(JOB, "job.toml")), KEYS, NOW)
+    assert (drafted.task, drafted.disclosures) == ("overlap", ("ListSize", "SetSize"))
+    assert [p.columns for p in drafted.parties] == [(), ()]
+    assert [p.role for p in drafted.parties] == ["bank", "partner"]
+
+
 def test_a_draft_needs_the_keys_of_exactly_all_signers():
     job = parse_job(JOB, "job.toml")
     with pytest.raises(ValueError, match="keys of exactly"):
@@ -82,6 +96,59 @@ def test_a_draft_whose_parties_are_one_organisation_is_a_mistake_of_the_job():
     job = parse_job(JOB.replace("Shop GmbH", "first bank"), "job.toml")
     with pytest.raises(ConfigError, match="an organisation of its own"):
         draft_contract(job, KEYS, NOW)
+
+
+MORE = """more_ids = [
+    { kind = "email", column = "mail" },
+    { kind = "phone", column = "home", name = "landline" },
+    { kind = "compound", columns = ["surname", "born"] },
+]
+"""
+MORE_OF_SHOP = MORE.replace('["surname", "born"]', '["last", "birthday"], name = "surname+born"')
+
+
+def with_more(bank=MORE, shop=MORE_OF_SHOP):
+    job = JOB.replace('label = "answered"\n', 'label = "answered"\n' + bank)
+    return job.replace('id = "tel"\n', 'id = "tel"\n' + shop)
+
+
+def test_further_ids_are_agreed_by_kind_and_read_from_own_columns():
+    job = parse_job(with_more(), "job.toml")
+    assert [key.parts for key in job.partners[0].more_ids] == [("mail",), ("home",), ("last", "birthday")]
+    contract = draft_contract(job, KEYS, NOW)
+    kinds = ("email", "phone:landline", "compound:surname+born")
+    assert [party.more_kinds for party in contract.parties] == [kinds, kinds]
+    assert contract.bank.id_kinds == ("phone", *kinds)
+
+
+def test_parties_with_other_further_ids_make_no_contract():
+    with pytest.raises(ConfigError, match="the same more_kinds in the same order"):
+        draft_contract(parse_job(with_more(shop=""), "job.toml"), KEYS, NOW)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            'column = "mail"',
+            'colunm = "mail"',
+            "more_ids[0].colunm: unknown key; accepted: column, columns, kind, name",
+        ),
+        ('column = "mail"', 'columns = ["a", "b"]', 'accepted: column = "one"'),
+        ('kind = "email"', 'kind = "mail"', "more_ids[0].kind = \"mail\": accepted: 'phone', "),
+        ('["surname", "born"]', '["surname"]', "for a compound key"),
+        ('["surname", "born"]', '["surname", "surname"]', "for a compound key"),
+        ('["surname", "born"]', '["surname", "born"], name = "surname"', "as many parts as columns"),
+        ('["surname", "born"]', '["surname", "age"]', "no column of a key among numbers"),
+        ('column = "mail"', 'column = "phone"', "every key once"),
+        ('name = "landline"', 'name = "a+b"', "such a kind with :name"),
+    ],
+)
+def test_a_mistake_in_a_further_id_is_one_line(old, new, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_job(with_more(bank=MORE.replace(old, new)), "job.toml")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("job.toml: bank")
 
 
 def test_a_simulated_party_grants_its_own_columns_and_the_purpose():
@@ -129,8 +196,8 @@ def test_a_party_file_is_read_and_grants_nothing_that_it_does_not_name():
             "job.toml: limits.min_list = 0: accepted: greater than or equal to 1",
         ),
         ("min_list = 100", "min_list = 1.5", "job.toml: limits.min_list = 1.5: accepted: a valid integer"),
-        ("min_list = 100", "min_lst = 1", "job.toml: limits.min_lst: unknown key; accepted: max_levels, "),
-        ("[limits]", "[limit]", "job.toml: limit: unknown key; accepted: bank, "),
+        ("min_list = 100", "min_lst = 1", "job.toml: limits.min_lst: unknown key; accepted: max_common, "),
+        ("[limits]", "[limit]", "job.toml: limit: unknown key; accepted: align, bank, "),
         (
             "[limits]",
             "disclosures = 1\n[limits]",

@@ -5,6 +5,7 @@ Kinds of id:
   email         NFKC, trimmed, lower case; otherwise as written
   national_id   mainland China, 18 characters with the check digit of GB 11643 (ISO 7064 MOD 11-2)
   raw           trimmed, nothing else
+  compound      several columns at once, such as surname and date of birth: the letters and digits of each
 
 Both sides must normalise alike, or common customers are silently lost: a change of what comes out here is a
 change of protocol.
@@ -23,7 +24,10 @@ from numpy.typing import NDArray
 KINDS: Final = ("phone", "email", "national_id", "raw")
 
 # Whatever careless typing and copying from web pages puts between the characters of a number.
-_INVISIBLE: Final = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff"
+_INVISIBLE: Final = (
+    "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
+    "\u2060\u2061\u2062\u2063\u2064\u2066\u2067\u2068\u2069\ufe0e\ufe0f\ufeff"
+)
 _DASHES: Final = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc"
 _BETWEEN_DIGITS: Final = " \t\r-"
 _NATIONAL: Final[dict[str, str]] = {  # ITU-T E.164 numbering plans: national numbers without the trunk prefix
@@ -50,11 +54,27 @@ _NOT_IN_ADDRESS: Final = r"\s@<>()\[\],;:\"\\\x00-\x1f\x7f"
 _EMAIL: Final = re.compile(
     rf"(?=.{{6,254}}$)[^{_NOT_IN_ADDRESS}]{{1,64}}@[^{_NOT_IN_ADDRESS}/.]+(?:\.[^{_NOT_IN_ADDRESS}/.]+)+"
 )
+_PUNYCODE: Final = re.compile(r"(?<=[@.])xn--[a-z0-9-]+")
 _NATIONAL_ID: Final = re.compile(
     r"[1-9]\d{5}(?:18|19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dX]", re.ASCII
 )
 _CHECK_WEIGHTS: Final = np.array([pow(2, 17 - i, 11) for i in range(17)], dtype=np.int64)
 _CHECK_CHARACTERS: Final = np.frombuffer(b"10X98765432", dtype=np.uint8)
+# Letters with a stroke or joined ones, which Unicode does not take apart.
+_PLAIN_LETTERS: Final = {
+    **{ord(letter): plain for letter, plain in zip("øđðłħŧı", "oddlhti", strict=True)},
+    ord("æ"): "ae",
+    ord("œ"): "oe",
+    ord("þ"): "th",
+}
+# Marks that people leave out: Latin, Greek and Cyrillic accents, points of Hebrew and Arabic, variants of Han.
+# Marks of other scripts are letters in all but name: without its dots が is か, and without vowels Thai is nothing.
+_ACCENTS: Final = (
+    (0x2B0, 0x36F), (0x591, 0x5C7), (0x610, 0x61A), (0x640, 0x640), (0x64B, 0x65F), (0x670, 0x670),
+    (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE00, 0xFE0F), (0xFE20, 0xFE2F),
+    (0xE0100, 0xE01EF),
+)  # fmt: skip
+_PLAIN: Final = _PLAIN_LETTERS | {mark: "" for first, last in _ACCENTS for mark in range(first, last + 1)}
 
 
 @dataclass(frozen=True)
@@ -97,11 +117,15 @@ class ValidationReport:
 
 @dataclass(frozen=True, repr=False)
 class NormalisedIds:
-    """The usable ids of a table; `rows` are their positions (from 0, ascending) in the input."""
+    """The usable ids of a table; `rows` are their positions (from 0, ascending) in the input.
+
+    spelled : canonical spelling of every input row, None where it is empty or invalid
+    """
 
     ids: tuple[str, ...]
     rows: NDArray[np.int64]
     report: ValidationReport
+    spelled: Sequence[str | None]
 
     def __repr__(self) -> str:
         """Leave the ids out: a repr ends up in logs."""
@@ -115,16 +139,35 @@ def normalise(kind: str, values: Sequence[object], country: str) -> list[str | N
     values : text; whole numbers are read as their digits, values of any other type are invalid
     country : calling code such as "86" or "351" of phone numbers written without one; other kinds ignore it
 
-    phone: full-width digits, spaces, dots, hyphens, parentheses, a leading 00 or +, a trunk 0 and, for the
-    countries whose number lengths are known here, a bare country code are understood. Extensions are refused.
-    email: dots and +tags before the @ are kept. Gmail ignores dots, but most providers deliver a.b@ and ab@
-    to two different people, and who hosts a domain cannot be read from its name: removing dots would join
-    strangers, keeping them at worst misses a match.
+    phone: full-width, Arabic and all other decimal digits, spaces, dots, hyphens, parentheses, one slash after
+    an area code, a leading 00 or +, a trunk 0 and, for the countries whose number lengths are known here, a bare
+    country code are understood. Extensions are refused.
+    email: a domain in Punycode is the one that it stands for, an ideographic full stop is a dot; dots and +tags
+    before the @ are kept. Gmail ignores dots, but most providers deliver a.b@ and ab@ to two different people,
+    and who runs its mail cannot be read from a domain's name: removing dots would join strangers, keeping them at
+    worst misses a match.
     national_id: other forms than the 18 characters (15 digits, passports) are refused, for they carry no
     check digit that a typing error would break.
     """
     texts, _ = _read(values)
     return _canonical(kind, texts, country)
+
+
+def normalise_compound(columns: Sequence[Sequence[object]]) -> list[str | None]:
+    """Canonical spelling of one key made of several columns, None where any of them is empty or invalid.
+
+    columns : the values of each column, all of one length, in the order that both parties agreed on
+
+    Of each value the letters and digits remain, in lower case and without accents: `O'Brien` is `OBRIEN`,
+    `José` is `Jose`, and 1980-02-01 is 19800201. Accents go because many systems have lost them, and the other
+    columns of the key keep strangers apart; where a name stands alone that would not be so. What has more
+    than one usual transcription (ü and ue, traditional and simplified characters) and another order of a
+    date's parts are not understood. A missing part makes no key: the rest alone would join strangers.
+    """
+    if not columns or len({len(column) for column in columns}) != 1:
+        raise ValueError("a compound key needs columns of one length")
+    parts = [_fold(_read(column)[0]) for column in columns]
+    return ["|".join(row) if all(row) else None for row in zip(*parts, strict=True)]
 
 
 def normalise_ids(
@@ -147,7 +190,7 @@ def normalise_ids(
     first: dict[str, int] = {}
     for row in valid:
         first.setdefault(canonical[row] or "", row)
-    empty = sum(text is not None and not text.strip() for text in texts)
+    empty = sum(is_empty(values))
     report = ValidationReport(
         kind=kind,
         rows=len(texts),
@@ -161,7 +204,13 @@ def normalise_ids(
         case_twins=len(first) - len({one.lower() for one in first}) if kind == "raw" else 0,
         label_conflicts=0 if labels is None else _count_conflicts(labels, canonical, valid, first),
     )
-    return NormalisedIds(tuple(first), np.fromiter(first.values(), np.int64, len(first)), report)
+    rows = np.fromiter(first.values(), np.int64, len(first))
+    return NormalisedIds(tuple(first), rows, report, canonical)
+
+
+def is_empty(values: Sequence[object]) -> list[bool]:
+    """Tell which values hold nothing: missing, or white space only."""
+    return [text is not None and not text.strip() for text in _read(values)[0]]
 
 
 def _count_changed_case(kind: str, texts: Sequence[str | None], valid: Sequence[int]) -> int:
@@ -245,16 +294,50 @@ def _without(text: str, characters: str) -> str:
     return text
 
 
+def _fold(texts: Sequence[str | None]) -> list[str]:
+    """Letters and digits of each text, "" where there are none."""
+    if not texts:
+        return []
+    joined = _lines(texts).casefold()
+    if not joined.isascii():
+        for _ in range(2):  # a letter that was taken apart may have another lower case
+            joined = unicodedata.normalize("NFKD", joined).translate(_PLAIN).casefold()
+        joined = _plain_digits(unicodedata.normalize("NFC", joined))
+    others = {character for character in set(joined) if unicodedata.category(character)[0] not in "LMN"}
+    return joined.translate(dict.fromkeys(map(ord, others - {"\n"}))).split("\n")
+
+
+def _plain_digits(text: str) -> str:
+    """Write the decimal digits of all scripts as 0 to 9."""
+    if text.isascii():
+        return text
+    digits = {ord(c): str(unicodedata.decimal(c)) for c in set(text) if c.isdecimal() and not c.isascii()}
+    return text.translate(digits)
+
+
 def _emails(texts: Sequence[str | None]) -> list[str | None]:
     lowered = _lines(texts).lower()
     if not lowered.isascii():
-        lowered = unicodedata.normalize("NFKC", lowered)
+        lowered = unicodedata.normalize("NFKC", lowered).replace("\u3002", ".")
+    if "xn--" in lowered:
+        lowered = _PUNYCODE.sub(_domain_label, lowered)
     stripped = [line.strip() for line in lowered.split("\n")]
     return [line if _EMAIL.fullmatch(line) else None for line in stripped]
 
 
+def _domain_label(match: re.Match[str]) -> str:
+    """Return what a label of a domain in Punycode stands for; what stands for nothing remains as it is."""
+    try:
+        label = match[0][4:].encode("ascii").decode("punycode")
+        is_canonical = label == unicodedata.normalize("NFKC", label.lower()) and not label.isascii()
+        is_reversible = label.encode("punycode").decode("ascii") == match[0][4:]
+    except (UnicodeError, OverflowError):
+        return match[0]
+    return label if is_canonical and is_reversible and label.isalnum() else match[0]
+
+
 def _national_ids(texts: Sequence[str | None]) -> list[str | None]:
-    lines = _without(_lines(texts), _BETWEEN_DIGITS).upper().split("\n")
+    lines = _without(_plain_digits(_lines(texts)), _BETWEEN_DIGITS).upper().split("\n")
     shaped = [row for row, line in enumerate(lines) if _NATIONAL_ID.fullmatch(line)]
     joined = "".join([lines[row] for row in shaped]).encode("ascii")
     characters = np.frombuffer(joined, dtype=np.uint8).reshape(-1, 18)
@@ -270,7 +353,9 @@ def _national_ids(texts: Sequence[str | None]) -> list[str | None]:
 def _phones(texts: Sequence[str | None], country: str) -> list[str | None]:
     if not re.fullmatch(r"[1-9][0-9]{0,2}", country):
         raise ValueError('country must be a calling code of 1 to 3 digits, such as "86"')
-    joined = _lines(texts)
+    joined = _plain_digits(_lines(texts))
+    if "/" in joined:  # 0171/1234567: the old way to part an area code from the rest
+        joined = re.sub(r"^([ +0(][^/\n]*)/([^/\n]*)$", r"\1\2", joined, flags=re.MULTILINE)
     if ".0" in joined:  # a number that went through a float column
         joined = re.sub(r"^([ +]*\d{7,}) *\.0(?=\s*$)", r"\1", joined, flags=re.MULTILINE | re.ASCII)
     if "(" in joined:

@@ -66,7 +66,8 @@ class SetSize(Disclosure):
     """The number of common ids, as a band.
 
     Two runs whose bands differ tell that the lists changed; a band never tells about one id, unless the
-    lists of two runs differ by few ids.
+    lists of two runs differ by few ids. Where a contract's task is only to count, the partner's program
+    holds the exact number while it runs, and shows the band.
     """
 
     low: int
@@ -84,7 +85,8 @@ class MatchedOwnRows(Disclosure):
     For the partner this is **which of its people bank there**: membership, a bank secret. For the bank it
     is which of its customers the partner knows. Of people who are only on the other list nothing is told.
     With two partners the rows are those that all parties share: each partner learns that its matched people
-    are with the other partner too.
+    are with the other partner too. Where customers have several keys, the bank learns by which of them two
+    records agree, the partner by which one a pair was made.
     """
 
     low: int
@@ -108,6 +110,21 @@ class CampaignRows(Disclosure):
     def describe(self) -> str:
         """Say how many rows are known to have been in the campaign."""
         return f"learned which matched rows were in the campaign: {_between(self.low, self.high, 'rows')}"
+
+
+@dataclass(frozen=True)
+class JoinedRows(Disclosure):
+    """How many of the bank's customers take part, as a band, where all do: with a label, and without.
+
+    Nothing about who they are, and nothing about how many of them the partner has.
+    """
+
+    low: int
+    high: int
+
+    def describe(self) -> str:
+        """Say the band of the rows that take part."""
+        return f"learned that {_between(self.low, self.high, 'customers')} of the bank take part"
 
 
 @dataclass(frozen=True)
@@ -177,17 +194,35 @@ class ModelPart(Disclosure):
 
 @dataclass(frozen=True)
 class SupersetList(Disclosure):
-    """A list of rows that contains the common ones among others.
+    """A list of the reader's people: most of the common ones, and some of the others.
 
-    With no row dropped and every other row listed it tells nothing; with drops and dummies each absent row
-    is less likely to be common, each present one more likely, by the factors that the contract states.
+    Each one on it is more likely to be common than before, each absent one less likely: by a factor of at most
+    e^epsilon, whatever else the reader knows about that person. Later lists of the same people make the same
+    choice and add nothing, as long as the contracts' drops and dummies stay; with others the epsilons add up.
+    The length of the list tells about how many are common.
+    """
+
+    rows: int
+    epsilon: str
+
+    def describe(self) -> str:
+        """Say how long the list is, and how little it tells."""
+        return f"received a list of {self.rows:,} rows of which only some are common (epsilon {self.epsilon})"
+
+
+@dataclass(frozen=True)
+class LastingNames(Disclosure):
+    """A name for each person on the other side's list that stays the same from run to run, and says nothing else.
+
+    The reader can tell how many of the unknown people of one run are still there in another, and of somebody who
+    becomes common since when the other side has known that person.
     """
 
     rows: int
 
     def describe(self) -> str:
-        """Say how long the list is."""
-        return f"received a list of {self.rows:,} rows of which only some are common"
+        """Say how many names."""
+        return f"received lasting names of {self.rows:,} people whom it does not know by them"
 
 
 @dataclass(frozen=True)
@@ -315,11 +350,13 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         SetSize,
         MatchedOwnRows,
         CampaignRows,
+        JoinedRows,
         MatrixShape,
         RangeBit,
         Scores,
         ModelPart,
         SupersetList,
+        LastingNames,
         BinCounts,
         BinTotals,
         HistogramTotals,
@@ -344,21 +381,31 @@ DEFAULT: tuple[str, ...] = (
 
 _ALL = ("bank", "partner", "coordinator")
 READERS: Mapping[str, tuple[str, ...]] = {
-    "ListSize": ("bank", "partner"),
+    "ListSize": _ALL,
     "SetSize": ("partner", "coordinator"),
     "MatchedOwnRows": ("bank", "partner"),
     "CampaignRows": ("partner",),
+    "JoinedRows": ("partner", "coordinator"),
     "MatrixShape": _ALL,
     "RangeBit": _ALL,
     "Scores": ("bank",),
     "ModelPart": ("bank", "partner"),
+    "SupersetList": ("partner",),
+    "LastingNames": ("bank",),
 }
 """Which roles the steps of this release tell; a kind that is absent is told by no step yet."""
 
 
-def may_learn(role: str) -> frozenset[str]:
-    """List the kinds that a role (bank, partner, coordinator) may be told: also those that no step makes yet."""
-    return frozenset(kind for kind in REGISTRY if role in READERS.get(kind, _ALL))
+def may_learn(role: str, task: str = "train", hidden: bool = False) -> frozenset[str]:
+    """List the kinds that a role (bank, partner, coordinator) may be told: also those that no step makes yet.
+
+    hidden : whether the partner learns nothing about which of its people are common.
+    """
+    # A job that only counts: the partner does it, so the bank is told.
+    readers = {**READERS, "SetSize": _ALL} if task == "overlap" else READERS
+    if hidden:
+        readers = {**readers, "MatchedOwnRows": ("bank",), "CampaignRows": ()}
+    return frozenset(kind for kind in REGISTRY if role in readers.get(kind, _ALL))
 
 
 def lookup(kind: str) -> type[Disclosure]:

@@ -34,7 +34,8 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
-from fedmkt.protocol.psi import NO_ROW, Aligned, Customers, Overlap, Rows
+from fedmkt.protocol.items import NO_ROW, Bytes, Rows
+from fedmkt.protocol.psi import Aligned, Customers, Overlap
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,34 @@ class Commitments(State):
 
 @dataclass(frozen=True)
 class Split(State):
-    """Own rows in the common order, padded with NO_ROW: train, held out, and without label."""
+    """Own rows in the common order, padded with NO_ROW: train, held out, and without label.
+
+    Where the match is hidden they are not padded, and all of the partner's rows are in `train`.
+    """
 
     train: Rows
     held_out: Rows
     unlabelled: Rows
+
+
+@dataclass(frozen=True)
+class Slots(State):
+    """Hidden match: the own row of each joint row, for training and for scoring; NO_ROW where it counts for nothing.
+
+    At the partner both are its whole list: the bank alone knows who is common, and who of them is held out.
+    """
+
+    train: Rows
+    scored: Rows
+
+
+def joint_rows(turn: Turn, training: bool) -> Rows:
+    """Return the own row of each joint row of a stage, NO_ROW where there is none."""
+    if turn.contract.align.hidden:
+        slots = turn.recall(Slots)
+        return slots.train if training else slots.scored
+    found = turn.recall(Split)
+    return found.train if training else np.concatenate([found.held_out, found.unlabelled])
 
 
 def padded_rows(high: int, share: float) -> int:
@@ -81,7 +105,7 @@ def padded_rows(high: int, share: float) -> int:
 
 def train_rows(contract: Contract, overlap: Overlap) -> int:
     """Return the number of training rows, padded: a function of public values only."""
-    return padded_rows(overlap.labelled_high, 1 - contract.model.test_fraction)
+    return overlap.slots or padded_rows(overlap.labelled_high, 1 - contract.model.test_fraction)
 
 
 def train_rows_at_least(contract: Contract, overlap: Overlap) -> float:
@@ -92,7 +116,8 @@ def train_rows_at_least(contract: Contract, overlap: Overlap) -> float:
 
 def scored_rows(contract: Contract, overlap: Overlap) -> int:
     """Return the number of rows to score, padded: held-out rows, then rows without label."""
-    return padded_rows(overlap.labelled_high, contract.model.test_fraction) + overlap.unlabelled_high
+    held_out = padded_rows(overlap.labelled_high, contract.model.test_fraction)
+    return overlap.slots or held_out + overlap.unlabelled_high
 
 
 def _store_key(contract: Contract) -> str:
@@ -149,7 +174,7 @@ def _split(turn: Turn, inbox: Inbox[Part]) -> Outcome[Nothing, SplitKey]:
     digest = hashlib.sha256(b"fedmkt split key digest v1\n" + key).digest()
     return Outcome(
         SplitKey(digest),
-        keep=(_divide(turn, key, overlap),),
+        keep=_divide_hidden(turn, key) if turn.contract.align.hidden else (_divide(turn, key, overlap),),
         forget=(KeyPart, Commitments),
         remember={_peers_key(turn): seen},
     )
@@ -157,12 +182,37 @@ def _split(turn: Turn, inbox: Inbox[Part]) -> Outcome[Nothing, SplitKey]:
 
 def _divide(turn: Turn, key: bytes, overlap: Overlap) -> Split:
     aligned = turn.recall(Aligned)
-    own = aligned.labelled[aligned.labelled != NO_ROW]
-    ids = turn.recall(Customers).ids
-    held = held_out(key, tuple(ids[r] for r in own), turn.contract.model.test_fraction)
+    is_own = aligned.labelled != NO_ROW
+    own = aligned.labelled[is_own]
+    keys = aligned.keys[is_own] if len(aligned.keys) else np.zeros(len(own), np.uint8)
+    held = held_out(key, _matched_ids(turn, own, keys), turn.contract.model.test_fraction)
     train = train_rows(turn.contract, overlap)
     test = scored_rows(turn.contract, overlap) - overlap.unlabelled_high
     return Split(_fill(own[~held], train), _fill(own[held], test), aligned.unlabelled)
+
+
+def _divide_hidden(turn: Turn, key: bytes) -> tuple[State, ...]:
+    """Divide at the bank; the partner, who does not know whom to divide, takes its whole list for all of it."""
+    aligned, none = turn.recall(Aligned), np.empty(0, np.int64)
+    rows = aligned.labelled
+    if not turn.first:
+        return (Split(rows, none, none), Slots(rows, rows))
+    customers = turn.recall(Customers)
+    real = np.flatnonzero(rows != NO_ROW)
+    labelled = np.ones(len(real), bool) if customers.labelled is None else customers.labelled[rows[real]]
+    keys = aligned.keys[real] if len(aligned.keys) else np.zeros(len(real), np.uint8)
+    held = held_out(key, _matched_ids(turn, rows[real], keys), turn.contract.model.test_fraction)
+    train, scored = np.full((2, len(rows)), NO_ROW)
+    train[real[labelled & ~held]] = rows[real[labelled & ~held]]
+    scored[real[held | ~labelled]] = rows[real[held | ~labelled]]
+    parts = (rows[real[labelled & ~held]], rows[real[labelled & held]], rows[real[~labelled]])
+    return (Split(*parts), Slots(train, scored))
+
+
+def _matched_ids(turn: Turn, rows: Rows, keys: Bytes) -> tuple[str, ...]:
+    """Return the id by which each row was matched: with several keys the first one may differ between parties."""
+    by_key = turn.recall(Customers).by_key
+    return tuple(by_key[k][r] or "" for r, k in zip(rows.tolist(), keys.tolist(), strict=True))
 
 
 def held_out(key: bytes, ids: tuple[str, ...], fraction: float) -> NDArray[np.bool_]:

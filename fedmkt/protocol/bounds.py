@@ -10,7 +10,7 @@ from fedmkt.contract import Contract
 from fedmkt.errors import ConfigError
 from fedmkt.protocol.align import train_rows_at_least
 from fedmkt.protocol.core import Name
-from fedmkt.protocol.gram import FACTOR_BITS, INVERSE_BITS, MAX_SCALE, STEP_BITS
+from fedmkt.protocol.gram import BLOCK_BITS, FACTOR_BITS, INVERSE_BITS, MAX_SCALE, STEP_BITS, least_rows
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Layout, layout
 from fedmkt.protocol.logistic import GRADIENT_BITS, MOST_MOMENTUM
 from fedmkt.protocol.matrices import gram_rows
@@ -22,6 +22,8 @@ from fedmkt.ring.sigmoid import RESULT_BITS
 
 _MAX_INVERSE = {2: 8.0, 3: 43.0}
 """Largest entry of Y and A Y, by the number of parties: Newton-Schulz from 2/k I doubles at most every iteration."""
+_MAX_HIDDEN_INVERSE = 32.0
+"""The same with hidden match: from 2^-l I, 4 + l iterations, and the partner's own block need not be the identity."""
 
 
 def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) -> list[Bound]:
@@ -41,8 +43,12 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     x, w_scale, r = FRACTION_BITS, WEIGHT_BITS, RESIDUAL_BITS
     omega, most = _omega(contract, norm, len(shapes)), _MAX_INVERSE[len(shapes)]
     top = 10**contract.scores.decimals
-
-    step = d * scaled * most * reach + MOST_MOMENTUM * 2 * w
+    steepest = scaled * reach
+    if contract.align.hidden:
+        # All rows but m are 0 in the gradient, which the bank's scale divides by the same m.
+        steepest = MAX_SCALE * (norm * RESIDUAL_MAX + stiff * stiff * w / real)
+        most = _MAX_HIDDEN_INVERSE
+    step = d * most * steepest + MOST_MOMENTUM * 2 * w
     return [
         _bound("matrix", max(norm, stiff), x, f"max({norm:g}, {stiff:.3g})", 30),
         _bound("sigmoid", RESIDUAL_MAX, RESULT_BITS, f"{RESIDUAL_MAX}", 30),
@@ -53,22 +59,27 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
             "gradient", gradient, x + r, f"({n:g} * {norm:g} * {RESIDUAL_MAX} + {stiff * stiff:.3g} * {w:g})"
         ),
         _bound("Gram block", rows * norm * norm, 2 * x, f"{rows:g} * {norm:g}^2"),
-        _bound("scaled Gram block", norm * norm * factor, INVERSE_BITS, f"{norm:g}^2 * {factor:g}"),
+        _scaled_block(contract, plan, norm, factor),
         _bound("inverse", d * most * most, 2 * INVERSE_BITS, f"{d:g} * {most:g}^2"),
-        _bound(
-            "scaled inverse",
-            d * most * reach,
-            INVERSE_BITS + STEP_BITS,
-            f"{d:g} * {most:g} * {reach:g}",
-        ),
+        _bound("scaled inverse", most * reach, INVERSE_BITS + STEP_BITS, f"{most:g} * {reach:g}"),
         _bound(
             "step",
             step,
             GRADIENT_BITS + STEP_BITS,
-            f"({d:g} * {scaled:.3g} * {most:g} * {reach:g} + {MOST_MOMENTUM * 2 * w:g})",
+            f"({d:g} * {most:g} * {steepest:.3g} + {MOST_MOMENTUM * 2 * w:g})",
         ),
         _bound("squared weights", d * w * w * omega, 3 * COARSE_BITS, f"{d:g} * {w:g}^2 * {omega:.3g}"),
     ]
+
+
+def _scaled_block(contract: Contract, plan: Layout, norm: float, factor: float) -> Bound:
+    """Bound the Gram blocks at their second rounding, divided by the number of rows that count."""
+    if not contract.align.hidden:
+        return _bound("scaled Gram block", norm * norm * factor, INVERSE_BITS, f"{norm:g}^2 * {factor:g}")
+    # A mean of products over the rows that count, and the partner's ridge, which counts all rows.
+    ridge = gram_rows(contract, plan) / least_rows(contract, plan)
+    bits = BLOCK_BITS + FACTOR_BITS
+    return _bound("scaled Gram block", norm * norm + ridge, bits, f"({norm:g}^2 + {ridge:.3g})")
 
 
 def _bound(name: str, value: float, scale_bits: int, formula: str, limit: float = 62) -> Bound:
@@ -92,7 +103,7 @@ def check_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]
     """Refuse, with the numbers, a run in which a value could leave its range unseen."""
     check(job_bounds(contract, overlap, shapes))
     plan = layout(contract, overlap, {p: s.columns for p, s in shapes.items()}, FIT)
-    rows, enough = gram_rows(contract, plan), 4 * plan.width
+    rows, enough = gram_rows(contract, plan), least_rows(contract, plan)
     if rows < enough:
         raise ConfigError(
             f"the Gram block of {plan.width} columns is estimated from {rows} rows, at least {enough} are needed",

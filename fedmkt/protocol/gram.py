@@ -4,10 +4,12 @@ Computes shares of K = 2^l A^-1 / (p (1 - p) n) for the Gram matrix A of all par
 weights. Takes part: all parties that hold data, and the dealer. Nobody learns anything: the Gram block between two
 parties stays shared (opened, forty one-row columns of one side would read forty rows of the other).
 Safe against semi-honest parties, all but one of them together, while the dealer colludes with none.
-Source: protocols.md section 2; Newton-Schulz: Y <- Y (2 I - A Y), from 2/k I for k parties.
+Source: protocols.md section 2; Newton-Schulz: Y <- Y (2 I - A Y), from 2/k I for k parties. Where the match is
+hidden, `weighted_gram` computes the blocks, and the iteration starts lower and lasts longer.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,6 +38,7 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
+from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout_of
 from fedmkt.protocol.linear import (
     Labels,
@@ -54,7 +57,7 @@ from fedmkt.protocol.multiply import (
     open_pair,
     open_product,
 )
-from fedmkt.protocol.psi import NO_ROW
+from fedmkt.protocol.prepare import real
 from fedmkt.protocol.shared import (
     DealtRounding,
     Opening,
@@ -73,6 +76,9 @@ from fedmkt.ring.kernels import gram
 INVERSE_BITS = 20
 STEP_BITS = 16
 FACTOR_BITS = 10
+BLOCK_BITS = 30
+"""Scale of the weighted blocks before they are divided by the number of rows that count, which the bank alone knows."""
+WEIGHTED_SHIFT = BLOCK_BITS + FACTOR_BITS - INVERSE_BITS
 MAX_SCALE = 15.0
 """The bank's 1/(p(1-p)) is capped here, at that of a response of 7 %: with few responders the curvature in front of the
 weights is above that at the start, and longer steps swing. Momentum makes up for it. Far below
@@ -103,11 +109,15 @@ class Gram(State):
 
 
 def _pairs(turn: Turn) -> list[tuple[Name, Name]]:
+    """List the blocks on shares: whitened on all rows that count, a party's own block is known to be the identity."""
     names = turn.parties
+    if turn.contract.align.hidden:
+        return [(names[0], names[1]), (names[1], names[1])]
     return [(p, q) for i, p in enumerate(names) for q in names[i + 1 :]]
 
 
-def _pair_slices(turn: Turn, plan: Layout) -> dict[tuple[Name, Name], slice]:
+def pair_slices(turn: Turn, plan: Layout) -> dict[tuple[Name, Name], slice]:
+    """Say where each block on shares stands in the vector of all their entries."""
     at, found = 0, {}
     for p, q in _pairs(turn):
         size = plan.columns_of(p) * plan.columns_of(q)
@@ -116,7 +126,8 @@ def _pair_slices(turn: Turn, plan: Layout) -> dict[tuple[Name, Name], slice]:
     return found
 
 
-def _gram_size(turn: Turn, plan: Layout) -> int:
+def gram_size(turn: Turn, plan: Layout) -> int:
+    """Count the entries of all blocks on shares."""
     return sum(plan.columns_of(p) * plan.columns_of(q) for p, q in _pairs(turn))
 
 
@@ -131,9 +142,9 @@ def _gram(turn: Turn, inbox: Inbox[DealtGram]) -> Outcome[GramOpening, Silent]:
     n = gram_rows(turn.contract, plan)
     dealt = inbox.one(dealer(turn.contract), DealtGram) if turn.first else None
     share = shared_from_seeds(
-        turn, "gram/product", 0, _gram_size(turn, plan), dealt.product if dealt else None
+        turn, "gram/product", 0, gram_size(turn, plan), dealt.product if dealt else None
     ).copy()
-    for (p, q), where in _pair_slices(turn, plan).items():
+    for (p, q), where in pair_slices(turn, plan).items():
         if turn.me == p:
             share[where] += product.gram_first(matrices.first_mask, matrices.masked[q][:n]).reshape(-1)
         elif turn.me == q:
@@ -161,6 +172,8 @@ def _scale_gram(turn: Turn, inbox: Inbox[GramOpening]) -> Outcome[GramOpening, S
 def _row_factor(turn: Turn, plan: Layout) -> int:
     n = gram_rows(turn.contract, plan)
     rows = int((turn.recall(Split).train[:n] != NO_ROW).sum())
+    if turn.contract.align.join == "left":
+        rows = n  # the partner knows the bank's rows with their padding only; these are a few more
     return (1 << ((n - 1).bit_length() + FACTOR_BITS)) // max(1, rows)
 
 
@@ -173,13 +186,21 @@ def _deal_gram(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtGram, Silent]:
     }
     total = np.concatenate([gram(masks[p], masks[q]).reshape(-1) for p, q in _pairs(turn)])
     first, second = _gram_shifts(turn, plan)
-    size = _gram_size(turn, plan)
+    size = gram_size(turn, plan)
     dealt = DealtGram(
         deal_value(turn, "gram/product", 0, total),
         deal_rounding(turn, "gram/1", 0, size, first),
         deal_rounding(turn, "gram/2", 0, size, second),
     )
     return Outcome(Silent(), send={turn.parties[0]: dealt})
+
+
+@dataclass(frozen=True)
+class OwnBlock(State):
+    """Hidden match: what a party adds to its own block of A by itself."""
+
+    durable: ClassVar[bool] = False
+    words: Words
 
 
 @dataclass(frozen=True)
@@ -202,22 +223,54 @@ class Solver(State):
     passes: int
 
 
-def inverse_products(parties: int) -> int:
-    """Return the number of products: two for each Newton-Schulz iteration, one for the bank's scale."""
-    return 2 * (4 if parties == 2 else 6) + 1
+def inverse_products(parties: int, lower: int = 0) -> int:
+    """Return the number of products: two for each Newton-Schulz iteration, one for the bank's scale.
+
+    lower : by how many halvings the iteration starts lower, each of which one more iteration makes up for.
+    """
+    return 2 * (4 + lower if parties == 2 else 6) + 1
+
+
+def _products(contract: Contract, plan: Layout) -> int:
+    return inverse_products(len(data_parties(contract)), start_halvings(contract, plan))
+
+
+def least_rows(contract: Contract, plan: Layout) -> int:
+    """Return how many rows of the Gram block must count.
+
+    Where it is estimated from some of the rows that train, and only some of these are common, eight for each column:
+    its eigenvalues are off by a third then. From all rows nothing is estimated.
+    """
+    if not contract.align.hidden:
+        return 4 * plan.width
+    return plan.width if gram_rows(contract, plan) == plan.rows else 8 * plan.width
+
+
+def start_halvings(contract: Contract, plan: Layout) -> int:
+    """Return l: the iteration starts at 2^-l I, so that it converges whatever rows count.
+
+    With hidden match these may hold all the variance of the partner's whole list, on which its columns are white:
+    A is at most 1 + rows / rows that count.
+    """
+    if not contract.align.hidden:
+        return 0
+    return math.ceil(math.log2(1 + gram_rows(contract, plan) / least_rows(contract, plan)))
 
 
 def _first_inverse(turn: Turn, plan: Layout, blocks: Words) -> Inverse:
     """Begin with A = I + C and Y = 2/k I: the eigenvalues of A lie between 0 and the number of parties k."""
     one = 1 << INVERSE_BITS
     a, y = np.zeros((2, plan.width, plan.width), np.uint64)
-    for (p, q), where in _pair_slices(turn, plan).items():
+    for (p, q), where in pair_slices(turn, plan).items():
         c = blocks[where].reshape(plan.columns_of(p), plan.columns_of(q))
         a[plan.columns[p], plan.columns[q]] = c
         a[plan.columns[q], plan.columns[p]] = c.T
     at = np.arange(plan.width)
-    a[at, at] += first_only(turn, one)
-    y[at, at] += first_only(turn, 2 * one // len(turn.parties))
+    if turn.contract.align.hidden:
+        a[plan.columns[turn.me], plan.columns[turn.me]] += turn.recall(OwnBlock).words
+    else:
+        a[at, at] += first_only(turn, one)
+    y[at, at] += first_only(turn, (2 * one // len(turn.parties)) >> start_halvings(turn.contract, plan))
     return Inverse(a, y, np.empty((0, 0), np.uint64), 0)
 
 
@@ -225,7 +278,7 @@ def _open_inverse(turn: Turn, inbox: Inbox[GramOpening | RoundOpening]) -> Outco
     """Take in the last result and open the factors of the next product: A Y, then Y (2 I - A Y), ..., then Y S."""
     plan = layout_of(turn, FIT)
     state = _absorb(turn, inbox, plan)
-    if state.done == inverse_products(len(turn.parties)) - 1:
+    if state.done == _products(turn.contract, plan) - 1:
         left, right = state.y, _bank_scale(turn, plan)
     elif state.done % 2 == 0:
         left, right = state.a, state.y
@@ -242,11 +295,8 @@ def _two_minus(turn: Turn, ay: Words) -> Words:
 
 
 def _absorb(turn: Turn, inbox: Inbox[Message], plan: Layout) -> Inverse:
-    if inbox.every(GramOpening):
-        state = turn.recall(Gram)
-        opened = sum_openings(state.own, inbox, turn, GramOpening)
-        dealt = state.dealt.second if state.dealt else None
-        return _first_inverse(turn, plan, finish_rounding(turn, "gram/2", 0, opened, FACTOR_BITS, dealt))
+    if not turn.has(Inverse):
+        return _first_inverse(turn, plan, _scaled_blocks(turn, inbox))
     before = turn.recall(Inverse)
     value = finish_product(turn, inbox, INVERSE_BITS).reshape(plan.width, plan.width)
     if before.done % 2 == 0:
@@ -254,12 +304,22 @@ def _absorb(turn: Turn, inbox: Inbox[Message], plan: Layout) -> Inverse:
     return Inverse(before.a, value, before.ay, before.done + 1)
 
 
+def _scaled_blocks(turn: Turn, inbox: Inbox[Message]) -> Words:
+    if turn.contract.align.hidden:
+        return finish_product(turn, inbox, WEIGHTED_SHIFT).reshape(-1)
+    state = turn.recall(Gram)
+    opened = sum_openings(state.own, inbox, turn, GramOpening)
+    return finish_rounding(
+        turn, "gram/2", 0, opened, FACTOR_BITS, state.dealt.second if state.dealt else None
+    )
+
+
 def _bank_scale(turn: Turn, plan: Layout) -> Words:
     """Return the share of S: the bank's 2^l / (p (1 - p) n) on the diagonal, nothing elsewhere; scale 2^16."""
     scale = np.zeros((plan.width, plan.width))
     if turn.first:
         y = turn.recall(Labels).y
-        n = int((turn.recall(Split).train != NO_ROW).sum())
+        n = len(real(turn.recall(Split).train))
         rate = y.sum() / n
         at = np.arange(plan.width)
         scale[at, at] = min(MAX_SCALE, 1 / (rate * (1 - rate))) * 2 ** gradient_power(plan) / n
@@ -294,12 +354,12 @@ def _begin(turn: Turn, inbox: Inbox[RoundOpening]) -> Outcome[Nothing, Silent]:
     k = finish_product(turn, inbox, INVERSE_BITS).reshape(plan.width, plan.width)
     w = np.zeros(plan.width)
     if turn.first:
-        n = int((turn.recall(Split).train != NO_ROW).sum())
+        n = len(real(turn.recall(Split).train))
         positive = int(turn.recall(Labels).y.sum())
         w[plan.columns[turn.me].start] = math.log(positive / (n - positive))
     words = encode(w, WEIGHT_BITS)
     return Outcome(
-        Silent(), keep=(Solver(k, words, 0), Weights(words)), forget=(Inverse, Gram, Multiplication)
+        Silent(), keep=(Solver(k, words, 0), Weights(words)), forget=(Inverse, OwnBlock, Gram, Multiplication)
     )
 
 
@@ -312,28 +372,38 @@ DEAL_INVERSE = Step("fit.deal_inverse", _deal_inverse, Silent)
 BEGIN = Step("fit.begin", _begin, Silent, reads=(RoundOpening,))
 
 
+Blocks = Sequence[Reply[GramOpening | RoundOpening, Silent]]
+"""The round that ends with the shares of A's blocks between parties, scaled."""
+
+
 def _inverse_inbox(
-    blocks: list[Reply[GramOpening, Silent]], rounded: list[Reply[RoundOpening, Silent]], party: Name
+    blocks: Blocks, rounded: list[Reply[RoundOpening, Silent]], party: Name
 ) -> tuple[Sealed[GramOpening | RoundOpening], ...]:
     return (*inbox_of(blocks, party), *inbox_of(rounded, party))
 
 
-def _product_inbox(
+def product_inbox(
     opened: list[Reply[PairOpening, Silent]], dealt: Reply[DealtProduct, Silent], party: Name
 ) -> tuple[Sealed[PairOpening | DealtProduct], ...]:
+    """Collect what `MULTIPLY` reads at one party."""
     return (*inbox_of(opened, party), *inbox_of([dealt], party))
 
 
-def invert_gram(call: Caller, contract: Contract) -> None:
-    """Compute the shared inverse of the Gram matrix, scaled, and the first weights."""
+def shared_gram(call: Caller, contract: Contract) -> list[Reply[GramOpening, Silent]]:
+    """Compute the shared blocks of the Gram matrix between parties; the last rounding is left to its reader."""
     parties, maker = data_parties(contract), dealer(contract)
     dealt = call(maker, DEAL_GRAM)
     blocks = call.all([ask(p, GRAM, *inbox_of([dealt], p)) for p in parties])
-    blocks = call.all([ask(p, SCALE_GRAM, *inbox_of(blocks, p)) for p in parties])
+    return call.all([ask(p, SCALE_GRAM, *inbox_of(blocks, p)) for p in parties])
+
+
+def invert_gram(call: Caller, contract: Contract, plan: Layout, blocks: Blocks) -> None:
+    """Compute the shared inverse of the Gram matrix, scaled, and the first weights."""
+    parties, maker = data_parties(contract), dealer(contract)
     rounded: list[Reply[RoundOpening, Silent]] = []
-    for _ in range(inverse_products(len(parties))):
+    for _ in range(_products(contract, plan)):
         calls = [ask(p, OPEN_INVERSE, *_inverse_inbox(blocks, rounded, p)) for p in parties]
         opened, (product_dealt,) = call.both(calls, [ask(maker, DEAL_INVERSE)])
         blocks = []
-        rounded = call.all([ask(p, MULTIPLY, *_product_inbox(opened, product_dealt, p)) for p in parties])
+        rounded = call.all([ask(p, MULTIPLY, *product_inbox(opened, product_dealt, p)) for p in parties])
     call.all([ask(p, BEGIN, *inbox_of(rounded, p)) for p in parties])

@@ -11,10 +11,11 @@ ring/sigmoid.py.
 Letters: E_p = X_p - U_p, masked matrix; v^q_p fresh masks of q's weights for p; t mask of an angle; n rows,
 padded. Columns: the bank's intercept, the bank's columns, each partner's columns. Rows beyond n are the
 penalty: row j of them is sqrt(penalty) times one column's scale, with the identity in place of the sigmoid.
+Where the match is hidden, each block is multiplied by the bank's weights before it is lifted: `weighted`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.protocol.core import (
+    Call,
     Caller,
     HalfWords,
     Inbox,
@@ -65,6 +67,7 @@ from fedmkt.protocol.shared import (
     open_masked,
     shared_from_seeds,
 )
+from fedmkt.protocol.weighted import SideOpening, deal_weight, open_side, weigh
 from fedmkt.ring import product, rounding, sigmoid
 from fedmkt.ring.fixed import correction
 from fedmkt.ring.kernels import matvec, matvec_transposed
@@ -108,12 +111,16 @@ class DealtProducts(Message):
 
 @dataclass(frozen=True)
 class DealtSigmoid(Message):
-    """The first party's corrections for one block of rows. angles : (2K, n) uint32; high, top : (n,)."""
+    """The first party's corrections for one block of rows. angles : (2K, n) uint32; high, top : (n,).
+
+    weighted : (n,) uint32, where rows have a secret weight.
+    """
 
     block: int
     angles: HalfWords
     high: Words
     top: Words
+    weighted: HalfWords | None
 
 
 @dataclass(frozen=True)
@@ -224,11 +231,38 @@ def _lift(
     stage: Stage, turn: Turn, inbox: Inbox[AngleOpening | LiftOpening | DealtSigmoid]
 ) -> Outcome[LiftOpening, Silent]:
     """Evaluate the sigmoid of one block of rows, open it under a mask that will move it to 64 bits."""
+    dealt = inbox.one(_dealer(turn), DealtSigmoid) if turn.first else None
+    state, value = _evaluate(stage, turn, inbox, dealt)
+    return _open_lift(stage, turn, state, value, dealt)
+
+
+def _begin_side(
+    stage: Stage, turn: Turn, inbox: Inbox[AngleOpening | LiftOpening | DealtSigmoid]
+) -> Outcome[SideOpening, Silent]:
+    """Evaluate the sigmoid of one block of rows, and begin its product with the bank's weights."""
+    dealt = inbox.one(_dealer(turn), DealtSigmoid) if turn.first else None
+    state, value = _evaluate(stage, turn, inbox, dealt)
+    own, send = open_side(turn, stage, turn.recall(Forward).count, state.block, value)
+    left = replace(dealt, angles=np.empty((0, 0), np.uint32)) if dealt else None
+    return Outcome(Silent(), send=send, keep=(replace(state, own=own), Corrections(left)))
+
+
+def _weigh(stage: Stage, turn: Turn, inbox: Inbox[SideOpening]) -> Outcome[LiftOpening, Silent]:
+    """Finish the product with the bank's weights, open it under a mask that will move it to 64 bits."""
+    state, dealt = turn.recall(Lifting), turn.recall(Corrections).dealt
+    count, weighted = turn.recall(Forward).count, dealt.weighted if dealt else None
+    value = weigh(turn, stage, count, state.block, state.own, inbox, weighted)
+    return _open_lift(stage, turn, state, value, dealt)
+
+
+def _evaluate(
+    stage: Stage, turn: Turn, inbox: Inbox[Message], dealt: DealtSigmoid | None
+) -> tuple[Lifting, HalfWords]:
+    """Take in the block before, return the state of the next one and the own share of its sigmoid, less the label."""
     plan, series = layout_of(turn, stage), sigmoid.series(turn.contract.model.period)
     state = _next_block(stage, turn, inbox, plan)
     rows = plan.sigmoid_blocks(turn.contract)[state.block]
     n, count = rows.stop - rows.start, turn.recall(Forward).count
-    dealt = inbox.one(_dealer(turn), DealtSigmoid) if turn.first else None
     if dealt is not None and (dealt.block, dealt.angles.shape) != (state.block, (2 * series.harmonics, n)):
         raise ValueError("the dealer's correction is for another block")
     shares = (
@@ -241,6 +275,13 @@ def _lift(
         value += sigmoid.HALF
     if stage.penalised and turn.has(Labels):
         value -= turn.recall(Labels).y[rows].astype(np.uint32) << np.uint32(sigmoid.RESULT_BITS)
+    return state, value
+
+
+def _open_lift(
+    stage: Stage, turn: Turn, state: Lifting, value: HalfWords, dealt: DealtSigmoid | None
+) -> Outcome[LiftOpening, Silent]:
+    n, count = len(value), turn.recall(Forward).count
     mask = turn.masks.half_words(turn.me, f"{stage.name}/lift/R", count, n, block=state.block)
     own = rounding.prepare_lift(value, mask, first=turn.first)
     high = shared_from_seeds(
@@ -251,6 +292,14 @@ def _lift(
     )
     kept = Lifting(state.delta, state.done, state.block, own, high, top)
     return Outcome(Silent(), send=to_all(turn.others, LiftOpening(Masked(own))), keep=(kept,))
+
+
+@dataclass(frozen=True)
+class Corrections(State):
+    """The first party's corrections of the block that is being weighed."""
+
+    durable: ClassVar[bool] = False
+    dealt: DealtSigmoid | None
 
 
 @dataclass(frozen=True)
@@ -406,7 +455,9 @@ def _deal_sigmoid(stage: Stage, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[De
     top = correction(
         lift.top, [turn.masks.words(p, f"{stage.name}/lift/top", count, n, block=block) for p in rest]
     )
-    return Outcome(Silent(), send={turn.parties[0]: DealtSigmoid(block, angles, high, top)}, keep=(counts,))
+    weighted = deal_weight(turn, stage, count, block, n) if turn.contract.align.hidden else None
+    message = DealtSigmoid(block, angles, high, top, weighted)
+    return Outcome(Silent(), send={turn.parties[0]: message}, keep=(counts,))
 
 
 # --- scripts
@@ -419,6 +470,8 @@ class Rows:
     stage: Stage
     angle: Step[VectorOpening | DealtProducts, AngleOpening, Silent]
     lift: Step[AngleOpening | LiftOpening | DealtSigmoid, LiftOpening, Silent]
+    begin_side: Step[AngleOpening | LiftOpening | DealtSigmoid, SideOpening, Silent]
+    weigh: Step[SideOpening, LiftOpening, Silent]
     deal_forward: Step[Nothing, DealtProducts, Silent]
     deal_sigmoid: Step[Nothing, DealtSigmoid, Silent]
 
@@ -429,6 +482,13 @@ def _steps(stage: Stage) -> Rows:
         stage,
         Step(f"{name}.angle", partial(_angle, stage), Silent, reads=(VectorOpening, DealtProducts)),
         Step(f"{name}.lift", partial(_lift, stage), Silent, reads=(AngleOpening, LiftOpening, DealtSigmoid)),
+        Step(
+            f"{name}.begin_side",
+            partial(_begin_side, stage),
+            Silent,
+            reads=(AngleOpening, LiftOpening, DealtSigmoid),
+        ),
+        Step(f"{name}.weigh", partial(_weigh, stage), Silent, reads=(SideOpening,)),
         Step(f"{name}.deal_forward", partial(_deal_forward, stage), Silent),
         Step(f"{name}.deal_sigmoid", partial(_deal_sigmoid, stage), Silent),
     )
@@ -452,13 +512,30 @@ def apply_sigmoid(
     angles, (block,) = call.both(angle_calls, [ask(maker, rows.deal_sigmoid)])
     blocks = len(plan.sigmoid_blocks(contract))
     lifted: list[Reply[LiftOpening, Silent]] = []
+    step = _weighted_block if contract.align.hidden else _block
     for b in range(blocks):
-        calls = [ask(p, rows.lift, *_lift_inbox(angles if b == 0 else [], lifted, block, p)) for p in parties]
-        if b + 1 < blocks:
-            lifted, (block,) = call.both(calls, [ask(maker, rows.deal_sigmoid)])
-        else:
-            lifted = call.all(calls)
+        inboxes = {p: _lift_inbox(angles if b == 0 else [], lifted, block, p) for p in parties}
+        dealing = [ask(maker, rows.deal_sigmoid)] if b + 1 < blocks else []
+        lifted, following = step(call, rows, inboxes, dealing)
+        block = following[0] if following else block
     return lifted
+
+
+BlockInboxes = dict[Name, tuple[Sealed[AngleOpening | LiftOpening | DealtSigmoid], ...]]
+BlockReplies = tuple[list[Reply[LiftOpening, Silent]], list[Reply[DealtSigmoid, Silent]]]
+
+
+def _block(
+    call: Caller, rows: Rows, inboxes: BlockInboxes, dealing: list[Call[DealtSigmoid, Silent]]
+) -> BlockReplies:
+    return call.both([ask(p, rows.lift, *inbox) for p, inbox in inboxes.items()], dealing)
+
+
+def _weighted_block(
+    call: Caller, rows: Rows, inboxes: BlockInboxes, dealing: list[Call[DealtSigmoid, Silent]]
+) -> BlockReplies:
+    sides, following = call.both([ask(p, rows.begin_side, *inbox) for p, inbox in inboxes.items()], dealing)
+    return call.all([ask(p, rows.weigh, *inbox_of(sides, p)) for p in inboxes]), following
 
 
 def _angle_inbox(

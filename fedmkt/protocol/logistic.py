@@ -29,7 +29,7 @@ import numpy as np
 
 from fedmkt.contract import Contract
 from fedmkt.errors import DataError
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.align import joint_rows
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -51,7 +51,8 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
-from fedmkt.protocol.gram import STEP_BITS, Solver, gradient_power, invert_gram
+from fedmkt.protocol.gram import STEP_BITS, Solver, gradient_power, invert_gram, shared_gram
+from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Layout, layout, layout_of
 from fedmkt.protocol.linear import (
     FIT_ROWS,
@@ -80,7 +81,7 @@ from fedmkt.protocol.multiply import (
     open_product,
 )
 from fedmkt.protocol.prepare import Columns, real
-from fedmkt.protocol.psi import NO_ROW, Overlap
+from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import check_range
 from fedmkt.protocol.shared import (
     DealtRounding,
@@ -90,6 +91,8 @@ from fedmkt.protocol.shared import (
     open_masked,
     sum_openings,
 )
+from fedmkt.protocol.weighted import hide_weight
+from fedmkt.protocol.weighted_gram import weighted_gram
 from fedmkt.protocol.witness import checkpoint
 
 GRADIENT_BITS = WEIGHT_BITS
@@ -146,7 +149,7 @@ def _load_labels(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     Refuses a training too thin for its passes, which tells the others that much: with 5 or more rows of the rarer
     class for each column 200 of 200 random jobs ended within .0014 AUC of the optimum.
     """
-    plan, label, train = layout_of(turn, FIT), turn.recall(Columns).label, turn.recall(Split).train
+    plan, label, train = layout_of(turn, FIT), turn.recall(Columns).label, joint_rows(turn, True)
     if label is None:
         raise ValueError(f"{turn.me} has no label")
     y = np.zeros(plan.rows, np.uint8)
@@ -256,8 +259,11 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, columns: dict[Name, 
             masked_in = call.epoch
             call(parties[0], LOAD_LABELS)
             mask_matrices(call, contract, FIT, plan)
+            if contract.align.hidden:
+                hide_weight(call, contract, FIT)
             if k == 0:
-                invert_gram(call, contract)
+                blocks = weighted_gram if contract.align.hidden else shared_gram
+                invert_gram(call, contract, plan, blocks(call, contract))
             steps: list[Reply[RoundOpening, Silent]] = []
         steps = one_pass(call, contract, plan, steps)
         if (k + 1) % contract.model.checkpoint_every == 0 or k + 1 == contract.model.iterations:

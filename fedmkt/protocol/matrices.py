@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.align import joint_rows
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -32,9 +32,9 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
+from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, SCORE, Layout, Stage, layout_of
 from fedmkt.protocol.prepare import Prepared, encoded_matrix
-from fedmkt.protocol.psi import NO_ROW
 from fedmkt.ring import product
 from fedmkt.ring.fixed import encode32
 
@@ -98,8 +98,7 @@ def _matrices(turn: Turn, stage: Stage, plan: Layout) -> Matrices:
 
 
 def _own_matrix(turn: Turn, stage: Stage, plan: Layout) -> NDArray[np.int32]:
-    split = turn.recall(Split)
-    rows = split.train if stage.penalised else np.concatenate([split.held_out, split.unlabelled])
+    rows = joint_rows(turn, stage.penalised)
     x = encoded_matrix(turn, rows, FRACTION_BITS)
     own = plan.columns[turn.me]
     offset = plan.columns_of(turn.me) - x.shape[1]

@@ -1,15 +1,16 @@
 """Preparation: each party turns its own columns into a matrix; only its shape leaves.
 
 Computes, at every party for itself, imputed, one-hot coded, standardised, clipped and whitened columns,
-fitted on train rows only. Takes part: all parties that hold data. Each learns the others' number of columns
-and the largest row norm, rounded up; so does the coordinator.
+fitted on train rows only; where the match is hidden, at the partner on its whole list, whose support says nothing
+about common customers: a column may be carried by few of them. Takes part: all parties that hold data. Each
+learns the others' number of columns and the largest row norm, rounded up; so does the coordinator.
 Safe against everybody: nothing else is sent. A party may lie about its shape; the products then fail their
 checks. Source: learn/prepare.py, learn/whiten.py; protocols.md section 2 (support rule of 50 rows).
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -33,9 +34,10 @@ from fedmkt.protocol.core import (
     ask,
     data_parties,
 )
-from fedmkt.protocol.psi import NO_ROW, Rows
+from fedmkt.protocol.items import NO_ROW, Known, Rows
 from fedmkt.ring.fixed import encode32
 
+KNOWN = "known to the partner"
 MAX_COLUMNS = 400
 MAX_ROW_NORM = 1000
 RIDGE = 25.0
@@ -75,7 +77,7 @@ class Shape(PublicValue):
 
 
 def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
-    columns, split = turn.recall(Columns), turn.recall(Split)
+    columns, split = own_columns(turn), turn.recall(Split)
     limits = turn.contract.limits
     settings = prepare.Settings(max_levels=limits.max_levels, min_support=limits.min_support)
     train = real(split.train)
@@ -138,6 +140,17 @@ class Taken(Mapping[str, NDArray[T]]):
         return len(self._columns)
 
 
+def with_known(columns: Columns, known: NDArray[np.bool_]) -> Columns:
+    """Add the column that says which customers the partner has, where all of the bank's take part."""
+    return replace(columns, numbers={**columns.numbers, KNOWN: known.astype(np.float64)})
+
+
+def own_columns(turn: Turn) -> Columns:
+    """Return the own columns that take part."""
+    columns = turn.recall(Columns)
+    return with_known(columns, turn.recall(Known).rows) if turn.has(Known) else columns
+
+
 def take(columns: Columns, rows: Rows) -> tuple[Taken[np.float64], Taken[np.object_]]:
     """Return numbers and categories restricted to some rows."""
     return Taken(columns.numbers, rows), Taken(columns.categories, rows)
@@ -155,7 +168,7 @@ def encoded_matrix(turn: Turn, rows: Rows, bits: int) -> NDArray[np.int32]:
     """
     prepared = turn.recall(Prepared)
     fitted = prepare.Preparation.from_json(prepared.preparation)
-    columns = turn.recall(Columns)
+    columns = own_columns(turn)
     out = np.zeros((len(rows), len(prepared.spread)), dtype=np.int32)
     at = 0
     for chunk in _chunks(rows):

@@ -1,36 +1,57 @@
-"""Private set intersection by an oblivious pseudorandom function (OPRF).
+"""Private set intersection: which customers all parties share, and their rows in one order at every party.
 
-Computes which customers all parties share, and puts their rows in one order at every party.
+Computes the common customers and puts their rows in one random order. An engine finds the matches (`psi_oprf`,
+`psi_ot`, `psi_vole`); what comes before and after it is the same for all and stands here.
 Takes part: the bank (receiver) and one or two partners (senders).
 
 | learns | what |
 |---|---|
-| bank | which of its rows each partner has; the length of each partner's list |
+| bank | which of its rows each partner has |
 | partner | **which of its people bank there** (those all parties share), who of them is in the campaign |
-| partner | the length of the bank's list |
+| all | the length of each list |
 | coordinator, dealer | bands: how many in common, with and without label |
 
-Safe against semi-honest parties. A bank cannot claim rows that it does not have (each claimed match carries
-its proof) and a malformed point is refused; it may still ask about people whom it only guesses, up to the
-length of its list. A partner cannot enforce a minimum before the bank has seen the match; it checks before it
-aligns. Two partners that put their lists together learn what their common people are.
+Safe against semi-honest parties. A bank cannot claim rows that it does not have (one hash over the proofs of all
+claimed rows, which the engine gave to whoever holds the id) and malformed messages are refused; it may still ask
+about people whom it only guesses, up to the length of its list. A partner cannot enforce a minimum before the
+bank has seen the match; it checks before it aligns. Two partners that put their lists together learn what their
+common people are.
 
-Source: RFC 9497 (mode OPRF, ristretto255-SHA512), Jarecki et al. 2HashDH; the proof half: protocols.md
-section 1. Letters: a point is 32 bytes, an output 64 bytes: tag (16), proof (16), rest unused. n is a number
-of rows.
+With `align.match = "hidden"` the partner learns nothing about the match: `hidden`.
+With `align.join = "left"` the rows are those of all customers of the bank: matched ones first, for the others the
+partner has a row of zeros and the bank's model a column that says so. The partner learns besides how many
+customers with and without label the bank has.
+
+Source: protocols.md section 1. n is a number of rows.
 """
 
-from dataclasses import dataclass
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract, digest
-from fedmkt.crypto import oprf
+from fedmkt.contract import Contract, check_common, digest
+from fedmkt.crypto.id_hash import PackedIds, hash_ids
+from fedmkt.crypto.prg import Random
 from fedmkt.errors import PeerError, PolicyRefused
-from fedmkt.privacy.disclosure import EVERYONE, CampaignRows, Disclosure, ListSize, MatchedOwnRows, SetSize
+from fedmkt.learn.linkage import one_to_one
+from fedmkt.privacy.disclosure import (
+    EVERYONE,
+    CampaignRows,
+    Disclosure,
+    JoinedRows,
+    ListSize,
+    MatchedOwnRows,
+    SetSize,
+)
+from fedmkt.protocol import psi_oprf
 from fedmkt.protocol.core import (
     Caller,
+    HalfWords,
     Inbox,
     Message,
     Name,
@@ -41,98 +62,134 @@ from fedmkt.protocol.core import (
     State,
     Step,
     Turn,
+    Words,
     ask,
     data_parties,
-    inbox_of,
-    to_all,
 )
+from fedmkt.protocol.items import NO_ROW, Bytes, Found, Items, Known, ListRows, Match, Offered, Rows
 from fedmkt.protocol.witness import witness
 
-Bytes = NDArray[np.uint8]
-Rows = NDArray[np.int64]
+Ids = tuple[str | None, ...] | PackedIds
 
-TAG_BYTES = 16
-NO_ROW = -1
+Engine = Callable[[Caller, Contract, Mapping[Name, int]], None]
+"""A script that leaves `Found` at the bank and `Offered` at each partner; the mapping says who has how many items."""
+
+SHORT_LIST: Final = 5_000
+"""Up to this many items on either side the oblivious function is the cheapest engine, and the easiest to explain."""
+NO_SLOT: Final = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class Customers(State):
-    """A party's own list: one normalised id per row, and for the bank which rows have a label."""
+    """A party's own list: one normalised id per row, and for the bank which rows have a label.
 
-    durable = False
-    ids: tuple[str, ...]
-    labelled: NDArray[np.bool_] | None
-
-
-@dataclass(frozen=True)
-class Blinded(Message):
-    """Hashed ids times a secret: uniform group elements. points : (n, 32)."""
-
-    points: Bytes
-
-
-@dataclass(frozen=True)
-class Evaluated(Message):
-    """The bank's points under the sender's key, and the tags of the sender's own list in random order.
-
-    points : (n, 32), tags : (m, 16).
+    more_ids : for each further key of the contract one value per row. None where a row has no value; no value
+    stands in two rows. Packed ids, for long lists, have a value in every row.
     """
 
-    points: Bytes
-    tags: Bytes
+    durable = False
+    ids: Ids
+    labelled: NDArray[np.bool_] | None
+    more_ids: tuple[Ids, ...] = ()
+
+    @property
+    def by_key(self) -> tuple[Ids, ...]:
+        """The values of all keys, first the one that counts most."""
+        return (self.ids, *self.more_ids)
 
 
 @dataclass(frozen=True)
 class Matched(Message):
-    """Claimed matches: positions in the sender's tags with the proof halves, padded to the bands.
+    """Claimed matches: the partner's slots, padded to the bands, and one hash over the proofs of all of them.
 
-    positions : (high_l + high_u,), NO_ROW where padded; proofs : (high_l + high_u, 16). Rows with a label
-    first.
+    slots : (high_l + high_u,), NO_SLOT where padded, rows with a label first; proof : 32 bytes.
     """
 
-    positions: Rows
-    proofs: Bytes
+    slots: HalfWords
+    proof: bytes
 
 
 @dataclass(frozen=True)
 class Overlap(PublicValue):
-    """How many customers all parties share, as bands: with a label, and without."""
+    """How many customers all parties share, as bands: with a label, and without.
+
+    slots : where the match is hidden, how many people of the partner take part, whoever they are; 0 where it is shown.
+    """
 
     labelled_low: int
     labelled_high: int
     unlabelled_low: int
     unlabelled_high: int
-
-
-@dataclass(frozen=True)
-class ReceiverSecrets(State):
-    """The bank's blinds."""
-
-    scalars: Bytes
-
-
-@dataclass(frozen=True)
-class SenderOutputs(State):
-    """A partner's own outputs in the order of its tags, with the rows they belong to."""
-
-    proofs: Bytes
-    rows: Rows
-    bank_rows: int
+    slots: int = 0
 
 
 @dataclass(frozen=True)
 class Aligned(State):
-    """Own rows of the common customers, in the order that all parties share; NO_ROW where padded."""
+    """Own rows of the common customers, in the order that all parties share; NO_ROW where padded.
+
+    keys : for each row of `labelled` the key by which it was matched, whose value is the same at all parties;
+    empty where the contract has one key.
+    """
 
     labelled: Rows
     unlabelled: Rows
+    keys: Bytes = field(default_factory=lambda: np.zeros(0, np.uint8))
 
 
-def oprf_inputs(contract: Contract, ids: tuple[str, ...]) -> list[bytes]:
-    """Prefix each id with the contract's digest and its type: equal people of two contracts look unrelated."""
-    kind = contract.bank.id_kind
-    prefix = digest(contract) + kind.encode() + b"\0"
-    return [prefix + i.encode() for i in ids]
+def engine_name(contract: Contract, sizes: Mapping[Name, int]) -> str:
+    """Name the engine of a run: the contract's, or the one that lists of these lengths take."""
+    if contract.align.engine != "auto":
+        return contract.align.engine
+    return "oprf" if contract.align.reuse or max(sizes.values()) <= SHORT_LIST else "ot"
+
+
+def engine(contract: Contract, sizes: Mapping[Name, int]) -> Engine:
+    """Return the engine of a run."""
+    name = engine_name(contract, sizes)
+    # Imported here: the fast engines import numba, which takes longer than the rest of the package.
+    if name == "ot":
+        from fedmkt.protocol import psi_ot
+
+        return psi_ot.intersect
+    if name == "vole":
+        from fedmkt.protocol import psi_vole
+
+        return psi_vole.intersect
+    return psi_oprf.intersect
+
+
+def item_values(contract: Contract, kind: str, ids: tuple[str, ...] | PackedIds) -> Words:
+    """Hash each id with the contract's digest and the kind of key, cut to 128 bits: (n, 2).
+
+    Equal people of two contracts look unrelated; within one contract a hash is no secret, so it stays at home.
+    """
+    return hash_ids(ids, digest(contract) + kind.encode())
+
+
+def items_of(contract: Contract, customers: Customers, random: Random) -> Items:
+    """Return a party's list as items, shuffled; a key that a row does not have becomes a random item."""
+    rows = shuffled(len(customers.ids), random)
+    kinds = contract.bank.id_kinds
+    values = np.empty((len(rows), len(kinds), 2), dtype=np.uint64)
+    for key, (kind, ids) in enumerate(zip(kinds, customers.by_key, strict=True)):
+        values[:, key] = _column(contract, kind, ids, random)[rows]
+    return Items(values.reshape(-1, 2), rows)
+
+
+def _column(contract: Contract, kind: str, ids: Ids, random: Random) -> Words:
+    if isinstance(ids, PackedIds):
+        return item_values(contract, kind, ids)
+    has = np.fromiter((i is not None for i in ids), bool, len(ids))
+    column = np.empty((len(ids), 2), dtype=np.uint64)
+    column[has] = item_values(contract, kind, tuple(i for i in ids if i is not None))
+    column[~has] = np.frombuffer(random(16 * int((~has).sum())), np.uint64).reshape(-1, 2)
+    return column
+
+
+def shuffled(rows: int, random: Random) -> Rows:
+    """Return the numbers below `rows` in a random order."""
+    keys = np.frombuffer(random(8 * rows), np.uint64)
+    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 
 
 def band_width(bank_rows: int, partner_rows: int) -> int:
@@ -146,188 +203,191 @@ def band(count: int, width: int) -> tuple[int, int]:
     return max(0, high - width), high
 
 
-def _blind(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Blinded, Silent]:
-    if turn.has(ReceiverSecrets) or turn.has(Aligned):
+def common_band(contract: Contract, overlap: Overlap) -> tuple[int, int] | None:
+    """Return the band of the common customers; None where nobody is told it."""
+    is_told = "SetSize" in contract.disclosures if contract.align.hidden else contract.align.join == "inner"
+    if not is_told:
+        return None
+    return (overlap.labelled_low + overlap.unlabelled_low, overlap.labelled_high + overlap.unlabelled_high)
+
+
+def _announce(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, ListRows]:
+    if turn.has(Items) or turn.has(Aligned):
         raise PolicyRefused("a second intersection in one run")
     customers = turn.recall(Customers)
-    if len(customers.ids) < turn.contract.limits.min_list:
+    rows = len(customers.ids)
+    if rows < turn.contract.limits.min_list:
         raise PolicyRefused("the list is shorter than the contract's minimum")
-    scalars, points = oprf.blind_all(oprf_inputs(turn.contract, customers.ids), turn.random)
-    sizes = tuple(ListSize(to=p, rows=len(customers.ids)) for p in turn.others)
-    return Outcome(
-        Silent(), send=to_all(turn.others, Blinded(points)), keep=(ReceiverSecrets(scalars),), reveals=sizes
-    )
+    if turn.first and rows > turn.contract.limits.max_list:
+        raise PolicyRefused("the list is longer than the contract's maximum")
+    items = items_of(turn.contract, customers, turn.random)
+    return Outcome(ListRows(rows), keep=(items,), reveals=(ListSize(to=EVERYONE, rows=rows),))
 
 
-def _evaluate(turn: Turn, inbox: Inbox[Blinded]) -> Outcome[Evaluated, Silent]:
-    if turn.has(SenderOutputs) or turn.has(Aligned):
-        raise PolicyRefused("a second intersection in one run")
-    customers = turn.recall(Customers)
+def _admit(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
+    lists = {p: turn.published(ListRows, p).rows for p in turn.parties}
     bank = turn.parties[0]
-    points = _points(inbox.one(bank, Blinded).points)
-    minimum = turn.contract.limits.min_list
-    if len(customers.ids) < minimum or len(points) < minimum:
+    if min(lists.values()) < turn.contract.limits.min_list:
         raise PolicyRefused("a list is shorter than the contract's minimum")
-    if len(points) > turn.contract.limits.max_list:
+    if lists[bank] > turn.contract.limits.max_list:
         raise PolicyRefused("the bank asks about more people than the contract's maximum")
-    # A fresh key per run: equal ids of two runs have unrelated tags.
-    key = oprf.new_key(turn.random)
-    outputs = oprf.evaluate_inputs(key, oprf_inputs(turn.contract, customers.ids))
-    order = np.lexsort(outputs[:, :8].T)
-    evaluated = Evaluated(oprf.evaluate_all(key, points), np.ascontiguousarray(outputs[order, :TAG_BYTES]))
-    kept = SenderOutputs(
-        outputs[order, TAG_BYTES : 2 * TAG_BYTES].copy(), order.astype(np.int64), len(points)
+    if max(lists.values()) * len(turn.contract.bank.id_kinds) >= NO_SLOT:
+        raise PolicyRefused("a list is longer than can be matched")
+    if turn.me == bank:
+        return Outcome(Silent())
+    # What the bank will learn is not known yet: at most the shorter list.
+    most = min(lists[turn.me], lists[bank])
+    return Outcome(Silent(), reveals=(MatchedOwnRows(to=bank, low=0, high=most),))
+
+
+def paired_slots(turn: Turn, match: Match, rows: int) -> tuple[Rows, Bytes]:
+    """At the bank: return for each own slot the partner's item that is the same person, or NO_ROW, and the key.
+
+    rows : length of the partner's list.
+    """
+    kinds = len(turn.contract.bank.id_kinds)
+    by_key = match.positions.reshape(-1, kinds)
+    if kinds == 1:
+        return match.positions, np.zeros(len(by_key), np.uint8)
+    # A partner that puts one kind of key in the place of another is not followed.
+    by_key = np.where(by_key % kinds == np.arange(kinds), by_key, NO_ROW)
+    pairs = one_to_one([np.where(c != NO_ROW, c // kinds, NO_ROW) for c in by_key.T], rows)
+    keys = np.maximum(pairs.keys, 0).astype(np.uint8)
+    found = np.take_along_axis(by_key, keys[:, None].astype(np.int64), axis=1)[:, 0]
+    return np.where(pairs.slots != NO_ROW, found, NO_ROW), keys
+
+
+def _match(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Matched, Overlap]:
+    customers, items = turn.recall(Customers), turn.recall(Items)
+    matches = turn.recall(Found).matches
+    paired = {p: paired_slots(turn, matches[p], turn.published(ListRows, p).rows) for p in turn.others}
+    is_common = np.logical_and.reduce([positions != NO_ROW for positions, _ in paired.values()])
+    has_label = (
+        np.ones(len(is_common), bool) if customers.labelled is None else customers.labelled[items.rows]
     )
-    reveals = (
-        ListSize(to=bank, rows=len(customers.ids)),
-        _may_match(turn, bank, len(customers.ids), len(points)),
-    )
-    return Outcome(Silent(), send={bank: evaluated}, keep=(kept,), reveals=reveals)
-
-
-def _may_match(turn: Turn, bank: Name, own: int, theirs: int) -> MatchedOwnRows:
-    # What the bank will learn is not known to the sender yet: at most the shorter list.
-    return MatchedOwnRows(to=bank, low=0, high=min(own, theirs))
-
-
-def _points(points: Bytes) -> Bytes:
-    if points.ndim != 2 or points.shape[1] != 32:
-        raise PeerError("bank: psi.blind: points are not (n, 32)")
-    return points
-
-
-def _match(turn: Turn, inbox: Inbox[Evaluated]) -> Outcome[Matched, Overlap]:
-    customers = turn.recall(Customers)
-    inputs = oprf_inputs(turn.contract, customers.ids)
-    scalars = turn.recall(ReceiverSecrets).scalars
-    found = [_match_one(inputs, scalars, inbox.one(p, Evaluated), p) for p in turn.others]
-    common = np.flatnonzero(np.logical_and.reduce([positions != NO_ROW for positions, _, _ in found]))
-    # An order that tells nothing: by a hash under the outputs, which only the parties know.
-    outputs = found[0][2]
-    common = common[np.lexsort(outputs[common, 32:40].T)]
-    labelled = np.ones(len(customers.ids), bool) if customers.labelled is None else customers.labelled
-    with_label, without = common[labelled[common]], common[~labelled[common]]
+    _check_common(turn, int((is_common & has_label).sum()), int(is_common.sum()))
+    joins_left = turn.contract.align.join == "left"
+    taken = shuffled(len(is_common), turn.random)
+    # The partner knows the common ones alone: they come first, so that its places are the bank's.
+    taken = np.concatenate([taken[is_common[taken]], taken[~is_common[taken]] if joins_left else taken[:0]])
+    with_label, without = taken[has_label[taken]], taken[~has_label[taken]]
     if not turn.contract.scores.unlabelled:
         without = without[:0]
-    if len(with_label) < turn.contract.limits.min_common:
-        raise PolicyRefused("the intersection is smaller than the contract's minimum")
-    width = band_width(len(customers.ids), min(len(m.tags) for m in inbox.every(Evaluated)))
+    width = band_width(len(is_common), min(turn.published(ListRows, p).rows for p in turn.others))
     bands = Overlap(*band(len(with_label), width), *band(len(without), width))
-    own = Aligned(_pad(with_label, bands.labelled_high), _pad(without, bands.unlabelled_high))
-    rows = np.concatenate([own.labelled, own.unlabelled])
-    send = {
-        p: _claim(turn, rows, positions, proofs)
-        for p, (positions, proofs, _) in zip(turn.others, found, strict=True)
-    }
+    slots = np.concatenate(
+        [_padded(with_label, bands.labelled_high), _padded(without, bands.unlabelled_high)]
+    )
+    rows = np.where(slots != NO_ROW, items.rows[slots], NO_ROW)
+    high = bands.labelled_high
+    keys = next(iter(paired.values()))[1]  # several keys: one partner
+    own = Aligned(rows[:high], rows[high:], keys[slots[:high]])
+    kept: tuple[State, ...] = (own,)
+    if joins_left:
+        known = np.zeros(len(is_common), bool)
+        known[items.rows[is_common]] = True
+        kept = (own, Known(known))
+    send = {p: _claim(turn, matches[p], *paired[p], slots) for p in turn.others}
     return Outcome(
-        bands, send=send, keep=(own,), forget=(ReceiverSecrets,), reveals=_match_disclosures(turn, bands)
+        bands, send=send, keep=kept, forget=(Items, Found), reveals=_match_disclosures(turn, bands)
     )
 
 
 def _match_disclosures(turn: Turn, bands: Overlap) -> tuple[Disclosure, ...]:
     low, high = bands.labelled_low + bands.unlabelled_low, bands.labelled_high + bands.unlabelled_high
-    everybody = SetSize(to=EVERYONE, low=low, high=high)
+    everybody: Disclosure = SetSize(to=EVERYONE, low=low, high=high)
+    if turn.contract.align.join == "left":
+        everybody, low = JoinedRows(to=EVERYONE, low=low, high=high), 0
     rows = tuple(MatchedOwnRows(to=p, low=low, high=high) for p in turn.others)
     # Declared also where no matched row is without a label: then all of them were in the campaign.
     campaign = tuple(
-        CampaignRows(to=p, low=bands.labelled_low, high=bands.labelled_high) for p in turn.others
+        CampaignRows(to=p, low=min(low, bands.labelled_low), high=bands.labelled_high) for p in turn.others
     )
     return (everybody, *rows, *campaign)
 
 
-def _match_one(
-    inputs: list[bytes], scalars: Bytes, message: Evaluated, sender: Name
-) -> tuple[Rows, Bytes, Bytes]:
-    """Return for each own row its position in the sender's tags or NO_ROW, its proof, and the outputs."""
-    if (
-        message.points.shape != (len(inputs), 32)
-        or message.tags.ndim != 2
-        or message.tags.shape[1] != TAG_BYTES
-    ):
-        raise PeerError(f"{sender}: psi.evaluate: wrong number of points or tags of another length")
-    outputs = oprf.finalize_all(inputs, scalars, message.points)
-    known = {tag: position for position, tag in enumerate(_split(message.tags))}
-    own = _split(outputs[:, :TAG_BYTES])
-    positions = np.fromiter((known.get(tag, NO_ROW) for tag in own), dtype=np.int64, count=len(own))
-    return positions, outputs[:, TAG_BYTES : 2 * TAG_BYTES], outputs
-
-
-def _split(tags: Bytes) -> list[bytes]:
-    flat = tags.tobytes()
-    return [flat[i : i + TAG_BYTES] for i in range(0, len(flat), TAG_BYTES)]
-
-
-def _pad(rows: Rows, length: int) -> Rows:
+def _padded(rows: Rows, length: int) -> Rows:
     out = np.full(length, NO_ROW, dtype=np.int64)
     out[: len(rows)] = rows
     return out
 
 
-def _claim(turn: Turn, rows: Rows, positions: Rows, proofs: Bytes) -> Matched:
-    real = rows != NO_ROW
-    padded = np.frombuffer(turn.random(len(rows) * TAG_BYTES), np.uint8).reshape(len(rows), TAG_BYTES).copy()
-    padded[real] = proofs[rows[real]]
-    return Matched(np.where(real, positions[np.maximum(rows, 0)], NO_ROW), padded)
+def _claim(turn: Turn, match: Match, positions: Rows, keys: Bytes, slots: Rows) -> Matched:
+    real = slots[(slots != NO_ROW) & (positions[slots] != NO_ROW)]
+    claimed = np.full(len(slots), NO_SLOT, dtype=np.uint32)
+    claimed[(slots != NO_ROW) & (positions[slots] != NO_ROW)] = positions[real]
+    own_items = real * len(turn.contract.bank.id_kinds) + keys[real]
+    return Matched(claimed, _joint_proof(turn, match.proofs[own_items]))
+
+
+def _joint_proof(turn: Turn, proofs: Bytes) -> bytes:
+    return hashlib.sha256(b"fedmkt match proof v1\n" + turn.run + proofs.tobytes()).digest()
 
 
 def _align(turn: Turn, inbox: Inbox[Matched]) -> Outcome[Nothing, Silent]:
     bank = turn.parties[0]
     claim = inbox.one(bank, Matched)
-    own = turn.recall(SenderOutputs)
+    items = turn.recall(Items)
     bands = turn.published(Overlap, bank)
-    positions = claim.positions
-    if positions.shape != (bands.labelled_high + bands.unlabelled_high,) or claim.proofs.shape != (
-        len(positions),
-        TAG_BYTES,
-    ):
+    if claim.slots.shape != (bands.labelled_high + bands.unlabelled_high,):
         raise PeerError(f"{bank}: psi.match: the claim has another length than its band")
-    real = positions != NO_ROW
-    chosen = positions[real]
-    if len(chosen) and (
-        chosen.min() < 0 or chosen.max() >= len(own.rows) or len(np.unique(chosen)) != len(chosen)
-    ):
-        raise PeerError(f"{bank}: psi.match: a claimed row is foreign or claimed twice")
-    if not np.array_equal(own.proofs[chosen], claim.proofs[real]):
-        raise PeerError(f"{bank}: psi.match: a claimed match has no proof")
-    rows = np.where(real, own.rows[np.maximum(positions, 0)], NO_ROW)
-    aligned = Aligned(rows[: bands.labelled_high], rows[bands.labelled_high :])
     if bands.unlabelled_high and not turn.contract.scores.unlabelled:
         raise PolicyRefused("the contract does not allow customers without a label")
-    _check_band(turn, aligned.labelled, (bands.labelled_low, bands.labelled_high), own)
-    _check_band(turn, aligned.unlabelled, (bands.unlabelled_low, bands.unlabelled_high), own)
-    if int((aligned.labelled != NO_ROW).sum()) < turn.contract.limits.min_common:
-        raise PolicyRefused("the intersection is smaller than the contract's minimum")
-    return Outcome(Silent(), keep=(aligned,), forget=(SenderOutputs,))
+    real = claim.slots != NO_SLOT
+    kinds = len(turn.contract.bank.id_kinds)
+    chosen = claim.slots[real].astype(np.int64)
+    if len(chosen) and (
+        chosen.max() >= len(items.rows) * kinds or len(np.unique(chosen // kinds)) != len(chosen)
+    ):
+        raise PeerError(f"{bank}: psi.match: a claimed row is foreign or claimed twice")
+    if not hmac.compare_digest(_joint_proof(turn, psi_oprf.proofs_at(turn, chosen)), claim.proof):
+        raise PeerError(f"{bank}: psi.match: a claimed match has no proof")
+    rows, keys = np.full(len(real), NO_ROW, dtype=np.int64), np.zeros(len(real), np.uint8)
+    rows[real], keys[real] = items.rows[chosen // kinds], chosen % kinds
+    high = bands.labelled_high
+    aligned = Aligned(rows[:high], rows[high:], keys[:high])
+    _check_band(turn, aligned.labelled, (bands.labelled_low, bands.labelled_high))
+    _check_band(turn, aligned.unlabelled, (bands.unlabelled_low, bands.unlabelled_high))
+    _check_common(turn, int((aligned.labelled != NO_ROW).sum()), int((rows != NO_ROW).sum()))
+    return Outcome(Silent(), keep=(aligned,), forget=(Items, Offered, psi_oprf.Sender))
 
 
-def _check_band(turn: Turn, rows: Rows, published: tuple[int, int], own: SenderOutputs) -> None:
+def _check_common(turn: Turn, labelled: int, common: int) -> None:
+    """Refuse an intersection with too few labels, or too many people."""
+    for count in (labelled, common):
+        check_common(turn.contract.limits, count - 1, count)
+
+
+def _check_band(turn: Turn, rows: Rows, published: tuple[int, int]) -> None:
     """Refuse a band that is not the count's: a narrower one would tell the count to everybody."""
-    count, width = int((rows != NO_ROW).sum()), band_width(own.bank_rows, len(own.rows))
-    if len(turn.parties) == 2:
-        is_right = published == band(count, width)
-    else:
-        # Its width follows from the shortest of all lists, which this partner does not know.
-        low, high = published
-        is_right = count == low == high == 0 or (0 <= low < count <= high and 10 <= high - low <= width)
-    if not is_right:
+    if turn.contract.align.join == "left":
+        return  # it is about the bank's own list
+    lists = [turn.published(ListRows, p).rows for p in turn.parties]
+    if published != band(int((rows != NO_ROW).sum()), band_width(lists[0], min(lists[1:]))):
         raise PeerError(f"{turn.parties[0]}: psi.match: the published band does not hold")
 
 
-BLIND = Step("psi.blind", _blind, Silent, reveals=(ListSize,))
-EVALUATE = Step("psi.evaluate", _evaluate, Silent, reads=(Blinded,), reveals=(ListSize, MatchedOwnRows))
-MATCH = Step(
-    "psi.match", _match, Overlap, reads=(Evaluated,), reveals=(SetSize, MatchedOwnRows, CampaignRows)
-)
+ANNOUNCE = Step("psi.announce", _announce, ListRows, reveals=(ListSize,))
+ADMIT = Step("psi.admit", _admit, Silent, reveals=(MatchedOwnRows,))
+MATCH = Step("psi.match", _match, Overlap, reveals=(SetSize, JoinedRows, MatchedOwnRows, CampaignRows))
 ALIGN = Step("psi.align", _align, Silent, reads=(Matched,))
 
 
 def psi(call: Caller, contract: Contract) -> Overlap:
     """Private set intersection of the bank and all partners; returns the bands of the common customers."""
-    bank, *partners = data_parties(contract)
-    blinded = call(bank, BLIND)
+    parties = data_parties(contract)
+    bank, *partners = parties
+    lists = call.all([ask(p, ANNOUNCE) for p in parties])
     witness(call, contract)
-    evaluated = call.all([ask(p, EVALUATE, blinded.to(p)) for p in partners])
+    call.all([ask(p, ADMIT) for p in parties])
+    keys = len(contract.bank.id_kinds)
+    sizes = {p: keys * reply.public.value.rows for p, reply in zip(parties, lists, strict=True)}
+    engine(contract, sizes)(call, contract, sizes)
     witness(call, contract)
-    matched = call(bank, MATCH, *inbox_of(evaluated, bank))
+    if contract.align.hidden:
+        from fedmkt.protocol.hidden import place_slots
+
+        return place_slots(call, contract, sizes[partners[0]] // keys)
+    matched = call(bank, MATCH)
     call.all([ask(p, ALIGN, matched.to(p)) for p in partners])
     return matched.public.value

@@ -8,6 +8,9 @@ decimals, and sends the rounded shares to the bank. Takes part: all parties that
 | bank | one rounded probability for each matched customer it asked for |
 | partner, coordinator, dealer | nothing |
 
+Where the match is hidden, every row of the partner's list is scored, times the bank's weight (`weighted`): what is
+opened of people whom the bank does not have, or who trained, is 0.
+
 Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. What the
 scores themselves give away stands at `Scores` in privacy/disclosure.py; the ledger counts one functional of
 every partner's columns for each rounding that is released, and refuses beyond a quarter of its columns. A resume
@@ -23,7 +26,7 @@ import numpy as np
 from fedmkt.contract import Contract
 from fedmkt.errors import PolicyRefused
 from fedmkt.privacy.disclosure import ModelPart, Scores
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.align import Split, joint_rows
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -45,6 +48,7 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
+from fedmkt.protocol.items import Rows
 from fedmkt.protocol.layout import RESIDUAL_BITS, SCORE, WEIGHT_BITS, layout, layout_of
 from fedmkt.protocol.linear import (
     SCORE_ROWS,
@@ -56,7 +60,8 @@ from fedmkt.protocol.linear import (
     open_weights,
 )
 from fedmkt.protocol.matrices import mask_matrices
-from fedmkt.protocol.psi import NO_ROW, Overlap, Rows
+from fedmkt.protocol.prepare import real
+from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.shared import (
     DealtRounding,
     Opening,
@@ -65,6 +70,7 @@ from fedmkt.protocol.shared import (
     open_masked,
     sum_openings,
 )
+from fedmkt.protocol.weighted import hide_weight
 from fedmkt.protocol.witness import checkpoint, witness
 from fedmkt.ring.fixed import decode
 
@@ -182,15 +188,16 @@ def _read(turn: Turn, inbox: Inbox[ScoreShare]) -> Outcome[Nothing, Silent]:
         raise ValueError("the score shares of the others are missing or have another length")
     for message in found.values():
         total += message.words
-    split = turn.recall(Split)
-    rows = np.concatenate([split.held_out, split.unlabelled])
-    real = rows != NO_ROW
-    top = 10**turn.contract.scores.decimals
-    units = np.clip(total.view(np.int64)[real], 0, top)
-    held_out = int((split.held_out != NO_ROW).sum())
+    split, joint = turn.recall(Split), joint_rows(turn, False)
+    held_out = real(split.held_out)
+    rows = np.concatenate([held_out, real(split.unlabelled)])
+    # Everything else is padding, or, where the match is hidden, a stranger with the weight 0.
+    at = np.argsort(joint)
+    at = at[np.searchsorted(joint, rows, sorter=at)]
+    units = np.clip(total.view(np.int64)[at], 0, 10**turn.contract.scores.decimals)
     return Outcome(
         Silent(),
-        keep=(Released(rows[real], held_out, units, turn.contract.scores.decimals),),
+        keep=(Released(rows, len(held_out), units, turn.contract.scores.decimals),),
         forget=(RoundedShare,),
     )
 
@@ -234,6 +241,8 @@ def score(call: Caller, contract: Contract, overlap: Overlap, columns: dict[Name
     parties, maker = data_parties(contract), dealer(contract)
     plan = layout(contract, overlap, columns, SCORE)
     mask_matrices(call, contract, SCORE, plan)
+    if contract.align.hidden:
+        hide_weight(call, contract, SCORE)
     opened, (dealt,) = call.both(
         [ask(p, OPEN_WEIGHTS) for p in parties], [ask(maker, SCORE_ROWS.deal_forward)]
     )

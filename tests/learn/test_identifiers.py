@@ -6,12 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmkt.learn.identifiers import KINDS, NormalisedIds, normalise, normalise_ids
+from fedmkt.learn.identifiers import KINDS, NormalisedIds, normalise, normalise_compound, normalise_ids
 
 
 def wide(text: str) -> str:
     """Full-width forms of the printable ASCII characters but the space."""
     return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
+
+
+def arabic(digits: str) -> str:
+    return "".join(chr(0x660 + int(c)) for c in digits)
 
 
 CHINESE_SPELLINGS = [
@@ -38,6 +42,13 @@ CHINESE_SPELLINGS = [
     "\ufeff138\u200b00138000",
     "13800138000.0",
     "138\n0013 8000",
+    "١٣٨٠٠١٣٨٠٠٠",
+    "+۸۶ ۱۳۸ ۰۰۱۳ ۸۰۰۰",
+    "\u2066+86 138 0013 8000\u2069",
+    "\u202a138\u202c\u2060\u061c0013\ufe0f8000",
+    "\uff0b86\u3000\uff08138\uff09\uff0d0013\uff0d8000",
+    "\U0001d7d9\U0001d7db\U0001d7e0 0013 8000",
+    "+86/13800138000",
 ]
 
 
@@ -70,6 +81,9 @@ def test_spellings_in_one_column_do_not_disturb_each_other() -> None:
         ("+852 2345 6789", "86", "+85223456789"),
         ("+49 171 1234567", "86", "+491711234567"),
         ("0171 1234567", "49", "+491711234567"),
+        ("0171/1234567", "49", "+491711234567"),
+        ("(0171)/123 45 67", "49", "+491711234567"),
+        ("+49 171/1234567", "86", "+491711234567"),
         ("+999 1234 5678", "86", "+99912345678"),
     ],
 )
@@ -96,7 +110,9 @@ def test_phones_of_other_countries_become_e164(written: str, country: str, expec
         "+1234567",
         "+1234567890123456",
         "+351 112 345 678",
-        "١٣٨٠٠١٣٨٠٠٠",
+        "138001/38000",
+        "+86/138/00138000",
+        "+8613800138000/+8613800138001",
         "-13800138000x",
         "\ud800",
     ],
@@ -131,6 +147,17 @@ def test_prefixes_and_separators_never_change_a_number(
         ("\ufeffa@example.com\u200b", "a@example.com"),
         ("JOSÉ@example.org", "josé@example.org"),
         ("Jose\u0301@example.org", "josé@example.org"),
+        ("a@Bücher.example", "a@bücher.example"),
+        ("a@xn--bcher-kva.example", "a@bücher.example"),
+        ("A@XN--BCHER-KVA.example", "a@bücher.example"),
+        ("a@mail.xn--fiqs8s", "a@mail.中国"),
+        ("a\uff20mail\u3002中国", "a@mail.中国"),
+        ("a@mail\uff61中国", "a@mail.中国"),
+        ("xn--bcher-kva@example.org", "xn--bcher-kva@example.org"),
+        ("a@xn--example.org", "a@xn--example.org"),
+        ("a@xn--e28h\u200b.example", "a@xn--e28h.example"),
+        ("a@xn--999999999999.example", "a@xn--999999999999.example"),
+        ("googlemail.is.not.gmail@googlemail.com", "googlemail.is.not.gmail@googlemail.com"),
     ],
 )
 def test_emails_are_trimmed_and_lowered_but_keep_their_dots(written: str, expected: str) -> None:
@@ -203,6 +230,147 @@ def test_other_national_ids_are_refused(written: str) -> None:
 def test_full_width_and_grouped_national_ids_are_read() -> None:
     written = [wide("11010519491231002x"), "110105 19491231 002X", "440524-18800101-0014"]
     assert normalise("national_id", written, "") == [STANDARD_IDS[0], *STANDARD_IDS]
+    typed = [
+        "\u202a11010519491231002\uff58\u202c",
+        arabic("11010519491231002") + "X",
+        "440524\u200b188001010014",
+    ]
+    assert normalise("national_id", typed, "") == [STANDARD_IDS[0], *STANDARD_IDS]
+
+
+# One person's id in as many careless spellings as one likes.
+
+GAPS = st.sampled_from(
+    ["", "", "", " ", "\u00a0", "\u3000", "\u200b", "\u2060", "\ufeff", "\u202a", "\u2069"]
+)
+DIGIT_FORMS = ["0123456789", wide("0123456789"), "٠١٢٣٤٥٦٧٨٩", "۰۱۲۳۴۵۶۷۸۹", "०१२३४५६७८९"]
+
+
+def with_gaps(draw: st.DrawFn, text: str, gaps: st.SearchStrategy[str]) -> str:
+    return draw(gaps) + "".join(c + draw(gaps) for c in text)
+
+
+def typed_digits(draw: st.DrawFn, text: str) -> str:
+    forms = draw(st.sampled_from(DIGIT_FORMS))
+    return "".join(forms[int(c)] if c.isdecimal() else c for c in text)
+
+
+@st.composite
+def careless_phones(draw: st.DrawFn, number: str) -> str:
+    prefix = draw(st.sampled_from(["", "0", "86", "+86", "0086", "(+86)", "+86 (0)", "\uff0b86", "86-"]))
+    between = GAPS | st.sampled_from(["-", ".", "\u2013", "\u2212", "\uff0d"])
+    return prefix + with_gaps(draw, typed_digits(draw, number), between) + " "
+
+
+@st.composite
+def careless_emails(draw: st.DrawFn, address: str) -> str:
+    text = "".join(draw(st.sampled_from([c, c.upper(), wide(c)])) for c in address)
+    text = text.replace(".", draw(st.sampled_from([".", "\uff0e"])))
+    invisible = st.sampled_from(["", "", "\u200b", "\u2060", "\ufeff", "\u202a", "\u2069"])
+    return draw(GAPS) + with_gaps(draw, text, invisible) + draw(GAPS)
+
+
+@st.composite
+def careless_national_ids(draw: st.DrawFn, number: str) -> str:
+    text = typed_digits(draw, number)
+    text = text.replace("X", draw(st.sampled_from(["X", "x", "\uff38", "\uff58"])))
+    return with_gaps(draw, text, GAPS | st.just("-"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "spellings"),
+    [
+        ("phone", "+8613900139000", careless_phones("13900139000")),
+        ("phone", "+861088888888", careless_phones("1088888888")),
+        ("email", "li.lei+shop@mail.example.cn", careless_emails("li.lei+shop@mail.example.cn")),
+        ("national_id", STANDARD_IDS[0], careless_national_ids(STANDARD_IDS[0])),
+        ("national_id", STANDARD_IDS[1], careless_national_ids(STANDARD_IDS[1])),
+    ],
+)
+@given(data=st.data())
+def test_one_person_in_many_careless_spellings_has_one_id(
+    kind: str, right: str, spellings: st.SearchStrategy[str], data: st.DataObject
+) -> None:
+    written = data.draw(st.lists(spellings, min_size=1, max_size=8))
+    assert set(normalise(kind, written, "86")) == {right}
+
+
+@given(st.emails(domains=st.just("gmail.com")), st.sampled_from([".", "+", "-", "_"]), st.integers(1, 10))
+def test_no_sign_before_the_at_is_taken_away(address: str, sign: str, at: int) -> None:
+    local, domain = address.lower().rsplit("@", 1)
+    other = f"{local[:at]}{sign}{local[at:]}@{domain}"
+    one, two = normalise("email", [f"{local}@{domain}", other], "")
+    assert two is None or one != two
+
+
+# Keys of several columns
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("O'Brien", "1980-02-01"), ("OBRIEN", "19800201")),
+        (("José Núñez", "1980/02/01"), ("jose  nunez", "1980.02.01")),
+        (("Smith-Jones", "1"), ("smith jones", wide("1"))),
+        (("Straße", "1"), ("STRASSE", "1")),
+        (("Łukasz Bjørn", "1"), ("lukasz bjorn", "1")),
+        (("\u0130nci I\u015f\u0131k", "1"), ("inci isik", "1")),
+        (("d\u2019Angelo", "1"), ("D'ANGELO", "1")),
+        (("Kahau\u02bbula", "1"), ("Kahauula", "1")),
+        (("أحمد", "١٩٨٠"), ("احمد", "1980")),
+        (("ｶﾞｷﾞ", "1"), ("ガギ", "1")),
+        (("李 雷", "１９８０年２月１日"), ("李雷", "1980年2月1日")),
+        (("\u200bLi\u00adLei", "1"), ("li lei", "1")),
+        (("Ёлкин", "1"), ("ЕЛКИН", "1")),
+    ],
+)
+def test_compound_keys_of_one_person_are_equal(one: tuple[str, str], other: tuple[str, str]) -> None:
+    first, second = normalise_compound([[one[0], other[0]], [one[1], other[1]]])
+    assert first == second is not None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("ab", "c"), ("a", "bc")),
+        (("が", "1"), ("か", "1")),
+        (("ดี", "1"), ("ดู", "1")),
+        (("Müller", "1"), ("Mueller", "1")),
+        (("a", "1980-02-01"), ("a", "1980-01-02")),
+    ],
+)
+def test_compound_keys_of_two_people_differ(one: tuple[str, str], other: tuple[str, str]) -> None:
+    first, second = normalise_compound([[one[0], other[0]], [one[1], other[1]]])
+    assert first is not None and second is not None and first != second
+
+
+@pytest.mark.parametrize(
+    "missing", ["", "  ", None, "-", "'", "\u200b", "\u0301", "\ud800", float("nan"), True, 1.5]
+)
+def test_a_missing_part_makes_no_compound_key(missing: object) -> None:
+    assert normalise_compound([["a", missing], [missing, "b"]]) == [None, None]
+
+
+def test_numbers_are_parts_of_a_compound_key_by_their_digits() -> None:
+    assert normalise_compound([["li", "li"], [19800201, 19800201.0]]) == ["li|19800201"] * 2
+
+
+@given(st.lists(st.tuples(st.text(), st.text(), st.none() | st.text() | st.integers()), max_size=10))
+def test_compound_keys_are_made_row_by_row_and_stay_as_they_are(rows: list[tuple[object, ...]]) -> None:
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    found = normalise_compound(columns)
+    assert found == [normalise_compound([[part] for part in row])[0] for row in rows]
+    for key in found:
+        if key is not None:
+            parts = key.split("|")
+            assert len(parts) == 3 and all(parts)
+            assert normalise_compound([[part] for part in parts]) == [key]
+
+
+@pytest.mark.parametrize("columns", [[], [["a"], ["a", "b"]]])
+def test_compound_columns_of_different_lengths_are_refused(columns: list[list[str]]) -> None:
+    with pytest.raises(ValueError, match="one length"):
+        normalise_compound(columns)
 
 
 def test_raw_ids_are_trimmed_and_nothing_else() -> None:

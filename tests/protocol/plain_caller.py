@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract, Limits, ModelTerms, PartyTerms, ScoreTerms, Signer
+from fedmkt.contract import AlignTerms, Contract, Limits, ModelTerms, PartyTerms, ScoreTerms, Signer
 from fedmkt.crypto.prg import SeededRandom, derive
 from fedmkt.learn.prepare import Preparation
 from fedmkt.privacy.disclosure import DEFAULT, Disclosure
-from fedmkt.protocol import gram, linear, logistic, multiply, scoring, wire
+from fedmkt.protocol import gram, linear, logistic, multiply, scoring, weighted_gram, wire
 from fedmkt.protocol import range as range_
 from fedmkt.protocol.align import Split, split
 from fedmkt.protocol.core import (
@@ -40,9 +40,10 @@ from fedmkt.protocol.core import (
     dealer,
     everyone,
 )
+from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, Layout, layout
 from fedmkt.protocol.prepare import Columns, Prepared, Shape, prepare_columns, prepared_rows, real
-from fedmkt.protocol.psi import NO_ROW, Aligned, Customers, Overlap, band
+from fedmkt.protocol.psi import Aligned, Customers, Overlap, band
 from fedmkt.protocol.session import AddressedMasks
 
 BANK, SHOP, TELECOM, DEALER = Name("bank"), Name("shop"), Name("telecom"), Name("coordinator")
@@ -204,7 +205,8 @@ def contract_of(
     scores: Mapping[str, Any] | None = None,
     disclosures: Sequence[str] = DEFAULT,
     categories: Mapping[Name, Sequence[str]] | None = None,
-    **more: Any,
+    align: Mapping[str, Any] | None = None,
+    family: str = "toys",
 ) -> Contract:
     """Make a contract of a bank and one or two partners; numbers are called x0, x1, ..."""
     names = (BANK, SHOP, TELECOM)[:parties]
@@ -219,10 +221,10 @@ def contract_of(
     start = datetime(2030, 1, 1, tzinfo=UTC)
     smallest = {"min_list": 20, "min_common": 20, "min_support": 20, "min_events": 0}
     return Contract(
-        name="toy", purpose="tests", family=more.get("family", "toys"), created=start,
+        name="toy", purpose="tests", family=family, created=start,
         expires=start + timedelta(days=30), coordinator=Signer(name=DEALER, organisation="Notary", key="ee" * 32),
         parties=terms, model=ModelTerms(**(model or {})), limits=Limits(**(smallest | dict(limits or {}))),
-        scores=ScoreTerms(**(scores or {})), disclosures=tuple(disclosures),
+        scores=ScoreTerms(**(scores or {})), align=AlignTerms(**(align or {})), disclosures=tuple(disclosures),
     )  # fmt: skip
 
 
@@ -320,7 +322,7 @@ def record_rounded(monkeypatch: pytest.MonkeyPatch) -> Shares:
 
         return open_masked
 
-    for module in (gram, linear, logistic, multiply, range_, scoring):
+    for module in (gram, linear, logistic, multiply, range_, scoring, weighted_gram):
         monkeypatch.setattr(module, "open_masked", recording(module.open_masked))
     return seen
 

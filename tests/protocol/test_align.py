@@ -18,8 +18,9 @@ from fedmkt.protocol.align import (
     train_rows,
 )
 from fedmkt.protocol.core import Silent, data_parties
+from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.psi import NO_ROW, Aligned, Customers, Overlap
+from fedmkt.protocol.psi import Aligned, Customers, Overlap
 from tests.protocol.plain_caller import BANK, SHOP, TELECOM, PlainCaller, contract_of
 
 PARTS = ("train", "held_out", "unlabelled")

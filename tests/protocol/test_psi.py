@@ -1,30 +1,34 @@
+import hashlib
 import unicodedata
 
 import numpy as np
 import pytest
 
+from fedmkt.contract import digest
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Column, TableSchema, read_table
 from fedmkt.privacy.disclosure import CampaignRows, ListSize, MatchedOwnRows, SetSize
-from fedmkt.protocol.core import Silent, ask, data_parties
+from fedmkt.protocol.core import Silent, ask
+from fedmkt.protocol.items import NO_ROW, Found, ListRows, Tags
 from fedmkt.protocol.psi import (
+    ADMIT,
     ALIGN,
-    BLIND,
-    EVALUATE,
+    ANNOUNCE,
     MATCH,
-    NO_ROW,
+    NO_SLOT,
     Aligned,
-    Blinded,
     Customers,
-    Evaluated,
     Matched,
     Overlap,
+    _joint_proof,
     band,
     band_width,
-    oprf_inputs,
+    engine,
+    item_values,
     psi,
 )
+from fedmkt.protocol.psi_oprf import BLIND, EVALUATE, OFFER, TAKE, Blinded, Evaluated
 from fedmkt.protocol.witness import witness
 from fedmkt.simulation.world import BANK as BANK_FILE
 from fedmkt.simulation.world import LABEL, PARTNERS, generate
@@ -133,7 +137,7 @@ def test_only_bands_are_public_never_a_count():
     ids = lists(1, (300, 400), 237, 2)
     caller = intersected(ids)
     told = [t.value for t in caller.told if not isinstance(t.value, Silent)]
-    assert told == [Overlap(230, 240, 0, 0)]
+    assert told == [ListRows(300), ListRows(400), Overlap(230, 240, 0, 0)]
     assert [d for d in (d for _, d in caller.revealed) if isinstance(d, SetSize)] == [
         SetSize(to="all", low=230, high=240)
     ]
@@ -145,7 +149,7 @@ def test_every_count_within_a_band_gives_messages_of_one_length(k):
     for common in (231, 236, 240):
         caller = intersected(lists(common, (300, 400, 350)[:k], common, k))
         sent.append([(s.step, s.sender, s.reader, len(s.data)) for s in caller.sent])
-        rows = [len(s.message.positions) for s in caller.sent if isinstance(s.message, Matched)]
+        rows = [len(s.message.slots) for s in caller.sent if isinstance(s.message, Matched)]
         assert rows == [240] * (k - 1)
     assert sent[0] == sent[1] == sent[2]
 
@@ -166,7 +170,7 @@ def test_what_each_learns_is_declared():
     ids = lists(1, (60, 90), 45, 2)
     caller = intersected(ids, np.arange(60) < 50)
     declared = [d for _, d in caller.revealed]
-    assert ListSize(to=SHOP, rows=60) in declared and ListSize(to=BANK, rows=90) in declared
+    assert ListSize(to="all", rows=60) in declared and ListSize(to="all", rows=90) in declared
     assert {type(d) for d in declared} == {ListSize, MatchedOwnRows, SetSize, CampaignRows}
     assert {d.to for d in declared if isinstance(d, MatchedOwnRows)} == {BANK, SHOP}
 
@@ -174,33 +178,22 @@ def test_what_each_learns_is_declared():
 def test_tags_come_in_an_order_that_does_not_tell_the_partners_rows():
     ids = lists(1, (60, 400), 45, 2)
     caller = intersected(ids)
-    (tags,) = [s.message.tags for s in caller.sent if isinstance(s.message, Evaluated)]
+    (tags,) = [s.message.tags for s in caller.sent if isinstance(s.message, Tags)]
     first = tags[:, :8].copy().view("<u8").reshape(-1)
     assert abs(chi_square(tags)) < 4.5 and len(np.unique(first)) == 400
-    inputs = {bytes(i) for i in oprf_inputs(caller.contract, tuple(ids[SHOP]))}
-    assert not any(t.tobytes() in inputs for t in tags)
+    hashes = {v.tobytes() for v in item_values(caller.contract, "raw", tuple(ids[SHOP]))}
+    assert not any(t.tobytes() in hashes for t in tags)
 
 
 def test_points_and_tags_of_two_runs_are_unrelated():
     ids = lists(1, (60, 60), 45, 2)
     first, second = intersected(ids, seed=1), intersected(ids, seed=2)
-    for kind, part in ((Blinded, "points"), (Evaluated, "points"), (Evaluated, "tags")):
+    for kind, part in ((Blinded, "points"), (Evaluated, "points"), (Tags, "tags")):
         a, b = (
             {r.tobytes() for s in c.sent if isinstance(s.message, kind) for r in getattr(s.message, part)}
             for c in (first, second)
         )
         assert a and not a & b
-
-
-def test_a_list_that_repeats_a_person_shows_it_to_the_other_side_by_nothing():
-    """Tables drop repeated ids; were one to slip through, its two points would still look unrelated."""
-    ids = lists(1, (60, 60), 45, 2)
-    ids[BANK][59] = ids[BANK][58]
-    contract = contract_of()
-    caller = PlainCaller(contract, {p: (Customers(tuple(i), None),) for p, i in ids.items()})
-    blinded = caller(BANK, BLIND)
-    points = caller.sent[0].message.points
-    assert len({p.tobytes() for p in points}) == 60 and blinded.to(SHOP)
 
 
 # ------------------------------------------------------------------------------------------ what is refused
@@ -219,7 +212,7 @@ def test_an_intersection_under_the_minimum_is_refused_before_the_partner_learns_
     with pytest.raises(PolicyRefused, match="intersection is smaller"):
         psi(caller, contract)
     assert not [s for s in caller.sent if isinstance(s.message, Matched)]
-    assert all(isinstance(t.value, Silent) for t in caller.told)
+    assert not any(isinstance(t.value, Overlap) for t in caller.told)
 
 
 def test_the_partner_checks_the_minimum_too():
@@ -234,11 +227,19 @@ def test_the_partner_checks_the_minimum_too():
 
 
 def matched_claim(contract, ids=None):
+    """Run the intersection up to the bank's claim."""
     ids = ids or lists(1, (60, 60), 45, 2)
+    caller = announced(contract, ids)
+    sizes = {p: len(i) for p, i in ids.items()}
+    engine(contract, sizes)(caller, contract, sizes)
+    return caller, caller(BANK, MATCH)
+
+
+def announced(contract, ids):
     caller = PlainCaller(contract, {p: (Customers(tuple(i), None),) for p, i in ids.items()})
-    blinded = caller(BANK, BLIND)
-    evaluated = caller.all([ask(p, EVALUATE, blinded.to(p)) for p in data_parties(contract)[1:]])
-    return caller, caller(BANK, MATCH, *[e.to(BANK) for e in evaluated])
+    caller.all([ask(p, ANNOUNCE) for p in ids])
+    caller.all([ask(p, ADMIT) for p in ids])
+    return caller
 
 
 @pytest.mark.parametrize("party", [BANK, SHOP])
@@ -253,15 +254,19 @@ def test_a_second_intersection_in_one_run_is_refused(party):
 
 
 def test_a_second_question_before_the_first_is_answered_is_refused():
-    contract = contract_of()
-    ids = lists(1, (60, 60), 45, 2)
-    caller = PlainCaller(contract, {p: (Customers(tuple(i), None),) for p, i in ids.items()})
+    caller = announced(contract_of(), lists(1, (60, 60), 45, 2))
+    offered = caller(SHOP, OFFER)
+    caller(BANK, TAKE, offered.to(BANK))
     blinded = caller(BANK, BLIND)
     with pytest.raises(PolicyRefused, match="second intersection"):
         caller(BANK, BLIND)
-    caller(SHOP, EVALUATE, blinded.to(SHOP))
     with pytest.raises(PolicyRefused, match="second intersection"):
+        caller(SHOP, OFFER)
+    caller(SHOP, EVALUATE, blinded.to(SHOP))
+    with pytest.raises(PolicyRefused, match="more people than its list"):
         caller(SHOP, EVALUATE, blinded.to(SHOP))
+    with pytest.raises(PeerError, match="more tags"):
+        caller(BANK, TAKE, offered.to(BANK))
 
 
 FORGED = 1000
@@ -269,87 +274,77 @@ FORGED = 1000
 
 @pytest.fixture(scope="module")
 def forging():
-    """A bank with 1000 rows to claim, 100 of which are true."""
+    """A bank with 1000 rows to claim, 100 of which are true, and what proves each of them."""
     ids = lists(4, (1000, 1000), 100, 2)
-    caller, _ = matched_claim(contract_of(), ids)
-    (claim,) = [s.message for s in caller.sent if isinstance(s.message, Matched)]
-    assert len(claim.positions) == 100 and (claim.positions != NO_ROW).all()
-    return caller, claim
+    caller = announced(contract_of(limits={"min_common": 1}), ids)
+    sizes = {p: len(i) for p, i in ids.items()}
+    engine(caller.contract, sizes)(caller, caller.contract, sizes)
+    match = caller.recall(BANK, Found).matches[SHOP]
+    real = match.positions != NO_ROW
+    assert real.sum() == 100
+    return caller, match.positions[real], match.proofs[real]
 
 
-def aligned_with(forging, positions, proofs, overlap=None):
+def aligned_with(forging, slots, proofs, overlap=None, **options):
     """Ask the partner to accept a claim, padded to the band that fits it; returns its rows."""
-    caller, _ = forging
-    low, high = band(len(positions), 10)
-    fresh = PlainCaller(caller.contract, {}, seed=8)
+    caller, _, _ = forging
+    low, high = band(len(slots), 10)
+    fresh = PlainCaller(contract_of(**({"limits": {"min_common": 1}} | options)), {}, seed=8)
     fresh.publics = {**caller.publics, (BANK, Overlap): overlap or Overlap(low, high, 0, 0)}
     fresh.states = {n: dict(s) for n, s in caller.states.items()}
-    padded = np.full(high, NO_ROW)
-    padded[: len(positions)] = positions
-    filled = np.zeros((high, 16), np.uint8)
-    filled[: len(proofs)] = proofs
-    body = fresh._send(ask(BANK, MATCH), SHOP, Matched(padded, filled))
+    padded = np.full(high, NO_SLOT, np.uint32)
+    padded[: len(slots)] = slots
+    body = fresh._send(ask(BANK, MATCH), SHOP, Matched(padded, _joint_proof(fresh.turn(BANK), proofs)))
     fresh(SHOP, ALIGN, body)
     return fresh.recall(SHOP, Aligned).labelled
 
 
 def test_of_a_thousand_claims_exactly_the_true_ones_hold(forging):
-    _, claim = forging
-    proof_of = dict(zip(claim.positions.tolist(), claim.proofs, strict=True))
+    _, slots, proofs = forging
+    proof_of = dict(zip(slots.tolist(), proofs, strict=True))
     random = np.random.default_rng(1)
     accepted = []
-    for position in range(FORGED):
+    for slot in range(FORGED):
         # What a bank has for people whom it does not have: nothing, so guesses and proofs of others.
         guesses = random.integers(0, 256, 16, np.uint8)
-        proof = proof_of.get(position, claim.proofs[position % 100] if position % 2 else guesses)
+        proof = proof_of.get(slot, proofs[slot % 100] if slot % 2 else guesses)
         try:
-            rows = aligned_with_minimum_one(forging, position, proof)
+            rows = aligned_with(forging, np.array([slot]), proof.reshape(1, 16))
         except PeerError:
             continue
-        accepted.append(position)
+        accepted.append(slot)
         assert rows.tolist()[0] != NO_ROW
-    assert sorted(accepted) == sorted(claim.positions.tolist()) and len(accepted) == 100
-
-
-def aligned_with_minimum_one(forging, position, proof):
-    caller, _ = forging
-    caller.contract = contract_of(limits={"min_common": 1})
-    return aligned_with(forging, np.array([position]), proof.reshape(1, 16))
+    assert sorted(accepted) == sorted(slots.tolist()) and len(accepted) == 100
 
 
 def test_one_false_claim_among_true_ones_spoils_all(forging):
-    caller, claim = forging
-    caller.contract = contract_of()
-    aligned_with(forging, claim.positions, claim.proofs)
-    false = next(i for i in range(1000) if i not in set(claim.positions.tolist()))
+    _, slots, proofs = forging
+    aligned_with(forging, slots, proofs)
+    false = next(i for i in range(1000) if i not in set(slots.tolist()))
     for at in (0, 50, 99):
-        positions, proofs = claim.positions.copy(), claim.proofs.copy()
-        positions[at] = false
-        with pytest.raises(PeerError, match="no proof"):
-            aligned_with(forging, positions, proofs)
-        flipped = claim.proofs.copy()
+        changed, flipped = slots.copy(), proofs.copy()
+        changed[at] = false
         flipped[at, 3] ^= 1
-        with pytest.raises(PeerError, match="no proof"):
-            aligned_with(forging, claim.positions, flipped)
+        for claim in ((changed, proofs), (slots, flipped), (slots[::-1], proofs), (slots[1:], proofs)):
+            with pytest.raises(PeerError, match="no proof"):
+                aligned_with(forging, *claim)
 
 
-@pytest.mark.parametrize("bad", [1000, -2, 2**40])
-def test_positions_outside_the_list_are_refused(forging, bad):
-    caller, claim = forging
-    caller.contract = contract_of()
-    positions = claim.positions.copy()
-    positions[0] = bad
+@pytest.mark.parametrize("bad", [1000, 2**31, 2**32 - 2])
+def test_slots_outside_the_list_are_refused(forging, bad):
+    _, slots, proofs = forging
+    slots = slots.copy()
+    slots[0] = bad
     with pytest.raises(PeerError, match="foreign"):
-        aligned_with(forging, positions, claim.proofs)
+        aligned_with(forging, slots, proofs)
 
 
 def test_a_row_claimed_twice_is_refused(forging):
-    caller, claim = forging
-    caller.contract = contract_of()
-    positions, proofs = claim.positions.copy(), claim.proofs.copy()
-    positions[1], proofs[1] = positions[0], proofs[0]
+    _, slots, proofs = forging
+    slots, proofs = slots.copy(), proofs.copy()
+    slots[1], proofs[1] = slots[0], proofs[0]
     with pytest.raises(PeerError, match="twice"):
-        aligned_with(forging, positions, proofs)
+        aligned_with(forging, slots, proofs)
 
 
 @pytest.mark.parametrize(
@@ -359,18 +354,16 @@ def test_a_row_claimed_twice_is_refused(forging):
 )
 def test_a_band_other_than_the_counts_own_is_refused(forging, bands):
     """A narrow one would tell the count to everybody, a wide or false one pads or cuts the training rows."""
-    caller, claim = forging
-    caller.contract = contract_of()
-    aligned_with(forging, claim.positions, claim.proofs, Overlap(90, 100, 0, 0))
+    _, slots, proofs = forging
+    aligned_with(forging, slots, proofs, Overlap(90, 100, 0, 0))
     with pytest.raises(PeerError):
-        aligned_with(forging, claim.positions, claim.proofs, Overlap(*bands, 0, 0))
+        aligned_with(forging, slots, proofs, Overlap(*bands, 0, 0))
 
 
 def test_rows_without_label_are_refused_where_the_contract_does_not_score_them(forging):
-    caller, claim = forging
-    caller.contract = contract_of(scores={"unlabelled": False})
+    _, slots, proofs = forging
     with pytest.raises(PolicyRefused, match="without a label"):
-        aligned_with(forging, claim.positions, claim.proofs, Overlap(40, 50, 40, 50))
+        aligned_with(forging, slots, proofs, Overlap(40, 50, 40, 50), scores={"unlabelled": False})
 
 
 @pytest.mark.parametrize("spoil", ["short", "not a point", "identity"])
@@ -388,13 +381,16 @@ def test_points_that_are_none_are_refused_by_the_partner(spoil):
         intersected(lists(1, (60, 60), 45, 2), change=change)
 
 
-@pytest.mark.parametrize("part", ["points", "tags"])
-def test_an_answer_of_another_shape_is_refused_by_the_bank(part):
+@pytest.mark.parametrize("kind", [Evaluated, Tags])
+def test_an_answer_of_another_shape_is_refused_by_the_bank(kind):
     def change(sent):
-        if not isinstance(sent.message, Evaluated):
+        if not isinstance(sent.message, kind):
             return sent.message
-        points, tags = sent.message.points, sent.message.tags
-        return Evaluated(points[:-1], tags) if part == "points" else Evaluated(points, tags[:, :15].copy())
+        return (
+            Evaluated(sent.message.points[:-1])
+            if kind == Evaluated
+            else Tags(sent.message.tags[:, :15].copy())
+        )
 
     with pytest.raises(PeerError, match="wrong number"):
         intersected(lists(1, (60, 60), 45, 2), change=change)
@@ -403,14 +399,16 @@ def test_an_answer_of_another_shape_is_refused_by_the_bank(part):
 def test_equal_people_look_unrelated_under_another_contract_or_kind_of_id():
     ids = ("+8613900000000",)
     one, other = contract_of(family="one"), contract_of(family="two")
-    assert oprf_inputs(one, ids) != oprf_inputs(other, ids)
-    assert oprf_inputs(one, ("a",))[0][:-1] == oprf_inputs(one, ("b",))[0][:-1]
+    assert (item_values(one, "raw", ids) != item_values(other, "raw", ids)).all()
+    head = b"fedmkt item v1\n" + (35).to_bytes(4, "big") + digest(one) + b"raw"
+    expected = hashlib.sha256(head + bytes(-len(head) % 64) + ids[0].encode()).digest()[:16]
+    assert item_values(one, "raw", ids).tobytes() == expected
 
 
 def test_logs_are_counter_signed_before_each_side_answers():
     """Two witness rounds stand in the script; the engine refuses a release without one."""
     caller = intersected(lists(1, (60, 60), 45, 2))
     order = [t.step for t in caller.told]
-    assert order.index("psi.blind") < order.index("witness.collect") < order.index("psi.evaluate")
-    assert "witness.collect" in order[order.index("psi.evaluate") : order.index("psi.match")]
+    assert order.index("psi.announce") < order.index("witness.collect") < order.index("psi.oprf.offer")
+    assert "witness.collect" in order[order.index("psi.oprf.evaluate") : order.index("psi.match")]
     witness(caller, caller.contract)

@@ -21,10 +21,11 @@ from fedmkt.party.table import Table
 from fedmkt.protocol import wire
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import Masked, Name, data_parties, dealer
+from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, SCORE, layout
 from fedmkt.protocol.linear import VectorOpening
 from fedmkt.protocol.prepare import Columns, Prepared, Shape, prepared_rows
-from fedmkt.protocol.psi import NO_ROW, Overlap
+from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.session import AddressedMasks, Hello, dealer_seed
 from tests.engine import Tap, World, job_config, world_of
 from tests.protocol.leak_scanner import LABEL_RUN, Found, Scanner, Secrets, Seen, places, seen
