@@ -131,7 +131,7 @@ def _unread(logs: Set[str], contract: Contract) -> Iterator[Unread]:
     for signer in contract.signers:
         sources = tuple(name for name in roles if name not in logs and name != signer.name)
         if sources:
-            kinds = may_learn(roles.get(signer.name, "coordinator"))
+            kinds = may_learn(roles.get(signer.name, "coordinator"), contract.task, contract.align.hidden)
             yield Unread(signer.name, sources, tuple(k for k in contract.disclosures if k in kinds))
 
 

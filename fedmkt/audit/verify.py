@@ -4,13 +4,13 @@ Next to `contract.toml`, in its canonical text and signed by its signers, each o
 - `log.jsonl`: every line is the canonical bytes of a record, numbered without gap, under this contract;
 - `checkpoint.txt`: the last head, a root over the first lines (RFC 6962), signed by owner and cosigners;
 - `peers.json`: the last heads of others that the owner cosigned.
-A run that all completed lies below heads that every other signer cosigned. What was received was sent in
-that epoch, and the reverse: messages may be lost only from an epoch that was given up, after its last
-checkpoint. Every value revealed is a disclosure that the contract allows, to one of its signers.
+A run that all completed lies below heads that every other signer cosigned. What was received was sent in that epoch,
+and the reverse: messages may be lost only from an epoch that was given up, after its last checkpoint. Every
+value revealed is a disclosure that the contract allows, to one of its signers.
 
-If the last run is completed, any change of any byte is found. If not, records after the last signed head
-are well-formed but unsigned: the report counts them, and a change there may go unfound. No log shows that
-the keys belong to those organisations (`--pin name=key`), or what a party did with its own data elsewhere.
+If the last run is completed, any change of any byte is found. If not, records after the last signed head are
+well-formed but unsigned: the report counts them, and a change there may go unfound. No log shows that the keys belong
+to those organisations (`--pin name=key`), or what a party did with its own data elsewhere.
 """
 
 import argparse
@@ -34,9 +34,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FILES = ("log.jsonl", "checkpoint.txt", "peers.json")
 EVENT = re.compile(
-    r"contract\.signed|policy\.(loaded|refused)|dataset\.opened|session\.opened|epoch\.started|log\.cut|"
-    r"run\.(started|resumed|completed|aborted)|step\.(started|completed)|message\.(sent|received|rejected)|"
-    r"value\.revealed|head\.cosigned|checkpoint\.saved|match\.completed|scores\.released|model\.exported"
+    r"contract\.signed|policy\.(loaded|refused)|(dataset|session)\.opened|(epoch|run|step)\.started|log\.cut|list\.counted|"
+    r"(run|step|match)\.completed|run\.(resumed|aborted)|message\.(sent|received|rejected)|checkpoint\.saved|optout\.applied|"
+    r"(consent|minors)\.filtered|value\.revealed|head\.cosigned|scores\.released|model\.exported"
 )
 ENDS = ("epoch.started", "run.completed", "run.aborted")
 MAX_LEAF_BYTES = 16 * 1024

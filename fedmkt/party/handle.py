@@ -21,7 +21,7 @@ from fedmkt.crypto.sign import Identity
 from fedmkt.errors import AuditError, FedmktError, PeerError, PolicyRefused
 from fedmkt.party.audit_log import PEERS, AuditLog
 from fedmkt.party.journal import Journal
-from fedmkt.party.policy import Policy
+from fedmkt.party.policy import Policy, shows_a_size
 from fedmkt.party.store import Store
 from fedmkt.protocol import wire
 from fedmkt.protocol.core import (
@@ -112,10 +112,14 @@ class _Live:
     follower: Follower
     answers: dict[int, tuple[bytes, Answer]]
     witnessed: bool = False
+    counted: bool = False
 
 
 class Party:
-    """One participant of one contract: a party with data, or the dealer without any."""
+    """One participant of one contract: a party with data, or the dealer without any.
+
+    count_list : told the run before its first size is shown; it may refuse, and says what to log first.
+    """
 
     def __init__(
         self,
@@ -131,6 +135,7 @@ class Party:
         local: Sequence[State] = (),
         data: bytes = b"",
         finish: "Callable[[Party], list[Event]]" = lambda _: [],
+        count_list: Callable[[str], Sequence[Event]] = lambda _: [],
     ) -> None:
         self.me = me
         self.contract = contract
@@ -144,6 +149,7 @@ class Party:
         self._local = {type(s): s for s in local}
         self._data = data
         self._finish = finish
+        self._count_list = count_list
         self._keys = {Name(s.name): bytes.fromhex(s.key) for s in contract.signers}
         self._notary = _LogNotary(log, self._keys, store, digest(contract).hex())
         self._states: dict[type[State], State] = {}
@@ -363,6 +369,10 @@ class Party:
             raise PolicyRefused(f"{call.step.name} reveals something before the logs were counter-signed")
         if not isinstance(outcome.public, call.step.tells):
             raise ValueError(f"{call.step.name} tells something else than it declared")
+        if not live.counted and any(shows_a_size(d) for d in outcome.reveals):
+            if counted := self._count_list(live.epoch.run.hex()):
+                self._log.append_all(counted)
+            live.counted = True
         return outcome
 
     def _seal_all(

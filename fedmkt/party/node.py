@@ -8,7 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +18,18 @@ from fedmkt.config import BankConfig, PartnerConfig, PartyConfig
 from fedmkt.contract import SignedContract, digest
 from fedmkt.crypto.prg import Random, SeededRandom, derive
 from fedmkt.crypto.sign import Identity
-from fedmkt.party.audit_log import AuditLog
+from fedmkt.party.audit_log import LOG, AuditLog
+from fedmkt.party.filters import ADULT, Filters
 from fedmkt.party.handle import Event, Party
 from fedmkt.party.journal import Journal, write_atomically
-from fedmkt.party.outputs import write_outputs
+from fedmkt.party.keys import KeyColumns
+from fedmkt.party.list_ledger import ListGuard, ListLedger
+from fedmkt.party.outputs import write_outputs, write_overlap
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
 from fedmkt.party.table import Column, Table, TableSchema, read_table
 from fedmkt.protocol.core import Name, State
-from fedmkt.protocol.pipeline import main_job
+from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.prepare import Columns
 from fedmkt.protocol.psi import Customers
 
@@ -91,9 +94,19 @@ class Place:
         return self.private / "journal"
 
     @property
+    def own_logs(self) -> tuple[Path, ...]:
+        """The participant's log files that are still here, of all contracts; this contract's first."""
+        return (self.logs / LOG,)
+
+    @property
     def model(self) -> Path:
         """Model share, and at the bank the scores."""
         return self.private / "model"
+
+    @property
+    def overlap(self) -> Path:
+        """The band of the common customers, where the contract's task is to count them."""
+        return self.private / "overlap.json"
 
 
 def load_identity(place: Place, random: Random) -> Identity:
@@ -103,26 +116,43 @@ def load_identity(place: Place, random: Random) -> Identity:
     return Identity(place.identity.read_bytes())
 
 
-def open_data(config: PartnerConfig, folder: Path) -> Table:
-    """Read a party's own file as its job says."""
+def open_data(config: PartnerConfig, folder: Path, day: date | None = None) -> Table:
+    """Read a party's own file as its job says, without those who must not be on the list.
+
+    day : on which the ages count, the contract's: then a resume, days later, has the same list. None: today.
+    """
     columns = [Column(n, "number") for n in config.numbers] + [
         Column(n, "category") for n in config.categories
     ]
     label = config.label if isinstance(config, BankConfig) else None
+    more_ids = tuple(KeyColumns(key.kind, key.parts) for key in config.more_ids)
+    filters = _filters(config, folder, day or datetime.now(UTC).date())
     return read_table(
-        folder / config.file, TableSchema(config.id, config.id_kind, config.country, tuple(columns), label)
+        folder / config.file,
+        TableSchema(config.id, config.id_kind, config.country, tuple(columns), label, filters, more_ids),
     )
+
+
+def _filters(config: PartnerConfig, folder: Path, day: date) -> Filters | None:
+    if (config.consent, config.opt_out, config.birth_date, config.age) == (None, None, None, None):
+        return None
+    opt_out = None if config.opt_out is None else folder / config.opt_out
+    years = config.minimum_age or ADULT
+    return Filters(day, config.consent, opt_out, config.birth_date, config.age, years)
 
 
 def local_states(table: Table) -> tuple[State, ...]:
     """Turn a table into what the steps read."""
     labelled = None if table.label is None else ~np.isnan(table.label)
-    return (Customers(table.ids, labelled), Columns(table.numbers, table.categories, table.label))
+    return (
+        Customers(table.ids, labelled, table.more_ids),
+        Columns(table.numbers, table.categories, table.label),
+    )
 
 
 def data_digest(table: Table) -> bytes:
     """Hash ids, columns and label in their order; kept by the party itself, it never leaves."""
-    state = hashlib.sha256("\n".join(table.ids).encode())
+    state = hashlib.sha256("\n".join(table.people).encode())
     for name, numbers in table.numbers.items():
         state.update(name.encode() + b"\0" + np.ascontiguousarray(numbers).tobytes())
     for name, levels in table.categories.items():
@@ -142,22 +172,49 @@ def open_party(
     """Open one participant: checks the contract against its own policy first, before anything leaves."""
     contract, policy = signed.contract, Policy(config)
     policy.check_contract(signed, sources.clock())
+    store = Store(place.store)
+    guard = None
     if table is not None:
         policy.check_list(len(table.ids), contract.limits)
+        guard = _guard(name, signed, policy, table, place, store, sources)
+        guard.check()
     log = AuditLog(
         place.logs, log_origin(digest(contract), name), load_identity(place, sources.random), sources.clock, "", name,
         digest(contract),
     )  # fmt: skip
     if log.size == 0:
         log.append_all(_opening_records(name, signed, table))
-    store = Store(place.store)
     journal = Journal(place.journal, place.private / "journal.key", sources.random)
     return Party(
-        Name(name), contract, main_job, load_identity(place, sources.random), policy, log, journal, store,
+        Name(name), contract, SCRIPTS[contract.task], load_identity(place, sources.random), policy, log, journal, store,
         sources.random, local_states(table) if table is not None else (),
         data=data_digest(table) if table is not None else b"",
-        finish=lambda party: write_outputs(party, place.model, table) if table is not None else [],
+        finish=lambda party: _finish(party, place, table) if table is not None else [],
+        count_list=guard.count if guard is not None else lambda _: [],
     )  # fmt: skip
+
+
+def _finish(party: Party, place: Place, table: Table) -> list[Event]:
+    """Write the files of a finished run."""
+    if party.contract.task == "overlap":
+        return write_overlap(party, place.overlap)
+    return write_outputs(party, place.model, table)
+
+
+def _guard(
+    name: str,
+    signed: SignedContract,
+    policy: Policy,
+    table: Table,
+    place: Place,
+    store: Store,
+    sources: Sources,
+) -> ListGuard:
+    ledger = ListLedger(store, sources.random)
+    hashes = ledger.hashes(table.people)
+    return ListGuard(
+        ledger, policy, signed.contract, name, hashes, sources.clock, place.own_logs, table.dropped.events()
+    )
 
 
 def _opening_records(name: str, signed: SignedContract, table: Table | None) -> list[Event]:

@@ -4,8 +4,8 @@ A party runs only what its contract *and* its own policy allow, whatever the coo
 is a function that raises `PolicyRefused` and names itself; none tells a count of anybody's data.
 """
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 
 from fedmkt.config import PartyConfig
 from fedmkt.contract import (
@@ -20,8 +20,16 @@ from fedmkt.contract import (
     check_time,
 )
 from fedmkt.errors import PolicyRefused
-from fedmkt.privacy.disclosure import EVERYONE, Disclosure
+from fedmkt.privacy.disclosure import (
+    EVERYONE,
+    Disclosure,
+    ListSize,
+    MatchedOwnRows,
+    SetSize,
+    SupersetList,
+)
 
+_SIZES = (ListSize, SetSize, MatchedOwnRows, SupersetList)
 Rule = Callable[[PartyConfig, SignedContract, datetime], None]
 
 
@@ -85,6 +93,15 @@ def _minimum_sizes(config: PartyConfig, signed: SignedContract, now: datetime) -
             )
 
 
+def _maximum_common(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    agreed, own = signed.contract.limits.max_common, config.policy.max_common
+    if own is not None and (agreed is None or agreed > own):
+        said = "no max_common" if agreed is None else f"max_common = {agreed}"
+        raise PolicyRefused(
+            f"rule maximum-common: {said} in the contract, {config.name} allows at most {own}"
+        )
+
+
 def _repetitions(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
     for name in ("max_runs", "max_resumes"):
         agreed, own = getattr(signed.contract.limits, name), getattr(config.policy, name)
@@ -110,10 +127,16 @@ CONTRACT_RULES: dict[str, Rule] = {
     "not-expired": _not_expired,
     "rehearsal": _rehearsal,
     "minimum-sizes": _minimum_sizes,
+    "maximum-common": _maximum_common,
     "repetitions": _repetitions,
     "disclosures": _disclosures,
 }
 """All rules that a contract must pass, in the order in which they are asked."""
+
+
+def shows_a_size(disclosure: Disclosure) -> bool:
+    """Tell whether a release says how long a list or an intersection is: with chosen lists, who is on them."""
+    return isinstance(disclosure, _SIZES)
 
 
 class Policy:
@@ -141,6 +164,36 @@ class Policy:
         """
         if rows < max(self.config.policy.min_list, limits.min_list):
             raise PolicyRefused(f"rule list-size: {self.config.name} does not match lists this short")
+
+    def check_size_runs(self, earlier: Sequence[datetime], now: datetime) -> None:
+        """Refuse one more run that shows sizes, if too many lie within the last days.
+
+        earlier : when runs with the same partner showed sizes. Those of the future count too: a clock that was
+        put back forgets nothing.
+        """
+        policy = self.config.policy
+        window = timedelta(days=policy.size_run_days)
+        recent = sorted(time for time in earlier if now - time < window)
+        if len(recent) >= policy.max_size_runs:
+            free = recent[-policy.max_size_runs] + window
+            raise PolicyRefused(
+                f"rule size-runs: {self.config.name} shows sizes to one partner at most {policy.max_size_runs} "
+                f"times in {policy.size_run_days} days",
+                f"the next such run may begin on {free:%Y-%m-%d at %H:%M} UTC",
+            )
+
+    def check_difference(self, differences: Iterable[int]) -> None:
+        """Refuse a list that differs by a few ids from one that was matched with the same partner.
+
+        differences : ids that are on one of the two lists only, for each earlier list. Two sizes would tell
+        about those few.
+        """
+        if any(0 < found < self.config.policy.min_difference for found in differences):
+            raise PolicyRefused(
+                f"rule list-difference: {self.config.name} matched a list before that differs from this one by "
+                f"fewer than {self.config.policy.min_difference} ids",
+                "match the same list again, or one with more new people",
+            )
 
     def check_disclosure(self, disclosure: Disclosure, contract: Contract) -> None:
         """Refuse a release that contract or policy do not name, or to somebody who is no signer."""

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedmkt.errors import PolicyRefused
@@ -30,6 +31,10 @@ class Store(Mapping[str, bytes]):
         """Remember a value; on disk when this returns."""
         write_atomically(self._path(name), name.encode() + b"\n" + value)
 
+    def forget(self, name: str) -> None:
+        """Remove a value, if it is there."""
+        self._path(name).unlink(missing_ok=True)
+
     def __getitem__(self, name: str) -> bytes:
         try:
             return self._path(name).read_bytes().split(b"\n", 1)[1]
@@ -37,11 +42,7 @@ class Store(Mapping[str, bytes]):
             raise KeyError(name) from None
 
     def __iter__(self) -> Iterator[str]:
-        return (
-            p.read_bytes().split(b"\n", 1)[0].decode()
-            for p in sorted(self._folder.iterdir())
-            if p.suffix == ""
-        )
+        return (_first_line(p) for p in sorted(self._folder.iterdir()) if p.suffix == "")
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -78,8 +79,23 @@ class Store(Mapping[str, bytes]):
             raise PolicyRefused("another run of this contract is under way") from None
         self._held = descriptor
 
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Let no other process of ours read and write the values of this name meanwhile."""
+        descriptor = os.open(self._folder / f"{name}.lock", os.O_CREAT | os.O_WRONLY, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def release(self) -> None:
         """Let the next run of the contract begin; the system does it when the process ends."""
         if self._held >= 0:
             os.close(self._held)
             self._held = -1
+
+
+def _first_line(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.readline().rstrip(b"\n").decode()

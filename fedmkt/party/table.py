@@ -8,7 +8,8 @@ header is line 1) and the record, counted from 1, for Parquet.
 import codecs
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Final, Literal, NoReturn
 
@@ -20,7 +21,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fedmkt.errors import ConfigError, DataError
-from fedmkt.learn.identifiers import ValidationReport, normalise_ids
+from fedmkt.learn.identifiers import ValidationReport
+from fedmkt.learn.linkage import UnionReport
+from fedmkt.party import filters, keys
+from fedmkt.party.filters import Dropped, Filters
+from fedmkt.party.keys import KeyColumns, Keyed, Listed
 
 _BLOCK: Final = 16 << 20  # bytes read at a time; also the longest row that can be read
 _SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet", ".pq")
@@ -44,7 +49,10 @@ _LABELS: Final = {
     **dict.fromkeys(("0", "0.0", "no", "false"), 0.0),
     "": float("nan"),
 }
-_LABEL_ACCEPTED: Final = "0/1, yes/no, true/false, or an empty cell for unlabelled"
+_NO_LABEL: Final = "not a label; accepted: 0/1, yes/no, true/false, or an empty cell for unlabelled"
+_NO_CONSENT: Final = "neither yes nor no; accepted: 0/1, yes/no, true/false, or an empty cell for no"
+_DATE: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
+_FIRST_BIRTH: Final = np.datetime64("1900-01-01", "D")
 
 
 @dataclass(frozen=True)
@@ -57,38 +65,76 @@ class Column:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """What a file must hold; columns that it does not name are not read at all."""
+    """What a file must hold; columns that it does not name are not read at all.
+
+    more_ids : further ids, tried in this order for people who are not found by the first.
+    """
 
     id_column: str
     id_kind: str
     country: str
     columns: tuple[Column, ...]
     label: str | None = None
+    filters: Filters | None = None
+    more_ids: tuple[KeyColumns, ...] = ()
+
+    @property
+    def keys(self) -> tuple[KeyColumns, ...]:
+        """All ids in order of priority."""
+        return (KeyColumns(self.id_kind, (self.id_column,)), *self.more_ids)
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """Id, features and label."""
+        return (self.id_column, *(c.name for c in self.columns), *((self.label,) if self.label else ()))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All columns to read: id, features, label."""
-        return (self.id_column, *(c.name for c in self.columns), *((self.label,) if self.label else ()))
+        """All columns to read: ids, features, label, and what is filtered by; an age may be a feature too."""
+        ids = [column for key in self.more_ids for column in key.columns]
+        more = self.filters.columns if self.filters else ()
+        return tuple(dict.fromkeys((*self.own_names, *ids, *more)))
+
+    def is_date(self, name: str) -> bool:
+        """Tell whether a column holds dates."""
+        return self.filters is not None and name == self.filters.birth_date
+
+    def may_be_date(self, name: str) -> bool:
+        """Tell whether a column may hold dates: the parts of a compound id are told by their digits."""
+        return any(key.is_compound and name in key.columns for key in self.more_ids)
 
 
 @dataclass(frozen=True, repr=False)
 class Table:
     """One row per usable id, in file order.
 
-    ids : canonical spelling, distinct
+    ids : canonical spelling, distinct; None where a row has none and is found by another one
+    more_ids : by further kind of id the same, None where it is empty, invalid or that of several rows
     numbers : float64, NaN = missing
     categories : object arrays of str, None = missing
     label : 0, 1 or NaN = unlabelled; None where the schema has no label
     rows : where each row stood: line of a CSV file, record (from 1) of a Parquet file
-    report : counts of what happened to the id column
+    report : counts of what happened to the id columns
+    dropped : how many people consent, opt-out and age took off the list
     """
 
-    ids: tuple[str, ...]
+    ids: tuple[str | None, ...]
     numbers: dict[str, NDArray[np.float64]]
     categories: dict[str, NDArray[np.object_]]
     label: NDArray[np.float64] | None
     rows: NDArray[np.int64]
-    report: ValidationReport
+    report: ValidationReport | UnionReport
+    dropped: Dropped = field(default_factory=Dropped)
+    more_ids: tuple[tuple[str | None, ...], ...] = ()
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """All ids of each row as one text, distinct: equal where the list of people is."""
+        return keys.people((self.ids, *self.more_ids))
+
+    def report_lines(self) -> tuple[str, ...]:
+        """Plain sentences about what happened to the rows."""
+        return (*self.report.report_lines(), *self.dropped.report_lines())
 
     def __repr__(self) -> str:
         """Leave ids and values out: a repr ends up in logs."""
@@ -100,17 +146,19 @@ def read_table(path: Path | str, schema: TableSchema) -> Table:
     path = Path(path)
     _check_schema(schema)
     _check_file(path)
-    is_parquet = path.suffix.lower() in (".parquet", ".pq")
-    source = _read_parquet(path, schema) if is_parquet else _read_csv(path, schema)
-    label = _labels(source, schema.label) if schema.label else None
-    keyed = normalise_ids(schema.id_kind, _id_values(source, schema.id_column), schema.country, label)
-    if not keyed.ids:
-        kind = schema.id_kind.replace("_", " ")
-        source.refuse(
-            f"column {_quoted(schema.id_column)}: no valid {kind} in {keyed.report.rows:,} rows",
-            "check id_kind and country",
-        )
-    kept = keyed.rows
+    source = _read_source(path, schema)
+    label = _labels(source, schema.label, _NO_LABEL) if schema.label else None
+    keyed = keys.key_rows(schema.keys, schema.country, lambda name: _id_values(source, name), label)
+    if not len(keyed.rows):
+        _refuse_ids(source, schema, keyed.report.rows)
+    stays, dropped = _admitted(source, schema, keyed)
+    _forget_ids(source, schema)
+    kept, ids, report = keyed.rows, keyed.ids, keyed.report
+    if not stays.all():
+        kept, ids = kept[stays], tuple(tuple(compress(one, stays.tolist())) for one in ids)
+    del keyed
+    if not len(kept):
+        source.refuse("nobody is left on the list after consent, opt-out and age")
     if label is not None:
         label = label[kept]
         _check_classes(source, schema.label or "", label)
@@ -125,7 +173,56 @@ def read_table(path: Path | str, schema: TableSchema) -> Table:
             levels = _categories(source, column.name)
             categories[column.name] = levels if everything else levels[kept]
         source.forget(column.name)
-    return Table(keyed.ids, numbers, categories, label, source.rows[kept], keyed.report)
+    return Table(ids[0], numbers, categories, label, source.rows[kept], report, dropped, ids[1:])
+
+
+def _refuse_ids(source: "_Source", schema: TableSchema, rows: int) -> NoReturn:
+    if schema.more_ids:
+        kinds = ", ".join(key.said() for key in schema.keys)
+        source.refuse(
+            f"no valid id in {rows:,} rows, by none of {kinds}", "check id_kind, more_ids and country"
+        )
+    kind = schema.id_kind.replace("_", " ")
+    source.refuse(
+        f"column {_quoted(schema.id_column)}: no valid {kind} in {rows:,} rows", "check id_kind and country"
+    )
+
+
+def read_opt_out(path: Path, schema: TableSchema) -> Listed:
+    """Read a file of ids, in columns named and written like the table's; DataError if one of them is none.
+
+    An id that cannot be read would leave somebody on the list who wanted to be off it. A file without rows is a
+    list of nobody.
+    """
+    _check_file(path)
+    only_ids = TableSchema(schema.id_column, schema.id_kind, schema.country, (), more_ids=schema.more_ids)
+    if _is_csv(path) and _scan(path).has_header_only:
+        _header(path, only_ids)
+        return Listed(tuple(frozenset() for _ in schema.keys))
+    source = _read_source(path, only_ids)
+    listed, mistake = keys.read_listed(schema.keys, schema.country, lambda name: _id_values(source, name))
+    if mistake is not None:
+        key, wrong = mistake
+        source.refuse_cells(key.columns[0], wrong, f"no valid {key.said()}")
+    return listed
+
+
+def _admitted(source: "_Source", schema: TableSchema, keyed: Keyed) -> tuple[NDArray[np.bool_], Dropped]:
+    """Tell for each usable row whether consent, opt-out and age leave it on the list."""
+    asked, people = schema.filters, len(keyed.rows)
+    if asked is None:
+        return np.ones(people, np.bool_), Dropped()
+    persons = keyed.persons()
+    consent = age = listed = None
+    if asked.consent is not None:
+        said = _labels(source, asked.consent, _NO_CONSENT)
+        consent = filters.of_any_row(said != 1, persons, people)
+    if asked.opt_out is not None:
+        listed = filters.of_any_row(read_opt_out(asked.opt_out, schema).names(keyed.spelled), persons, people)
+    if asked.birth_date is not None or asked.age is not None:
+        too_young = ~(_ages(source, asked) >= asked.minimum_age)
+        age = filters.of_any_row(too_young, persons, people)
+    return filters.admit(people, consent, listed, age, asked.minimum_age)
 
 
 @dataclass
@@ -156,11 +253,21 @@ def _quoted(name: str) -> str:
 
 
 def _check_schema(schema: TableSchema) -> None:
-    if len(set(schema.names)) != len(schema.names):
-        twice = next(name for name in schema.names if schema.names.count(name) > 1)
+    ids = {column for key in schema.more_ids for column in key.columns} - {schema.id_column}
+    names = (*schema.own_names, *ids)
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         raise ConfigError(
             f"column {_quoted(twice)} is named twice; accepted: different columns for id, label and features"
         )
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() not in (".parquet", ".pq")
+
+
+def _read_source(path: Path, schema: TableSchema) -> _Source:
+    return _read_csv(path, schema) if _is_csv(path) else _read_parquet(path, schema)
 
 
 def _check_file(path: Path) -> None:
@@ -176,7 +283,7 @@ def _check_file(path: Path) -> None:
         raise DataError(f"{path}: unknown kind of file; accepted: names ending in {', '.join(_SUFFIXES)}")
     if not head:
         raise DataError(f"{path}: empty file")
-    if path.suffix.lower() in (".parquet", ".pq"):
+    if not _is_csv(path):
         if head != _PARQUET_MAGIC:
             raise DataError(f"{path}: not a Parquet file; accepted: Parquet, or a CSV file named .csv")
         return
@@ -197,11 +304,16 @@ class _Scan:
     has_quotes: bool
     has_lone_returns: bool
 
+    @property
+    def has_header_only(self) -> bool:
+        """Whether there is no line below the column names."""
+        return self.lines == 1 and not self.has_lone_returns
+
 
 def _read_csv(path: Path, schema: TableSchema) -> _Source:
     scan = _scan(path)
     names, separator = _header(path, schema)
-    if scan.lines == 1 and not scan.has_lone_returns:
+    if scan.has_header_only:
         raise DataError(f"{path}: {_NO_ROWS}")
     # Arrow takes the rest of the file for one cell where a quote is left open: the strict reader goes first.
     is_plain = not scan.has_quotes and not scan.has_lone_returns
@@ -322,7 +434,9 @@ def _read_parquet(path: Path, schema: TableSchema) -> _Source:
         with pq.ParquetFile(path) as file:
             _check_parquet_names(path, schema, file.schema_arrow.names)
             for name in schema.names:
-                _check_parquet_type(path, name, file.schema_arrow.field(name).type)
+                kind = file.schema_arrow.field(name).type
+                if not (schema.may_be_date(name) and pa.types.is_date(kind)):
+                    _check_parquet_type(path, name, kind, schema.is_date(name))
             table = file.read(columns=list(schema.names))
             table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError):
@@ -341,9 +455,15 @@ def _check_parquet_names(path: Path, schema: TableSchema, names: Sequence[str]) 
         raise DataError(f"{path}: two columns have the same name; accepted: different names")
 
 
-def _check_parquet_type(path: Path, name: str, kind: pa.DataType) -> None:
+def _check_parquet_type(path: Path, name: str, kind: pa.DataType, is_date: bool) -> None:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if is_date:
+        readable = (pa.types.is_date, pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
+        if not any(is_kind(kind) for is_kind in readable):
+            accepted = "dates, or text like 1990-12-31"
+            raise DataError(f"{path}: column {_quoted(name)}: holds no dates; accepted: {accepted}")
+        return
     if pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType):
         raise DataError(f"{path}: column {_quoted(name)}: holds nested values; accepted: numbers or text")
     if pa.types.is_temporal(kind):
@@ -368,9 +488,16 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _id_values(source: _Source, name: str) -> Sequence[object]:
     column = source.columns[name]
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.date32(), safe=False).cast(pa.string())
     values: list[object] = column.to_pylist()
-    source.forget(name)
     return values
+
+
+def _forget_ids(source: _Source, schema: TableSchema) -> None:
+    for key in schema.keys:
+        for column in key.columns:
+            source.forget(column)
 
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -425,7 +552,7 @@ def _levels(encoded: pa.ChunkedArray) -> Iterator[str | None]:
         yield from (names[code] for code in chunk.indices.to_pylist())
 
 
-def _labels(source: _Source, name: str) -> NDArray[np.float64]:
+def _labels(source: _Source, name: str, refusal: str) -> NDArray[np.float64]:
     column = source.columns[name]
     if pa.types.is_floating(column.type):
         column = _without_nan(column)
@@ -434,7 +561,7 @@ def _labels(source: _Source, name: str) -> NDArray[np.float64]:
     text = [value.lower() for value in _text(column).to_pylist()]
     wrong = np.fromiter((value not in _LABELS for value in text), np.bool_, len(text))
     if wrong.any():
-        source.refuse_cells(name, wrong, f"not a label; accepted: {_LABEL_ACCEPTED}")
+        source.refuse_cells(name, wrong, refusal)
     return np.fromiter((_LABELS[value] for value in text), np.float64, len(text))
 
 
@@ -444,3 +571,49 @@ def _check_classes(source: _Source, name: str, label: NDArray[np.float64]) -> No
             f"column {_quoted(name)}: both 0 and 1 must occur among the rows with a valid id",
             "a model cannot be trained on one class",
         )
+
+
+def _ages(source: _Source, asked: Filters) -> NDArray[np.float64]:
+    """Return completed years on the day of the filter, NaN where unknown."""
+    if asked.birth_date is not None:
+        return filters.years_old(_dates(source, asked.birth_date, np.datetime64(asked.day, "D")), asked.day)
+    name = asked.age or ""
+    ages = _numbers(source, name)
+    wrong = (ages < 0) | (ages > filters.OLDEST)
+    if wrong.any():
+        source.refuse_cells(name, wrong, f"not an age; accepted: years from 0 to {filters.OLDEST}")
+    return ages
+
+
+def _dates(source: _Source, name: str, latest: np.datetime64) -> NDArray[np.datetime64]:
+    column = source.columns[name]
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.datetime64("NaT", "D"))
+    if pa.types.is_date(column.type):
+        found = column.cast(pa.date32(), safe=False).to_numpy().astype("datetime64[D]")
+    else:
+        found = _parse_dates(source, name, _text(column))
+    with_date = ~np.isnat(found)
+    wrong = with_date & ((found < _FIRST_BIRTH) | (found > latest))
+    if wrong.any():
+        source.refuse_cells(name, wrong, f"not a date of birth; accepted: from {_FIRST_BIRTH} to {latest}")
+    return np.asarray(found)
+
+
+def _parse_dates(source: _Source, name: str, text: pa.ChunkedArray) -> NDArray[np.datetime64]:
+    missing = np.asarray(pc.equal(text, "").to_numpy(), dtype=np.bool_)
+    shaped = np.asarray(pc.match_substring_regex(text, _DATE).to_numpy(), dtype=np.bool_)
+    safe = pc.if_else(pa.chunked_array([pa.array(shaped)]), text, "1900-01-01")
+    year, month, day = (
+        pc.utf8_slice_codeunits(safe, start, stop).cast(pa.int64()).to_numpy()
+        for start, stop in ((0, 4), (5, 7), (8, 10))
+    )
+    months = (year - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (month - 1)
+    found = months.astype("datetime64[D]") + (day - 1)
+    # 30 February would be a day in March here.
+    real = shaped & (month >= 1) & (month <= 12) & (day >= 1) & (found.astype("datetime64[M]") == months)
+    wrong = ~(missing | real)
+    if wrong.any():
+        accepted = "like 1990-12-31, or an empty cell for missing"
+        source.refuse_cells(name, wrong, f"not a date; accepted: {accepted}")
+    return np.where(missing, np.datetime64("NaT", "D"), found)

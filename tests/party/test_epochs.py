@@ -176,6 +176,15 @@ def test_no_mask_is_used_for_two_openings_when_a_run_is_killed_and_resumed(tmp_p
     check_masks(ear)
 
 
+def test_no_mask_is_used_for_two_openings_where_the_match_is_hidden(tmp_path: Path, ear: Ear) -> None:
+    """Two weights, or one weight and a share of another epoch, under one mask would tell who is common."""
+    world = job_world(tmp_path, more='\n[align]\nmatch = "hidden"\n')
+    killed_before(world, [46, 76, 80, 100, 181, 182, 224, 232, 278, 288, 300])
+    check_masks(ear)
+    shown = [a for s in ear.steps if s.name.endswith("hide_weight") for a in s.opened[SHOP]]
+    assert len(shown) > 6 and not any(np.array_equal(a, b) for a, b in combinations(shown, 2))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(6))
 def test_no_mask_is_used_for_two_openings_whichever_call_a_run_is_killed_at(

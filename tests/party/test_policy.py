@@ -71,6 +71,7 @@ REFUSED = {
     "not-expired": lambda: (make_config(), make_signed(), NOW + timedelta(days=31)),
     "rehearsal": lambda: (make_config(), make_signed("rehearsal = true\n" + JOB), NOW),
     "minimum-sizes": lambda: (make_config(), make_signed(JOB + "[limits]\nmin_common = 999\n"), NOW),
+    "maximum-common": lambda: (make_config(max_common=5000), make_signed(), NOW),
     "repetitions": lambda: (make_config(), make_signed(JOB + "[limits]\nmax_runs = 6\n"), NOW),
     "disclosures": lambda: (make_config(disclosures=("RangeBit",)), make_signed(), NOW),
 }
@@ -147,6 +148,13 @@ def test_a_party_accepts_stricter_minimum_sizes_than_its_own_and_no_laxer_ones(n
         Policy(make_config(**{name: 2000})).check_contract(make_signed(), NOW)
 
 
+def test_a_party_accepts_a_smaller_maximum_of_the_intersection_than_its_own_and_no_larger_one():
+    agreed = make_signed(JOB + "[limits]\nmax_common = 5000\n")
+    Policy(make_config(max_common=5000)).check_contract(agreed, NOW)
+    with pytest.raises(PolicyRefused, match=r"^rule maximum-common: max_common = 5000 in the contract"):
+        Policy(make_config(max_common=4999)).check_contract(agreed, NOW)
+
+
 @pytest.mark.parametrize("name", ["max_runs", "max_resumes"])
 def test_a_party_accepts_fewer_repetitions_than_its_own_limit_and_no_more(name):
     Policy(make_config(**{name: 10})).check_contract(make_signed(), NOW)
@@ -157,6 +165,45 @@ def test_a_party_accepts_fewer_repetitions_than_its_own_limit_and_no_more(name):
 def test_the_label_must_be_granted_too():
     with pytest.raises(PolicyRefused, match="column 'answered' is not granted by bank"):
         Policy(make_config("bank", columns=("age",))).check_contract(make_signed(), NOW)
+
+
+def days_before(*days):
+    return [NOW - timedelta(days=d) for d in days]
+
+
+def test_sizes_are_shown_to_one_partner_at_most_so_often_within_so_many_days():
+    own = Policy(make_config(max_size_runs=2, size_run_days=7))
+    own.check_size_runs(days_before(1), NOW)
+    own.check_size_runs(days_before(1, 7, 8, 9), NOW)
+    with pytest.raises(
+        PolicyRefused, match=r"^rule size-runs: shop shows sizes .* at most 2 times in 7 days"
+    ):
+        own.check_size_runs(days_before(1, 6.99, 8), NOW)
+
+
+def test_the_refusal_says_when_the_next_such_run_may_begin():
+    own = Policy(make_config(max_size_runs=2, size_run_days=7))
+    with pytest.raises(PolicyRefused) as refused:
+        own.check_size_runs(days_before(1, 2, 3), NOW)
+    assert refused.value.hint == "the next such run may begin on 2030-01-06 at 12:00 UTC"
+    own.check_size_runs(days_before(1, 2, 3), datetime(2030, 1, 6, 12, tzinfo=UTC))
+
+
+def test_a_clock_that_was_put_back_forgets_no_run():
+    with pytest.raises(PolicyRefused, match="size-runs"):
+        Policy(make_config(max_size_runs=2)).check_size_runs(days_before(-400, -1), NOW)
+
+
+@pytest.mark.parametrize("differences", [[], [0], [100], [0, 100, 2000]])
+def test_an_equal_list_and_one_with_many_other_people_is_matched(differences):
+    Policy(make_config()).check_difference(differences)
+
+
+@pytest.mark.parametrize("differences", [[7], [99], [0, 5000, 42]])
+def test_a_list_that_differs_by_a_few_people_is_refused_and_the_number_not_told(differences):
+    with pytest.raises(PolicyRefused, match=r"^rule list-difference: .* fewer than 100 ids$") as refused:
+        Policy(make_config()).check_difference(differences)
+    assert str(differences[-1]) not in str(refused.value) + refused.value.hint
 
 
 LIMITS = make_signed().contract.limits
