@@ -7,14 +7,15 @@ STAMP := $(VENV)/.installed
 JOBS ?= 2
 TESTS ?= tests
 ROWS ?= 1000000
+SPU ?= $(or $(TMPDIR),/tmp)/fedmkt-spu
 
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help install demo check format test long e2e faults hostile bench clean
+.PHONY: help install demo check format test long e2e faults hostile psi-cases bench bench-psi clean
 
 help:  ## show this list
-	@grep -E '^[a-z0-9]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP)  ## make .venv with fedmkt and its tools
 
@@ -53,9 +54,22 @@ faults: $(STAMP)  ## 60 kills and 200 network faults in a deployment: half an ho
 hostile: $(STAMP)  ## attacks on a deployment, in network namespaces where these can be made
 	$(BIN)/python -m tests.deploy.hostile
 
+psi-cases: $(STAMP)  ## the engines against plain sets, 10,000 lists, and 2,000 changed messages (20 minutes)
+	$(BIN)/python -m tests.protocol.engine_cases sets 10000
+	$(BIN)/python -m tests.protocol.engine_cases changes 2000
+
 bench: $(STAMP)  ## joint training against scikit-learn, ROWS=1000000; the hub
 	$(BIN)/python -m benchmarks.train --rows $(ROWS)
 	$(BIN)/python -m benchmarks.hub
+
+# SPU pins old packages, so it gets an environment of its own: 1 GB, outside of this folder.
+$(SPU)/.installed:
+	$(PYTHON) -m venv $(SPU)
+	$(SPU)/bin/python -m pip install --disable-pip-version-check --quiet spu==0.9.5
+	touch $@
+
+bench-psi: $(STAMP) $(SPU)/.installed  ## the intersection against SecretFlow SPU, on the same ids, ROWS=1000000
+	$(BIN)/python -m benchmarks.psi_peers --spu $(SPU)/bin/python --rows $(ROWS)
 
 clean:  ## remove what make and the tools made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

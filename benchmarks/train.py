@@ -38,17 +38,19 @@ from fedmkt.protocol.core import (
     Name,
     Nothing,
     Outcome,
+    Script,
     State,
     Step,
     Turn,
     ask,
     data_parties,
 )
+from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.linear import Weights
 from fedmkt.protocol.logistic import fit
 from fedmkt.protocol.prepare import Columns, Prepared, prepare_columns
-from fedmkt.protocol.psi import NO_ROW, Overlap
+from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.witness import witness
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.simulation.run import party_settings
@@ -133,7 +135,9 @@ def job(columns: int, iterations: int, test_fraction: float) -> JobConfig:
     )
 
 
-def open_parties(config: JobConfig, tables: dict[str, Columns], folder: Path, seed: int) -> dict[str, Party]:
+def open_parties(
+    config: JobConfig, tables: dict[str, Columns], folder: Path, seed: int, script: Script
+) -> dict[str, Party]:
     """Open all participants as a simulation does, with tables from memory."""
     names = [*PARTIES, config.coordinator.name]
     random = {n: SeededRandom(f"{seed}/{n}".encode().ljust(32)) for n in names}
@@ -155,7 +159,7 @@ def open_parties(config: JobConfig, tables: dict[str, Columns], folder: Path, se
         if name in tables:
             local = (tables[name], Rows(len(next(iter(tables[name].numbers.values())))))
         found[name] = Party(
-            Name(name), contract, train_only, identities[name], policy, log,
+            Name(name), contract, script, identities[name], policy, log,
             Journal(place / "journal", place / "journal.key", random[name]), Store(place / "store"),
             random[name], local,
         )  # fmt: skip
@@ -184,15 +188,15 @@ class Clock:
 
 
 def train_jointly(
-    config: JobConfig, tables: dict[str, Columns], seed: int
+    config: JobConfig, tables: dict[str, Columns], seed: int, script: Script = train_only
 ) -> tuple[dict[str, Party], dict[str, object]]:
     """Train the joint model and return the parties with what it cost."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        parties = open_parties(config, tables, Path(folder), seed)
+        parties = open_parties(config, tables, Path(folder), seed, script)
         contract = next(iter(parties.values())).contract
         endpoints = {Name(n): MemoryEndpoint(p) for n, p in parties.items()}
-        coordinator = Coordinator(contract, train_only, endpoints, Path(folder) / "coordinator", watch=clock)
+        coordinator = Coordinator(contract, script, endpoints, Path(folder) / "coordinator", watch=clock)
         before, cpu = time.perf_counter(), time.process_time()
         try:
             coordinator.run()

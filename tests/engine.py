@@ -35,7 +35,7 @@ from fedmkt.party.node import Place, Sources, load_identity, open_data, open_par
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
 from fedmkt.protocol.core import Name, PublicValue, Script, State, everyone
-from fedmkt.protocol.pipeline import main_job
+from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.session import NEW_RUN, Answer, Invitation, Opening, Request
 from fedmkt.protocol.turns import Follower, Receipt
 from fedmkt.simulation.run import party_settings
@@ -286,7 +286,7 @@ def world_of(config: JobConfig, folder: Path, tables: Mapping[str, object], seed
         sources = Sources.of(seed, name, opened[name])
         return open_party(name, signed, settings, tables.get(name), places[name], sources)  # type: ignore[arg-type]
 
-    return World(folder, signed, main_job, identities, open_one)
+    return World(folder, signed, SCRIPTS[contract.task], identities, open_one)
 
 
 def begin(

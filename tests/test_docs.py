@@ -21,7 +21,7 @@ COMMANDS = typer.main.get_command(app)
 
 # Other systems' names for what has a name of its own here.
 WRONG_WORDS = re.compile(r"(?<!--)\b(guests?|hosts?|arbiters?)\b", re.IGNORECASE)  # but --host is an option
-MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+MAKE_TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def console_lines(text: str) -> list[str]:

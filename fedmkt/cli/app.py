@@ -20,8 +20,10 @@ import typer
 from fedmkt import __version__
 from fedmkt.cli import console, runs
 from fedmkt.cli.audit import audit
+from fedmkt.cli.bench import bench
 from fedmkt.cli.contract import contract
 from fedmkt.cli.coordinator import coordinator
+from fedmkt.cli.overlap import overlap_command
 from fedmkt.cli.party import party
 from fedmkt.cli.preflight import preflight_command
 from fedmkt.cli.up import register as register_up
@@ -37,11 +39,13 @@ app = typer.Typer(
     help="Joint marketing models between a bank and its partners, without showing each other data.",
 )
 app.add_typer(audit, name="audit")
+app.add_typer(bench, name="bench")
 app.add_typer(party, name="party")
 app.add_typer(coordinator, name="coordinator")
 register_up(party, coordinator)
 app.command("preflight")(preflight_command)
 app.add_typer(contract, name="contract")
+app.command("overlap")(overlap_command)
 app.command("run")(runs.run_command)
 app.command("runs")(runs.runs_command)
 app.command("logs")(runs.logs_command)

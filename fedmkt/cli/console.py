@@ -122,9 +122,11 @@ def _found(facts: Mapping[str, object]) -> Iterator[str]:
             yield f"{name}: {_table_text(counts)}"
     common = _part(facts, "common")
     band = _numbers(common.get("band"))
+    exact = common.get("exact")
+    known = f" (exactly {exact:,}: simulation only)" if isinstance(exact, int) else ""
+    if common and len(band) != 2:
+        yield f"common customers: nobody is told how many{known}"
     if len(band) == 2:
-        exact = common.get("exact")
-        known = f" (exactly {exact:,}: simulation only)" if isinstance(exact, int) else ""
         yield f"common customers: between {int(band[0]):,} and {int(band[1]):,}{known}"
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedmkt.cli import console
+from fedmkt.cli.overlap import overlap_lines
 from fedmkt.simulation.progress import ProgressEvent
 
 if TYPE_CHECKING:
@@ -106,4 +107,5 @@ def _lines(status: "RunStatus") -> list[str]:
     lines = [_line(status)]
     if status.common_band is not None:
         lines.append(f"common customers: between {status.common_band[0]:,} and {status.common_band[1]:,}")
+    lines += overlap_lines({"overlap": status.overlap})
     return [*lines, *([f"{status.state}: {status.error}"] if status.error else [])]

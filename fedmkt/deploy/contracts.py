@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from fedmkt.config import BankConfig, PartnerConfig, PartyConfig, draft_contract, parse_job
+from fedmkt.config import BankConfig, PartnerConfig, PartyConfig, draft_contract, id_list, parse_job
 from fedmkt.contract import (
     Contract,
     SignedContract,
@@ -191,9 +191,12 @@ def check_own_place(participant: Participant, signed: SignedContract) -> None:
 def check_own_table(contract: Contract, table: PartnerConfig | BankConfig) -> None:
     """Refuse a contract about other columns than those of the party's own schema.toml."""
     own = contract.party(table.name)
+    if contract.task == "overlap":
+        table = id_list(table)
     label = table.label if isinstance(table, BankConfig) else None
     for name, agreed, ours in (
         ("id_kind", own.id_kind, table.id_kind),
+        ("more_ids", own.more_kinds, tuple(key.agreed for key in table.more_ids)),
         ("numbers", own.numbers, table.numbers),
         ("categories", own.categories, table.categories),
         ("label", own.label, label),

@@ -24,8 +24,11 @@ from fedmkt.deploy.take_part import GONE_SECONDS
 from fedmkt.errors import DataError, FedmktError, PeerError, PolicyRefused, TransportError
 from fedmkt.party.handle import Party
 from fedmkt.party.node import Sources, open_party
+from fedmkt.party.outputs import pair_facts
+from fedmkt.protocol.cardinality import Overlaps
 from fedmkt.protocol.core import Name
-from fedmkt.protocol.pipeline import Finished, main_job
+from fedmkt.protocol.pipeline import SCRIPTS, Finished
+from fedmkt.protocol.psi import common_band
 from fedmkt.transport import driver
 from fedmkt.transport.driver import Coordinator, Endpoint
 from fedmkt.transport.flower_grid import FlowerEndpoint, GridMail
@@ -95,12 +98,7 @@ class Coordination:
     def _go(self) -> None:
         try:
             self._say(state="running", process=os.getpid(), error="", exit_code=0)
-            result = self._attempts()
-            overlap = result.overlap
-            low = overlap.labelled_low + overlap.unlabelled_low
-            high = overlap.labelled_high + overlap.unlabelled_high
-            self._say(state="done", common_band=(low, high))
-            _LOGGER.info("%s: done, between %d and %d customers in common", self._run.name, low, high)
+            self._finish(self._attempts())
         except Stopped:
             self._say(state="stopped", error="stopped by the operator", exit_code=Stopped.exit_code)
         except Abandoned as error:
@@ -116,7 +114,15 @@ class Coordination:
             self._say(state="failed", error=f"a fault in fedmkt: {type(error).__name__}", exit_code=1)
             _LOGGER.exception("%s: a fault in fedmkt", self._run.name)
 
-    def _attempts(self) -> Finished:
+    def _finish(self, result: Finished | Overlaps) -> None:
+        if isinstance(result, Overlaps):
+            self._say(state="done", overlap=tuple(pair_facts(result)))
+            _LOGGER.info("%s: done, the common customers are counted", self._run.name)
+            return
+        self._say(state="done", common_band=common_band(self._contract, result.overlap))
+        _LOGGER.info("%s: done", self._run.name)
+
+    def _attempts(self) -> Finished | Overlaps:
         while True:
             before = self._epoch
             try:
@@ -138,7 +144,7 @@ class Coordination:
     def _epoch(self) -> int:
         return driver.last_epoch(self._run.receipts)[1]
 
-    def _attempt(self) -> Finished:
+    def _attempt(self) -> Finished | Overlaps:
         is_resumed = self._epoch > 0
         with contextlib.ExitStack() as stack:
             dealer = MemoryEndpoint(self._open_dealer())
@@ -149,12 +155,13 @@ class Coordination:
             else:
                 endpoints |= self._flower_endpoints()
             coordinator = Coordinator(
-                self._contract, main_job, endpoints, self._run.receipts, CALL_SECONDS, self._watch
-            )
+                self._contract, SCRIPTS[self._contract.task], endpoints, self._run.receipts, CALL_SECONDS,
+                self._watch,
+            )  # fmt: skip
             result = coordinator.run(is_resumed)
             self._watch(coordinator.progress, is_last=True)
-        if not isinstance(result, Finished):
-            raise PeerError("the main job returned something else")
+        if not isinstance(result, Finished | Overlaps):
+            raise PeerError("the job returned something else")
         return result
 
     def _open_dealer(self) -> Party:

@@ -6,6 +6,7 @@ from pathlib import Path
 from fedmkt.contract import Contract, SignedContract, digest, to_toml
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_file
 from fedmkt.errors import ConfigError
+from fedmkt.party.audit_log import LOG
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.node import Place
 
@@ -26,6 +27,12 @@ class ContractPlace(Place):
     def store(self) -> Path:
         """What outlives runs and contracts: ledgers, highest epochs, the peers' last heads."""
         return self.shared_store
+
+    @property
+    def own_logs(self) -> tuple[Path, ...]:
+        """The log files of all contracts, this one's first: the ledgers in the store are about all of them."""
+        others = sorted(self.private.parent.glob(f"*/{self.logs.name}/{LOG}"))
+        return (self.logs / LOG, *(path for path in others if path != self.logs / LOG))
 
     @property
     def contract(self) -> Path:

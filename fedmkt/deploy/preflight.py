@@ -158,7 +158,8 @@ def _network(folder: PartyFolder, config: PartyConfig, card: Coordinator, world:
 def _rows(schema: PartnerConfig, files: Path) -> str:
     from fedmkt.party.node import open_data  # pulls in pandas' relatives: only where a table is read
 
-    return f"{schema.file}: {len(open_data(schema, files).ids):,} usable rows"
+    table = open_data(schema, files)
+    return "; ".join([f"{schema.file}: {len(table.ids):,} usable rows", *table.dropped.report_lines()])
 
 
 def check_secrets(secrets: tuple[Path, ...], folder: Path) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ _NAME = re.compile(r"\A[a-z0-9][a-z0-9-]{0,80}-[1-9][0-9]{0,5}\Z")
 class RunStatus:
     """How far a run is. number : Flower's of its latest attempt. seed : of a rehearsal, never of a real run.
 
+    overlap : of a run that counts common customers: partner, band and rate of each pair.
     taken_up : how often it went on in another process without being asked to.
     """
 
@@ -41,6 +42,7 @@ class RunStatus:
     bytes_sent: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     common_band: tuple[int, int] | None = None
+    overlap: tuple[dict[str, object], ...] = ()
     error: str = ""
     exit_code: int = 0
     seed: int | None = None
@@ -98,7 +100,10 @@ class RunFolder:
         try:
             found = json.loads(read_text(self._status))
             band = found["common_band"]
-            return RunStatus(**found | {"common_band": None if band is None else (band[0], band[1])})
+            pairs = tuple(found.get("overlap", ()))
+            return RunStatus(
+                **found | {"common_band": None if band is None else (band[0], band[1]), "overlap": pairs}
+            )
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f"{self._status}: was changed") from None
 

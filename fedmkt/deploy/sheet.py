@@ -20,11 +20,18 @@ from fedmkt.contract import (
 from fedmkt.crypto.sign import fingerprint
 from fedmkt.errors import PolicyRefused
 from fedmkt.privacy.disclosure import READERS, may_learn, plain_text_of
+from fedmkt.privacy.superset import epsilon_text
 
 REHEARSAL = (
     "THIS IS A CONTRACT FOR REHEARSALS: FOR INVENTED DATA ONLY. KEYS AND MASKS MAY FOLLOW FROM A KNOWN SEED, "
     "AND THEN NOTHING IN SUCH A RUN IS SECRET."
 )
+
+
+_TASKS = {
+    "train": "train a joint model and score with it",
+    "overlap": "count the common customers, shown as a band; no column, no model",
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ class Sheet:
         facts = {
             "digest": self.digest,
             "purpose": contract.purpose,
+            "task": _TASKS[contract.task],
             "family": contract.family,
             "valid": f"{_moment(contract.created)} to {_moment(contract.expires)}",
             "now": _validity(contract, self.now),
@@ -129,9 +137,13 @@ class Sheet:
         lines += [line for name, text in facts.items() for line in _fact(name, text, width)]
         for signer in self.signers:
             lines += _signer_lines(contract, signer, width)
-        lines += _terms_lines("model", contract.model, width)
+        if contract.task == "train":
+            lines += _terms_lines("alignment", contract.align, width)
+            lines += _match_lines(contract, width)
+            lines += _terms_lines("model", contract.model, width)
         lines += _terms_lines("limits, for all parties", contract.limits, width)
-        lines += _terms_lines("scores", contract.scores, width)
+        if contract.task == "train":
+            lines += _terms_lines("scores", contract.scores, width)
         lines += self.disclosure_lines(width)
         return [*lines, *self.signature_lines(width)]
 
@@ -198,7 +210,8 @@ def _role(contract: Contract, signer: Signer) -> str:
 
 
 def _readers(contract: Contract, kind: str) -> list[str]:
-    return [s.name for s in contract.signers if kind in may_learn(_role(contract, s))]
+    hidden = contract.align.hidden
+    return [s.name for s in contract.signers if kind in may_learn(_role(contract, s), contract.task, hidden)]
 
 
 def _validity(contract: Contract, now: datetime) -> str:
@@ -222,7 +235,7 @@ def _signer_lines(contract: Contract, signer: SignerShown, width: int) -> list[s
     facts = {"role": signer.role, "who": signer.organisation, "fingerprint": signer.fingerprint}
     for party in contract.parties:
         if party.name == signer.name:
-            facts |= {"ids": party.id_kind, "numbers": ", ".join(party.numbers)}
+            facts |= {"ids": ", then ".join(party.id_kinds), "numbers": ", ".join(party.numbers)}
             facts |= {"categories": ", ".join(party.categories), "label": party.label or ""}
     if signer.role == "coordinator":
         facts["data"] = "none; runs the script and deals the masks"
@@ -235,7 +248,18 @@ def _terms_lines(title: str, terms: BaseModel, width: int) -> list[str]:
     return ["", title, *wrap(text, width, initial_indent="  ", subsequent_indent="  ")]
 
 
+def _match_lines(contract: Contract, width: int) -> list[str]:
+    terms, learned = contract.align, "for each of its people"
+    if terms.hidden:
+        epsilon = epsilon_text(terms.drop, terms.dummies)
+        learned = "nothing" if float(epsilon) == 0 else f"at most epsilon = {epsilon} about each person"
+    text = f"the partner learns who is common: {learned}"
+    return wrap(text, width, initial_indent="  ", subsequent_indent="  ")
+
+
 def _said(value: object) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return str(value).lower()
     return (

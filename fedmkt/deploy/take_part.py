@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedmkt.config import id_list
 from fedmkt.contract import Contract, check_signatures, digest
 from fedmkt.deploy.contracts import Participant, check_own_place
 from fedmkt.deploy.folders import PartyFolder, load_party_folder, read_identity, read_secret
@@ -80,7 +81,9 @@ def open_own_party(folder: PartyFolder, invitation: Serve) -> Party:
         return Sources.of(invitation.seed, config.name, invitation.epoch, contract.created)
 
     Policy(config).check_contract(signed, sources().clock())  # before anything is written for it
-    data = open_data(table, folder.root / config.node.data)
+    if contract.task == "overlap":
+        table = id_list(table)
+    data = open_data(table, folder.root / config.node.data, contract.created.date())
     place.keep_contract(signed)
     return open_party(config.name, signed, config, data, place, sources())
 

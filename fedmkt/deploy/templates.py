@@ -31,6 +31,9 @@ columns = {columns}
 min_list = 1000               # ids that a list must have before it is matched
 min_common = 1000             # common customers that there must be before anything is released
 min_support = 50              # rows behind each value of a column
+min_difference = 100          # ids by which a new list differs from each earlier one with that partner, or none
+max_size_runs = 5             # runs with one partner that show sizes, within size_run_days
+size_run_days = 30
 max_runs = 5
 max_resumes = 3
 """

@@ -1,7 +1,7 @@
 """The page of one organisation's run: what its own folder tells, and no figure that needs another's data.
 
 At the bank it has both models, measured on held-out rows; the joint one by the scores that were released to it.
-Everybody else has a page of what its log shows.
+Everybody else, and the bank where customers were only counted, has a page of what its log shows.
 """
 
 import json
@@ -31,6 +31,8 @@ def report(run: Path) -> Path:
     if (run / SUMMARY).exists():
         return build_report(run)
     files = find_files(run)
+    if not files.owner and files.contract.task == "overlap":
+        raise ConfigError(f"{run}: its job only counts: there is no page", f"fedmkt disclosures {run}")
     if not files.owner:
         return build_report(files.root)
     name = _run_of(files.results)
@@ -38,7 +40,7 @@ def report(run: Path) -> Path:
     logs = logs.of_run(name or logs.run)
     if not logs.run:
         raise ConfigError(f"{files.root}: no run was begun yet")
-    if files.owner == files.contract.bank.name:
+    if files.owner == files.contract.bank.name and files.contract.task == "train":
         page = render(bank_summary(files, logs), files.owner)
     else:
         page = render_log(log_summary(files, logs), files.owner)
@@ -96,12 +98,12 @@ def log_summary(files: RunFiles, logs: Logs) -> LogSummary:
     )
 
 
-def _common_band(records: Sequence[Record]) -> tuple[int, int]:
-    """Find the band that the bank told everybody."""
+def _common_band(records: Sequence[Record]) -> tuple[int, int] | None:
+    """Find the band that the bank told everybody; None where the contract tells nobody."""
     for record in reversed(records):
         if record.type == REVEALED and isinstance(told := from_record(record.body), SetSize):
             return told.low, told.high
-    raise ConfigError("the run ended before the number of common customers was known")
+    return None
 
 
 def _seconds(records: Sequence[Record]) -> dict[str, float]:

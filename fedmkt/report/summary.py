@@ -106,7 +106,7 @@ class RunSummary:
     """One run as its report shows it.
 
     run : the run's identifier; contract_digest : hexadecimal
-    common_band : bounds of the number of common customers; common_exact : in simulation only
+    common_band : bounds of the number of common customers, None where nobody is told; common_exact : in simulation only
     convergence : empty where nothing is opened during training, which is the rule outside simulation
     gain_interval : 95 % interval of AUC(joint) - AUC(bank) on the same rows
     seconds : by stage, in order; bytes_sent : by party; rounds : of messages that travel together
@@ -118,7 +118,7 @@ class RunSummary:
     run: str
     contract_digest: str
     parties: tuple[PartyLine, ...]
-    common_band: tuple[int, int]
+    common_band: tuple[int, int] | None
     models: Models
     common_exact: int | None = None
     convergence: tuple[ConvergencePoint, ...] = ()

@@ -7,7 +7,7 @@ once more in clear arithmetic: nothing in a run shows how it converges, and noth
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from fedmkt.party.table import Table
 from fedmkt.protocol.gram import MAX_SCALE
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.logistic import momentum
-from fedmkt.protocol.prepare import Columns, prepared_rows
+from fedmkt.protocol.prepare import RIDGE, Columns, prepared_rows, with_known
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct
 
@@ -43,20 +43,28 @@ class Side:
     label_held_out: Array | None
 
 
-def load_side(folder: Path, table: Table) -> Side:
-    """Read one party's model folder and prepare its columns again."""
+def load_side(folder: Path, table: Table, bank: Path | None = None) -> Side:
+    """Read one party's model folder and prepare its columns again.
+
+    bank : the bank's folder where the match was hidden: only there stands which of a partner's rows are common.
+    """
     try:
         header = json.loads((folder / "model.json").read_text())
         names = ("train", "held_out", "transform", "spread", "share")
         train, held_out, transform, spread, share = (
             np.load(folder / f"{name}.npy", allow_pickle=False) for name in names
         )
+        if bank is not None:
+            held_out = train[np.load(bank / "held_out_slots.npy", allow_pickle=False)]
+            train = train[np.load(bank / "train_slots.npy", allow_pickle=False)]
     except OSError as error:
         raise ConfigError(
             f"{error.filename}: {error.strerror}", "give the folder of a finished run"
         ) from None
     fitted = prepare.Preparation.from_json(json.dumps(header["preparation"]))
     columns = next(s for s in local_states(table) if isinstance(s, Columns))
+    if (folder / "known.npy").exists():
+        columns = with_known(columns, np.load(folder / "known.npy", allow_pickle=False))
     label = columns.label
     return Side(
         prepared_rows(fitted, columns, train),
@@ -88,10 +96,15 @@ class Comparison:
 
 def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Comparison:
     """Reconstruct the joint weights from all shares; train the centralised model on the same columns and rows."""
-    sides = [load_side(folder / "parties" / p.name / "model", tables[p.name]) for p in config.parties]
+    folders = {p.name: folder / "parties" / p.name / "model" for p in config.parties}
+    bank = folders[config.bank.name] if config.align.hidden else None
+    sides = [
+        load_side(f, tables[name], bank if name != config.bank.name else None) for name, f in folders.items()
+    ]
     label_train, label = sides[0].label_train, sides[0].label_held_out
     if label_train is None or label is None:
         raise ValueError("the first party has no label")
+    sides = [_lengthened(s, len(label_train), len(label)) for s in sides]
     white = decode(reconstruct([s.share for s in sides]), WEIGHT_BITS)
     intercept, weights = float(white[0]), np.concatenate(_unwhiten(white[1:], sides))
     central = glm.fit_logistic(
@@ -104,20 +117,35 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
         glm.predict(glm.Weights(intercept, weights), held_out),
         glm.predict(central, held_out),
         float(np.linalg.norm(ours - best) / np.linalg.norm(best)),
-        retrace(sides, label_train, config.model),
+        retrace(sides, label_train, config.model, config.align.hidden),
         float(min(label_train.sum(), (1 - label_train).sum())) / len(weights),
     )
 
 
-def retrace(sides: list[Side], label: Array, model: ModelTerms) -> tuple[ConvergencePoint, ...]:
+def _lengthened(side: Side, train: int, held_out: int) -> Side:
+    """Give a partner rows of zeros for the bank's other customers, where all of them take part: they come last."""
+    rows = ((side.train, train), (side.held_out, held_out))
+    return replace(
+        side,
+        **{
+            name: np.concatenate([x, np.zeros((n - len(x), x.shape[1]))])
+            for name, (x, n) in zip(("train", "held_out"), rows, strict=True)
+        },
+    )
+
+
+def retrace(
+    sides: list[Side], label: Array, model: ModelTerms, hidden: bool = False
+) -> tuple[ConvergencePoint, ...]:
     """Make the passes of the joint training again in floating point: log loss and step of each.
 
-    sides : the bank first. A twin of `protocol.logistic`, on its whitened columns; sigmoid and inverse are
-    exact here.
+    sides : the bank first; hidden : a party's own block of the Gram matrix is computed too. A twin of
+    `protocol.logistic`, on its whitened columns; sigmoid and inverse are exact here.
     """
     n, rate = len(label), float(label.mean())
     stiff = model.penalty / np.square(np.concatenate([s.spread for s in sides]))
-    solver = _inverse(sides, model.gram_rows) * (min(MAX_SCALE, 1 / (rate * (1 - rate))) / n)
+    own_blocks = RIDGE * stiff / n if hidden else None
+    solver = _inverse(sides, model.gram_rows, own_blocks) * (min(MAX_SCALE, 1 / (rate * (1 - rate))) / n)
     before = np.zeros(1 + len(stiff))
     before[0] = math.log(rate / (1 - rate))
     w, points = before, []
@@ -132,10 +160,19 @@ def retrace(sides: list[Side], label: Array, model: ModelTerms) -> tuple[Converg
     return tuple(points)
 
 
-def _inverse(sides: list[Side], gram_rows: int) -> Array:
-    """Invert the Gram matrix of the whitened columns: unit blocks of the parties, products between them."""
+def _inverse(sides: list[Side], gram_rows: int, ridge: Array | None) -> Array:
+    """Invert the Gram matrix of the whitened columns: unit blocks of the parties, products between them.
+
+    ridge : (d,) where the parties' own blocks are products too, plus this on the diagonal.
+    """
     ends = np.cumsum([1, *(len(s.spread) for s in sides)])
     a = np.eye(ends[-1])
+    if ridge is not None:
+        white = np.concatenate([s.train[:gram_rows] @ s.transform for s in sides], axis=1)
+        white = np.concatenate([np.ones((len(white), 1)), white], axis=1)
+        return np.asarray(
+            np.linalg.inv(white.T @ white / len(white) + np.diag(np.append(0.0, ridge))), np.float64
+        )
     for i, j in combinations(range(len(sides)), 2):
         left, right = sides[i].train[:gram_rows], sides[j].train[:gram_rows]
         block = sides[i].transform.T @ (left.T @ right / len(left)) @ sides[j].transform

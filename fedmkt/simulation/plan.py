@@ -14,16 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import wrap
 
-from fedmkt.config import JobConfig, PartnerConfig, draft_contract
+from fedmkt.config import BankConfig, JobConfig, PartnerConfig, draft_contract
 from fedmkt.contract import Contract
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.privacy.disclosure import plain_text_of
+from fedmkt.privacy.superset import epsilon_text
 from fedmkt.protocol.align import scored_rows, train_rows
 from fedmkt.protocol.bounds import job_bounds
 from fedmkt.protocol.core import Name
+from fedmkt.protocol.hidden import expected_overlap
 from fedmkt.protocol.layout import FIT, SCORE
 from fedmkt.protocol.prepare import MAX_COLUMNS, MAX_ROW_NORM, Shape
-from fedmkt.protocol.psi import Overlap, band, band_width
+from fedmkt.protocol.psi import Overlap, engine_name
 from fedmkt.ring import sigmoid
 from fedmkt.ring.bounds import Bound
 from fedmkt.simulation.rehearsal import Planned, rehearse
@@ -36,6 +38,10 @@ LEVELS = 6
 # Seconds on one core of an AMD EPYC, measured with `fedmkt demo` and `python -m benchmarks.train`.
 _PER_POINT = 42e-6
 """One id blinded, evaluated or finished."""
+_PER_ITEM = 2e-6
+"""One id of a long list, at the fast engines."""
+_PER_COUNTED = 100e-6
+"""One id hashed to the group and blinded twice, once at each party."""
 _PER_ROUND = 5e-3
 _PER_ROW = 1.2e-6
 """One row of one pass, beside its columns: most of it is the dealer's sines."""
@@ -50,6 +56,7 @@ _PROCESS = 220 << 20
 """Bytes of a process that has imported everything and holds no data."""
 _ID_BYTES = 400
 """One id with its points, tags and proofs."""
+_MEASURED = "times as measured on 2 cores of an AMD EPYC, with nothing else running"
 _SINE_COPIES = 3
 """How often the dealt sines of one block exist at once: at the dealer, sealed, at the bank."""
 
@@ -77,14 +84,18 @@ class PlannedDisclosure:
 class Plan:
     """A job before it runs; every number of people is an upper bound unless it was given.
 
+    hidden : epsilon of what the partner learns about who is common, None where it is shown that
     train_rows, scored_rows : padded, as every party will see them; memory : bytes of the whole process
-    seconds : by stage; max_row_norm : the largest row norm under which all bounds hold
+    seconds : by stage; max_row_norm : the largest row norm under which all bounds hold. A job that only counts
+    common customers has no columns, rows and bounds.
     """
 
     job: str
+    task: str
     parties: tuple[PlannedParty, ...]
     common: int
     labelled: int
+    hidden: str | None
     train_rows: int
     scored_rows: int
     coordinator: str
@@ -112,28 +123,44 @@ class Plan:
         """Say it in lines of at most `width` characters."""
         total = sum(self.seconds.values())
         steps = ", ".join(f"{name} {value:.0f}" for name, value in self.seconds.items() if value >= 0.5)
+        steps = steps or "of every step less than one"
         lines = [f"job {self.job}: before anything runs"]
-        lines += [
-            f"  {p.name}: {p.rows:,} rows, about {p.columns} columns, sends {_size(p.bytes)}"
-            for p in self.parties
-        ]
+        lines += [f"  {p.name}: {p.rows:,} rows{_columns(p)}, sends {_size(p.bytes)}" for p in self.parties]
         lines += [
             f"  {self.coordinator} (dealer): no data, sends {_size(self.dealer_bytes)}",
-            f"  common customers: at most {self.common:,}, of them {self.labelled:,} with a label",
-            f"  rows, padded: {self.train_rows:,} to train, {self.scored_rows:,} to score",
+            *self._rows_lines(),
             f"  rounds: {self.rounds:,}",
             f"  memory: about {_size(self.memory)} for all parties in one process",
             *_wrapped(f"time: about {total:.0f} s on 2 cores ({steps})", width),
             "assumed",
             *(line for text in self.assumptions for line in _wrapped(f"- {text}", width)),
-            f"fixed point, for row norms up to {self.row_norm} (all hold up to {self.max_row_norm})",
-            *(_bound_line(b) for b in self.bounds),
+            *self._bounds_lines(),
             "disclosures that the contract allows; anything else is refused",
         ]
         for item in self.disclosures:
             text = f"- {item.kind}{'' if item.releases == 1 else f', {item.releases} times'}: {item.text}"
             lines += wrap(text, width, initial_indent="  ", subsequent_indent="    ")
         return lines
+
+    def _rows_lines(self) -> list[str]:
+        if self.task == "overlap":
+            return ["  common customers: counted, shown as a band"]
+        common = f"  common customers: at most {self.common:,}, of them {self.labelled:,} with a label"
+        if self.hidden is not None:
+            rows = f"  rows: {self.train_rows:,} people of the partner, whoever is common"
+            tells = (
+                "nothing" if float(self.hidden) == 0 else f"at most epsilon = {self.hidden} for each person"
+            )
+            return [common, rows, f"  the partner learns who is common: {tells}"]
+        return [common, f"  rows, padded: {self.train_rows:,} to train, {self.scored_rows:,} to score"]
+
+    def _bounds_lines(self) -> list[str]:
+        if self.task == "overlap":
+            return []
+        return [
+            f"fixed point, for row norms up to {self.row_norm} (all hold up to {self.max_row_norm})",
+            *(_bound_line(b) for b in self.bounds),
+        ]
 
 
 def plan(
@@ -151,25 +178,31 @@ def plan(
     config = read_job(path)
     contract = _draft(config)
     lists = {Name(p.name): count_rows(path.parent / p.file, p) for p in config.parties}
-    shortest = min(lists.values())
-    people = _checked("common", common, shortest)
+    if config.task == "overlap":
+        return _plan_overlap(config, contract, lists)
+    # Where all of the bank's customers take part, as many rows do, whoever is common.
+    most = next(iter(lists.values())) if config.align.join == "left" else min(lists.values())
+    people = _checked("common", common, most)
     with_label = _checked("labelled", labelled, people)
-    overlap = _overlap(config, lists, people, with_label)
+    without = people - with_label if config.scores.unlabelled else 0
+    overlap = expected_overlap(contract, tuple(lists.values()), with_label, without)
     widths = {p.name: columns_of(config, p) for p in config.parties} | dict(columns or {})
     shapes = {Name(p.name): Shape(widths[p.name], 1) for p in config.parties}
     sizes = Sizes(contract, overlap, shapes, lists)
-    rounds = rehearse(contract, overlap, shapes)
+    rounds = rehearse(contract, lists, overlap, shapes)
     sent: Counter[str] = Counter()
     for call in (c for r in rounds for c in r):
         sent[call.party] += bytes_sent(sizes, call)
     norm = math.ceil(3 * math.sqrt(max(s.columns for s in shapes.values())))
     return Plan(
         job=config.name,
+        task=config.task,
         parties=tuple(
             PlannedParty(name, lists[name], shapes[name].columns, sent[name]) for name in sizes.parties
         ),
         common=people,
         labelled=with_label,
+        hidden=epsilon_text(config.align.drop, config.align.dummies) if config.align.hidden else None,
         train_rows=train_rows(contract, overlap),
         scored_rows=scored_rows(contract, overlap),
         coordinator=config.coordinator.name,
@@ -182,6 +215,41 @@ def plan(
         bounds=tuple(_bounds(contract, overlap, shapes, norm)),
         disclosures=_disclosures(contract, rounds),
         assumptions=_assumptions(config, common, labelled, columns),
+    )
+
+
+def _plan_overlap(config: JobConfig, contract: Contract, lists: Mapping[Name, int]) -> Plan:
+    """Plan a job that only counts the common customers."""
+    bank, *partners = lists.values()
+    sizes = Sizes(contract, Overlap(0, 0, 0, 0), {}, lists)
+    rounds = rehearse(contract, lists, sizes.overlap, sizes.shapes)
+    sent: Counter[str] = Counter()
+    for call in (c for r in rounds for c in r):
+        sent[call.party] += bytes_sent(sizes, call)
+    seconds = {
+        "read": _READ_PER_ROW * sum(lists.values()),
+        "overlap": _PER_COUNTED * sum(bank + partner for partner in partners),
+        "messages": _PER_ROUND * len(rounds),
+    }
+    return Plan(
+        job=config.name,
+        task=config.task,
+        parties=tuple(PlannedParty(p, rows, 0, sent[p]) for p, rows in lists.items()),
+        common=min(lists.values()),
+        labelled=0,
+        hidden=None,
+        train_rows=0,
+        scored_rows=0,
+        coordinator=config.coordinator.name,
+        dealer_bytes=sent[config.coordinator.name],
+        memory=_PROCESS + _ID_BYTES * sum(lists.values()),
+        rounds=len(rounds),
+        seconds={name: round(value, 2) for name, value in seconds.items()},
+        row_norm=0,
+        max_row_norm=0,
+        bounds=(),
+        disclosures=_disclosures(contract, rounds),
+        assumptions=(_MEASURED,),
     )
 
 
@@ -227,17 +295,11 @@ def _checked(name: str, given: int | None, limit: int) -> int:
     return given
 
 
-def _overlap(config: JobConfig, lists: Mapping[Name, int], people: int, labelled: int) -> Overlap:
-    bank, *partners = lists.values()
-    width = band_width(bank, min(partners))
-    unlabelled = people - labelled if config.scores.unlabelled else 0
-    return Overlap(*band(labelled, width), *band(unlabelled, width))
-
-
 def columns_of(config: JobConfig, party: PartnerConfig) -> int:
     """Assume how many columns a party's matrix will have."""
     levels = min(LEVELS, config.limits.max_levels)
-    return min(MAX_COLUMNS, len(party.numbers) + levels * len(party.categories))
+    known = config.align.join == "left" and isinstance(party, BankConfig)
+    return min(MAX_COLUMNS, len(party.numbers) + levels * len(party.categories) + known)
 
 
 def _memory(sizes: Sizes) -> int:
@@ -252,14 +314,17 @@ def _memory(sizes: Sizes) -> int:
 
 
 def _seconds(sizes: Sizes, rounds: int) -> dict[str, float]:
-    bank, *partners = (sizes.lists[p] for p in sizes.parties)
+    bank, *partners = (sizes.items(p) for p in sizes.parties)
     points = (1 + 2 * len(partners)) * bank + sum(partners)
+    one_item = _PER_POINT
+    if engine_name(sizes.contract, {p: sizes.items(p) for p in sizes.parties}) != "oprf":
+        points, one_item = len(partners) * bank + sum(partners), _PER_ITEM
     passes = sizes.contract.model.iterations
     fit, score = sizes.plan(FIT), sizes.plan(SCORE)
     one = _PER_ROW + _PER_CELL * fit.width
     found = {
         "read": _READ_PER_ROW * sum(sizes.lists.values()),
-        "psi": _PER_POINT * points,
+        "psi": one_item * points,
         "prepare": _PREPARED_CELL * (fit.total + score.total) * fit.width,
         "fit": passes * fit.total * one,
         "score": score.total * one,
@@ -298,7 +363,7 @@ def _assumptions(
         f"one column for each number, {levels} for each category": columns is None,
         "the shortest list is common (give the expected number with --common)": common is None,
         "every common customer has a label (give the expected number with --labelled)": labelled is None,
-        "times as measured on 2 cores of an AMD EPYC, with nothing else running": True,
+        _MEASURED: True,
     }
     return tuple(text for text, holds in assumed.items() if holds)
 
@@ -310,6 +375,10 @@ def _wrapped(text: str, width: int) -> list[str]:
 def _bound_line(bound: Bound) -> str:
     sign = "ok" if bound.holds else "TOO LARGE"
     return f"  {bound.name:<20} 2^{bound.bits:<5.1f} limit 2^{bound.limit:<5g} {sign}"
+
+
+def _columns(party: PlannedParty) -> str:
+    return f", about {party.columns} columns" if party.columns else ""
 
 
 def _size(count: float) -> str:

@@ -1,4 +1,4 @@
-"""A script without parties: which calls a job will make, in which rounds.
+"""A script without parties: which calls a contract's job will make, in which rounds.
 
 A script branches on public values only, so with assumed public values it runs without anybody: no key, no
 row, no message. What it would call is what it will call.
@@ -10,6 +10,7 @@ from typing import Any
 
 from fedmkt.contract import Contract
 from fedmkt.protocol.align import SplitKey
+from fedmkt.protocol.cardinality import Common, told_of
 from fedmkt.protocol.core import (
     V2,
     Call,
@@ -23,10 +24,13 @@ from fedmkt.protocol.core import (
     Silent,
     Step,
     V,
+    data_parties,
 )
-from fedmkt.protocol.pipeline import main_job
+from fedmkt.protocol.items import ListRows
+from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.psi_oprf import KeptSet, KnownSets
 from fedmkt.protocol.range import InRange
 
 
@@ -61,7 +65,11 @@ class _AnyReader(Mapping[Name, Sealed[Any]]):
 class Rehearsal:
     """The `Caller` that only writes down what it is asked."""
 
-    def __init__(self, overlap: Overlap, shapes: Mapping[Name, Shape]) -> None:
+    def __init__(
+        self, contract: Contract, lists: Mapping[Name, int], overlap: Overlap, shapes: Mapping[Name, Shape]
+    ) -> None:
+        self._contract = contract
+        self._lists = lists
         self._overlap = overlap
         self._shapes = shapes
         self._made: dict[tuple[Name, str], int] = {}
@@ -104,7 +112,14 @@ class Rehearsal:
             Overlap: self._overlap,
             InRange: InRange(True),
             SplitKey: SplitKey(bytes(32)),
+            KeptSet: KeptSet(bytes(16)),
+            KnownSets: KnownSets(()),
         }
+        if call.step.tells is ListRows:
+            return ListRows(self._lists[call.party])
+        if call.step.tells is Common:
+            bank, own = self._lists[data_parties(self._contract)[0]], self._lists[call.party]
+            return told_of(min(bank, own), bank, own)
         if call.step.tells is Shape:
             return self._shapes[call.party]
         if call.step.tells not in assumed:
@@ -113,9 +128,9 @@ class Rehearsal:
 
 
 def rehearse(
-    contract: Contract, overlap: Overlap, shapes: Mapping[Name, Shape]
+    contract: Contract, lists: Mapping[Name, int], overlap: Overlap, shapes: Mapping[Name, Shape]
 ) -> tuple[tuple[Planned, ...], ...]:
-    """List the rounds of the main job under a contract, given the public values that it will meet."""
-    caller = Rehearsal(overlap, shapes)
-    main_job(caller, contract)
+    """List the rounds of a contract's job, given the public values that it will meet."""
+    caller = Rehearsal(contract, lists, overlap, shapes)
+    SCRIPTS[contract.task](caller, contract)
     return tuple(caller.rounds)

@@ -16,7 +16,7 @@ from fedmkt.crypto.prg import Random, SeededRandom
 from fedmkt.learn.metrics import Metrics
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
-from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.psi import Overlap, common_band
 from fedmkt.report.build import SUMMARY, build_report
 from fedmkt.report.folder import find_files
 from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines
@@ -51,10 +51,7 @@ def write_results(
         run=logs.run[:16],
         contract_digest=digest(signed.contract).hex(),
         parties=party_lines(signed.contract),
-        common_band=(
-            overlap.labelled_low + overlap.unlabelled_low,
-            overlap.labelled_high + overlap.unlabelled_high,
-        ),
+        common_band=common_band(signed.contract, overlap),
         common_exact=_exact_common(folder, config),
         models=models,
         gain_interval=measured.gain,
@@ -80,7 +77,9 @@ def write_results(
 
 def _exact_common(folder: Path, config: JobConfig) -> int:
     names = ("train", "held_out", "unlabelled")
-    return sum(len(_own_rows(folder, config.bank.name, n)) for n in names)
+    # Where all of the bank's customers take part, the partner's rows are the common ones.
+    party = config.partners[0].name if config.align.join == "left" else config.bank.name
+    return sum(len(_own_rows(folder, party, n)) for n in names)
 
 
 def _own_rows(folder: Path, party: str, name: str) -> NDArray[np.int64]:
@@ -124,7 +123,7 @@ def _facts(
         "report": str(page),
         "contract": summary.contract_digest,
         "common": {
-            "band": list(summary.common_band),
+            "band": None if summary.common_band is None else list(summary.common_band),
             "exact": summary.common_exact,
             "unlabelled": unlabelled,
         },
@@ -132,7 +131,7 @@ def _facts(
         "lift": models.joint.metrics.top_lift,
         "gain": {"auc": summary.partner_gain.auc, **(asdict(gain) if gain is not None else {})},
         "weight_error": exact.weight_error,
-        "tables": {name: asdict(table.report) for name, table in tables.items()},
+        "tables": {name: _table_facts(table) for name, table in tables.items()},
         "seconds": summary.seconds,
         "bytes": summary.bytes_sent,
         "rounds": summary.rounds,
@@ -140,6 +139,12 @@ def _facts(
         "seed": summary.seed,
         "warnings": list(summary.warnings),
     }
+
+
+def _table_facts(table: Table) -> dict[str, object]:
+    dropped = {key: count for key, count in asdict(table.dropped).items() if count is not None}
+    filtered = dropped if len(dropped) > 1 else {}  # minimum_age alone: nothing was filtered by
+    return asdict(table.report) | ({"filtered": filtered} if filtered else {})
 
 
 def _figures(found: Metrics) -> dict[str, object]:

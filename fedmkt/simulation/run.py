@@ -30,8 +30,8 @@ from fedmkt.party.journal import write_atomically
 from fedmkt.party.node import Place, Sources, open_data, open_party
 from fedmkt.party.policy import Policy
 from fedmkt.party.table import Table
-from fedmkt.protocol.core import Name
-from fedmkt.protocol.pipeline import Finished, main_job
+from fedmkt.protocol.core import Name, PublicValue
+from fedmkt.protocol.pipeline import SCRIPTS, Finished
 from fedmkt.report.build import PAGE
 from fedmkt.report.summary import RunSummary
 from fedmkt.simulation.progress import Progress, ProgressEvent
@@ -100,37 +100,67 @@ def simulate(
     job : path of a job.toml; files named in it are relative to it. seed : makes keys, masks, nonces and times
     repeatable, never to be used with real data. Raises ConfigError, DataError, PolicyRefused and the like.
     """
-    started = time.perf_counter()
     path = Path(job)
     config = read_job(path)
-    if resume and out is None:
-        raise ConfigError("which run shall be resumed?", "name its folder: --resume --out DIR")
-    layout = Layout(out or new_folder(config.name))
-    with _in_plain_words(layout):
-        before = _stopped_run(config, path, layout) if resume else None
-        if before is None:
-            _check_new(layout)
-        tables = {p.name: open_data(p, path.parent) for p in config.parties}
-        seconds = {"read": time.perf_counter() - started}
-        signed = before or _sign_contract(config, path, tables, layout, seed)
-        run = _run_memory if backend == "memory" else _run_flower
-        lists = {Name(n): len(t.ids) for n, t in tables.items()}
-        staged = Stages(progress, signed.contract, lists) if progress is not None else None
-        outcome, costs = run(config, path, tables, signed, layout, seed, resume, staged)
-        seconds |= costs.seconds
+    if config.task != "train":
+        raise ConfigError(f'{path}: task = "{config.task}": trains no model', f"fedmkt overlap {path}")
+    layout = layout_of(config.name, out, resume)
+    with in_plain_words(layout):
+        run = carry_out(config, path, layout, backend, seed, resume, progress)
+        if not isinstance(run.outcome, Finished):
+            raise ValueError("the main job returned something else")
         if progress is not None:
-            progress(ProgressEvent("report", 0, 1, 0, sum(costs.bytes_sent.values())))
+            progress(ProgressEvent("report", 0, 1, 0, sum(run.costs.bytes_sent.values())))
         from fedmkt.simulation.results import write_results
 
         summary, facts = write_results(
-            config, signed, layout.folder, tables, outcome.overlap, costs, seconds, seed
+            config, run.signed, layout.folder, run.tables, run.outcome.overlap, run.costs, run.seconds, seed
         )
         write_atomically(layout.result, json.dumps(facts, indent=1).encode(), mode=0o644)
     return RunResult(layout.folder, summary, facts)
 
 
+@dataclass(frozen=True)
+class CarriedOut:
+    """A run whose script came to its end, from which results are made."""
+
+    signed: SignedContract
+    tables: dict[str, Table]
+    outcome: PublicValue
+    costs: driver.Progress
+    seconds: dict[str, float]
+
+
+def layout_of(name: str, out: Path | None, resume: bool) -> Layout:
+    """Return the folder of a run: the given one, or a new one named after the job."""
+    if resume and out is None:
+        raise ConfigError("which run shall be resumed?", "name its folder: --resume --out DIR")
+    return Layout(out or new_folder(name))
+
+
+def carry_out(
+    config: JobConfig, path: Path, layout: Layout, backend: str, seed: int | None, resume: bool,
+    progress: Progress | None,
+) -> CarriedOut:  # fmt: skip
+    """Read the tables, sign the contract and run its script to the end, or go on with a stopped run."""
+    started = time.perf_counter()
+    before = _stopped_run(config, path, layout) if resume else None
+    if before is None:
+        _check_new(layout)
+    # The clock that signs a new contract; a resume, days later, needs the list that the run began with.
+    began = Sources.of(seed, "contract").clock() if before is None else before.contract.created
+    tables = {p.name: open_data(p, path.parent, began.date()) for p in config.parties}
+    seconds = {"read": time.perf_counter() - started}
+    signed = before or _sign_contract(config, path, tables, layout, seed)
+    run = _run_memory if backend == "memory" else _run_flower
+    lists = {Name(n): len(t.ids) for n, t in tables.items()}
+    staged = Stages(progress, signed.contract, lists) if progress is not None else None
+    outcome, costs = run(config, path, tables, signed, layout, seed, resume, staged)
+    return CarriedOut(signed, tables, outcome, costs, seconds | costs.seconds)
+
+
 @contextlib.contextmanager
-def _in_plain_words(layout: Layout) -> Iterator[None]:
+def in_plain_words(layout: Layout) -> Iterator[None]:
     """Turn a full or read-only disk and an interruption into one line each that says how to go on."""
     try:
         yield
@@ -362,22 +392,21 @@ def _memory_endpoints(
 def _run_memory(
     config: JobConfig, path: Path, tables: dict[str, Table], signed: SignedContract, layout: Layout, seed: int | None,
     resume: bool, progress: Progress | None,
-) -> tuple[Finished, driver.Progress]:  # fmt: skip
+) -> tuple[PublicValue, driver.Progress]:  # fmt: skip
     epoch = _epoch(layout) if resume else 0
     with _memory_endpoints(config, tables, signed, layout, seed, epoch) as endpoints:
         coordinator = driver.Coordinator(
-            signed.contract, main_job, endpoints, layout.folder / "coordinator", watch=watcher(progress)
-        )
+            signed.contract, SCRIPTS[signed.contract.task], endpoints, layout.folder / "coordinator",
+            watch=watcher(progress),
+        )  # fmt: skip
         result = coordinator.run(resume)
-    if not isinstance(result, Finished):
-        raise ValueError("the main job returned something else")
     return result, coordinator.progress
 
 
 def _run_flower(
     config: JobConfig, path: Path, tables: dict[str, Table], signed: SignedContract, layout: Layout, seed: int | None,
     resume: bool, progress: Progress | None,
-) -> tuple[Finished, driver.Progress]:  # fmt: skip
+) -> tuple[PublicValue, driver.Progress]:  # fmt: skip
     from fedmkt.transport.flower_seat import Seat
     from fedmkt.transport.flower_simulation import run_in_flower
 
@@ -390,7 +419,7 @@ def _run_flower(
         for party in config.parties
     ]  # fmt: skip
     dealer = config.coordinator.name
-    result, costs = run_in_flower(
+    return run_in_flower(
         seats,
         open_party(
             dealer, signed, party_settings(config, signed, dealer), None, layout.place(dealer),
@@ -400,9 +429,6 @@ def _run_flower(
         resume,
         watcher(progress),
     )  # fmt: skip
-    if not isinstance(result, Finished):
-        raise ValueError("the main job returned something else")
-    return result, costs
 
 
 def _absolute(place: Place) -> Place:

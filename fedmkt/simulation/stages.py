@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from fedmkt.contract import Contract
 from fedmkt.protocol.align import scored_rows, train_rows
 from fedmkt.protocol.core import Name, data_parties
+from fedmkt.protocol.hidden import expected_overlap
 from fedmkt.protocol.prepare import Shape
-from fedmkt.protocol.psi import Overlap, band, band_width
 from fedmkt.simulation.progress import Progress, ProgressEvent
 from fedmkt.simulation.rehearsal import rehearse
 
 STAGES = ("psi", "split", "prepare", "fit", "score", "close")
+_STAGES_OF = {"train": STAGES, "overlap": ("overlap", "close")}
 _BELONGS = {"model": "score", "run": "close"}
 
 
@@ -23,17 +24,18 @@ class Stages:
     """
 
     def __init__(self, progress: Progress, contract: Contract, lists: Mapping[Name, int]) -> None:
-        bank, *partners = lists.values()
-        overlap = Overlap(*band(min(lists.values()), band_width(bank, min(partners))), 0, 0)
-        rounds = rehearse(contract, overlap, {p: Shape(1, 1) for p in data_parties(contract)})
+        overlap = expected_overlap(contract, tuple(lists.values()), min(lists.values()), 0)
+        rounds = rehearse(contract, lists, overlap, {p: Shape(1, 1) for p in data_parties(contract)})
         self._progress = progress
-        self._totals = Counter(_stages_of([r[0].step.name for r in rounds]))
+        self._stages = _STAGES_OF[contract.task]
+        self._totals = Counter(_stages_of(self._stages, [r[0].step.name for r in rounds]))
         self._rows = {
             "psi": sum(lists.values()),
+            "overlap": sum(lists.values()),
             "fit": contract.model.iterations * train_rows(contract, overlap),
             "score": scored_rows(contract, overlap),
         }
-        self._stage = STAGES[0]
+        self._stage = self._stages[0]
         self._done = 0
         self._bytes = 0
         self._tell()
@@ -41,13 +43,13 @@ class Stages:
     def __call__(self, event: ProgressEvent) -> None:
         """Take in one finished round: `stage` is the first part of its step's name."""
         found = _BELONGS.get(event.stage, event.stage)
-        if found in STAGES and found != self._stage:
+        if found in self._stages and found != self._stage:
             self._stage, self._done = found, 0
         self._done += 1
         self._bytes = event.bytes
         self._tell()
-        if self._done >= self._totals[self._stage] and self._stage != STAGES[-1]:
-            self._stage, self._done = STAGES[STAGES.index(self._stage) + 1], 0
+        if self._done >= self._totals[self._stage] and self._stage != self._stages[-1]:
+            self._stage, self._done = self._stages[self._stages.index(self._stage) + 1], 0
             self._tell()
 
     def _tell(self) -> None:
@@ -57,12 +59,12 @@ class Stages:
         self._progress(ProgressEvent(self._stage, done, total, rows, self._bytes))
 
 
-def _stages_of(steps: list[str]) -> list[str]:
+def _stages_of(stages: tuple[str, ...], steps: list[str]) -> list[str]:
     """Give each round its stage: a witness, a checkpoint or a range check belongs to the stage it stands in."""
-    stage, found = STAGES[0], []
+    stage, found = stages[0], []
     for step in steps:
         prefix = step.partition(".")[0]
         name = _BELONGS.get(prefix, prefix)
-        stage = name if name in STAGES else stage
+        stage = name if name in stages else stage
         found.append(stage)
     return found

@@ -1,4 +1,4 @@
-"""How many bytes each step of the main job sends: a function of the contract and of public sizes alone.
+"""How many bytes each step of a job sends: a function of the contract and of public sizes alone.
 
 Every message has a size that its content cannot change, so the traffic of a run can be told before it. The
 sizes are those of the arrays in the messages; headers, seals and signatures are a measured constant each.
@@ -6,14 +6,19 @@ sizes are those of the arrays in the messages; headers, seals and signatures are
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fedmkt.contract import Contract
 from fedmkt.protocol.core import Name, data_parties
+from fedmkt.protocol.hidden import lists_all
+from fedmkt.protocol.items import BLOCK, block_of
 from fedmkt.protocol.layout import FIT, SCORE, Layout, Stage, layout
+from fedmkt.protocol.matrices import gram_rows
 from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import TABLE_BITS
 from fedmkt.ring import sigmoid
+from fedmkt.ring.side_bits import packed_words
 from fedmkt.simulation.rehearsal import Planned
 
 WORD = 8
@@ -42,6 +47,10 @@ class Sizes:
         """All parties that hold data, the bank first."""
         return data_parties(self.contract)
 
+    def items(self, party: Name) -> int:
+        """Return what a party matches with: one item for each key of each customer."""
+        return self.lists[party] * len(self.contract.bank.id_kinds)
+
     @property
     def others(self) -> int:
         """How many parties there are besides one that holds data."""
@@ -49,10 +58,17 @@ class Sizes:
 
     @property
     def pairs(self) -> int:
-        """Number of entries of the Gram blocks between parties."""
+        """Number of entries of the Gram blocks on shares: between parties, and the partner's own with hidden match."""
         plan = self.plan(FIT)
         widths = [plan.columns_of(p) for p in self.parties]
-        return (sum(widths) ** 2 - sum(w * w for w in widths)) // 2
+        own = widths[1] ** 2 if self.contract.align.hidden else 0
+        return (sum(widths) ** 2 - sum(w * w for w in widths)) // 2 + own
+
+    @property
+    def weighted_cells(self) -> int:
+        """Number of the partner's cells from which the Gram matrix is estimated."""
+        plan = self.plan(FIT)
+        return gram_rows(self.contract, plan) * plan.columns_of(self.parties[1])
 
 
 def bytes_sent(sizes: Sizes, call: Planned) -> int:
@@ -84,12 +100,79 @@ def _to_signers(size: int) -> Content:
     return lambda s, call: ((s.others + 1) * size, s.others + 1)
 
 
-def _evaluate(sizes: Sizes, call: Planned) -> tuple[int, int]:
-    return 32 * sizes.lists[sizes.parties[0]] + 16 * sizes.lists[call.party], 1
+def _block(sizes: Sizes, call: Planned, party: Name) -> int:
+    """Return the items of a party's list that the call is about: its first call is about the first block."""
+    return _in_block(call.before, sizes.items(party))
+
+
+def _in_block(index: int, items: int) -> int:
+    here = block_of(index, items)
+    return max(0, int(here.stop) - int(here.start))
+
+
+def _ot_choices(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    from fedmkt.crypto import kkrt
+
+    return 32 + 32 * 64 * kkrt.code_words(sizes.items(call.party)), 1
+
+
+def _ot_rows(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    from fedmkt.crypto import cuckoo, kkrt
+
+    bank, *partners = sizes.parties
+    bins = _in_block(call.before, cuckoo.bins_for(sizes.items(bank)))
+    words = sum(kkrt.code_words(sizes.items(p)) for p in partners)
+    return WORD * words * bins + 64 * len(partners), len(partners)
+
+
+def _tags(per_item: int) -> Content:
+    def content(sizes: Sizes, call: Planned) -> tuple[int, int]:
+        from fedmkt.crypto import tags
+
+        length = tags.tag_bytes(sizes.items(sizes.parties[0]), sizes.items(call.party))
+        return per_item * length * _block(sizes, call, call.party), 1
+
+    return content
+
+
+def _vole_size(sizes: Sizes) -> Any:
+    from fedmkt.crypto import okvs, vole
+
+    return vole.size(okvs.shape(sizes.items(sizes.parties[0])).size)
+
+
+def _vole_sums(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    from fedmkt.crypto import vole
+
+    return WORD * vole.NOISE_WEIGHT * (4 * _vole_size(sizes).depth + 2), 1
+
+
+def _vole_rows(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    return 16 * sizes.others * _in_block(call.before, _vole_size(sizes).entries), sizes.others
+
+
+def _points(sizes: Sizes, call: Planned) -> int:
+    return 32 * _block(sizes, call, sizes.parties[0])
+
+
+def _returned(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    """Return what the bank sends back of one block of a partner's list: partner by partner, block by block."""
+    found = [size for p in sizes.parties[1:] for size in _block_sizes(sizes.lists[p])]
+    return 16 * found[call.before], 1
+
+
+def _block_sizes(rows: int) -> list[int]:
+    return [min(BLOCK, rows - start) for start in range(0, rows, BLOCK)]
+
+
+def _asked(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    """Return what the bank sends of one block of its own list, which it sends to each partner."""
+    found = _block_sizes(sizes.lists[sizes.parties[0]])
+    return 32 * found[call.before % len(found)], 1
 
 
 def _match(s: Sizes) -> int:
-    return 24 * (s.overlap.labelled_high + s.overlap.unlabelled_high)
+    return 4 * (s.overlap.labelled_high + s.overlap.unlabelled_high) + 32
 
 
 def _masked_rows(stage: Stage) -> Content:
@@ -120,7 +203,8 @@ def _sigmoid_rows(sizes: Sizes, stage: Stage, call: Planned) -> int:
 
 def _sigmoid(stage: Stage) -> Content:
     def content(sizes: Sizes, call: Planned) -> tuple[int, int]:
-        per_row = 8 * sigmoid.series(sizes.contract.model.period).harmonics + 2 * WORD
+        weighted = 4 if sizes.contract.align.hidden else 0
+        per_row = 8 * sigmoid.series(sizes.contract.model.period).harmonics + 2 * WORD + weighted
         return per_row * _sigmoid_rows(sizes, stage, call), 1
 
     return content
@@ -128,6 +212,30 @@ def _sigmoid(stage: Stage) -> Content:
 
 def _lift(stage: Stage) -> Content:
     return lambda s, call: (s.others * 4 * _sigmoid_rows(s, stage, call), s.others)
+
+
+def _bits(stage: Stage) -> Content:
+    """Give the size of the bank's hidden weights, packed block by block."""
+
+    def content(sizes: Sizes, call: Planned) -> tuple[int, int]:
+        blocks = sizes.plan(stage).sigmoid_blocks(sizes.contract)
+        return sum(4 * packed_words(b.stop - b.start) for b in blocks), 1
+
+    return content
+
+
+def _side(stage: Stage) -> Content:
+    return lambda s, call: (0, 0) if call.party == s.parties[0] else (4 * _sigmoid_rows(s, stage, call), 1)
+
+
+def _listed(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    return (0, 0) if lists_all(sizes.contract) else (4 * sizes.overlap.slots, 1)
+
+
+def _multiply(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    """Give the size of a product: of width^2, but the first of a hidden match divides the Gram blocks."""
+    is_first = sizes.contract.align.hidden and call.before == 0
+    return sizes.others * WORD * (sizes.pairs if is_first else _width(sizes) ** 2), sizes.others
 
 
 def _angles(stage: Stage) -> Callable[[Sizes], int]:
@@ -149,10 +257,46 @@ _CONTENT: dict[str, Content] = {
     "witness.collect": _silent,
     "run.close": _silent,
     "checkpoint.save": _silent,
-    "psi.blind": _to_others(lambda s: 32 * s.lists[s.parties[0]]),
-    "psi.evaluate": _evaluate,
+    "psi.announce": _silent,
+    "psi.admit": _silent,
+    "psi.oprf.keep": _silent,
+    "psi.oprf.know": _silent,
+    "psi.oprf.offer": lambda s, call: (16 * _block(s, call, call.party), 1),
+    "psi.oprf.take": _silent,
+    "psi.oprf.blind": lambda s, call: (s.others * _points(s, call), s.others),
+    "psi.oprf.evaluate": lambda s, call: (_points(s, call), 1),
+    "psi.oprf.finish": _silent,
+    "psi.ot.offer": _to_others(lambda s: 64),
+    "psi.ot.choose": _ot_choices,
+    "psi.ot.extend": _ot_rows,
+    "psi.ot.absorb": _silent,
+    "psi.ot.send": _tags(3),
+    "psi.ot.look": _silent,
+    "psi.vole.offer": _to_others(lambda s: 64),
+    "psi.vole.choose": lambda s, call: (32 + 32 * 128, 1),
+    "psi.vole.correct": _to_others(lambda s: 32 + 128 * int(_vole_size(s).correction_bytes)),
+    "psi.vole.mask": _silent,
+    "psi.vole.expand": _vole_sums,
+    "psi.vole.send": _vole_rows,
+    "psi.vole.absorb": _silent,
+    "psi.vole.tags": _tags(1),
+    "psi.vole.unfold": _silent,
+    "psi.vole.look": _silent,
     "psi.match": _to_others(_match),
     "psi.align": _silent,
+    "psi.name_slots": lambda s, call: (8 * _block(s, call, call.party), 1),
+    "psi.take_names": _silent,
+    "psi.place": _listed,
+    "psi.take_slots": _silent,
+    "overlap.admit": _silent,
+    "overlap.offer": lambda s, call: (32 * _block(s, call, call.party), 1),
+    "overlap.answer": _silent,
+    "overlap.return": _returned,
+    "overlap.keep": _silent,
+    "overlap.ask": _asked,
+    "overlap.compare": _silent,
+    "overlap.count": _silent,
+    "overlap.read": _silent,
     "split.commit": _to_others(lambda s: 64),
     "split.reveal": _to_others(lambda s: 64),
     "split.divide": _silent,
@@ -162,15 +306,24 @@ _CONTENT: dict[str, Content] = {
     "fit.deal_gram": _dealt(lambda s: 5 * WORD * s.pairs),
     "fit.gram": _to_others(lambda s: WORD * s.pairs),
     "fit.scale_gram": _to_others(lambda s: WORD * s.pairs),
+    "fit.hide_weight": _bits(FIT),
+    "fit.take_weight": _silent,
+    "fit.deal_weighted_gram": _dealt(lambda s: WORD * (s.weighted_cells + 3 * s.pairs)),
+    "fit.weigh_rows": _dealt(lambda s: WORD * s.weighted_cells),
+    "fit.weighted_gram": _to_others(lambda s: WORD * s.pairs),
+    "fit.scale_weighted_gram": _to_others(lambda s: WORD * (s.pairs + 1)),
+    "fit.deal_gram_scale": _dealt(lambda s: 3 * WORD * s.pairs),
     "fit.open_inverse": _to_others(lambda s: 2 * WORD * _width(s) ** 2),
     "fit.deal_inverse": _dealt(lambda s: 3 * WORD * _width(s) ** 2),
-    "fit.multiply": _to_others(lambda s: WORD * _width(s) ** 2),
+    "fit.multiply": _multiply,
     "fit.begin": _silent,
     "fit.open_weights": _weights(FIT),
     "fit.deal_forward": _dealt(_forward(FIT)),
     "fit.angle": _to_others(_angles(FIT)),
     "fit.deal_sigmoid": _sigmoid(FIT),
     "fit.lift": _lift(FIT),
+    "fit.begin_side": _side(FIT),
+    "fit.weigh": _lift(FIT),
     "fit.residual": _to_others(lambda s: WORD * s.plan(FIT).total),
     "fit.deal_step": _dealt(lambda s: 5 * WORD * _width(s)),
     "fit.gradient": _to_others(lambda s: WORD * _width(s)),
@@ -191,6 +344,10 @@ _CONTENT: dict[str, Content] = {
     "score.angle": _to_others(_angles(SCORE)),
     "score.deal_sigmoid": _sigmoid(SCORE),
     "score.lift": _lift(SCORE),
+    "score.hide_weight": _bits(SCORE),
+    "score.take_weight": _silent,
+    "score.begin_side": _side(SCORE),
+    "score.weigh": _lift(SCORE),
     "score.round": _to_others(lambda s: WORD * s.plan(SCORE).rows),
     "score.deal_rounding": _dealt(lambda s: 2 * WORD * s.plan(SCORE).rows),
     "score.share": _silent,

@@ -24,7 +24,7 @@ class PartySeat:
         self._party: Party | None = None
         self._refusal = Refusal("PeerError", "opening")
         try:
-            table = open_data(seat.data, seat.files)
+            table = open_data(seat.data, seat.files, seat.signed.contract.created.date())
             sources = Sources.of(seat.seed, seat.name, seat.epoch)
             self._party = open_party(seat.name, seat.signed, seat.settings, table, seat.place, sources)
         except Exception as error:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TextIO
 from fedmkt.errors import ConfigError, TransportError
 from fedmkt.party.handle import Party
 from fedmkt.protocol.core import Name, PublicValue
-from fedmkt.protocol.pipeline import main_job
+from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.transport.driver import Coordinator, Endpoint, Progress
 from fedmkt.transport.flower_seat import Seat
 from fedmkt.transport.memory import MemoryEndpoint
@@ -290,8 +290,9 @@ class _Simulation:
             nodes = find_nodes(mail, grid, tuple(s.name for s in self._seats), _START_SECONDS)
             endpoints: dict[Name, Endpoint] = {Name(n): FlowerEndpoint(mail, i, n) for n, i in nodes.items()}
             endpoints[self._dealer.me] = dealer
+            contract = self._dealer.contract
             coordinator = Coordinator(
-                self._dealer.contract, main_job, endpoints, self._folder, self._deadline, self._watch
+                contract, SCRIPTS[contract.task], endpoints, self._folder, self._deadline, self._watch
             )
             self._outcome = coordinator.run(self._resume), coordinator.progress
         except Exception as error:

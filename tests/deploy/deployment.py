@@ -174,9 +174,11 @@ class Deployment:
         (own / "policy.toml").write_text(
             f"purposes = [{json.dumps(self.job.purpose)}]\ncolumns = {json.dumps(list(party.columns))}\n"
             f"min_list = {limits.min_list}\nmin_common = {limits.min_common}\nmin_support = {limits.min_support}\n"
-            f"max_runs = {limits.max_runs}\nmax_resumes = {limits.max_resumes}\nrehearsals = true\n"
+            f"max_size_runs = 1000\nmax_runs = {limits.max_runs}\nmax_resumes = {limits.max_resumes}\n"
+            "rehearsals = true\n"
         )
-        label = f"label = {json.dumps(party.label)}\n" if isinstance(party, BankConfig) else ""
+        has_label = isinstance(party, BankConfig) and party.label is not None
+        label = f"label = {json.dumps(party.label)}\n" if has_label else ""
         (own / "schema.toml").write_text(
             f"file = {json.dumps(party.file)}\nid = {json.dumps(party.id)}\nid_kind = {json.dumps(party.id_kind)}\n"
             f"country = {json.dumps(party.country)}\nnumbers = {json.dumps(list(party.numbers))}\n"

@@ -160,6 +160,7 @@ REFUSED = {
     "not-expired": (JOB, "", NOW + timedelta(days=30), KEYS),
     "rehearsal": ("rehearsal = true" + JOB, "", NOW, KEYS),
     "minimum-sizes": (JOB, "min_list = 2000\n", NOW, KEYS),
+    "maximum-common": (JOB, "max_common = 5000\n", NOW, KEYS),
     "repetitions": (JOB, "max_runs = 1\n", NOW, KEYS),
     "disclosures": (JOB, 'disclosures = ["ListSize"]\n', NOW, KEYS),
 }
@@ -522,14 +523,14 @@ def test_the_sheet_fits_80_columns_and_says_everything_that_is_signed(tmp_path, 
     said += [s.fingerprint for s in sheet.signers] + [s.organisation for s in contract.signers]
     said += [plain_text_of(kind) for kind in contract.disclosures]
     assert [item for item in said if "".join(item.split()) not in text] == []
-    for terms in (contract.model, contract.limits, contract.scores):
+    for terms in (contract.align, contract.model, contract.limits, contract.scores):
         assert all(f"{name}=" in text for name in type(terms).model_fields)
 
 
 def test_the_sheet_names_every_term_of_a_contract(tmp_path):
     # A term that is added later must be shown too.
     shown = {"name", "purpose", "family", "created", "expires", "coordinator", "parties", "model", "limits"}
-    shown |= {"scores", "disclosures", "channel", "rehearsal", "version"}
+    shown |= {"scores", "disclosures", "channel", "rehearsal", "version", "task", "align"}
     assert set(type(read_contract(drafted(tmp_path)).contract).model_fields) == shown
     assert set(Signer.model_fields) == {"name", "organisation", "key"}
 

@@ -46,7 +46,7 @@ def test_a_partys_three_files_become_its_settings_and_its_table(folder: PartyFol
         ("policy.toml", "min_lst = 1\n", "policy.toml: min_lst: unknown key; accepted: columns, "),
         ("policy.toml", "min_support = 0\n", "policy.toml: "),
         ("schema.toml", 'name = "x"\n', "schema.toml: name: stands in party.toml"),
-        ("schema.toml", "extra = 1\n", "schema.toml: extra: unknown key; accepted: categories, "),
+        ("schema.toml", "extra = 1\n", "schema.toml: extra: unknown key; accepted: age, "),
     ],
 )
 def test_a_mistake_names_the_file_in_which_it_stands(

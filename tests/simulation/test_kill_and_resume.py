@@ -69,7 +69,7 @@ def revealed(out: Path, party: str, kind: str) -> int:
     "moment",
     [
         "opening:2",  # some have opened the first epoch, some have not
-        "psi.evaluate:1",  # long before the first checkpoint
+        "psi.oprf.evaluate:1",  # long before the first checkpoint
         "checkpoint.save:3",  # one party holds the second checkpoint, the other does not
         "checkpoint.save:4",  # both hold it, the coordinator does not know
         "run.close:2",  # some have logged the end, some have not

@@ -1,15 +1,22 @@
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import fedmkt
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.privacy.disclosure import plain_text_of
+from fedmkt.protocol.psi import Overlap
+from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.run import RunResult
-from fedmkt.simulation.traffic import bytes_sent
+from fedmkt.simulation.traffic import Sizes, bytes_sent
 from fedmkt.simulation.world import generate, write_world
+from tests.protocol.engine_cases import draw
+from tests.protocol.plain_caller import BANK, SHOP, contract_of
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,24 @@ def test_with_two_partners_too_every_step_has_a_size(tmp_path: Path) -> None:
     job.write_text(job.read_text().replace("[model]", 'disclosures_ = ""\n[model]'))
     with pytest.raises(ConfigError, match="unknown key"):
         fedmkt.plan(job)
+
+
+@pytest.mark.parametrize("engine", ["ot", "vole"])
+def test_the_traffic_of_an_engine_is_that_of_its_run(engine: str) -> None:
+    case = draw(np.random.default_rng(1), engine)
+    caller = case.run()
+    contract = contract_of(align={"engine": engine})
+    sizes = Sizes(contract, Overlap(0, 0, 0, 0), {}, {BANK: len(case.bank), SHOP: len(case.shop)})
+    made: Counter[tuple[str, str]] = Counter()
+    planned: Counter[str] = Counter()
+    sent: Counter[str] = Counter()
+    for told in caller.told:
+        step = SimpleNamespace(name=told.step)
+        planned[told.party] += bytes_sent(sizes, Planned(told.party, step, made[told.party, told.step]))
+        made[told.party, told.step] += 1
+    for message in caller.sent:
+        sent[message.sender] += len(message.data)
+    assert all(sent[p] <= planned[p] <= sent[p] + 300 * len(caller.told) for p in (BANK, SHOP))
 
 
 def test_a_step_without_a_known_size_is_no_silent_zero(small_run: RunResult, job: Path) -> None:
