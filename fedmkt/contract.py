@@ -267,6 +267,9 @@ class Contract(Terms):
             raise ValueError("all parties match on the same more_kinds in the same order")
         if self.parties[0].more_kinds and len(self.partners) > 1:
             raise ValueError("more_kinds are for one partner")
+        if self.parties[0].more_kinds and self.align.reuse:
+            # A key that a row lacks is a random item: no two runs would have the same set.
+            raise ValueError("align.reuse is for a single key: more_kinds make a new set in every run")
         if len(self.partners) > 1 and (self.align.match == "hidden" or self.align.join == "left"):
             raise ValueError("match = hidden and join = left are for one partner")
         if self.align.hidden and "ModelPart" in self.disclosures:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedmkt.contract import (
+    AlignTerms,
     Contract,
     Limits,
     ModelTerms,
@@ -147,6 +148,13 @@ def test_any_other_term_gives_another_digest(change):
         (
             {"parties": tuple(party(name, more_kinds=("email",)) for name in ("bank", "shop", "telco"))},
             "for one partner",
+        ),
+        (
+            {
+                "parties": tuple(party(name, more_kinds=("email",)) for name in ("bank", "shop")),
+                "align": AlignTerms(reuse=5),
+            },
+            "for a single key",
         ),
         ({"expires": START}, "expires after created"),
         ({"created": datetime(2030, 1, 1)}, "with its offset"),

@@ -14,8 +14,9 @@ large that no two different items which meet in one bin have codes closer than 1
 (`code_words`). H chains four permutations, h <- AES_ki(h + row_i) + h + row_i, with the bin added after the first;
 it is used as a correlation-robust hash, AES as an ideal permutation (Guo, Katz, Wang, Yu, S&P 2020, for one block).
 
-Semi-honest parties. Source: Kolesnikov, Kumaresan, Rosulek, Trieu, Efficient Batched Oblivious PRF, CCS 2016,
-figure 2 and section 5 (table 1 has 424 to 448 bits). Bins without an item carry the code of a random one.
+**Semi-honest parties only**: a receiver whose rows hold no code words learns s bit by bit, then any output. Source:
+Kolesnikov, Kumaresan, Rosulek, Trieu, Efficient Batched Oblivious PRF, CCS 2016, figure 2 and section 5 (table 1 has
+424 to 448 bits). Bins without an item carry the code of a random one.
 """
 
 import math

@@ -27,8 +27,10 @@ at rate 1/2 the library's authors find 128 bits with at most 107 positions. Liu,
 eprint 2022/712) estimate decoding over large fields. The assumption is younger than what OT extension rests on: a
 contract has to name this engine.
 
-Safe against semi-honest parties; a holder that cheats in `draw` could learn bits of D by what the owner then does
-with it. Letters: n entries, N positions, t parts, L = N / t leaves of a tree, d its depth; elements as in `gf128`.
+**Safe against semi-honest parties only.** A holder that cheats in `draw` learns D: one whose point lies behind a
+tree's last leaf knows all leaves, so the total shows it D times its noise; one that gives each base transfer other
+noise reads D off what the owner then does with B. Whoever adds a check of the corrections has to close both.
+Letters: n entries, N positions, t parts, L = N / t leaves of a tree, d its depth; elements as in `gf128`.
 """
 
 import math

@@ -13,7 +13,8 @@ Takes part: the bank (receiver) and one or two partners (senders).
 
 Safe against semi-honest parties. A bank cannot claim rows that it does not have (one hash over the proofs of all
 claimed rows, which the engine gave to whoever holds the id) and malformed messages are refused; it may still ask
-about people whom it only guesses, up to the length of its list. A partner cannot enforce a minimum before the
+about people whom it only guesses, up to the length of its list, anew at each resume. All this holds for a bank that
+deviates with engine `oprf` alone: see what the others say of it. A partner cannot enforce a minimum before the
 bank has seen the match; it checks before it aligns. Two partners that put their lists together learn what their
 common people are.
 
@@ -340,14 +341,16 @@ def _align(turn: Turn, inbox: Inbox[Matched]) -> Outcome[Nothing, Silent]:
         chosen.max() >= len(items.rows) * kinds or len(np.unique(chosen // kinds)) != len(chosen)
     ):
         raise PeerError(f"{bank}: psi.match: a claimed row is foreign or claimed twice")
+    # The fast engines have room for more items than were announced; this much of a bank that used it is seen.
+    if len(chosen) > turn.published(ListRows, bank).rows:
+        raise PeerError(f"{bank}: psi.match: claims more rows than its list has")
     if not hmac.compare_digest(_joint_proof(turn, psi_oprf.proofs_at(turn, chosen)), claim.proof):
         raise PeerError(f"{bank}: psi.match: a claimed match has no proof")
     rows, keys = np.full(len(real), NO_ROW, dtype=np.int64), np.zeros(len(real), np.uint8)
     rows[real], keys[real] = items.rows[chosen // kinds], chosen % kinds
     high = bands.labelled_high
     aligned = Aligned(rows[:high], rows[high:], keys[:high])
-    _check_band(turn, aligned.labelled, (bands.labelled_low, bands.labelled_high))
-    _check_band(turn, aligned.unlabelled, (bands.unlabelled_low, bands.unlabelled_high))
+    _check_bands(turn, bands, int((aligned.labelled != NO_ROW).sum()), len(chosen))
     _check_common(turn, int((aligned.labelled != NO_ROW).sum()), int((rows != NO_ROW).sum()))
     return Outcome(Silent(), keep=(aligned,), forget=(Items, Offered, psi_oprf.Sender))
 
@@ -358,12 +361,18 @@ def _check_common(turn: Turn, labelled: int, common: int) -> None:
         check_common(turn.contract.limits, count - 1, count)
 
 
-def _check_band(turn: Turn, rows: Rows, published: tuple[int, int]) -> None:
-    """Refuse a band that is not the count's: a narrower one would tell the count to everybody."""
-    if turn.contract.align.join == "left":
-        return  # it is about the bank's own list
+def _check_bands(turn: Turn, bands: Overlap, labelled: int, common: int) -> None:
+    """Refuse bands that are not those of the counts: narrower ones would tell a count to everybody."""
     lists = [turn.published(ListRows, p).rows for p in turn.parties]
-    if published != band(int((rows != NO_ROW).sum()), band_width(lists[0], min(lists[1:]))):
+    width = band_width(lists[0], min(lists[1:]))
+    counts = (labelled, common - labelled)
+    if turn.contract.align.join == "left":
+        # They are about the bank's own list, whose length all know.
+        counts = (bands.labelled_high, bands.unlabelled_high)
+        least = lists[0] if turn.contract.scores.unlabelled else 0
+        if min(counts) < 0 or not least <= sum(counts) < lists[0] + 2 * width:
+            raise PeerError(f"{turn.parties[0]}: psi.match: the bands do not fit its list")
+    if bands != Overlap(*band(counts[0], width), *band(counts[1], width)):
         raise PeerError(f"{turn.parties[0]}: psi.match: the published band does not hold")
 
 

@@ -10,12 +10,15 @@ each of its items in the three bins where the bank may have put it, cut to tags;
 | partner | nothing from this part |
 
 Assumptions: computational Diffie-Hellman in ristretto255 for 448 transfers, AES as a pseudo-random function and as
-an ideal permutation, SHA-256 as a random oracle. Semi-honest parties. A bank that deviates learns outputs of about
-one item of its choice per bin, 1.3 n in all; one that does not know which item has which slot cannot show its proof,
-a hash of the item under the session's key. A partner that deviates can lose matches, or spoil the tags of one bin in
-three and learn from what comes back where the bank had put a common item. The joint key of a session comes from
-both: the bank commits to its half, then the partner shows its own. The bank draws the key of the bins; that it can
-place its list tells the partner nothing (`crypto.cuckoo`).
+an ideal permutation, SHA-256 as a random oracle. **Semi-honest parties only.** A bank that deviates can put an item
+into every bin, 1.3 n + 128 in all (it can claim n). Worse, one that sends rows of words that are no code words
+reads the partner's choices off the tags of common people, some 16 bits from each of 28, and with all choices it can
+test any id against the partner's whole list; nobody sees it. The engine `oprf` has no such weakness. A proof is a
+hash of the item under the session's key, whatever its bin: it shows that the bank knows which item has which slot,
+and an honest run tells it that of matches alone. A partner that deviates can lose matches, or spoil the tags of one
+bin in three and learn from what comes back where the bank had put a common item. The joint key of a session comes
+from both: the bank commits to its half, then the partner shows its own. The bank draws the key of the bins; that it
+can place its list tells the partner nothing (`crypto.cuckoo`).
 Bytes: 73 for each item of the bank, 30 to 36 for each of the partner.
 
 Source: Kolesnikov, Kumaresan, Rosulek, Trieu, CCS 2016. Letters: n items at the bank, m at the partner, w words of

@@ -13,10 +13,12 @@ the point is as unknown to it as D. A hash of point and item gives tag and proof
 
 Assumption: dual LPN with regular noise for an expand-convolute code (`crypto.vole` says which, and why these sizes),
 Diffie-Hellman in ristretto255 for the base transfers, AES as an ideal cipher. The first is younger than what the
-other engines rest on: only a contract that names `vole` gets it. Semi-honest parties. A bank that deviates can put
-somewhat more items into a table than it was made for, up to one for each of its rows in the worst case, and a
-partner that deviates can lose matches, not forge one for an id that it does not hold. Neither is caught in the act:
-the consistency checks of the paper are not made.
+other engines rest on: only a contract that names `vole` gets it. **Semi-honest parties only.** A bank that deviates
+can put more items into a table than it was made for, up to one for each of its rows (1.27 n, more for short lists;
+it can claim n). Worse, one that cheats about its noise learns D (`crypto.vole`), and with D it can test any id
+against the partner's whole list. The engine `oprf` has no such weakness. A partner that deviates can lose matches,
+and learn a few bits of the bank's noise from which are lost; it cannot forge one for an id that it does not hold.
+Neither is caught in the act: the consistency checks of the paper are not made.
 Bytes: 20.3 for each item of the bank, one tag (10 to 12) for each of the partner, 1 MB besides.
 The session key is tossed by both sides (the bank commits first), so neither chooses the code, the places in the
 table or the hashes. A table that cannot be made under one key is made under the next; that its number is not 0
@@ -227,7 +229,8 @@ def _correct(turn: Turn, inbox: Inbox[Choice]) -> Outcome[Correction, Silent]:
 def _mask(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     items, size, of = turn.recall(Items).values, _vole_size(turn), {}
     for partner, masking in turn.recall(Maskings).of.items():
-        if len(masking.rows):
+        if len(masking.rows) or masking.sent:
+            # Two tables under one mask would show their difference.
             raise PolicyRefused("a second table in one run")
         rows, attempt = _table(turn, items, masking.session)
         rows ^= vole.unfold_values(masking.noise, size, masking.session)

@@ -1,14 +1,29 @@
 """All customers of the bank take part; those whom the partner does not have bring it rows of zeros."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from fedmkt.errors import PolicyRefused
+from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.disclosure import DEFAULT, JoinedRows, MatchedOwnRows, SetSize
 from fedmkt.protocol.align import Split, split
+from fedmkt.protocol.core import ask
 from fedmkt.protocol.items import NO_ROW, Known
 from fedmkt.protocol.prepare import KNOWN, Columns, own_columns, prepare_columns, real
-from fedmkt.protocol.psi import Aligned, Customers, psi
+from fedmkt.protocol.psi import (
+    ADMIT,
+    ALIGN,
+    ANNOUNCE,
+    MATCH,
+    NO_SLOT,
+    Aligned,
+    Customers,
+    Matched,
+    Overlap,
+    engine,
+    psi,
+)
 from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, contract_of
 
 IDS = {BANK: [f"p{i:05d}" for i in range(600)], SHOP: [f"p{i:05d}" for i in range(400, 900)]}
@@ -81,3 +96,44 @@ def test_a_small_intersection_is_refused_however_many_take_part():
     local = {p: (Customers(tuple(i), None),) for p, i in IDS.items()}
     with pytest.raises(PolicyRefused, match="intersection is smaller"):
         psi(PlainCaller(contract, local), contract)
+
+
+def claimed(**changes):
+    """Let the partner accept the bank's claim under bands that somebody changed; returns the partner's rows."""
+    contract = contract_of(align={"join": "left"}, disclosures=(*DEFAULT, "JoinedRows"))
+    local = {p: (Customers(tuple(i), np.arange(600) < 480 if p == BANK else None),) for p, i in IDS.items()}
+    caller = PlainCaller(contract, local)
+    parties, sizes = (BANK, SHOP), {p: len(i) for p, i in IDS.items()}
+    for step in (ANNOUNCE, ADMIT):
+        caller.all([ask(p, step) for p in parties])
+    engine(contract, sizes)(caller, contract, sizes)
+    caller(BANK, MATCH)
+    bands = replace(caller.publics[BANK, Overlap], **changes)
+    (claim,) = [s.message for s in caller.sent if isinstance(s.message, Matched)]
+    slots = np.full(max(0, bands.labelled_high + bands.unlabelled_high), NO_SLOT, np.uint32)
+    kept = claim.slots[: len(slots)]
+    slots[: len(kept)] = kept
+    caller.publics[BANK, Overlap] = bands
+    caller(SHOP, ALIGN, caller._send(ask(BANK, MATCH), SHOP, replace(claim, slots=slots)))
+    return caller.recall(SHOP, Aligned)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labelled_low": 490, "labelled_high": 500},
+        {"unlabelled_low": 990, "unlabelled_high": 1000},
+        {"labelled_high": 10**6},
+        {"labelled_low": 475},
+        {"labelled_low": 479},
+        {"unlabelled_low": 0},
+        {"labelled_low": 0, "labelled_high": -120, "unlabelled_low": 710, "unlabelled_high": 720},
+        {"slots": 600},
+    ],
+    ids=str,
+)
+def test_bands_that_cannot_be_those_of_the_banks_list_are_refused(changes):
+    """They decide how many rows are trained over and scored, and what the partner's policy is asked about."""
+    assert len(claimed().labelled) == 480
+    with pytest.raises(PeerError):
+        claimed(**changes)

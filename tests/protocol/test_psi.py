@@ -347,6 +347,25 @@ def test_a_row_claimed_twice_is_refused(forging):
         aligned_with(forging, slots, proofs)
 
 
+def test_a_bank_cannot_claim_more_people_than_its_list_has(forging):
+    """The engines for long lists have room for some more items than a bank announced: claimed they cannot be."""
+    caller, slots, proofs = forging
+    said = caller.publics[BANK, ListRows]
+    aligned_with(forging, slots, proofs)
+    caller.publics[BANK, ListRows] = ListRows(99)
+    try:
+        with pytest.raises(PeerError, match="more rows than its list"):
+            aligned_with(forging, slots, proofs)
+    finally:
+        caller.publics[BANK, ListRows] = said
+
+
+def test_slots_of_a_hidden_match_are_refused_where_it_is_shown(forging):
+    _, slots, proofs = forging
+    with pytest.raises(PeerError, match="band"):
+        aligned_with(forging, slots, proofs, Overlap(90, 100, 0, 0, 100))
+
+
 @pytest.mark.parametrize(
     "bands",
     [(99, 100), (0, 100), (100, 110), (80, 90), (90, 110), (-10, 100)],

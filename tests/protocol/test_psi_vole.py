@@ -274,6 +274,18 @@ def test_the_bank_takes_no_step_twice(step):
         caller(BANK, step)
 
 
+def test_a_mask_that_was_sent_covers_no_second_table():
+    values = lists(12, 30, (30,), 10)
+    caller = starting(values)
+    offered = caller(BANK, psi_vole.OFFER)
+    chosen = caller(SHOP, psi_vole.CHOOSE, offered.to(SHOP))
+    caller(BANK, psi_vole.CORRECT, chosen.to(BANK))
+    for step in (psi_vole.MASK, psi_vole.SEND):
+        caller(BANK, step)
+    with pytest.raises(PolicyRefused, match="second table"):
+        caller(BANK, psi_vole.MASK)
+
+
 def test_a_second_intersection_in_one_run_is_refused():
     values = lists(13, 30, (30,), 10)
     caller = intersected(values)
