@@ -59,6 +59,28 @@ def multiply_all(values: Words, factor: Words) -> Words:
     return out
 
 
+@kernel
+def _combine(rows: Words, factors: Words, out: Words) -> None:
+    width = factors.size
+    for k in range(out.size // 2):
+        a, b = np.uint64(0), np.uint64(0)
+        for i in range(0, width, 2):
+            c, d = product(rows[width * k + i], rows[width * k + i + 1], factors[i], factors[i + 1])
+            a ^= c
+            b ^= d
+        out[2 * k] = a
+        out[2 * k + 1] = b
+
+
+def combine(rows: Words, factors: Words) -> Words:
+    """Return the sum of rows[:, i] factors[i], (k, 2), for rows (k, n, 2) and factors (n, 2)."""
+    if rows.ndim != 3 or rows.shape[1:] != factors.shape or factors.shape[1] != 2:
+        raise ValueError(f"cannot combine {rows.shape} by {factors.shape}")
+    out = np.empty((len(rows), 2), dtype=np.uint64)
+    _combine(readable(rows).reshape(-1), readable(factors).reshape(-1), out.reshape(-1))
+    return out
+
+
 def weighted_sum(terms: Words) -> Words:
     """Return the sum of X^j terms[j] for terms (k, n, 2): packs the k = 128 bit positions of n elements."""
     total = np.zeros(terms.shape[1:], dtype=np.uint64)

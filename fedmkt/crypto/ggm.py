@@ -7,11 +7,12 @@ it computes every leaf but the one at its point.
 
 F_b(s) = E_b(s) + s with AES under two keys of the session (a correlation-robust hash in the ideal cipher model:
 Guo, Katz, Wang, Yu, IEEE S&P 2020, eprint 2019/074). Source: Goldreich, Goldwasser, Micali 1986; Boyle et al.
-CCS 2019 (eprint 2019/1159). All trees have the same number of leaves, not only powers of two: nodes
-beyond the last leaf are not grown. The computation does not depend on where the points are but for one node and
-its sibling in each level.
+CCS 2019 (eprint 2019/1159). All trees are full, 2^d leaves: so every way to take one sum of each level, an honest one
+or not, leaves exactly one leaf unknown. (In a tree cut short, a path behind the last leaf would leave none.) Nothing
+checks that the owner's sums are those of a tree. The computation does not depend on where the points are but for one
+node and its sibling in each level.
 
-Letters: t is a number of trees, d a depth, a leaf two uint64 words.
+Letters: t is a number of trees, d their depth, a leaf two uint64 words.
 """
 
 import numpy as np
@@ -27,59 +28,52 @@ KEYS = 2
 """AES keys of a forest: for left and for right children."""
 
 
-def depth(leaves: int) -> int:
-    """Return the number of levels below the root of a tree with this many leaves, at least two."""
-    if leaves < 2:
-        raise ValueError("a tree has at least two leaves")
-    return (leaves - 1).bit_length()
-
-
-def choices(points: Points, leaves: int) -> NDArray[np.uint8]:
+def choices(points: Points, depth: int) -> NDArray[np.uint8]:
     """Return which sum of each level to take, (t, d): 1 for right, where the path goes left."""
-    levels = np.arange(depth(leaves) - 1, -1, -1)
+    levels = np.arange(depth - 1, -1, -1)
     return (1 - (points[:, None] >> levels & 1)).astype(np.uint8)
 
 
-def grow(roots: Words, leaves: int, keys: Words, out: Words) -> Words:
-    """Grow trees from roots (t, 2) into the leaves `out` (t * leaves, 2); return the sums (t, d, 2, 2).
+def grow(roots: Words, depth: int, keys: Words, out: Words) -> Words:
+    """Grow trees from roots (t, 2) into the leaves `out` (t * 2^d, 2); return the sums (t, d, 2, 2).
 
     keys : (2, 22), round keys. sums[i, k, b] is the sum of the left (b = 0) or right nodes of level k + 1.
     """
-    sums = np.empty((len(roots), depth(leaves), 2, 2), dtype=np.uint64)
-    _check(out, len(roots), leaves, keys)
-    _grow(readable(roots).reshape(-1), leaves, readable(keys).reshape(-1), out.reshape(-1), sums.reshape(-1))
+    _check(out, len(roots), depth, keys)
+    sums = np.empty((len(roots), depth, 2, 2), dtype=np.uint64)
+    _grow(readable(roots).reshape(-1), depth, readable(keys).reshape(-1), out.reshape(-1), sums.reshape(-1))
     return sums
 
 
-def grow_punctured(points: Points, sums: Words, leaves: int, keys: Words, out: Words) -> None:
-    """Grow all leaves but those at `points` (t,) from the taken sums (t, d, 2), into `out` (t * leaves, 2).
+def grow_punctured(points: Points, sums: Words, depth: int, keys: Words, out: Words) -> None:
+    """Grow all leaves but those at `points` (t,) from the taken sums (t, d, 2), into `out` (t * 2^d, 2).
 
     The leaf at each point becomes the sum of all others of its tree. keys : (2, 22), round keys.
     """
-    _check(out, len(points), leaves, keys)
+    _check(out, len(points), depth, keys)
     if (
-        sums.shape != (len(points), depth(leaves), 2)
+        sums.shape != (len(points), depth, 2)
         or points.min(initial=0) < 0
-        or points.max(initial=0) >= leaves
+        or points.max(initial=0) >= 1 << depth
     ):
         raise ValueError(
             "there is one point below the number of leaves for each tree, and one sum for each level"
         )
     _grow_punctured(
-        readable(points), readable(sums).reshape(-1), leaves, readable(keys).reshape(-1), out.reshape(-1)
+        readable(points), readable(sums).reshape(-1), depth, readable(keys).reshape(-1), out.reshape(-1)
     )
 
 
-def _check(out: Words, trees: int, leaves: int, keys: Words) -> None:
-    if out.shape != (trees * leaves, 2) or not out.flags.c_contiguous or keys.shape != (KEYS, KEY_WORDS):
-        raise ValueError(f"{trees} trees with {leaves} leaves do not fit in {out.shape}")
+def _check(out: Words, trees: int, depth: int, keys: Words) -> None:
+    if depth < 1:
+        raise ValueError("a tree has at least one level below its root")
+    if out.shape != (trees << depth, 2) or not out.flags.c_contiguous or keys.shape != (KEYS, KEY_WORDS):
+        raise ValueError(f"{trees} trees of depth {depth} do not fit in {out.shape}")
 
 
 @kernel
-def _level(
-    nodes: Words, count: int, wanted: int, hole: int, keys: Words, left: Words, right: Words, sums: Words
-) -> None:
-    """Replace `count` nodes by their children, the first `wanted` of them; add up left and right ones in `sums`.
+def _level(nodes: Words, count: int, hole: int, keys: Words, left: Words, right: Words, sums: Words) -> None:
+    """Replace `count` nodes by their children; add up left and right ones in `sums`.
 
     The children of node `hole` become zero.
     """
@@ -104,9 +98,8 @@ def _level(
             nodes[i + 3] = right[2 * j + 1]
             a ^= left[2 * j]
             b ^= left[2 * j + 1]
-            if 2 * (start + j) + 1 < wanted:
-                c ^= right[2 * j]
-                d ^= right[2 * j + 1]
+            c ^= right[2 * j]
+            d ^= right[2 * j + 1]
     sums[0] = a
     sums[1] = b
     sums[2] = c
@@ -114,50 +107,39 @@ def _level(
 
 
 @kernel
-def _grow(roots: Words, leaves: int, keys: Words, out: Words, sums: Words) -> None:
-    nodes = np.zeros(4 * leaves + 64, np.uint64)
+def _grow(roots: Words, depth: int, keys: Words, out: Words, sums: Words) -> None:
+    width = 2 << depth
+    nodes = np.zeros(max(width, 16), np.uint64)
     left, right, both = np.empty(16, np.uint64), np.empty(16, np.uint64), np.empty(4, np.uint64)
-    trees = roots.size // 2
-    levels = sums.size // (4 * trees)
-    for t in range(trees):
+    for t in range(roots.size // 2):
         nodes[0] = roots[2 * t]
         nodes[1] = roots[2 * t + 1]
-        count = 1
-        for k in range(levels):
-            below = levels - 1 - k
-            wanted = (leaves + (1 << below) - 1) >> below
-            _level(nodes, count, wanted, -8, keys, left, right, both)
+        for k in range(depth):
+            _level(nodes, 1 << k, -8, keys, left, right, both)
             for z in range(4):
-                sums[4 * (levels * t + k) + z] = both[z]
-            count = wanted
-        for z in range(2 * leaves):
-            out[2 * leaves * t + z] = nodes[z]
+                sums[4 * (depth * t + k) + z] = both[z]
+        for z in range(width):
+            out[width * t + z] = nodes[z]
 
 
 @kernel
-def _grow_punctured(points: Points, taken: Words, leaves: int, keys: Words, out: Words) -> None:
-    nodes = np.zeros(4 * leaves + 64, np.uint64)
+def _grow_punctured(points: Points, taken: Words, depth: int, keys: Words, out: Words) -> None:
+    leaves = 1 << depth
+    nodes = np.zeros(max(2 * leaves, 16), np.uint64)
     left, right, sums = np.empty(16, np.uint64), np.empty(16, np.uint64), np.empty(4, np.uint64)
-    trees = points.size
-    levels = taken.size // (2 * trees)
-    for t in range(trees):
+    for t in range(points.size):
         point = points[t]
         nodes[0] = np.uint64(0)
         nodes[1] = np.uint64(0)
-        count = 1
-        for k in range(levels):
-            below = levels - 1 - k
-            wanted = (leaves + (1 << below) - 1) >> below
+        for k in range(depth):
+            below = depth - 1 - k
             hole = point >> (below + 1)
-            _level(nodes, count, wanted, hole, keys, left, right, sums)
+            _level(nodes, 1 << k, hole, keys, left, right, sums)
             goes_right = point >> below & 1
             # The other child of the hole is the taken sum less all nodes known on that side.
-            other = 2 * hole + 1 - goes_right
-            if other < wanted:
-                side = 2 * (1 - goes_right)
-                for z in range(2):
-                    nodes[2 * other + z] = taken[2 * (levels * t + k) + z] ^ sums[side + z]
-            count = wanted
+            other, side = 2 * hole + 1 - goes_right, 2 * (1 - goes_right)
+            for z in range(2):
+                nodes[2 * other + z] = taken[2 * (depth * t + k) + z] ^ sums[side + z]
         a, b = np.uint64(0), np.uint64(0)
         for i in range(leaves):
             if i != point:

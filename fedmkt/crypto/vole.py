@@ -1,38 +1,57 @@
 """Silent VOLE over GF(2^128): one side gets random vectors A and C, the other a secret D and B, with C = A D + B.
 
-`A` is 16 bytes long for each of millions of entries, yet less than 2 MB are sent: A = G e is the syndrome of a
+`A` is 16 bytes long for each of millions of entries, yet some 2 MB are sent: A = G e is the syndrome of a
 sparse secret vector e under a public code, and e D is shared by punctured trees (`ggm`).
 Steps: 128 base transfers, in which the owner of D chooses by the bits of D; `draw` at the holder of e (Gilboa's
 products e_i D, and the choices of OT extension, both from the same base transfers); `expand` at the owner of D;
 `unfold` at the holder.
 
 **Assumption.** Dual LPN over GF(2^128) with regular noise for the code below, and AES as an ideal cipher. The
-noise: N positions in t = 400 equal parts, one uniform non-zero element in each. The code, rate 1/2: expand-convolute
-21x24 of Raghuraman, Rindal and Tanguy, CRYPTO 2023 (eprint 2023/882), systematic, as its authors' library
-osu-crypto/libOTe has it (`ExConvCode.h`; `ExConvConfigure` calls it conservative, beside the fast 7x24), with three
-points of that library that are easily left out: it convolves twice and around the end, against expansions that fall
-into one region; half of the expander is regular; and each step of the convolution multiplies by a constant of
-GF(2^128), for a binary code falls apart into 128 codes over GF(2) that share their noise positions (`mulConst`,
-against splitting attacks). The code is fresh for every session key.
+noise: N positions in t equal parts of 2^d, t >= 400, one uniform non-zero element in each. The code, rate 1/2:
+expand-convolute 21x24 of Raghuraman, Rindal and Tanguy, CRYPTO 2023 (eprint 2023/882), systematic, as its authors'
+library osu-crypto/libOTe has it (`ExConvCode.h`; `ExConvConfigure` calls it conservative, beside the fast 7x24),
+with three points of that library that are easily left out: it convolves twice and around the end, against
+expansions that fall into one region; half of the expander is regular; and each step of the convolution multiplies
+by a constant of GF(2^128), for a binary code falls apart into 128 codes over GF(2) that share their noise positions
+(`mulConst`, against splitting attacks). The code is fresh for every session key.
 
-**How t was chosen.** A linear test of relative weight d has bias (1 - d)^t where noise values are uniform in a large
-field; for noise over GF(2) it is (1 - 2d)^t, so the tables for bits (t = 176 for this code and 128 bits) must not be
-used here. The library takes the pseudo-distance d = 0.20 for 21x24 (0.15 for 7x24) and today asks of large
-fields 64 bits against linear tests and 128 positions (`getRegNoiseWeight`: t = 200). We ask for all 128 bits, by the
-same formula: t = 400. d is an estimate, not a bound: words of a code of rate 1/2 exist from d = 0.11 on over GF(2),
-but have to be found. Regularity gains an attacker little here: to guess N - n positions without noise succeeds with
-probability (n / N)^t <= 2^-400. Algebraic attacks (Briaud and Oygarden, EUROCRYPT 2023, eprint 2023/176) and decoders
-for regular noise (Esser and Santini, CRYPTO 2024, eprint 2023/1568) win where positions are few or the rate is low:
-at rate 1/2 the library's authors find 128 bits with at most 107 positions. Liu, Wang, Yang and Yu (EUROCRYPT 2024,
-eprint 2022/712) estimate decoding over large fields. The assumption is younger than what OT extension rests on: a
-contract has to name this engine.
+**How t was chosen.** A linear test of relative weight d has bias (1 - d)^t where noise values are uniform in a
+large field; for noise over GF(2) it is (1 - 2d)^t, so the tables for bits (t = 176 for this code and 128 bits) must
+not be used here. The library takes the pseudo-distance d = 0.20 for 21x24 (0.15 for 7x24) and today asks of large
+fields 64 bits against linear tests and 128 positions (`getRegNoiseWeight`: t = 200). We ask for all 128 bits, by
+the same formula: t >= 400, and up to 802 where it takes that many parts of 2^d; more noise only makes the problem
+harder. d is an estimate, not a bound: words of a code of rate 1/2 exist from d = 0.11 on over GF(2), but have to be
+found. Regularity gains an attacker little here: to guess N - n positions without noise succeeds with probability
+(n / N)^t <= 2^-400. Algebraic attacks (Briaud and Oygarden, EUROCRYPT 2023, eprint 2023/176) and decoders for regular
+noise (Esser and Santini, CRYPTO 2024, eprint 2023/1568) win where positions are few or the rate is low: at rate 1/2
+the library's authors find 128 bits with at most 107 positions. Liu, Wang, Yang and Yu (EUROCRYPT 2024, eprint
+2022/712) estimate decoding over large fields. The assumption is younger than what OT extension rests on: a contract
+has to name this engine.
 
-**Safe against semi-honest parties only.** A holder that cheats in `draw` learns D: one whose point lies behind a
-tree's last leaf knows all leaves, so the total shows it D times its noise; one that gives each base transfer other
-noise reads D off what the owner then does with B. Whoever adds a check of the corrections has to close both.
-Letters: n entries, N positions, t parts, L = N / t leaves of a tree, d its depth; elements as in `gf128`.
+**A holder that deviates.** What a base transfer j gives its owner is q_j = v_j + D_j u_j, where v_j (the stream of
+bit 0) and u_j, its payload (noise values, choices of the sums, and 128 random bits), are fixed by what was sent. D
+is hidden while all u_j are equal, whatever they are: the trees are full, so any choices leave one leaf of each tree
+unknown, which masks what its total says of D. With different u_j the holder would read D (or need to know bits of
+it). So the corrections are checked before the owner sends anything that depends on them. For a random linear hash h
+over GF(2^128), sum of c_i times block i of a stream, with uniform c_i but 1 for the random last block, the holder
+sends h(u) and all h(v_j), and the owner wants h(q_j) = h(v_j) + D_j h(u) of each j. The random block hides u; the
+h(v_j) follow for the owner from what it has. Let b transfers be such that one of the two values of D_j would fail.
+Then the check passes with probability <= 2^-b, and tells the holder these b bits, after which it is as if their
+payload had been right; the other transfers have h(u_j) = h(u), hence equal u_j, but with probability C(128, 2)
+2^-128 < 2^-115. So to have all of D is as likely as to guess it: 2^-128, and 2^-115 for each hash of Fiat-Shamir
+tried before: the c_i are drawn from SHA-256 of session key and corrections, which costs no round and makes the
+bound one on work. This is the check of Keller, Orsini and Scholl (CRYPTO 2015, eprint 2015/546) in the form of
+Roy's SoftSpokenOT (CRYPTO 2022, eprint 2022/192), which hashes each transfer for itself: the original adds the
+transfers up, and the proof has a gap there that Roy shows. A pad hashes a row with its number, as OT extension
+against such holders needs (Guo et al., eprint 2019/074). The base transfers hide D from whoever offers them.
+
+**An owner that deviates** is not checked: its sums need not be those of a tree. (Checks: Boyle et al., CCS 2019,
+eprint 2019/1159; Weng, Yang, Katz, Wang, Wolverine, IEEE S&P 2021, eprint 2020/925.) So it can make C wrong in places
+that depend on where the noise is, and if it sees where C was wrong it learns noisy positions: see `protocol.psi_vole`.
+Letters: n entries, N positions, t parts and trees, d the depth of a tree, L = 2^d its leaves; elements as in `gf128`.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 
@@ -55,9 +74,10 @@ WINDOW = 24
 """Random diagonals of the convolution; one more is all ones."""
 MOST_ENTRIES = 1 << 30
 _REGULAR = EXPANDER_WEIGHT - EXPANDER_WEIGHT // 2
-_LEAST_LEAVES = 4
+_LEAST_DEPTH = 2
 _CONSTANT = 4234123421  # of the library; any element that generates the field would do
 _KEY_BYTES = 16
+_BLOCK_BYTES = 16
 
 
 def noise_weight(distance: float, bits: int) -> int:
@@ -68,6 +88,11 @@ def noise_weight(distance: float, bits: int) -> int:
 
 
 NOISE_WEIGHT = noise_weight(PSEUDO_DISTANCE, SECURITY_BITS)
+"""The least number of trees."""
+
+
+class Inconsistent(ValueError):
+    """The holder of the noise did not give the same payload to all base transfers."""
 
 
 @dataclass(frozen=True)
@@ -75,38 +100,40 @@ class Size:
     """The sizes of one VOLE; both sides compute them from the number of entries."""
 
     entries: int
-    leaves: int
+    depth: int
+    trees: int
+
+    @property
+    def leaves(self) -> int:
+        """L = 2^d."""
+        return 1 << self.depth
 
     @property
     def half(self) -> int:
         """N / 2: entries that the code makes, of which the first n are used."""
-        return NOISE_WEIGHT // 2 * self.leaves
-
-    @property
-    def depth(self) -> int:
-        """Levels of a tree."""
-        return ggm.depth(self.leaves)
+        return self.trees // 2 * self.leaves
 
     @property
     def correction_bytes(self) -> int:
-        """Bytes of the correction of one base transfer: noise values, then choices."""
-        return 16 * NOISE_WEIGHT + 16 * math.ceil(NOISE_WEIGHT * self.depth / 128)
+        """Bytes of the correction of one base transfer: noise values, choices in whole blocks, a random block."""
+        return _BLOCK_BYTES * (self.trees + math.ceil(self.trees * self.depth / 128) + 1)
 
 
 def size(entries: int) -> Size:
-    """Return the sizes for this many entries."""
+    """Return the sizes for this many entries: the deepest trees of which there are still enough."""
     if not 0 < entries <= MOST_ENTRIES:
         raise ValueError(f"a VOLE has 1 to {MOST_ENTRIES} entries, not {entries}")
-    return Size(entries, max(_LEAST_LEAVES, math.ceil(2 * entries / NOISE_WEIGHT)))
+    depth = max(_LEAST_DEPTH, (2 * entries // NOISE_WEIGHT).bit_length() - 1)
+    return Size(entries, depth, max(NOISE_WEIGHT, 2 * math.ceil(entries / (1 << depth))))
 
 
 def security_bits(entries: int) -> dict[str, float]:
     """Return the bits of work of the known attacks on the assumption, for the sizes of this many entries."""
     sizes = size(entries)
     return {
-        "linear tests": -NOISE_WEIGHT * math.log2(1 - PSEUDO_DISTANCE),
-        "guessing positions without noise": NOISE_WEIGHT * math.log2(2 * sizes.half / entries),
-        "guessing the noisy positions": NOISE_WEIGHT * math.log2(sizes.leaves),
+        "linear tests": -sizes.trees * math.log2(1 - PSEUDO_DISTANCE),
+        "guessing positions without noise": sizes.trees * math.log2(2 * sizes.half / entries),
+        "guessing the noisy positions": sizes.trees * sizes.depth,
     }
 
 
@@ -126,6 +153,18 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Corrections:
+    """What the holder of the noise sends.
+
+    masked : (128, correction_bytes), the payload under the streams of each base transfer; check : (129, 2), the hashes
+    of the streams of bit 0, then of the payload.
+    """
+
+    masked: Bytes
+    check: Words
+
+
+@dataclass(frozen=True)
 class Sums:
     """What the owner of D sends for the trees.
 
@@ -137,61 +176,80 @@ class Sums:
     totals: Words
 
 
-def draw(zeros: Bytes, ones: Bytes, sizes: Size, random: Random, session: bytes) -> tuple[Noise, Bytes]:
+def draw(zeros: Bytes, ones: Bytes, sizes: Size, random: Random, session: bytes) -> tuple[Noise, Corrections]:
     """Draw the noise at its holder, who offered the base transfers; return it and what to send.
 
     zeros, ones : (128, 16), the keys of bit 0 and 1; session : 32 bytes that both sides know and no other pair
-    has. The corrections are (128, correction_bytes).
+    has.
     """
-    points = _below(sizes.leaves, random)
-    values = _uniform(random)
+    points = _points(sizes, random)
+    values = _uniform(sizes.trees, random)
     while not values.any(axis=1).all():
-        values = _uniform(random)
-    choices = ggm.choices(points, sizes.leaves)
-    payload = np.zeros(sizes.correction_bytes, dtype=np.uint8)
-    payload[: 16 * NOISE_WEIGHT] = values.astype("<u8").view(np.uint8).reshape(-1)
-    packed = np.packbits(choices.reshape(-1), bitorder="little")
-    payload[16 * NOISE_WEIGHT : 16 * NOISE_WEIGHT + len(packed)] = packed
+        values = _uniform(sizes.trees, random)
+    choices = ggm.choices(points, sizes.depth)
+    payload = _payload(values, choices, sizes, random)
     own = _streams(zeros, sizes, session)
-    corrections = own ^ _streams(ones, sizes, session) ^ payload
+    masked = own ^ _streams(ones, sizes, session) ^ payload
+    check = hashes(np.concatenate([own, payload[None]]), masked, session)
     shares, columns = _split(own, sizes)
-    pads = _pad(columns, _keys(session, b"transfer", 1)).reshape(NOISE_WEIGHT, sizes.depth, 2)
-    return Noise(points, values, shares, choices, pads), corrections
+    pads = _pad(columns, _keys(session, b"transfer", 1)).reshape(sizes.trees, sizes.depth, 2)
+    return Noise(points, values, shares, choices, pads), Corrections(masked, check)
+
+
+def hashes(rows: Bytes, masked: Bytes, session: bytes) -> Words:
+    """Hash rows (k, correction_bytes) of streams or payload to (k, 2), linearly, as the corrections `masked` say."""
+    seed = hashlib.sha256(b"fedmkt vole v1 check" + session + masked.tobytes()).digest()
+    factors = prg.words(seed, (rows.shape[1] // _BLOCK_BYTES, 2))
+    # The last block is random: it hides the payload, under a factor that cannot be zero.
+    factors[-1] = (1, 0)
+    return gf128.combine(_elements(rows), factors)
 
 
 def expand(
-    chosen: Bytes, delta: Words, corrections: Bytes, sizes: Size, random: Random, session: bytes
+    chosen: Bytes, delta: Words, corrections: Corrections, sizes: Size, random: Random, session: bytes
 ) -> tuple[Words, Sums]:
     """Return B (n, 2) at the owner of D = delta (2,), and what to send.
 
-    chosen : (128, 16), the keys of the bits of D. ValueError if the corrections have another shape.
+    chosen : (128, 16), the keys of the bits of D. ValueError if the corrections have another shape, `Inconsistent`
+    if the base transfers got different payloads; nothing has left the owner by then.
     """
-    if corrections.shape != (BASE_TRANSFERS, sizes.correction_bytes) or corrections.dtype != np.uint8:
+    masked, check = corrections.masked, corrections.check
+    if (
+        masked.shape != (BASE_TRANSFERS, sizes.correction_bytes)
+        or masked.dtype != np.uint8
+        or check.shape != (BASE_TRANSFERS + 1, 2)
+        or check.dtype != np.uint64
+    ):
         raise ValueError("the corrections have another shape")
+    bits = bits_of(delta)
     streams = _streams(chosen, sizes, session)
-    streams ^= corrections & (0 - bits_of(delta))[:, None]
+    streams ^= masked & (0 - bits)[:, None]
+    expected = check[:-1] ^ check[-1] * bits.astype(np.uint64)[:, None]
+    # All transfers are compared before anything is said: when and which failed would tell bits of D.
+    if np.bitwise_or.reduce(hashes(streams, masked, session) ^ expected, axis=None):
+        raise Inconsistent("the base transfers got different payloads")
     shares, columns = _split(streams, sizes)
     key = _keys(session, b"transfer", 1)
     pads = np.concatenate([_pad(columns, key), _pad(columns ^ delta, key)], axis=1)
-    keys, trees = _keys(session, b"trees", ggm.KEYS), NOISE_WEIGHT // 2
-    roots = _uniform(random)
+    keys, cut = _keys(session, b"trees", ggm.KEYS), sizes.trees // 2
+    roots = _uniform(sizes.trees, random)
     head, tail = (np.empty((sizes.half, 2), dtype=np.uint64) for _ in range(2))
     sums = np.concatenate(
         [
-            ggm.grow(roots[:trees], sizes.leaves, keys, head),
-            ggm.grow(roots[trees:], sizes.leaves, keys, tail),
+            ggm.grow(roots[:cut], sizes.depth, keys, head),
+            ggm.grow(roots[cut:], sizes.depth, keys, tail),
         ]
     )
     totals = sums[:, -1, 0] ^ sums[:, -1, 1] ^ shares
-    masked = (sums.reshape(pads.shape) ^ pads).reshape(NOISE_WEIGHT, sizes.depth, 4)
-    return _compressed(head, tail, sizes, session), Sums(masked, totals)
+    hidden = (sums.reshape(pads.shape) ^ pads).reshape(sizes.trees, sizes.depth, 4)
+    return _compressed(head, tail, sizes, session), Sums(hidden, totals)
 
 
 def unfold_values(noise: Noise, sizes: Size, session: bytes) -> Words:
     """Return A (n, 2) at the holder of the noise."""
     head, tail = (np.zeros((sizes.half, 2), dtype=np.uint64) for _ in range(2))
-    at = np.arange(NOISE_WEIGHT) * sizes.leaves + noise.points
-    cut = NOISE_WEIGHT // 2
+    at = np.arange(sizes.trees) * sizes.leaves + noise.points
+    cut = sizes.trees // 2
     head[at[:cut]] = noise.values[:cut]
     tail[at[cut:] - sizes.half] = noise.values[cut:]
     return _compressed(head, tail, sizes, session)
@@ -199,15 +257,15 @@ def unfold_values(noise: Noise, sizes: Size, session: bytes) -> Words:
 
 def unfold_products(noise: Noise, sums: Sums, sizes: Size, session: bytes) -> Words:
     """Return C (n, 2) at the holder of the noise. ValueError if the sums have another shape."""
-    if sums.masked.shape != (NOISE_WEIGHT, sizes.depth, 4) or sums.totals.shape != (NOISE_WEIGHT, 2):
+    if sums.masked.shape != (sizes.trees, sizes.depth, 4) or sums.totals.shape != (sizes.trees, 2):
         raise ValueError("the sums have another shape")
     taken = (
         np.where(noise.choices[:, :, None] == 1, sums.masked[:, :, 2:], sums.masked[:, :, :2]) ^ noise.pads
     )
-    keys, cut, halves = _keys(session, b"trees", ggm.KEYS), NOISE_WEIGHT // 2, []
-    for part in (slice(0, cut), slice(cut, NOISE_WEIGHT)):
+    keys, cut, halves = _keys(session, b"trees", ggm.KEYS), sizes.trees // 2, []
+    for part in (slice(0, cut), slice(cut, sizes.trees)):
         leaves = np.empty((sizes.half, 2), dtype=np.uint64)
-        ggm.grow_punctured(noise.points[part], taken[part], sizes.leaves, keys, leaves)
+        ggm.grow_punctured(noise.points[part], taken[part], sizes.depth, keys, leaves)
         # At its point a tree has the sum of the others: with the total it becomes the leaf plus value times D.
         at = np.arange(cut) * sizes.leaves + noise.points[part]
         leaves[at] ^= sums.totals[part] ^ noise.shares[part]
@@ -233,13 +291,27 @@ def bits_of(delta: Words) -> Bytes:
     return np.unpackbits(delta.astype("<u8").view(np.uint8), bitorder="little")
 
 
-def _uniform(random: Random) -> Words:
-    return np.frombuffer(random(16 * NOISE_WEIGHT), "<u8").astype(np.uint64).reshape(NOISE_WEIGHT, 2)
+def _uniform(count: int, random: Random) -> Words:
+    return np.frombuffer(random(16 * count), "<u8").astype(np.uint64).reshape(count, 2)
 
 
-def _below(bound: int, random: Random) -> ggm.Points:
-    # The remainder of 64 random bits: uniform up to bound / 2^64.
-    return (np.frombuffer(random(8 * NOISE_WEIGHT), "<u8") % np.uint64(bound)).astype(np.int64)
+def _points(sizes: Size, random: Random) -> ggm.Points:
+    return (np.frombuffer(random(8 * sizes.trees), "<u8") % np.uint64(sizes.leaves)).astype(np.int64)
+
+
+def _payload(values: Words, choices: Bytes, sizes: Size, random: Random) -> Bytes:
+    payload = np.zeros(sizes.correction_bytes, dtype=np.uint8)
+    cut = _BLOCK_BYTES * sizes.trees
+    payload[:cut] = values.astype("<u8").view(np.uint8).reshape(-1)
+    packed = np.packbits(choices.reshape(-1), bitorder="little")
+    payload[cut : cut + len(packed)] = packed
+    payload[-_BLOCK_BYTES:] = np.frombuffer(random(_BLOCK_BYTES), np.uint8)
+    return payload
+
+
+def _elements(rows: Bytes) -> Words:
+    words = np.ascontiguousarray(rows).view("<u8").astype(np.uint64, copy=False)
+    return words.reshape(len(rows), -1, 2)
 
 
 def _keys(session: bytes, purpose: bytes, count: int) -> Words:
@@ -258,10 +330,9 @@ def _streams(keys: Bytes, sizes: Size, session: bytes) -> Bytes:
 
 def _split(streams: Bytes, sizes: Size) -> tuple[Words, Words]:
     """Return the share of each product, (t, 2), and the rows of the OT extension, (t * d, 2)."""
-    cut = 16 * NOISE_WEIGHT
-    terms = np.ascontiguousarray(streams[:, :cut]).view("<u8").astype(np.uint64, copy=False)
-    shares = gf128.weighted_sum(terms.reshape(BASE_TRANSFERS, NOISE_WEIGHT, 2))
-    bits = np.unpackbits(streams[:, cut:], axis=1, count=NOISE_WEIGHT * sizes.depth, bitorder="little")
+    cut = _BLOCK_BYTES * sizes.trees
+    shares = gf128.weighted_sum(_elements(streams[:, :cut]))
+    bits = np.unpackbits(streams[:, cut:], axis=1, count=sizes.trees * sizes.depth, bitorder="little")
     rows = np.packbits(np.ascontiguousarray(bits.T), axis=1, bitorder="little")
     return shares, rows.view("<u8").astype(np.uint64, copy=False)
 

@@ -142,9 +142,15 @@ def _vole_size(sizes: Sizes) -> Any:
 
 
 def _vole_sums(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    size = _vole_size(sizes)
+    return WORD * size.trees * (4 * size.depth + 2), 1
+
+
+def _vole_corrections(sizes: Sizes) -> int:
     from fedmkt.crypto import vole
 
-    return WORD * vole.NOISE_WEIGHT * (4 * _vole_size(sizes).depth + 2), 1
+    transfers = vole.BASE_TRANSFERS
+    return 32 + transfers * int(_vole_size(sizes).correction_bytes) + 16 * (transfers + 1)
 
 
 def _vole_rows(sizes: Sizes, call: Planned) -> tuple[int, int]:
@@ -274,7 +280,7 @@ _CONTENT: dict[str, Content] = {
     "psi.ot.look": _silent,
     "psi.vole.offer": _to_others(lambda s: 64),
     "psi.vole.choose": lambda s, call: (32 + 32 * 128, 1),
-    "psi.vole.correct": _to_others(lambda s: 32 + 128 * int(_vole_size(s).correction_bytes)),
+    "psi.vole.correct": _to_others(_vole_corrections),
     "psi.vole.mask": _silent,
     "psi.vole.expand": _vole_sums,
     "psi.vole.send": _vole_rows,

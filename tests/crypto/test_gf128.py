@@ -70,3 +70,23 @@ def test_the_weighted_sum_multiplies_each_term_by_its_power_of_x():
 def test_arrays_of_different_lengths_are_not_added():
     with pytest.raises(ValueError, match="cannot add"):
         gf128.add_products(words(1, 2), words(1), words(1)[0])
+
+
+@given(st.integers(0, 3), st.lists(elements, min_size=0, max_size=5), st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_rows_are_combined_by_factors(count, factors, random):
+    rows = [[random.getrandbits(128) for _ in factors] for _ in range(count)]
+    expected = []
+    for row in rows:
+        total = 0
+        for value, factor in zip(row, factors, strict=True):
+            total ^= plain_product(value, factor)
+        expected.append(total)
+    given_rows = words(*[v for row in rows for v in row]).reshape(count, len(factors), 2)
+    assert numbers(gf128.combine(given_rows, words(*factors))) == expected
+
+
+def test_rows_and_factors_that_do_not_fit_are_refused():
+    for rows, factors in (((2, 3, 2), (2, 2)), ((2, 3), (3, 2)), ((2, 3, 1), (3, 1))):
+        with pytest.raises(ValueError, match="combine"):
+            gf128.combine(np.zeros(rows, np.uint64), np.zeros(factors, np.uint64))

@@ -2,6 +2,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from fedmkt.crypto import gf128, ggm, okvs, vole
-from fedmkt.crypto.aes import round_keys
+from fedmkt.crypto.aes import encrypt_all, round_keys
 from fedmkt.crypto.prg import SeededRandom, derive
 
 SESSION = bytes(range(32))
@@ -133,14 +134,15 @@ def test_the_noise_weight_follows_the_published_formulas():
         vole.noise_weight(0.6, 128)
 
 
-@pytest.mark.parametrize("entries", [1, 76, 800, 801, 10**4, 10**6, 10**7, vole.MOST_ENTRIES])
+@pytest.mark.parametrize("entries", [1, 76, 800, 801, 1599, 1600, 10**4, 10**6, 10**7, vole.MOST_ENTRIES])
 def test_every_size_keeps_128_bits_against_the_known_attacks(entries):
     assert min(vole.security_bits(entries).values()) >= 128
     sizes = vole.size(entries)
     # Rate one half or less, and at least 128 noise positions, as the authors ask of every code.
-    assert sizes.half >= entries and vole.NOISE_WEIGHT * sizes.leaves == 2 * sizes.half
-    assert sizes.leaves >= 4 and vole.NOISE_WEIGHT >= 128
-    assert sizes.half <= entries + 200 or entries < 800
+    assert sizes.half >= entries and sizes.trees * sizes.leaves == 2 * sizes.half
+    assert sizes.leaves == 2**sizes.depth >= 4
+    assert vole.NOISE_WEIGHT <= sizes.trees <= 2 * vole.NOISE_WEIGHT + 2 and vole.NOISE_WEIGHT >= 128
+    assert sizes.half <= 1.005 * entries or entries < 800
 
 
 def test_a_vole_has_at_least_one_entry_and_not_too_many():
@@ -153,7 +155,15 @@ def test_messages_of_another_shape_are_refused():
     zeros, ones, chosen, delta = base_keys()
     sizes = vole.size(10)
     noise, corrections = vole.draw(zeros, ones, sizes, SeededRandom(b"1"), SESSION)
-    for wrong in (corrections[:127], corrections[:, 1:], corrections.astype(np.int64)):
+    masked, check = corrections.masked, corrections.check
+    for wrong in (
+        replace(corrections, masked=masked[:127]),
+        replace(corrections, masked=masked[:, 1:]),
+        replace(corrections, masked=masked.astype(np.int64)),
+        replace(corrections, check=check[1:]),
+        replace(corrections, check=check[:, :1]),
+        replace(corrections, check=check.astype(np.uint8)),
+    ):
         with pytest.raises(ValueError, match="corrections"):
             vole.expand(chosen, delta, wrong, sizes, SeededRandom(b"2"), SESSION)
     _, sums = vole.expand(chosen, delta, corrections, sizes, SeededRandom(b"2"), SESSION)
@@ -164,12 +174,164 @@ def test_messages_of_another_shape_are_refused():
         vole.draw(zeros[:100], ones, sizes, SeededRandom(b"1"), SESSION)
 
 
+def grown_by_hand(size, taken, keys):
+    """Grow every leaf that follows from the left sums of all levels, (d, 2): all that lie off the rightmost path."""
+    nodes = {0: None}
+    for k in range(size.depth):
+        below = {}
+        for i, node in nodes.items():
+            for b in (0, 1):
+                # Nodes behind the last leaf are not grown.
+                if (2 * i + b) << (size.depth - 1 - k) < size.leaves:
+                    grown = None if node is None else encrypt_all(node[None], keys[b])[0] ^ node
+                    below[2 * i + b] = grown
+        other = 2 * ((1 << k) - 1)
+        if other in below:
+            known = [node for i, node in below.items() if i % 2 == 0 and i != other]
+            below[other] = np.bitwise_xor.reduce(np.array([taken[k], *known]), axis=0)
+        nodes = below
+    return [nodes[i] for i in range(size.leaves)]
+
+
+@pytest.mark.parametrize("entries", [5, 900, 3000])
+def test_a_holder_that_takes_the_left_sum_of_every_level_still_lacks_a_leaf(entries):
+    zeros, ones, chosen, delta = base_keys()
+    sizes = vole.size(entries)
+    keys = vole._keys(SESSION, b"trees", 2)
+    random = SeededRandom(b"1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ggm, "choices", lambda points, depth: np.zeros((len(points), sizes.depth), np.uint8))
+        noise, corrections = vole.draw(zeros, ones, sizes, random, SESSION)
+    choices = noise.choices
+    assert not choices.any()
+    _, sums = vole.expand(chosen, delta, corrections, sizes, random, SESSION)
+    for tree in (0, len(choices) - 1):
+        taken = sums.masked[tree, :, :2] ^ noise.pads[tree]
+        leaves = grown_by_hand(sizes, taken, keys)
+        # The total would be the sum of all leaves and the owner's share of noise times D: the last one hides it.
+        assert [i for i, leaf in enumerate(leaves) if leaf is None] == [sizes.leaves - 1]
+        known = np.bitwise_xor.reduce(np.array(leaves[:-1]), axis=0)
+        shown = sums.totals[tree] ^ known ^ noise.shares[tree]
+        product = gf128.multiply_all(noise.values[tree : tree + 1], delta)[0]
+        assert not np.array_equal(shown, product)
+
+
+def deviating(zeros, ones, sizes, errors, guess):
+    """Send base transfer j the payload plus errors[j], with the hashes that pass if all bits D_j are guess[j]."""
+    noise, honest = vole.draw(zeros, ones, sizes, SeededRandom(b"1"), SESSION)
+    masked = honest.masked ^ errors
+    streams = vole._streams(zeros, sizes, SESSION)
+    payload = (
+        vole._streams(zeros, sizes, SESSION)[0] ^ vole._streams(ones, sizes, SESSION)[0] ^ honest.masked[0]
+    )
+    rows = np.concatenate([streams ^ np.where(guess[:, None] == 1, errors, np.uint8(0)), payload[None]])
+    return noise, vole.Corrections(masked, vole.hashes(rows, masked, SESSION))
+
+
+@pytest.mark.parametrize("where", ["noise", "choices", "everywhere"])
+def test_a_holder_that_gives_each_base_transfer_other_noise_is_refused(where):
+    zeros, ones, chosen, delta = base_keys()
+    sizes, random = vole.size(900), np.random.default_rng(1)
+    part = {"noise": slice(0, 16 * 7), "choices": slice(-96, -90), "everywhere": slice(None)}[where]
+    errors = np.zeros((128, sizes.correction_bytes), np.uint8)
+    errors[:, part] = random.integers(0, 256, errors[:, part].shape)
+    for guess in (np.zeros(128, np.uint8), np.ones(128, np.uint8), random.integers(0, 2, 128)):
+        _, corrections = deviating(zeros, ones, sizes, errors, guess)
+        with pytest.raises(vole.Inconsistent):
+            vole.expand(chosen, delta, corrections, sizes, SeededRandom(b"2"), SESSION)
+
+
+@pytest.mark.parametrize("transfers", [1, 2, 3])
+def test_other_noise_passes_only_with_the_right_guess_of_these_bits_of_d(transfers):
+    sizes, passed = vole.size(20), []
+    errors = np.zeros((128, sizes.correction_bytes), np.uint8)
+    errors[40 : 40 + transfers, 5] = 1 + np.arange(transfers)
+    for seed in range(24):
+        zeros, ones, chosen, delta = base_keys(seed)
+        guess = np.zeros(128, np.uint8)
+        guess[40 : 40 + transfers] = 1
+        _, corrections = deviating(zeros, ones, sizes, errors, guess)
+        is_right = bool(vole.bits_of(delta)[40 : 40 + transfers].all())
+        try:
+            vole.expand(chosen, delta, corrections, sizes, SeededRandom(b"2"), SESSION)
+            passed.append(True)
+        except vole.Inconsistent:
+            passed.append(False)
+        assert passed[-1] == is_right
+    assert 0 < sum(passed) < 24
+
+
+def test_any_change_of_corrections_or_hashes_is_refused():
+    zeros, ones, chosen, delta = base_keys()
+    sizes, random = vole.size(20), np.random.default_rng(1)
+    _, honest = vole.draw(zeros, ones, sizes, SeededRandom(b"1"), SESSION)
+    for name in ("masked", "check"):
+        for _ in range(20):
+            changed = getattr(honest, name).copy()
+            flat = changed.reshape(-1)
+            flat[random.integers(flat.size)] ^= flat.dtype.type(1 << int(random.integers(8)))
+            with pytest.raises(vole.Inconsistent):
+                # Other corrections, other factors: not even the transfers whose bit of D is 0 pass.
+                corrections = replace(honest, **{name: changed})
+                vole.expand(chosen, delta, corrections, sizes, SeededRandom(b"2"), SESSION)
+
+
+def test_the_check_is_the_one_written_down():
+    zeros, ones, _, _ = base_keys()
+    sizes = vole.size(20)
+    noise, corrections = vole.draw(zeros, ones, sizes, SeededRandom(b"1"), SESSION)
+    seed = hashlib.sha256(b"fedmkt vole v1 check" + SESSION + corrections.masked.tobytes()).digest()
+    blocks = sizes.correction_bytes // 16
+    counters = b"".join(i.to_bytes(16, "big") for i in range(blocks))
+    factors = Cipher(algorithms.AES(seed), modes.ECB()).encryptor().update(counters)
+    factors = [int.from_bytes(factors[16 * i : 16 * i + 16], "little") for i in range(blocks - 1)] + [1]
+    info = b"fedmkt vole v1 stream"
+
+    def plain_hash(row):
+        total = 0
+        for i, factor in enumerate(factors):
+            total ^= multiply(int.from_bytes(row[16 * i : 16 * i + 16], "little"), factor)
+        return total
+
+    for j in (0, 5, 127):
+        key = derive(zeros[j].tobytes(), info, SESSION)
+        stream_of_zero = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(counters)
+        assert numbers(corrections.check[j : j + 1]) == [plain_hash(stream_of_zero)]
+    # The payload: values, then choices, then what hides them.
+    key = derive(ones[0].tobytes(), info, SESSION)
+    stream_of_one = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(counters)
+    key = derive(zeros[0].tobytes(), info, SESSION)
+    stream_of_zero = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(counters)
+    sent = corrections.masked[0].tobytes()
+    payload = bytes(a ^ b ^ c for a, b, c in zip(sent, stream_of_zero, stream_of_one, strict=True))
+    assert payload[: 16 * sizes.trees] == noise.values.tobytes()
+    assert numbers(corrections.check[128:]) == [plain_hash(payload)]
+
+
+def test_hashes_of_one_payload_look_uniform():
+    zeros, ones, _, _ = base_keys()
+    sizes = vole.size(20)
+    made = []
+    for i in range(300):
+        constant = SeededRandom(b"same")
+        # The same noise each time; only the block that hides it, 16 bytes, is drawn afresh.
+        _, corrections = vole.draw(
+            zeros, ones, sizes,
+            lambda n, i=i, c=constant: SeededRandom(b"%d" % i)(n) if n == 16 else c(n), SESSION,
+        )  # fmt: skip
+        made.append(corrections.check[-1])
+    made = np.array(made)
+    assert len(np.unique(made, axis=0)) == len(made)
+    ones_share = np.unpackbits(made.view(np.uint8)).mean()
+    assert abs(ones_share - 0.5) < 5 * 0.5 / np.sqrt(300 * 128)
+
+
 def test_corrections_show_nothing_of_the_noise_without_both_keys():
     zeros, ones, _, _ = base_keys()
     sizes = vole.size(5000)
-    first, second = (vole.draw(zeros, ones, sizes, SeededRandom(s), SESSION)[1] for s in (b"1", b"2"))
+    first, second = (vole.draw(zeros, ones, sizes, SeededRandom(s), SESSION)[1].masked for s in (b"1", b"2"))
     # One-time pads by session: under the same keys another session masks otherwise.
-    other = vole.draw(zeros, ones, sizes, SeededRandom(b"1"), bytes(32))[1]
+    other = vole.draw(zeros, ones, sizes, SeededRandom(b"1"), bytes(32))[1].masked
     for masked in (first, other ^ first):
         counts = np.bincount(masked.reshape(-1), minlength=256)
         expected = masked.size / 256
@@ -207,8 +369,10 @@ def fingerprint():
     table = okvs.encode(items, keys, bytes(32))
     for part in (table, okvs.decode(table, items ^ 1, keys, okvs.shape(333)), okvs.values(items, keys)):
         digest.update(part.tobytes())
-    leaves = np.empty((4 * 37, 2), np.uint64)
-    digest.update(ggm.grow(items[:4], 37, keys[:2], leaves).tobytes() + leaves.tobytes())
+    leaves = np.empty((4 * 32, 2), np.uint64)
+    digest.update(ggm.grow(items[:4], 5, keys[:2], leaves).tobytes() + leaves.tobytes())
+    _, corrections = vole.draw(*base_keys()[:2], vole.size(900), SeededRandom(b"1"), SESSION)
+    digest.update(corrections.masked.tobytes() + corrections.check.tobytes())
     for part in vole.outputs(items, items[::-1], SESSION):
         digest.update(part.tobytes())
     return digest.hexdigest()

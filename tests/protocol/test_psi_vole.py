@@ -12,7 +12,7 @@ from fedmkt.protocol import psi_vole
 from fedmkt.protocol.base_transfers import Choice, Offer
 from fedmkt.protocol.core import ask
 from fedmkt.protocol.items import NO_ROW, Found, Items, ListRows, Offered, Tags
-from fedmkt.protocol.psi_vole import Correction, Difference, Grown
+from fedmkt.protocol.psi_vole import Correction, Difference, Grown, Keyed
 from tests.protocol.plain_caller import BANK, SHOP, TELECOM, PlainCaller, chi_square, contract_of
 
 NAMES = (BANK, SHOP, TELECOM)
@@ -103,8 +103,8 @@ def test_half_a_million_items_are_matched_across_blocks_of_full_size():
     is_found = match.positions != NO_ROW
     assert is_found.sum() == 100_000
     assert np.array_equal(values[SHOP][match.positions[is_found]], values[BANK][is_found])
-    # 20.3 bytes for each of the bank's items, a tag for each of the partner's, one megabyte for the rest.
-    most = 20.5 * 300_000 + tags.tag_bytes(300_000, 270_000) * 270_000 + 1.2e6
+    # 20.3 bytes for each of the bank's items, a tag for each of the partner's, two megabytes for the rest.
+    most = 20.5 * 300_000 + tags.tag_bytes(300_000, 270_000) * 270_000 + 2.2e6
     assert sum(len(s.data) for s in caller.sent) < most
 
 
@@ -266,6 +266,28 @@ def test_a_bank_that_opens_another_seed_than_it_committed_to_is_refused():
         intersected(lists(11, 30, (30,), 10), change=change)
 
 
+@pytest.mark.parametrize("transfers", [128, 16])
+def test_a_bank_that_gives_base_transfers_other_noise_gets_nothing(transfers):
+    # With other noise in each, it would read all of D off the partner's answer, and test any id by it.
+    values, errors = lists(16, 300, (200,), 100), np.random.default_rng(1)
+
+    def change(sent):
+        if not isinstance(sent.message, Correction):
+            return sent.message
+        name = next(
+            f.name for f in fields(Correction) if np.shape(getattr(sent.message, f.name))[:1] == (128,)
+        )
+        masked = getattr(sent.message, name).copy()
+        masked[:transfers, : 16 * 20] ^= errors.integers(0, 256, (transfers, 16 * 20), np.uint8)
+        return replace(sent.message, **{name: masked})
+
+    caller = starting(values, change=change)
+    with pytest.raises(PeerError, match=f"^{BANK}: psi.vole.correct: other noise"):
+        psi_vole.intersect(caller, caller.contract, {p: len(v) for p, v in values.items()})
+    assert [s.reader for s in caller.sent] == [SHOP, BANK, SHOP]
+    assert {Keyed, Offered}.isdisjoint(caller.states[SHOP])
+
+
 @pytest.mark.parametrize("step", [psi_vole.OFFER, psi_vole.MASK, psi_vole.SEND, psi_vole.UNFOLD])
 def test_the_bank_takes_no_step_twice(step):
     values = lists(12, 30, (30,), 10)
@@ -331,4 +353,4 @@ def test_nothing_of_the_engine_is_left_when_it_has_ended():
 @settings(max_examples=30, deadline=None)
 def test_what_does_not_travel_in_blocks_is_short(n):
     sizes = vole.size(okvs.shape(n).size)
-    assert 128 * sizes.correction_bytes < 2**20 and vole.NOISE_WEIGHT * (sizes.depth + 1) * 32 < 2**19
+    assert 128 * sizes.correction_bytes < 2**21 and sizes.trees * (sizes.depth + 1) * 32 < 2**20
