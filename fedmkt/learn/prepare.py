@@ -232,7 +232,7 @@ def _fit_category(
     name: str, values: NDArray[np.object_], settings: Settings, dropped: list[Dropped]
 ) -> CategoryColumn:
     present = values.tolist()
-    level_of = _levels(name, present)
+    level_of = levels_of(name, present)
     counts = Counter(map(level_of.__getitem__, present))
     frequent = sorted(
         (level for level, count in counts.items() if count >= settings.min_support and level != OTHER),
@@ -258,8 +258,8 @@ def _fit_category(
     return CategoryColumn(name, tuple(levels), reference, tuple(indicators))
 
 
-def _levels(name: str, values: Sequence[object]) -> dict[object, str]:
-    """Level of each value that occurs; looking up distinct values is far cheaper than judging every row."""
+def levels_of(name: str, values: Sequence[object]) -> dict[object, str]:
+    """Return the level of each value that occurs: far cheaper than judging every row."""
     try:
         return {value: _level(value) for value in set(values)}
     except TypeError:
@@ -280,7 +280,7 @@ def _codes(
     present = values.tolist()
     code = {level: i for i, level in enumerate(levels)}
     unseen = code.get(OTHER, code[reference])
-    code_of = {value: code.get(level, unseen) for value, level in _levels(name, present).items()}
+    code_of = {value: code.get(level, unseen) for value, level in levels_of(name, present).items()}
     return np.fromiter(map(code_of.__getitem__, present), np.int32, len(present))
 
 
