@@ -132,7 +132,8 @@ class MatrixShape(Disclosure):
     """The number of columns of a party's prepared matrix and its largest row norm, rounded up.
 
     With the column names of the contract the first tells how many frequent levels the categories have, not
-    which. The second is one number about the most unusual row; it bounds every score.
+    which. The second is one number about the most unusual row; it bounds every score. Where totals per bin are
+    computed, it also tells how many bins each column has, and whether one is for missing values.
     """
 
     columns: int
@@ -265,6 +266,26 @@ class BinTotals(Disclosure):
 
 
 @dataclass(frozen=True)
+class MinimumBits(Disclosure):
+    """How far the bins of each column must be joined until all have enough events and enough rows without one.
+
+    One of a few given ways, or none of them; both sides are told before any total. For the partner it is a fact about
+    labels, in groups that it chose: each bin has enough of either kind, or some bin, it is not said which, has not.
+    """
+
+    columns: int
+    bits: int
+    minimum: int
+
+    def describe(self) -> str:
+        """Say how many bits, about which minimum."""
+        return (
+            f"learned {self.bits:,} bits about {self.columns:,} columns: whether every bin has at least "
+            f"{self.minimum:,} events and as many rows without one"
+        )
+
+
+@dataclass(frozen=True)
 class HistogramTotals(Disclosure):
     """Sums of gradients and Hessians per bin in each node of each tree.
 
@@ -359,6 +380,7 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         LastingNames,
         BinCounts,
         BinTotals,
+        MinimumBits,
         HistogramTotals,
         SplitSides,
         Embeddings,
@@ -392,6 +414,10 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "ModelPart": ("bank", "partner"),
     "SupersetList": ("partner",),
     "LastingNames": ("bank",),
+    "BinCounts": ("bank",),
+    "BinTotals": ("bank",),
+    "MinimumBits": ("bank", "partner"),
+    "HistogramTotals": ("bank",),
 }
 """Which roles the steps of this release tell; a kind that is absent is told by no step yet."""
 
