@@ -1,6 +1,6 @@
 """Faults at a whole deployment on loopback, and what became of the runs under way.
 
-    python -m tests.deploy.faults kills|network|disk|clock|pairs [how many] [seed] [first case of kills]
+    python -m tests.deploy.faults kills|network|cuts|disk|clock|pairs [how many] [seed] [first case of kills]
 
 One line of JSON for each case and a table at the end; exit 1 if any case ended badly. Good endings are two: the
 run goes on, by itself or after `fedmkt run --resume`, and ends `done` with the model of an undisturbed run; or it
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -523,6 +523,7 @@ def kills(lab: Lab, count: int, seed: int) -> Iterator[Finding]:
 
 _PER_RUN = 12
 _BLACKOUTS = (60.0, 5.0)
+_ENDS = {"hub": (1,), "front": (0,), "front and hub": (0, 1)}
 
 
 class Storm:
@@ -556,16 +557,29 @@ class Storm:
 class Blackout:
     """The network between some parties and front, hub or both is away for a while: silently, or by refusal."""
 
-    def __init__(self, lab: Lab, seconds: float, drawn: random.Random) -> None:
-        self._lab = lab
+    def __init__(
+        self,
+        lab: Lab,
+        seconds: float,
+        at: int,
+        names: Sequence[str],
+        ends: str,
+        how: Literal["freeze", "refuse"],
+    ) -> None:
         self._seconds = seconds
-        self._at = drawn.randint(0, int(0.9 * len(lab.rounds)))
-        names = drawn.choice([[n] for n in lab.it.names] + [list(lab.it.names)])
-        ends, which = drawn.choice([("hub", (1,)), ("hub", (1,)), ("front", (0,)), ("front and hub", (0, 1))])
-        self._proxies = [lab.proxies[n][i] for n in names for i in which]
-        self._how = drawn.choice(("freeze", "refuse"))
-        word = "silent" if self._how == "freeze" else "refused"
+        self._at = at
+        self._proxies = [lab.proxies[n][i] for n in names for i in _ENDS[ends]]
+        self._how = how
+        word = "silent" if how == "freeze" else "refused"
         self.name = f"{ends} {word} for {seconds:.0f} s at {', '.join(names)}"
+
+    @staticmethod
+    def draw(lab: Lab, seconds: float, drawn: random.Random) -> "Blackout":
+        """Choose when, for whom, which end and how."""
+        at = drawn.randint(0, int(0.9 * len(lab.rounds)))
+        names = drawn.choice([[n] for n in lab.it.names] + [list(lab.it.names)])
+        ends = drawn.choice(["hub", "hub", "front", "front and hub"])
+        return Blackout(lab, seconds, at, names, ends, drawn.choice(("freeze", "refuse")))
 
     def when(self, run: RunFolder, rounds: int) -> bool:
         """Say whether it is time."""
@@ -596,13 +610,25 @@ def network(lab: Lab, count: int, seed: int) -> Iterator[Finding]:
             return
         fault: Storm | Blackout
         if number % 4 == 3:
-            fault = Blackout(lab, _BLACKOUTS[number // 4 % len(_BLACKOUTS)], drawn)
+            fault = Blackout.draw(lab, _BLACKOUTS[number // 4 % len(_BLACKOUTS)], drawn)
         else:
             fault = Storm(lab, min(_PER_RUN, count - done), drawn)
         finding, _ = lab.watch(fault.name, fault, fault.when)
         happened = fault.count()
         finding.faults = happened
         done += happened
+        lab.calm()
+        yield finding
+
+
+def cuts(lab: Lab, count: int, seed: int) -> Iterator[Finding]:
+    """Cut the way to the hub, to the front and to both, in the middle of a run: silent and refused, 60 s and 5 s."""
+    drawn = random.Random(seed)
+    hows: tuple[Literal["freeze", "refuse"], ...] = ("freeze", "refuse")
+    for ends, seconds, how in itertools.islice(itertools.product(_ENDS, _BLACKOUTS, hows), count):
+        at = drawn.randint(len(lab.rounds) // 10, len(lab.rounds) // 2)
+        fault = Blackout(lab, seconds, at, list(lab.it.names), ends, how)
+        finding, _ = lab.watch(fault.name, fault, fault.when)
         lab.calm()
         yield finding
 
@@ -760,6 +786,7 @@ def pairs(lab: Lab, count: int, seed: int) -> Iterator[Finding]:
 KINDS: dict[str, Callable[[Lab, int, int], Iterator[Finding]]] = {
     "kills": kills,
     "network": network,
+    "cuts": cuts,
     "disk": disk,
     "clock": clock,
     "pairs": pairs,
