@@ -100,6 +100,7 @@ print(hashlib.sha256(id_hash.hash_ids(ids, b"prefix").tobytes()).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_portable_path_gives_the_same_bytes():
     def run(portable):
         environment = os.environ | {"FEDMKT_PORTABLE": portable}

@@ -378,6 +378,7 @@ def fingerprint():
     return digest.hexdigest()
 
 
+@pytest.mark.slow
 def test_the_portable_path_gives_the_same_bytes():
     program = "from tests.crypto.test_vole import fingerprint; print(fingerprint())"
     found = subprocess.run(

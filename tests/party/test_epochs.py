@@ -176,6 +176,7 @@ def test_no_mask_is_used_for_two_openings_when_a_run_is_killed_and_resumed(tmp_p
     check_masks(ear)
 
 
+@pytest.mark.slow
 def test_no_mask_is_used_for_two_openings_where_the_match_is_hidden(tmp_path: Path, ear: Ear) -> None:
     """Two weights, or one weight and a share of another epoch, under one mask would tell who is common."""
     world = job_world(tmp_path, more='\n[align]\nmatch = "hidden"\n')

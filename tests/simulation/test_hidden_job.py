@@ -13,6 +13,8 @@ from fedmkt.simulation.plan import plan
 from fedmkt.simulation.run import RunResult, simulate
 from fedmkt.simulation.world import generate, write_world
 
+pytestmark = pytest.mark.xdist_group("hidden job")  # what they share takes seconds to make
+
 HIDDEN = '\n[align]\nmatch = "hidden"\n'
 LISTED = HIDDEN + "drop = 0.05\ndummies = 0.3\n"
 KINDS = ("ListSize", "MatchedOwnRows", "MatrixShape", "RangeBit", "Scores", "SupersetList", "LastingNames")
@@ -26,7 +28,11 @@ def written(folder: Path, terms: str) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=[HIDDEN, LISTED], ids=["whole_list", "drops_and_dummies"])
+@pytest.fixture(
+    scope="module",
+    params=[HIDDEN, pytest.param(LISTED, marks=pytest.mark.slow)],
+    ids=["whole_list", "drops_and_dummies"],
+)
 def finished(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, RunResult]:

@@ -171,9 +171,12 @@ def test_a_resume_without_a_folder_asks_for_it(job: Path) -> None:
 
 # Slow passes, collinear parties, few responders, one and two partners; at least five responders for each column.
 SEEDS = (4, 18, 47, 66, 79, 86, 130, 193)
+QUICK = (18, 79, 130, 193)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "seed", [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in SEEDS]
+)
 def test_a_random_job_is_as_good_as_the_centralised_optimum(seed: int) -> None:
     found = run_seed(seed)
     assert found.refused == ""
