@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedmkt.contract import (
     MORE_KEYS,
+    MOST_PARTNERS,
     OVERLAP_DISCLOSURES,
     AlignTerms,
     Channel,
@@ -219,7 +220,7 @@ class JobConfig(Terms):
     family: Text | None = None
     valid_days: Count = Field(default=30, ge=1, le=3660)
     bank: BankConfig
-    partners: tuple[PartnerConfig, ...] = Field(min_length=1, max_length=2)
+    partners: tuple[PartnerConfig, ...] = Field(min_length=1, max_length=MOST_PARTNERS)
     coordinator: CoordinatorConfig = CoordinatorConfig()
     model: ModelTerms = ModelTerms()
     limits: Limits = Limits()
@@ -247,6 +248,8 @@ class JobConfig(Terms):
         names = [*(party.name for party in self.parties), self.coordinator.name]
         if len(set(names)) != len(names):
             raise ValueError("bank, partners and coordinator each have a name of their own")
+        if self.task == "train" and len(self.partners) > 2:
+            raise mistake("at most two partners train together; more where task = overlap", "partners")
         if self.task == "train":
             self._check_columns()
         return self

@@ -80,6 +80,10 @@ OVERLAP_DISCLOSURES = ("ListSize", "SetSize")
 """All that a job that counts common customers may disclose."""
 
 
+MOST_PARTNERS = 8
+"""Whose lists one bank compares with its own in a run that only counts; two of them train together."""
+
+
 class Terms(BaseModel):
     """Base of all frozen models: an unknown key is an error."""
 
@@ -218,7 +222,7 @@ class Contract(Terms):
     created: Time
     expires: Time
     coordinator: Signer
-    parties: tuple[PartyTerms, ...] = Field(min_length=2, max_length=3)
+    parties: tuple[PartyTerms, ...] = Field(min_length=2, max_length=1 + MOST_PARTNERS)
     model: ModelTerms = ModelTerms()
     limits: Limits = Limits()
     scores: ScoreTerms = ScoreTerms()
@@ -284,6 +288,8 @@ class Contract(Terms):
             raise ValueError("every disclosure once")
         if self.expires <= self.created:
             raise ValueError("expires after created")
+        if self.task == "train" and len(self.partners) > 2:
+            raise mistake("at most two partners train together; more where task = overlap", "parties")
         if self.task == "train":
             self._check_columns()
         else:
