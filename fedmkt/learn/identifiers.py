@@ -329,7 +329,9 @@ def _domain_label(match: re.Match[str]) -> str:
     """Return what a label of a domain in Punycode stands for; what stands for nothing remains as it is."""
     try:
         label = match[0][4:].encode("ascii").decode("punycode")
-        is_canonical = label == unicodedata.normalize("NFKC", label.lower()) and not label.isascii()
+        # Also read as text it must stay what it is: a long vowel mark, say, is read as a dash.
+        plain = _lines([label]).lower()
+        is_canonical = label == unicodedata.normalize("NFKC", plain) and not label.isascii()
         is_reversible = label.encode("punycode").decode("ascii") == match[0][4:]
     except (UnicodeError, OverflowError):
         return match[0]
