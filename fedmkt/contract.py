@@ -149,7 +149,7 @@ class AlignTerms(Terms):
     """How the common customers are found, and who learns which they are.
 
     engine : `auto` takes `oprf` for short lists and `ot` for others; `vole` rests on a younger assumption.
-    match : `shown`, the partner learns which of its people bank there; `hidden`, it learns nothing about them.
+    match : `shown`, the partner learns which of its people bank there; `hidden`, it does not learn which.
     drop, dummies : hidden match with less work: the shares of common people that are left out, and of others that
     take part. What the partner learns about each person is bounded by `privacy.superset.epsilon`.
     join : `inner`, only common customers take part; `left`, all of the bank's do.
