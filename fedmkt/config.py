@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -20,19 +20,15 @@ from fedmkt.contract import (
     AlignTerms,
     Channel,
     Contract,
-    Count,
-    Flag,
     IdKind,
     Key,
     Kind,
     Limits,
-    ModelTerms,
     Name,
     PartyTerms,
     ScoreTerms,
     Signer,
     Task,
-    Terms,
     Text,
     config_error,
     kind_of_key,
@@ -42,6 +38,7 @@ from fedmkt.contract import (
 )
 from fedmkt.errors import ConfigError
 from fedmkt.privacy.disclosure import DEFAULT
+from fedmkt.terms import BinTerms, Count, Flag, ModelTerms, Terms, TreeTerms, least_disclosures
 
 Country = Annotated[str, Field(pattern=r"\A[1-9][0-9]{0,2}\z")]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
@@ -208,6 +205,12 @@ class JobPolicy(Terms):
     disclosures: tuple[Kind, ...] | None = None
 
 
+def _least(read: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a job discloses that does not say: the least with which its kind of model works."""
+    # Where another section was wrong, it is not here, and the job is refused anyway.
+    return least_disclosures(read.get("model", ModelTerms()), read.get("trees", TreeTerms()))
+
+
 class JobConfig(Terms):
     """One job: who takes part with which columns, and every number that is not left at its default.
 
@@ -223,11 +226,13 @@ class JobConfig(Terms):
     partners: tuple[PartnerConfig, ...] = Field(min_length=1, max_length=MOST_PARTNERS)
     coordinator: CoordinatorConfig = CoordinatorConfig()
     model: ModelTerms = ModelTerms()
+    trees: TreeTerms = TreeTerms()
+    bins: BinTerms = BinTerms()
     limits: Limits = Limits()
     scores: ScoreTerms = ScoreTerms()
     align: AlignTerms = AlignTerms()
     policy: JobPolicy = JobPolicy()
-    disclosures: tuple[Kind, ...] = DEFAULT
+    disclosures: tuple[Kind, ...] = Field(default_factory=_least)
     channel: Channel = "hub"
     rehearsal: Flag = False
 
@@ -403,6 +408,8 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
             ),
             parties=terms,
             model=job.model,
+            trees=job.trees,
+            bins=job.bins,
             limits=job.limits,
             scores=job.scores,
             align=job.align,
@@ -417,7 +424,9 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
 
 def overlap_of(job: JobConfig) -> JobConfig:
     """Return the job that only counts the common customers of the same parties: without columns and model."""
-    left_out = {name: JobConfig.model_fields[name].default for name in ("model", "scores", "align")}
+    left_out = {
+        name: JobConfig.model_fields[name].default for name in ("model", "trees", "bins", "scores", "align")
+    }
     return job.model_copy(
         update={
             "task": "overlap",

@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, Self, get_args
 
 import rfc8785
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from fedmkt.crypto.sign import Identity, verify
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.privacy.disclosure import DEFAULT, EVERYONE, lookup
 from fedmkt.privacy.superset import epsilon
+from fedmkt.terms import BinTerms, Count, Flag, ModelTerms, Real, Terms, TreeTerms, needed_disclosures
 
 DOMAIN = b"fedmkt contract v1\n"
 
@@ -62,9 +63,6 @@ def _disclosure_kind(value: str) -> str:
     return value
 
 
-Count = Annotated[int, Field(strict=True)]
-Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$"), AfterValidator(_not_everyone)]
 Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -82,12 +80,6 @@ OVERLAP_DISCLOSURES = ("ListSize", "SetSize")
 
 MOST_PARTNERS = 8
 """Whose lists one bank compares with its own in a run that only counts; two of them train together."""
-
-
-class Terms(BaseModel):
-    """Base of all frozen models: an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Signer(Terms):
@@ -130,19 +122,6 @@ class PartyTerms(Signer):
         if len(set(self.id_kinds)) != len(self.id_kinds):
             raise ValueError("every kind of id once; a second phone is phone:NAME")
         return self
-
-
-class ModelTerms(Terms):
-    """Model, optimiser and number formats; every bound that the arithmetic relies on stands here."""
-
-    kind: Literal["logistic"] = "logistic"
-    penalty: Real = Field(default=1.0, ge=0.1, le=1e9)
-    iterations: Count = Field(default=20, ge=1, le=100)
-    period: Literal[64, 128] = 128
-    max_weight: Real = Field(default=16.0, ge=0.5, le=4096.0)
-    test_fraction: Real = Field(default=0.3, ge=0.05, le=0.8)
-    gram_rows: Count = Field(default=65536, ge=100, le=1 << 24)
-    checkpoint_every: Count = Field(default=4, ge=1, le=100)
 
 
 class AlignTerms(Terms):
@@ -224,6 +203,8 @@ class Contract(Terms):
     coordinator: Signer
     parties: tuple[PartyTerms, ...] = Field(min_length=2, max_length=1 + MOST_PARTNERS)
     model: ModelTerms = ModelTerms()
+    trees: TreeTerms = TreeTerms()
+    bins: BinTerms = BinTerms()
     limits: Limits = Limits()
     scores: ScoreTerms = ScoreTerms()
     align: AlignTerms = AlignTerms()
@@ -292,9 +273,15 @@ class Contract(Terms):
             raise mistake("at most two partners train together; more where task = overlap", "parties")
         if self.task == "train":
             self._check_columns()
+            self._check_family()
         else:
             self._check_overlap()
         return self
+
+    def _check_family(self) -> None:
+        missing = [k for k in needed_disclosures(self.model, self.trees) if k not in self.disclosures]
+        if missing:
+            raise mistake(f"a model of kind {self.model.kind} needs {', '.join(missing)} too", "disclosures")
 
     def _check_columns(self) -> None:
         for place, party in enumerate(self.parties):
@@ -311,8 +298,9 @@ class Contract(Terms):
             raise mistake(
                 f"of {', '.join(OVERLAP_DISCLOSURES)}: the task only counts customers", "disclosures"
             )
-        if (self.model, self.scores, self.align) != (ModelTerms(), ScoreTerms(), AlignTerms()):
-            raise ValueError("model, scores and align left out: the task only counts customers")
+        sections = ("model", "trees", "bins", "scores", "align")
+        if any(getattr(self, name) != Contract.model_fields[name].default for name in sections):
+            raise ValueError(f"{', '.join(sections)} left out: the task only counts customers")
 
 
 def _plain(organisation: str) -> str:
@@ -346,6 +334,7 @@ class SignedContract(Terms):
 
 _ADDED: Mapping[str, object] = {
     "align": AlignTerms().model_dump(), "task": "train", "channel": "hub", "rehearsal": False,
+    "trees": TreeTerms().model_dump(), "bins": BinTerms().model_dump(),
 }  # fmt: skip
 """Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
 

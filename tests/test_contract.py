@@ -12,7 +12,6 @@ from fedmkt.contract import (
     AlignTerms,
     Contract,
     Limits,
-    ModelTerms,
     PartyTerms,
     SignedContract,
     Signer,
@@ -26,6 +25,7 @@ from fedmkt.contract import (
 )
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.terms import ModelTerms
 
 IDENTITIES = {name: Identity(bytes([i]) * 32) for i, name in enumerate(("bank", "shop", "telco", "notary"))}
 START = datetime(2030, 1, 1, tzinfo=UTC)

@@ -12,8 +12,9 @@ import typer.main
 import fedmkt.protocol
 from fedmkt.cli.app import app
 from fedmkt.config import parse_job
-from fedmkt.contract import Limits, ModelTerms, ScoreTerms
+from fedmkt.contract import Limits, ScoreTerms
 from fedmkt.protocol.core import Step
+from fedmkt.terms import ModelTerms
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "parties").rglob("*.md")])

@@ -12,7 +12,7 @@ SOURCES = sorted((ROOT / "fedmkt").rglob("*.py"))
 LAYERS = {
     "errors": 0, "compiled": 0,
     "crypto": 1, "ring": 1, "learn": 1, "privacy": 1,
-    "contract": 2, "config": 2, "protocol": 2, "audit": 2,
+    "terms": 2, "contract": 2, "config": 2, "protocol": 2, "audit": 2,
     "party": 3,
     "transport": 4,
     "marketing": 5, "report": 5, "simulation": 5, "deploy": 5,
@@ -24,6 +24,7 @@ LAYERS = {
 STRANGERS = {
     ("crypto", "learn"), ("crypto", "ring"), ("crypto", "privacy"),
     ("learn", "crypto"), ("learn", "ring"), ("learn", "privacy"),
+    ("terms", "contract"), ("terms", "config"), ("terms", "protocol"), ("terms", "audit"),
     ("contract", "config"), ("contract", "protocol"), ("contract", "audit"),
     ("protocol", "audit"), ("audit", "protocol"), ("protocol", "config"), ("audit", "config"),
     ("report", "simulation"), ("marketing", "simulation"),
@@ -32,7 +33,19 @@ STRANGERS = {
 # Plain values that stand above their users: whoever runs a script may report its progress.
 KNOWN_TO_ALL = {"simulation.progress"}
 
-PURE = ("errors", "compiled", "contract", "config", "crypto", "ring", "learn", "privacy", "protocol", "audit")
+PURE = (
+    "errors",
+    "compiled",
+    "terms",
+    "contract",
+    "config",
+    "crypto",
+    "ring",
+    "learn",
+    "privacy",
+    "protocol",
+    "audit",
+)
 
 # Where a package may be imported; everywhere else it is refused.
 ONLY_IN = {

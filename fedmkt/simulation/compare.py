@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.config import JobConfig
-from fedmkt.contract import ModelTerms
 from fedmkt.errors import ConfigError
 from fedmkt.learn import glm, metrics, prepare
 from fedmkt.party.node import local_states
@@ -26,6 +25,7 @@ from fedmkt.protocol.logistic import momentum
 from fedmkt.protocol.prepare import RIDGE, Columns, prepared_rows, with_known
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct
+from fedmkt.terms import ModelTerms
 
 Array = NDArray[np.float64]
 

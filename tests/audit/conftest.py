@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from fedmkt.audit.checkpoint import log_origin
-from fedmkt.contract import Contract, ModelTerms, PartyTerms, SignedContract, Signer, digest, sign, to_toml
+from fedmkt.contract import Contract, PartyTerms, SignedContract, Signer, digest, sign, to_toml
 from fedmkt.crypto.sign import Identity
 from fedmkt.party.audit_log import AuditLog
 from fedmkt.privacy.disclosure import RangeBit, Scores
+from fedmkt.terms import ModelTerms
 
 NAMES = ("bank", "coordinator", "shop")
 IDENTITIES = {name: Identity(bytes([i + 1]) * 32) for i, name in enumerate(NAMES)}

@@ -139,7 +139,9 @@ def test_a_coordinator_runs_nothing_of_a_foreign_bundle(it: QuickDeployment, tra
         assert run_state(it, number) == "finished:failed", what
 
     def refusals() -> set[str]:
-        return set(re.findall(r"a run came with the bundle ([0-9a-f]{16}), this installation accepts", said()))
+        return set(
+            re.findall(r"a run came with the bundle ([0-9a-f]{16}), this installation accepts", said())
+        )
 
     # Flower hears of a failure before the worker has written why.
     eventually(lambda: len(refusals()) == len(numbers), 30, "a line for each refusal")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedmkt.contract import AlignTerms, Contract, Limits, ModelTerms, PartyTerms, ScoreTerms, Signer
+from fedmkt.contract import AlignTerms, Contract, Limits, PartyTerms, ScoreTerms, Signer
 from fedmkt.crypto.prg import SeededRandom, derive
 from fedmkt.learn.prepare import Preparation
 from fedmkt.privacy.disclosure import DEFAULT, Disclosure
@@ -45,6 +45,7 @@ from fedmkt.protocol.layout import FIT, Layout, layout
 from fedmkt.protocol.prepare import Columns, Prepared, Shape, prepare_columns, prepared_rows, real
 from fedmkt.protocol.psi import Aligned, Customers, Overlap, band
 from fedmkt.protocol.session import AddressedMasks
+from fedmkt.terms import ModelTerms
 
 BANK, SHOP, TELECOM, DEALER = Name("bank"), Name("shop"), Name("telecom"), Name("coordinator")
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fedmkt.errors import ConfigError
-from fedmkt.protocol import linear, pipeline
+from fedmkt.protocol import family, linear, pipeline
 from fedmkt.protocol.bounds import check_bounds, job_bounds
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.layout import FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS
@@ -141,7 +141,7 @@ def test_the_main_job_checks_its_bounds_before_anything_is_shared(monkeypatch):
         values[:, 1] = 0
         values[:30, 1] = 1  # enough support for one column; the others are skewed
     monkeypatch.setattr(
-        pipeline, "prepare_columns", lambda call, c: {p: Shape(390, 1000) for p in data_parties(c)}
+        family, "prepare_columns", lambda call, c: {p: Shape(390, 1000) for p in data_parties(c)}
     )
     caller = PlainCaller(contract, data.local)
     with pytest.raises(ConfigError, match="overflow"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmkt.contract import OVERLAP_DISCLOSURES, AlignTerms, Contract, ModelTerms, ScoreTerms
+from fedmkt.contract import OVERLAP_DISCLOSURES, AlignTerms, Contract, ScoreTerms
 from fedmkt.crypto import group
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.bands import TOP, RateBand
@@ -33,6 +33,7 @@ from fedmkt.protocol.core import Silent, ask
 from fedmkt.protocol.items import Items, ListRows
 from fedmkt.protocol.psi import ANNOUNCE, Customers, band_width
 from fedmkt.protocol.psi_oprf import inputs_of
+from fedmkt.terms import ModelTerms
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, TELECOM, PlainCaller, chi_square, contract_of
 
 NAMES = (BANK, SHOP, TELECOM)

@@ -1,0 +1,47 @@
+"""Families of joint models behind one interface: what the job runs between the split of the rows and the end.
+
+A family is two scripts. `fit` prepares the parties' columns and trains; the model stays in shares or parts at its
+parties. `score` releases rounded scores to the bank. What a family discloses beyond the job's own is in
+`terms.needed_disclosures`, and the file of each script says who learns what.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fedmkt.contract import Contract
+from fedmkt.protocol import logistic, scoring
+from fedmkt.protocol.bounds import check_bounds
+from fedmkt.protocol.core import Caller, Name
+from fedmkt.protocol.prepare import prepare_columns
+from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.witness import checkpoint
+
+Widths = dict[Name, int]
+"""How many columns of its model matrix, or of its bins, each party has: public."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of joint model: `fit` returns the public widths, which `score` is given again."""
+
+    fit: Callable[[Caller, Contract, Overlap], Widths]
+    score: Callable[[Caller, Contract, Overlap, Widths], None]
+
+
+def _fit_linear(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
+    shapes = prepare_columns(call, contract)
+    check_bounds(contract, overlap, shapes)
+    checkpoint(call, contract)
+    columns = {p: s.columns for p, s in shapes.items()}
+    logistic.fit(call, contract, overlap, columns)
+    return columns
+
+
+def _score_linear(call: Caller, contract: Contract, overlap: Overlap, columns: Widths) -> None:
+    scoring.score(call, contract, overlap, columns)
+    if "ModelPart" in contract.disclosures:
+        scoring.give_parts(call, contract)
+
+
+FAMILIES: Mapping[str, Family] = {"logistic": Family(_fit_linear, _score_linear)}
+"""The families by the kind of model that a contract names."""

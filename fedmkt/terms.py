@@ -1,0 +1,86 @@
+"""What a contract fixes about the model: one section for all kinds, and one for what each kind needs besides.
+
+Every number that the arithmetic of a protocol relies on, or that changes what is revealed, stands here.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedmkt.privacy.disclosure import DEFAULT
+
+Count = Annotated[int, Field(strict=True)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+Kind = Literal["logistic", "trees"]
+Reveal = Literal["totals", "sides"]
+
+
+class Terms(BaseModel):
+    """Base of all frozen models: an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelTerms(Terms):
+    """Model, optimiser and number formats; every bound that the arithmetic relies on stands here."""
+
+    kind: Kind = "logistic"
+    penalty: Real = Field(default=1.0, ge=0.1, le=1e9)
+    iterations: Count = Field(default=20, ge=1, le=100)
+    period: Literal[64, 128] = 128
+    max_weight: Real = Field(default=16.0, ge=0.5, le=4096.0)
+    test_fraction: Real = Field(default=0.3, ge=0.05, le=0.8)
+    gram_rows: Count = Field(default=65536, ge=100, le=1 << 24)
+    checkpoint_every: Count = Field(default=4, ge=1, le=100)
+
+
+class BinTerms(Terms):
+    """How columns are cut into bins, by their owner, from its own train rows alone.
+
+    count : most bins of a number, missing values apart; method : of about equal counts, or of equal width.
+    A category has a bin for each frequent level, as limits.max_levels says.
+    """
+
+    count: Count = Field(default=32, ge=2, le=128)
+    method: Literal["quantile", "width"] = "quantile"
+
+
+class TreeTerms(Terms):
+    """How boosted trees are grown, and what the bank and the partners learn while they grow.
+
+    reveal : `totals`, nobody learns which side of a partner's split a row takes; `sides`, the bank does.
+    trees, depth, rate, penalty, min_gain, min_rows, row_share, column_share : as in `learn.splits.Settings`.
+    """
+
+    reveal: Reveal = "totals"
+    trees: Count = Field(default=50, ge=1, le=1000)
+    depth: Count = Field(default=5, ge=1, le=8)
+    rate: Real = Field(default=0.1, gt=0, le=1)
+    penalty: Real = Field(default=1.0, gt=0, le=1e6)
+    min_gain: Real = Field(default=0.0, ge=0, le=1e6)
+    min_rows: Count = Field(default=50, ge=1, le=1 << 40)
+    row_share: Real = Field(default=1.0, gt=0, le=1)
+    column_share: Real = Field(default=1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.trees * 2**self.depth > 1 << 16:
+            raise ValueError("trees * 2^depth is at most 65536")
+        return self
+
+
+def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
+    """Return the kinds of disclosures without which a model of this kind cannot be trained."""
+    if model.kind == "trees":
+        return (
+            ("HistogramTotals", "SplitSides")
+            if trees.reveal == "sides"
+            else ("HistogramTotals", "MinimumBits")
+        )
+    return ()
+
+
+def least_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
+    """Return the least with which a job works that trains this kind of model."""
+    return (*DEFAULT, *(k for k in needed_disclosures(model, trees) if k not in DEFAULT))
