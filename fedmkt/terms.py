@@ -11,6 +11,7 @@ from fedmkt.privacy.disclosure import DEFAULT
 
 Count = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Weight = Annotated[float, Field(strict=True, ge=1e-3, le=1e3)]
 Flag = Annotated[bool, Field(strict=True)]
 Kind = Literal["logistic", "trees"]
 Reveal = Literal["totals", "sides"]
@@ -50,7 +51,9 @@ class TreeTerms(Terms):
     """How boosted trees are grown, and what the bank and the partners learn while they grow.
 
     reveal : `totals`, nobody learns which side of a partner's split a row takes; `sides`, the bank does.
-    trees, depth, rate, penalty, min_gain, min_rows, row_share, column_share : as in `learn.splits.Settings`.
+    trees, depth, rate, penalty, min_gain, min_rows, row_share, column_share, class_weights : as in
+    `learn.splits.Settings`. max_thresholds : most edges of one column of a partner that the bank is told sides of;
+    where a column has more, the trees make do with the first ones that they chose.
     """
 
     reveal: Reveal = "totals"
@@ -62,6 +65,8 @@ class TreeTerms(Terms):
     min_rows: Count = Field(default=50, ge=1, le=1 << 40)
     row_share: Real = Field(default=1.0, gt=0, le=1)
     column_share: Real = Field(default=1.0, gt=0, le=1)
+    class_weights: tuple[Weight, Weight] = (1.0, 1.0)
+    max_thresholds: Count = Field(default=128, ge=1, le=128)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -74,7 +79,7 @@ def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
     """Return the kinds of disclosures without which a model of this kind cannot be trained."""
     if model.kind == "trees":
         return (
-            ("HistogramTotals", "SplitSides")
+            ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape")
             if trees.reveal == "sides"
             else ("HistogramTotals", "MinimumBits")
         )

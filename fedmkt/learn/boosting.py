@@ -128,7 +128,7 @@ def fit(train: Labelled, settings: Settings, random: Random, held: Labelled | No
     table, y, weights = train.table, train.y, _checked(train, settings)
     _check_held(table, held, settings)
     scale, trends = scale_of(settings, float(weights.max())), [c.trend for c in table.columns]
-    base = _base(y, weights)
+    base = base_score(y, weights)
     scores, losses = np.full(table.rows, base), list[float]()
     kept = [scores] if settings.patience else []
     held_scores = np.full(held.table.rows, base) if held else np.empty(0)
@@ -142,7 +142,7 @@ def fit(train: Labelled, settings: Settings, random: Random, held: Labelled | No
         )
         values = leaf_values(tree.leaves, settings, scale)
         grown.append(tree.splits)
-        trees.append(_tree(table.columns, tree, values))
+        trees.append(tree_of(table.columns, tree, values))
         scores = scores + by_node(tree.leaves.nodes, values)[tree.node_of_row]
         if held:
             held_scores += by_node(tree.leaves.nodes, values)[_route(held.table, tree.splits)]
@@ -179,7 +179,7 @@ def grow(
         allowed = enough_rows(cells[..., 2], settings.min_rows) & at_cuts(cuts) & usable[:, None, None]
         found = best_splits(cells[..., :2], level, settings, scale, trends, allowed)
         is_split = np.array([split is not None for split in found])
-        leaves.append(_some(level, ~is_split))
+        leaves.append(some(level, ~is_split))
         taken = [split for split in found if split is not None]
         level = next_level(level, found, settings, scale, trends)
         if not taken:
@@ -190,14 +190,16 @@ def grow(
             cells = _child_histograms(table, node_of_row, rows, level.nodes, cells[is_split])
             cuts = open_cuts(cells[..., 2], cuts[is_split], settings.min_cell)
     leaves.append(level)
-    return Grown(tuple(splits), _joined(leaves), node_of_row)
+    return Grown(tuple(splits), joined(leaves), node_of_row)
 
 
-def _some(level: Level, chosen: Bools) -> Level:
+def some(level: Level, chosen: Bools) -> Level:
+    """Keep some nodes of a level."""
     return Level(level.nodes[chosen], level.totals[chosen], level.bounds[chosen])
 
 
-def _joined(levels: Sequence[Level]) -> Level:
+def joined(levels: Sequence[Level]) -> Level:
+    """Put levels of one tree behind each other."""
     return Level(
         np.concatenate([level.nodes for level in levels]),
         np.concatenate([level.totals for level in levels]),
@@ -209,14 +211,29 @@ def _child_histograms(
     table: Table, node_of_row: Nodes, rows: NDArray[np.int32], nodes: Nodes, parents: Counts
 ) -> Counts:
     """Histograms of `nodes`, left and right children in turn of those that `parents` belong to."""
+    right_smaller = smaller_right(node_of_row, rows, nodes)
+    slots = slots_of_smaller(node_of_row, nodes, right_smaller)
+    return with_siblings(histograms(table, slots, rows, len(parents)), parents, right_smaller)
+
+
+def smaller_right(node_of_row: Nodes, rows: NDArray[np.int32], nodes: Nodes) -> Bools:
+    """Tell of which pairs among `nodes`, left and right children in turn, the right one has fewer rows."""
     sizes = np.bincount(node_of_row, weights=rows[:, 2], minlength=int(nodes.max()) + 1)
-    right_smaller = sizes[nodes[1::2]] < sizes[nodes[0::2]]
+    return np.asarray(sizes[nodes[1::2]] < sizes[nodes[0::2]])
+
+
+def slots_of_smaller(node_of_row: Nodes, nodes: Nodes, right_smaller: Bools) -> Nodes:
+    """Return for each row which pair's smaller child it is in, (n,); -1 for a row in none."""
     smaller = np.where(right_smaller, nodes[1::2], nodes[0::2])
     slots = np.full(2 ** (MAX_DEPTH + 1), -1, dtype=np.int32)
     slots[smaller] = np.arange(len(smaller), dtype=np.int32)
-    built = histograms(table, slots[node_of_row], rows, len(smaller))
-    cells = np.empty((len(nodes), *built.shape[1:]), dtype=np.int64)
-    at = 2 * np.arange(len(smaller)) + right_smaller
+    return slots[node_of_row]
+
+
+def with_siblings(built: Counts, parents: Counts, right_smaller: Bools) -> Counts:
+    """Put the cells of the smaller children beside those of their siblings: what they lack to their parents."""
+    cells = np.empty((2 * len(built), *built.shape[1:]), dtype=np.int64)
+    at = 2 * np.arange(len(built)) + right_smaller
     cells[at], cells[at ^ 1] = built, parents - built
     return cells
 
@@ -258,7 +275,8 @@ def _check_held(table: Table, held: Labelled | None, settings: Settings) -> None
         raise ValueError("the held-out rows need one label of 0 or 1 each")
 
 
-def _base(y: Floats, weights: Floats) -> float:
+def base_score(y: Floats, weights: Floats) -> float:
+    """Return the log odds of all rows together, from which the trees start."""
     rate = float((weights * y).sum() / weights.sum())
     return float(np.log(rate / (1 - rate)))
 
@@ -267,7 +285,8 @@ def _loss(y: Floats, scores: Floats) -> float:
     return float(np.mean(np.logaddexp(0, scores) - y * scores))
 
 
-def _tree(columns: Sequence[Column], grown: Grown, values: Floats) -> Tree:
+def tree_of(columns: Sequence[Column], grown: Grown, values: Floats) -> Tree:
+    """Return a grown tree without its thresholds; values : (leaves,)."""
     owners = sorted((s.node, columns[s.column].owner) for s in grown.splits)
     return Tree(tuple(owners), tuple(sorted(zip(grown.leaves.nodes.tolist(), values.tolist(), strict=True))))
 

@@ -318,6 +318,40 @@ class SplitSides(Disclosure):
 
 
 @dataclass(frozen=True)
+class ChosenSplits(Disclosure):
+    """Which edges of the reader's own bins were chosen as splits, at which node of which tree.
+
+    It tells which of its columns, and where in them, separate the labels best: the same kind of fact as the
+    direction of a weight. Of an early tree's root alone it is a fact about all rows; further down, about rows that
+    the reader cannot tell apart, unless all splits above are its own. No label and no row of the other side follows.
+    """
+
+    level: int
+    splits: int
+
+    def describe(self) -> str:
+        """Say how many splits, at which level."""
+        return f"learned where {self.splits:,} splits of its own columns are, at level {self.level + 1} of a tree"
+
+
+@dataclass(frozen=True)
+class TreeShape(Disclosure):
+    """How many splits a level of a tree has, and how many of them are of each partner's columns.
+
+    The messages have that length. It tells how much each side brings to the model; nothing about any row.
+    """
+
+    level: int
+    splits: int
+
+    def describe(self) -> str:
+        """Say how many splits, at which level."""
+        return (
+            f"learned that level {self.level + 1} of a tree has {self.splits:,} splits, and of whose columns"
+        )
+
+
+@dataclass(frozen=True)
 class Embeddings(Disclosure):
     """A few numbers per row, computed from the other party's columns by weights nobody knows.
 
@@ -383,6 +417,8 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         MinimumBits,
         HistogramTotals,
         SplitSides,
+        ChosenSplits,
+        TreeShape,
         Embeddings,
         PartialScore,
         NoisyTotals,
@@ -418,6 +454,9 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "BinTotals": ("bank",),
     "MinimumBits": ("bank", "partner"),
     "HistogramTotals": ("bank",),
+    "SplitSides": ("bank",),
+    "ChosenSplits": ("partner",),
+    "TreeShape": _ALL,
 }
 """Which roles the steps of this release tell; a kind that is absent is told by no step yet."""
 

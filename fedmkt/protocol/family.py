@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedmkt.contract import Contract
-from fedmkt.protocol import logistic, scoring
+from fedmkt.protocol import boosting, logistic, scoring, tree_scoring
 from fedmkt.protocol.bounds import check_bounds
 from fedmkt.protocol.core import Caller, Name
 from fedmkt.protocol.prepare import prepare_columns
 from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.tree_columns import cut_columns
 from fedmkt.protocol.witness import checkpoint
 
 Widths = dict[Name, int]
@@ -43,5 +44,19 @@ def _score_linear(call: Caller, contract: Contract, overlap: Overlap, columns: W
         scoring.give_parts(call, contract)
 
 
-FAMILIES: Mapping[str, Family] = {"logistic": Family(_fit_linear, _score_linear)}
+def _fit_trees(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
+    sizes = cut_columns(call, contract)
+    checkpoint(call, contract)
+    boosting.fit(call, contract, overlap, sizes)
+    return {p: s.width for p, s in sizes.items()}
+
+
+def _score_trees(call: Caller, contract: Contract, overlap: Overlap, bins: Widths) -> None:
+    tree_scoring.score(call, contract, overlap)
+
+
+FAMILIES: Mapping[str, Family] = {
+    "logistic": Family(_fit_linear, _score_linear),
+    "trees": Family(_fit_trees, _score_trees),
+}
 """The families by the kind of model that a contract names."""

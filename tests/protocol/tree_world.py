@@ -1,13 +1,22 @@
 """A small joint world for boosted trees: numbers with gaps and categories at the bank and its partners."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
+from fedmkt.learn import boosting
+from fedmkt.learn.trees import Table
 from fedmkt.privacy.disclosure import DEFAULT
+from fedmkt.protocol.align import Split
+from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.core import data_parties
+from fedmkt.protocol.prepare import real
+from fedmkt.protocol.tree_columns import common_bins, own_codes, table_values
+from fedmkt.protocol.tree_growth import Draws, Forest, columns_of, settings_of
 from fedmkt.terms import BinTerms, ModelTerms, TreeTerms, needed_disclosures
 from tests.protocol.plain_caller import (
     BANK,
@@ -17,6 +26,7 @@ from tests.protocol.plain_caller import (
     PlainCaller,
     contract_of,
     joint_data,
+    labels,
     start_aligned,
 )
 
@@ -55,4 +65,45 @@ def tree_caller(contract: Contract, n: int = 1500, seed: int = 1, **options: Any
     return start_aligned(tree_data(contract, n, seed), seed=seed, **options)
 
 
-__all__ = ["BANK", "SHOP", "TELECOM", "tree_caller", "tree_contract", "tree_data"]
+def pooled(caller: PlainCaller, rows_of: Callable[[Split], NDArray[np.int64]]) -> Table:
+    """Put all parties' bins side by side for some real rows, as nobody in a run could."""
+    contract = caller.contract
+    parts = []
+    for party in data_parties(contract):
+        rows = real(rows_of(caller.recall(party, Split)))
+        codes = own_codes(caller.turn(party), rows)
+        sizes = caller.publics[party, BinSizes]
+        parts.append(table_values(codes, sizes, common_bins(contract)))  # type: ignore[arg-type]
+    return Table(columns_of(contract), np.concatenate(parts), common_bins(contract))
+
+
+def by_owner(table: Table) -> dict[str, Table]:
+    """Take a pooled table apart."""
+    owners = [c.owner for c in table.columns]
+    return {
+        o: Table(
+            tuple(c for c in table.columns if c.owner == o), table.values[np.array(owners) == o], table.bins
+        )
+        for o in dict.fromkeys(owners)
+    }
+
+
+def twin(caller: PlainCaller) -> boosting.Fitted:
+    """Train in plain on the pooled table, with the random numbers that the bank drew."""
+    table = pooled(caller, lambda split: split.train)
+    y = labels(caller, lambda split: split.train)
+    draws = Draws(caller.recall(BANK, Forest).key)
+    return boosting.fit(boosting.Labelled(table, y), settings_of(caller.contract), draws)
+
+
+__all__ = [
+    "BANK",
+    "SHOP",
+    "TELECOM",
+    "by_owner",
+    "pooled",
+    "tree_caller",
+    "tree_contract",
+    "tree_data",
+    "twin",
+]

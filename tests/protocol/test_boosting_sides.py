@@ -1,0 +1,69 @@
+"""Boosted trees in mode sides against the same trees on the pooled table, and what each side gets to see."""
+
+import numpy as np
+import pytest
+
+from fedmkt.learn.trees import Outline, Part, predict
+from fedmkt.protocol import boosting, tree_scoring
+from fedmkt.protocol.align import Split
+from fedmkt.protocol.core import data_parties
+from fedmkt.protocol.prepare import real
+from fedmkt.protocol.scoring import Released
+from fedmkt.protocol.tree_columns import common_bins, cut_columns
+from fedmkt.protocol.tree_growth import Forest
+from tests.protocol.tree_world import BANK, by_owner, pooled, tree_caller, tree_contract, twin
+
+
+def grown(caller):
+    """Cut the columns and grow the trees."""
+    boosting.fit(caller, caller.contract, caller.overlap, cut_columns(caller, caller.contract))
+    return caller
+
+
+def parts_of(caller):
+    """Return what each party holds of the model."""
+    bins, forest = common_bins(caller.contract), caller.recall(BANK, Forest)
+    own = {BANK: forest.decisions}
+    own |= {p: caller.recall(p, boosting.OwnSplits).trees for p in data_parties(caller.contract)[1:]}
+    return Outline(forest.base, forest.trees), tuple(Part(str(p), bins, t) for p, t in own.items())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("parties", [2, 3])
+def test_the_trees_are_those_of_the_pooled_table_bit_for_bit(parties: int, seed: int) -> None:
+    caller = grown(tree_caller(tree_contract(parties, trees=4, depth=4), seed=seed + 1))
+    plain = twin(caller)
+    assert parts_of(caller) == (plain.model.outline, plain.model.parts)
+    assert np.array_equal(caller.recall(BANK, Forest).scores, plain.scores)
+    # The partners matter, and so do missing values.
+    owners = {owner for tree in plain.model.outline.trees for _, owner in tree.owners}
+    assert owners == set(data_parties(caller.contract))
+
+
+def test_rows_columns_and_classes_may_be_drawn_and_weighted() -> None:
+    terms = {"row_share": 0.7, "column_share": 0.6, "class_weights": (1.0, 3.0), "penalty": 2.0}
+    caller = grown(tree_caller(tree_contract(2, trees=5, **terms)))
+    plain = twin(caller)
+    assert parts_of(caller) == (plain.model.outline, plain.model.parts)
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+def test_scores_are_those_of_the_pooled_model_rounded(parties: int) -> None:
+    caller = grown(tree_caller(tree_contract(parties, trees=4)))
+    tree_scoring.score(caller, caller.contract, caller.overlap)
+    model = twin(caller).model
+    table = pooled(caller, lambda split: np.concatenate([split.held_out, split.unlabelled]))
+    found, split = caller.recall(BANK, Released), caller.recall(BANK, Split)
+    assert np.array_equal(found.rows, real(np.concatenate([split.held_out, split.unlabelled])))
+    assert found.held_out == len(real(split.held_out)) < len(found.rows)
+    assert np.array_equal(found.units, np.rint(100 * predict(model, by_owner(table))).astype(np.int64))
+
+
+def test_sides_of_many_trees_travel_in_several_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    caller = grown(tree_caller(tree_contract(2, trees=4)))
+    tree_scoring.score(caller, caller.contract, caller.overlap)
+    before = caller.recall(BANK, Released).units
+    monkeypatch.setattr(tree_scoring, "BLOCK_BYTES", 1500)
+    assert len(tree_scoring.tree_blocks(caller.contract, len(before))) == 2
+    tree_scoring.score(caller, caller.contract, caller.overlap)
+    assert np.array_equal(caller.recall(BANK, Released).units, before)
