@@ -279,9 +279,21 @@ class Contract(Terms):
         return self
 
     def _check_family(self) -> None:
+        if self.model.kind == "trees":
+            self._check_trees()
         missing = [k for k in needed_disclosures(self.model, self.trees) if k not in self.disclosures]
         if missing:
             raise mistake(f"a model of kind {self.model.kind} needs {', '.join(missing)} too", "disclosures")
+
+    def _check_trees(self) -> None:
+        if self.align.hidden:
+            raise mistake(
+                "shown: who is in a node of a tree is known to both sides, by row", "align", "match"
+            )
+        if self.align.join == "left":
+            raise mistake("inner: rows without the partner's columns have no bins there", "align", "join")
+        if self.trees.reveal != "sides":
+            raise mistake("sides: trees that reveal totals alone cannot be trained yet", "trees", "reveal")
 
     def _check_columns(self) -> None:
         for place, party in enumerate(self.parties):

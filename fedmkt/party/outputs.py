@@ -6,7 +6,9 @@ A model folder holds `model.json` (names, shapes, the fitted preparation) and ar
 `known.npy`, which of its customers the partner has. Where the match is hidden the partner's `train.npy` has all rows
 that took part, whoever they are, and the bank keeps in `train_slots.npy` and `held_out_slots.npy` where among these
 its own stand. At the bank besides:
-`scores.npz`. The results of an earlier run of the same contract are kept beside it, as `model-RUN`.
+`scores.npz`. Of trees `model.json` has the own bins and splits in place of preparation and share, and at the bank the
+outline: who splits where, and what the leaves add. The results of an earlier run of the same contract are kept beside
+it, as `model-RUN`.
 
 Of a run that counts common customers every party keeps one file, `overlap.json`: the bands, and no number besides.
 """
@@ -14,59 +16,107 @@ Of a run that counts common customers every party keeps one file, `overlap.json`
 import io
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import digest
-from fedmkt.learn import glm, prepare
+from fedmkt.crypto.prg import derive
+from fedmkt.learn import boosting, glm, prepare, trees
+from fedmkt.learn.bins import Binning
+from fedmkt.learn.trees import Outline, Part
 from fedmkt.party.handle import Event, Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
 from fedmkt.protocol.align import Slots, Split
+from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.cardinality import Measured, Overlaps
 from fedmkt.protocol.items import NO_ROW, Known
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.linear import Weights
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows, real, with_known
 from fedmkt.protocol.scoring import OwnWeights, Released
+from fedmkt.protocol.totals import OwnBins
+from fedmkt.protocol.tree_columns import common_bins, table_of
+from fedmkt.protocol.tree_growth import Draws, Forest, settings_of
 
 Array = NDArray[np.generic]
+Floats = NDArray[np.float64]
 RUN_DIGITS = 16
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a party holds of the model: what goes into model.json, and arrays by name."""
+
+    header: dict[str, object]
+    arrays: dict[str, Array]
+
+
 def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
-    """Write the own model share, and at the bank its scores; returns what to log."""
+    """Write the own part of the model, and at the bank its scores; returns what to log."""
     _set_aside(folder, party.run.hex())
-    prepared, split, weights = party.recall(Prepared), party.recall(Split), party.recall(Weights)
-    fitted = prepare.Preparation.from_json(prepared.preparation)
+    kind = party.contract.model.kind
+    found = _tree_files(party) if kind == "trees" else _linear_files(party)
     header = {
         "version": 1,
         "party": party.me,
         "contract": digest(party.contract).hex(),
         "run": party.run.hex(),
-        "scale_bits": WEIGHT_BITS,
-        "columns": list(fitted.columns),
-        "preparation": json.loads(prepared.preparation),
+        **found.header,
     }
-    arrays: dict[str, Array] = {
-        "share": weights.w, "transform": prepared.transform, "spread": prepared.spread,
+    split = party.recall(Split)
+    arrays = found.arrays | {
         "train": real(split.train), "held_out": real(split.held_out), "unlabelled": real(split.unlabelled),
     }  # fmt: skip
-    if party.holds(Slots) and party.holds(Released):
-        arrays |= _places(party.recall(Slots), split)
-    if party.holds(Known):
-        arrays["known"] = party.recall(Known).rows
-    if party.holds(OwnWeights):
-        arrays["own_weights"] = party.recall(OwnWeights).values
     for name, array in arrays.items():
         write_array(folder / f"{name}.npy", array)
     write_atomically(folder / "model.json", json.dumps(header, ensure_ascii=False).encode())
     events: list[Event] = [("model.exported", {"party": party.me, "what": "own share"})]
     if party.holds(Released):
-        events.append(_write_scores(party, folder, table))
+        bank_only = _tree_scores_alone(party) if kind == "trees" else _linear_scores_alone(party)
+        events.append(_write_scores(party, folder, table, bank_only))
     return events
+
+
+def _linear_files(party: Party) -> ModelFiles:
+    prepared = party.recall(Prepared)
+    fitted = prepare.Preparation.from_json(prepared.preparation)
+    header: dict[str, object] = {
+        "scale_bits": WEIGHT_BITS,
+        "columns": list(fitted.columns),
+        "preparation": json.loads(prepared.preparation),
+    }
+    arrays: dict[str, Array] = {
+        "share": party.recall(Weights).w, "transform": prepared.transform, "spread": prepared.spread,
+    }  # fmt: skip
+    if party.holds(Slots) and party.holds(Released):
+        arrays |= _places(party.recall(Slots), party.recall(Split))
+    if party.holds(Known):
+        arrays["known"] = party.recall(Known).rows
+    if party.holds(OwnWeights):
+        arrays["own_weights"] = party.recall(OwnWeights).values
+    return ModelFiles(header, arrays)
+
+
+def _tree_files(party: Party) -> ModelFiles:
+    """Return bins and splits of the own columns; at the bank also the trees' outline and the key of their draws."""
+    binning = Binning.from_json(party.recall(OwnBins).binning)
+    header: dict[str, object] = {
+        "kind": "trees",
+        "columns": [bins.name for bins in binning.columns],
+        "binning": json.loads(binning.to_json()),
+    }
+    bins = common_bins(party.contract)
+    if not party.holds(Forest):
+        own = Part(party.me, bins, party.recall(OwnSplits).trees)
+        return ModelFiles(header | {"part": json.loads(own.to_json())}, {})
+    forest = party.recall(Forest)
+    own, outline = Part(party.me, bins, forest.decisions), Outline(forest.base, forest.trees)
+    model = {"part": json.loads(own.to_json()), "outline": json.loads(outline.to_json())}
+    return ModelFiles(header | model | {"draws": forest.key.hex()}, {})
 
 
 def _places(slots: Slots, split: Split) -> dict[str, Array]:
@@ -113,16 +163,39 @@ def write_array(path: Path, array: Array) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _write_scores(party: Party, folder: Path, table: Table) -> Event:
-    """Write the released scores with the bank's own comparison: a model of its own columns on the same train rows."""
-    released, split, columns = party.recall(Released), party.recall(Split), party.recall(Columns)
+def _linear_scores_alone(party: Party) -> Floats:
+    """Return the scores of the released rows by a model of the bank's own columns on the same train rows."""
     fitted = prepare.Preparation.from_json(party.recall(Prepared).preparation)
+    columns, train = party.recall(Columns), real(party.recall(Split).train)
     if party.holds(Known):  # the bank alone would not know whom the partner has
         columns = with_known(columns, np.zeros_like(party.recall(Known).rows))
-    train, label = real(split.train), columns.label
-    if label is None:
-        raise ValueError("scores are released to the bank only")
+    label = _label(columns)
     own = glm.fit_logistic(prepared_rows(fitted, columns, train), label[train], party.contract.model.penalty)
+    return glm.predict(own, prepared_rows(fitted, columns, party.recall(Released).rows))
+
+
+def _tree_scores_alone(party: Party) -> Floats:
+    """Return the same for trees of the same settings."""
+    binning = Binning.from_json(party.recall(OwnBins).binning)
+    columns, train = party.recall(Columns), real(party.recall(Split).train)
+    draws = Draws(derive(party.recall(Forest).key, b"fedmkt trees of the bank alone"))
+    fitted = boosting.fit(
+        boosting.Labelled(table_of(party.contract, party.me, binning, columns, train), _label(columns)[train]),
+        settings_of(party.contract), draws,
+    )  # fmt: skip
+    scored = table_of(party.contract, party.me, binning, columns, party.recall(Released).rows)
+    return trees.predict(fitted.model, {party.me: scored})
+
+
+def _label(columns: Columns) -> Floats:
+    if columns.label is None:
+        raise ValueError("scores are released to the bank only")
+    return columns.label
+
+
+def _write_scores(party: Party, folder: Path, table: Table, bank_only: Floats) -> Event:
+    """Write the released scores with the bank's own comparison."""
+    released = party.recall(Released)
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -131,8 +204,8 @@ def _write_scores(party: Party, folder: Path, table: Table) -> Event:
         units=released.units,
         decimals=np.array(released.decimals),
         held_out=np.arange(len(released.rows)) < released.held_out,
-        label=label[released.rows],
-        bank_only=glm.predict(own, prepared_rows(fitted, columns, released.rows)),
+        label=_label(party.recall(Columns))[released.rows],
+        bank_only=bank_only,
     )
     write_atomically(folder / "scores.npz", buffer.getvalue())
     return (

@@ -36,6 +36,7 @@ from fedmkt.learn.bins import (
     quantile_bins,
 )
 from fedmkt.learn.prepare import MISSING
+from fedmkt.learn.trees import Column, Table
 from fedmkt.privacy.disclosure import EVERYONE, MatrixShape
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.bin_layout import MAX_WIDTH, BinSizes, is_accepted, is_apart
@@ -132,9 +133,10 @@ def table_values(codes: Codes, sizes: BinSizes, bins: int) -> Codes:
     return out
 
 
-def bin_sizes(turn: Turn, party: Name) -> BinSizes:
-    """Return what a party published about its bins."""
-    return turn.published(BinSizes, party)
+def table_of(contract: Contract, party: Name, binning: Binning, columns: Columns, rows: Rows) -> Table:
+    """Return some real rows of a party's columns as trees read them."""
+    values = table_values(codes_of(binning, columns, rows), sizes_of(binning), common_bins(contract))
+    return Table(tuple(Column(b.name, str(party)) for b in binning.columns), values, common_bins(contract))
 
 
 def _fit(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, BinSizes]:

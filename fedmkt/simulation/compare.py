@@ -1,4 +1,4 @@
-"""What only a simulation can show: the joint model's exact scores beside a centralised model's.
+"""A linear joint model's exact scores beside a centralised model's, in a simulation.
 
 Reads all parties' model folders and tables, reconstructs the weights from their shares and trains the
 centralised model on the same prepared columns, rows and penalty. The passes of the joint training are made
@@ -25,6 +25,7 @@ from fedmkt.protocol.logistic import momentum
 from fedmkt.protocol.prepare import RIDGE, Columns, prepared_rows, with_known
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct
+from fedmkt.simulation.comparison import Comparison
 from fedmkt.terms import ModelTerms
 
 Array = NDArray[np.float64]
@@ -75,23 +76,6 @@ def load_side(folder: Path, table: Table, bank: Path | None = None) -> Side:
         None if label is None else label[train],
         None if label is None else label[held_out],
     )
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Joint and centralised model on the same held-out rows, from exact scores.
-
-    weight_error : |w - w*| / |w*| on the prepared columns, intercept included
-    convergence : of the same optimiser in clear floating point, not of the run itself
-    events_per_column : training rows of the rarer class, by prepared column of all parties
-    """
-
-    label: Array
-    joint: Array
-    centralised: Array
-    weight_error: float
-    convergence: tuple[ConvergencePoint, ...]
-    events_per_column: float
 
 
 def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Comparison:

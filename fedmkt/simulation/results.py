@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,8 +22,15 @@ from fedmkt.report.folder import find_files
 from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines
 from fedmkt.report.scores import few_responders, lowered_limits, measure, read_scores
 from fedmkt.report.summary import Models, RunSummary, measure_model
-from fedmkt.simulation.compare import Comparison, compare
+from fedmkt.simulation import compare, compare_trees
+from fedmkt.simulation.comparison import Comparison
 from fedmkt.transport.driver import Progress
+
+_COMPARE: Mapping[str, Callable[[JobConfig, Path, dict[str, Table]], Comparison]] = {
+    "logistic": compare.compare,
+    "trees": compare_trees.compare,
+}
+"""How the joint model of a kind is compared with a centralised one."""
 
 
 def write_results(
@@ -33,7 +40,7 @@ def write_results(
     """Measure the models, write summary.json and report.html; return the summary and the facts of the run."""
     started = time.perf_counter()
     random: Random = secrets.token_bytes if seed is None else SeededRandom(seed.to_bytes(16, "big"))
-    exact = compare(config, folder, tables)
+    exact = _COMPARE[config.model.kind](config, folder, tables)
     files = find_files(folder)
     measured = measure(read_scores(files.model(config.bank.name)), random)
     models = Models(
@@ -97,7 +104,7 @@ def _warnings(config: JobConfig, joint: Metrics, exact: Comparison, seed: int | 
         )
     warnings += few_responders(joint)
     # Of 183 random small jobs 16 ended more than .002 AUC from their optimum, all with fewer than 5 per column.
-    if exact.events_per_column < Limits().min_events:
+    if exact.events_per_column is not None and exact.events_per_column < Limits().min_events:
         warnings.append(
             f"Only {exact.events_per_column:.1f} training rows of the rarer class per column, as limits.min_events "
             "allows: the passes of the contract may end before the optimum."

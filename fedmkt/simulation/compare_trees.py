@@ -1,0 +1,84 @@
+"""Boosted trees of a joint run beside the same ones grown on the pooled table, in a simulation.
+
+Reads all parties' model folders and tables, puts outline and parts together, and trains `learn.boosting` on all
+columns with the random numbers that the bank drew: where the run was right, both models are the same.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmkt.config import JobConfig
+from fedmkt.contract import Contract, from_toml
+from fedmkt.errors import ConfigError
+from fedmkt.learn import boosting, trees
+from fedmkt.learn.bins import Binning
+from fedmkt.learn.trees import Model, Outline, Part
+from fedmkt.party.node import local_states
+from fedmkt.party.table import Table
+from fedmkt.protocol.core import Name
+from fedmkt.protocol.prepare import Columns
+from fedmkt.protocol.tree_columns import table_of
+from fedmkt.protocol.tree_growth import Draws, settings_of
+from fedmkt.simulation.comparison import Comparison
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One party's bins for train and held-out rows, its part of the model, and the rest of its model.json."""
+
+    train: trees.Table
+    held_out: trees.Table
+    part: Part
+    label_train: Array | None
+    label_held_out: Array | None
+    header: dict[str, object]
+
+
+def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Comparison:
+    """Put the joint model together from its parts; grow the same trees on the pooled table."""
+    contract = from_toml((folder / "contract.toml").read_text(), str(folder / "contract.toml")).contract
+    sides = [
+        _load(contract, p.name, folder / "parties" / p.name / "model", tables[p.name]) for p in config.parties
+    ]
+    bank = sides[0]
+    if bank.label_train is None or bank.label_held_out is None:
+        raise ValueError("the first party has no label")
+    outline = Outline.from_json(_compact(bank.header["outline"]))
+    joint = Model(outline, tuple(s.part for s in sides))
+    draws = Draws(bytes.fromhex(str(bank.header["draws"])))
+    pooled = boosting.Labelled(_pooled([s.train for s in sides]), bank.label_train)
+    central = boosting.fit(pooled, settings_of(contract), draws).model
+    held_out = {p.name: s.held_out for p, s in zip(config.parties, sides, strict=True)}
+    return Comparison(
+        bank.label_held_out, trees.predict(joint, held_out), trees.predict(central, held_out), None, (), None
+    )
+
+
+def _load(contract: Contract, name: str, folder: Path, table: Table) -> _Side:
+    try:
+        header = json.loads((folder / "model.json").read_text())
+        rows = [np.load(folder / f"{rows}.npy", allow_pickle=False) for rows in ("train", "held_out")]
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename}: {error.strerror}", "give the folder of a finished run"
+        ) from None
+    columns = next(s for s in local_states(table) if isinstance(s, Columns))
+    binning = Binning.from_json(_compact(header["binning"]))
+    train, held_out = (table_of(contract, Name(name), binning, columns, r) for r in rows)
+    y = [None if columns.label is None else columns.label[r] for r in rows]
+    return _Side(train, held_out, Part.from_json(_compact(header["part"])), y[0], y[1], header)
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
+
+def _pooled(parts: list[trees.Table]) -> trees.Table:
+    columns = tuple(column for part in parts for column in part.columns)
+    return trees.Table(columns, np.concatenate([part.values for part in parts]), parts[0].bins)
