@@ -6,7 +6,7 @@ report says so, and what the contract allows at most.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
 
 from fedmkt.audit.records import Record
@@ -85,10 +85,13 @@ class DisclosureReport:
         return tuple(item for item in self.learned if item.reader == reader)
 
     def merged(self) -> tuple[Fact, ...]:
-        """Put together what a reader learned from several sources in the same words, reader by reader."""
+        """Put together what a reader learned from several sources in the same words, reader by reader.
+
+        Amounts that may be added up are, source by source.
+        """
         found: dict[tuple[str, Disclosure], list[Learned]] = {}
         for reader in self.readers:
-            for item in self.of(reader):
+            for item in _added(self.of(reader)):
                 found.setdefault((reader, item.disclosure), []).append(item)
         return tuple(
             Fact(reader, d, tuple(i.source for i in items), tuple(i.times for i in items), items[0].clause)
@@ -103,6 +106,27 @@ class DisclosureReport:
             own += [line for u in self.unread if u.reader == reader for line in _unread_lines(u, width)]
             lines += ["", f"{reader}:", *(own or ["  learned nothing"])]
         return lines[1:]
+
+
+def _added(items: Iterable[Learned]) -> list[Learned]:
+    """Make one of all releases by one source that differ in nothing but amounts that may be added up."""
+    alike: dict[tuple[str, Disclosure], list[Learned]] = {}
+    for item in items:
+        bare = _with_amounts(item.disclosure, dict.fromkeys(item.disclosure.adds, 0))
+        alike.setdefault((item.source, bare), []).append(item)
+    return [
+        replace(same[0], disclosure=_with_amounts(bare, _amounts(same)), times=sum(i.times for i in same))
+        for (_, bare), same in alike.items()
+    ]
+
+
+def _amounts(same: list[Learned]) -> dict[str, int]:
+    names = same[0].disclosure.adds
+    return {name: sum(i.times * getattr(i.disclosure, name) for i in same) for name in names}
+
+
+def _with_amounts(disclosure: Disclosure, amounts: Mapping[str, int]) -> Disclosure:
+    return from_record({**disclosure.record(), **amounts})
 
 
 def report(logs: Mapping[str, Iterable[Record]], contract: Contract) -> DisclosureReport:

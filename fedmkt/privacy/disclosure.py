@@ -8,6 +8,7 @@ Numbers that count people are bands wherever the protocol shows only a band.
 import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
 
 EVERYONE = "all"
 """The reader of a disclosure that every signer of the contract receives."""
@@ -15,8 +16,12 @@ EVERYONE = "all"
 
 @dataclass(frozen=True)
 class Disclosure:
-    """One release to the reader `to`: a party's name, or `EVERYONE`."""
+    """One release to the reader `to`: a party's name, or `EVERYONE`.
 
+    adds : fields whose numbers may be added up over the releases of a run
+    """
+
+    adds: ClassVar[tuple[str, ...]] = ()
     to: str
 
     @property
@@ -293,6 +298,7 @@ class HistogramTotals(Disclosure):
     minus its child is a group that nobody released; it may be smaller than the minimum of either.
     """
 
+    adds: ClassVar[tuple[str, ...]] = ("totals",)
     totals: int
     minimum: int
 
@@ -308,6 +314,7 @@ class SplitSides(Disclosure):
     Nearly a hand-over: the reader puts the sides together to the binned value of each column of each row.
     """
 
+    adds: ClassVar[tuple[str, ...]] = ("splits",)
     splits: int
     low: int
     high: int
@@ -326,12 +333,12 @@ class ChosenSplits(Disclosure):
     the reader cannot tell apart, unless all splits above are its own. No label and no row of the other side follows.
     """
 
-    level: int
+    adds: ClassVar[tuple[str, ...]] = ("splits",)
     splits: int
 
     def describe(self) -> str:
-        """Say how many splits, at which level."""
-        return f"learned where {self.splits:,} splits of its own columns are, at level {self.level + 1} of a tree"
+        """Say how many splits."""
+        return f"learned where {self.splits:,} splits of its own columns are"
 
 
 @dataclass(frozen=True)
@@ -341,14 +348,12 @@ class TreeShape(Disclosure):
     The messages have that length. It tells how much each side brings to the model; nothing about any row.
     """
 
-    level: int
+    adds: ClassVar[tuple[str, ...]] = ("splits",)
     splits: int
 
     def describe(self) -> str:
-        """Say how many splits, at which level."""
-        return (
-            f"learned that level {self.level + 1} of a tree has {self.splits:,} splits, and of whose columns"
-        )
+        """Say how many splits."""
+        return f"learned on which levels of the trees {self.splits:,} splits are, and of whose columns"
 
 
 @dataclass(frozen=True)

@@ -253,8 +253,8 @@ def choose(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[SplitRequest, LevelSpli
     asked = {p: SplitRequest(r) for p, r in requests.items() if len(r)}
     told = LevelSplits(len(taken), tuple(len(requests[p]) for p in turn.others))
     reveals = (
-        TreeShape(to=EVERYONE, level=tree.depth, splits=len(taken)),
-        *(ChosenSplits(to=p, level=tree.depth, splits=len(r.splits)) for p, r in asked.items()),
+        TreeShape(to=EVERYONE, splits=len(taken)),
+        *(ChosenSplits(to=p, splits=len(r.splits)) for p, r in asked.items()),
     )
     kept = replace(tree, cells=cells, found=found, opened=opened)
     return Outcome(told, send=asked, keep=(kept,), forget=(BatchTotals,), reveals=reveals)

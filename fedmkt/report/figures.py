@@ -205,10 +205,14 @@ def _convergence(points: Sequence[ConvergencePoint], measure: str) -> "Figure":
 
     figure, axes = _blank()
     steps = [p for p in points if p.change > 0]
-    axes.plot([p.iteration for p in steps], [p.change for p in steps], color=JOINT, marker="o", markersize=4)
-    axes.set(yscale="log", xlabel="pass over the rows", ylabel="relative change of the weights")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     known = [(p.iteration, p.value) for p in points if p.value is not None]
+    if not steps:  # trees have no weights
+        axes.plot(*zip(*known, strict=True), color=CENTRAL)
+        axes.set(xlabel="tree", ylabel="log loss of the held-out rows")
+        return figure
+    axes.plot([p.iteration for p in steps], [p.change for p in steps], color=JOINT, marker="o", markersize=4)
+    axes.set(yscale="log", xlabel="pass over the rows", ylabel="relative change of the weights")
     if known:
         axes.set_position((0.135, 0.14, 0.73, 0.83))
         second = axes.twinx()

@@ -61,7 +61,7 @@ class Models:
 
 @dataclass(frozen=True)
 class ConvergencePoint:
-    """One pass of training: the measure named in the summary, if known, and ‖w - w_before‖ / ‖w‖."""
+    """One pass of training: the measure named in the summary, if known, and ‖w - w_before‖ / ‖w‖; of trees 0."""
 
     iteration: int
     value: float | None

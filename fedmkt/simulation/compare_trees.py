@@ -23,6 +23,7 @@ from fedmkt.protocol.core import Name
 from fedmkt.protocol.prepare import Columns
 from fedmkt.protocol.tree_columns import table_of
 from fedmkt.protocol.tree_growth import Draws, settings_of
+from fedmkt.report.summary import ConvergencePoint
 from fedmkt.simulation.comparison import Comparison
 
 Array = NDArray[np.float64]
@@ -53,10 +54,17 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
     joint = Model(outline, tuple(s.part for s in sides))
     draws = Draws(bytes.fromhex(str(bank.header["draws"])))
     pooled = boosting.Labelled(_pooled([s.train for s in sides]), bank.label_train)
-    central = boosting.fit(pooled, settings_of(contract), draws).model
+    held = boosting.Labelled(_pooled([s.held_out for s in sides]), bank.label_held_out)
+    central = boosting.fit(pooled, settings_of(contract), draws, held)
+    points = tuple(ConvergencePoint(k, loss, 0.0) for k, loss in enumerate(central.losses, start=1))
     held_out = {p.name: s.held_out for p, s in zip(config.parties, sides, strict=True)}
     return Comparison(
-        bank.label_held_out, trees.predict(joint, held_out), trees.predict(central, held_out), None, (), None
+        bank.label_held_out,
+        trees.predict(joint, held_out),
+        trees.predict(central.model, held_out),
+        None,
+        points,
+        None,
     )
 
 

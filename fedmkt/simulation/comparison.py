@@ -15,7 +15,7 @@ class Comparison:
     """Joint and centralised model on the same held-out rows, from exact scores.
 
     weight_error : |w - w*| / |w*| on the prepared columns, intercept included; None where there are no weights
-    convergence : of the same optimiser in clear floating point, not of the run itself; empty where there is none
+    convergence : of the same optimiser in clear floating point, not of the run itself; of trees the held-out loss
     events_per_column : training rows of the rarer class, by prepared column of all parties, where passes may end
     before their optimum; None where there are no passes
     """

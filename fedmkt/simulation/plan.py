@@ -31,6 +31,7 @@ from fedmkt.ring.bounds import Bound
 from fedmkt.simulation.rehearsal import Planned, rehearse
 from fedmkt.simulation.run import read_job
 from fedmkt.simulation.traffic import Sizes, bytes_sent
+from fedmkt.simulation.tree_plan import tree_assumptions, tree_bounds, tree_memory, tree_seconds
 
 LEVELS = 6
 """Columns that one category is assumed to become; each frequent level is one."""
@@ -157,6 +158,8 @@ class Plan:
     def _bounds_lines(self) -> list[str]:
         if self.task == "overlap":
             return []
+        if not self.row_norm:
+            return ["encrypted totals", *(_bound_line(b) for b in self.bounds)]
         return [
             f"fixed point, for row norms up to {self.row_norm} (all hold up to {self.max_row_norm})",
             *(_bound_line(b) for b in self.bounds),
@@ -186,14 +189,16 @@ def plan(
     with_label = _checked("labelled", labelled, people)
     without = people - with_label if config.scores.unlabelled else 0
     overlap = expected_overlap(contract, tuple(lists.values()), with_label, without)
-    widths = {p.name: columns_of(config, p) for p in config.parties} | dict(columns or {})
+    of_kind = tree_columns_of if contract.model.kind == "trees" else columns_of
+    widths = {p.name: of_kind(config, p) for p in config.parties} | dict(columns or {})
     shapes = {Name(p.name): Shape(widths[p.name], 1) for p in config.parties}
     sizes = Sizes(contract, overlap, shapes, lists)
     rounds = rehearse(contract, lists, overlap, shapes)
     sent: Counter[str] = Counter()
     for call in (c for r in rounds for c in r):
         sent[call.party] += bytes_sent(sizes, call)
-    norm = math.ceil(3 * math.sqrt(max(s.columns for s in shapes.values())))
+    is_trees = contract.model.kind == "trees"
+    norm = 0 if is_trees else math.ceil(3 * math.sqrt(max(s.columns for s in shapes.values())))
     return Plan(
         job=config.name,
         task=config.task,
@@ -211,10 +216,13 @@ def plan(
         rounds=len(rounds),
         seconds=_seconds(sizes, len(rounds)),
         row_norm=norm,
-        max_row_norm=_largest_norm(contract, overlap, shapes),
-        bounds=tuple(_bounds(contract, overlap, shapes, norm)),
+        max_row_norm=0 if is_trees else _largest_norm(contract, overlap, shapes),
+        bounds=tuple(tree_bounds(sizes) if is_trees else _bounds(contract, overlap, shapes, norm)),
         disclosures=_disclosures(contract, rounds),
-        assumptions=_assumptions(config, common, labelled, columns),
+        assumptions=(
+            *(tree_assumptions(contract, sizes) if is_trees else ()),
+            *_assumptions(config, common, labelled, columns),
+        ),
     )
 
 
@@ -302,7 +310,14 @@ def columns_of(config: JobConfig, party: PartnerConfig) -> int:
     return min(MAX_COLUMNS, len(party.numbers) + levels * len(party.categories) + known)
 
 
+def tree_columns_of(config: JobConfig, party: PartnerConfig) -> int:
+    """Count the columns of a party as trees see them."""
+    return len(party.numbers) + len(party.categories)
+
+
 def _memory(sizes: Sizes) -> int:
+    if sizes.contract.model.kind == "trees":
+        return _PROCESS + _ID_BYTES * sum(sizes.lists.values()) + tree_memory(sizes)
     fit, score = sizes.plan(FIT), sizes.plan(SCORE)
     columns = {p: fit.columns_of(p) for p in sizes.parties}
     tables = sum(rows * (8 * columns[p] + _ID_BYTES) for p, rows in sizes.lists.items())
@@ -319,19 +334,25 @@ def _seconds(sizes: Sizes, rounds: int) -> dict[str, float]:
     one_item = _PER_POINT
     if engine_name(sizes.contract, {p: sizes.items(p) for p in sizes.parties}) != "oprf":
         points, one_item = len(partners) * bank + sum(partners), _PER_ITEM
-    passes = sizes.contract.model.iterations
-    fit, score = sizes.plan(FIT), sizes.plan(SCORE)
-    one = _PER_ROW + _PER_CELL * fit.width
+    model = tree_seconds(sizes) if sizes.contract.model.kind == "trees" else _linear_seconds(sizes)
     found = {
         "read": _READ_PER_ROW * sum(sizes.lists.values()),
         "psi": one_item * points,
-        "prepare": _PREPARED_CELL * (fit.total + score.total) * fit.width,
-        "fit": passes * fit.total * one,
-        "score": score.total * one,
+        **model,
         "messages": _PER_ROUND * rounds,
         "report": _COMPARE,
     }
     return {name: round(value, 2) for name, value in found.items()}
+
+
+def _linear_seconds(sizes: Sizes) -> dict[str, float]:
+    fit, score = sizes.plan(FIT), sizes.plan(SCORE)
+    one = _PER_ROW + _PER_CELL * fit.width
+    return {
+        "prepare": _PREPARED_CELL * (fit.total + score.total) * fit.width,
+        "fit": sizes.contract.model.iterations * fit.total * one,
+        "score": score.total * one,
+    }
 
 
 def _bounds(contract: Contract, overlap: Overlap, shapes: Mapping[Name, Shape], norm: int) -> list[Bound]:
@@ -360,7 +381,8 @@ def _assumptions(
 ) -> tuple[str, ...]:
     levels = min(LEVELS, config.limits.max_levels)
     assumed = {
-        f"one column for each number, {levels} for each category": columns is None,
+        f"one column for each number, {levels} for each category": columns is None
+        and config.model.kind != "trees",
         "the shortest list is common (give the expected number with --common)": common is None,
         "every common customer has a label (give the expected number with --labelled)": labelled is None,
         _MEASURED: True,

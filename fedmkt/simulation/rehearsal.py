@@ -10,6 +10,7 @@ from typing import Any
 
 from fedmkt.contract import Contract
 from fedmkt.protocol.align import SplitKey
+from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.cardinality import Common, told_of
 from fedmkt.protocol.core import (
     V2,
@@ -26,12 +27,15 @@ from fedmkt.protocol.core import (
     V,
     data_parties,
 )
+from fedmkt.protocol.histogram import HistogramShape
 from fedmkt.protocol.items import ListRows
 from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.psi_oprf import KeptSet, KnownSets
 from fedmkt.protocol.range import InRange
+from fedmkt.protocol.tree_growth import LevelSplits
+from fedmkt.simulation.tree_traffic import TreeFacts, expected
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,12 @@ class Rehearsal:
     """The `Caller` that only writes down what it is asked."""
 
     def __init__(
-        self, contract: Contract, lists: Mapping[Name, int], overlap: Overlap, shapes: Mapping[Name, Shape]
-    ) -> None:
+        self, contract: Contract, lists: Mapping[Name, int], overlap: Overlap, shapes: Mapping[Name, Shape],
+        trees: TreeFacts | None = None,
+    ) -> None:  # fmt: skip
         self._contract = contract
+        self._trees = trees or expected(contract)
+        self._levels = iter(self._trees.levels)
         self._lists = lists
         self._overlap = overlap
         self._shapes = shapes
@@ -122,15 +129,22 @@ class Rehearsal:
             return told_of(min(bank, own), bank, own)
         if call.step.tells is Shape:
             return self._shapes[call.party]
+        if call.step.tells is BinSizes:
+            return self._trees.bins[call.party]
+        if call.step.tells is HistogramShape:
+            return HistogramShape(self._trees.bins[call.party].sizes)
+        if call.step.tells is LevelSplits:
+            return next(self._levels)
         if call.step.tells not in assumed:
             raise ValueError(f"nothing is assumed for what {call.step.name} tells")
         return assumed[call.step.tells]
 
 
 def rehearse(
-    contract: Contract, lists: Mapping[Name, int], overlap: Overlap, shapes: Mapping[Name, Shape]
-) -> tuple[tuple[Planned, ...], ...]:
-    """List the rounds of a contract's job, given the public values that it will meet."""
-    caller = Rehearsal(contract, lists, overlap, shapes)
+    contract: Contract, lists: Mapping[Name, int], overlap: Overlap, shapes: Mapping[Name, Shape],
+    trees: TreeFacts | None = None,
+) -> tuple[tuple[Planned, ...], ...]:  # fmt: skip
+    """List the rounds of a contract's job, given the public values that it will meet; trees : None, the most."""
+    caller = Rehearsal(contract, lists, overlap, shapes, trees)
     SCRIPTS[contract.task](caller, contract)
     return tuple(caller.rounds)

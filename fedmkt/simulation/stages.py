@@ -13,7 +13,7 @@ from fedmkt.simulation.rehearsal import rehearse
 
 STAGES = ("psi", "split", "prepare", "fit", "score", "close")
 _STAGES_OF = {"train": STAGES, "overlap": ("overlap", "close")}
-_BELONGS = {"model": "score", "run": "close"}
+_BELONGS = {"model": "score", "run": "close", "histogram": "fit"}
 
 
 class Stages:
@@ -32,7 +32,7 @@ class Stages:
         self._rows = {
             "psi": sum(lists.values()),
             "overlap": sum(lists.values()),
-            "fit": contract.model.iterations * train_rows(contract, overlap),
+            "fit": _passes(contract) * train_rows(contract, overlap),
             "score": scored_rows(contract, overlap),
         }
         self._stage = self._stages[0]
@@ -57,6 +57,13 @@ class Stages:
         done = min(self._done, total)
         rows = self._rows.get(self._stage, 0) * done // max(1, total)
         self._progress(ProgressEvent(self._stage, done, total, rows, self._bytes))
+
+
+def _passes(contract: Contract) -> int:
+    """Return how often training goes through its rows: a level of a tree is one pass."""
+    if contract.model.kind == "trees":
+        return contract.trees.trees * contract.trees.depth
+    return contract.model.iterations
 
 
 def _stages_of(stages: tuple[str, ...], steps: list[str]) -> list[str]:

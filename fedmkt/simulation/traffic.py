@@ -6,6 +6,7 @@ sizes are those of the arrays in the messages; headers, seals and signatures are
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fedmkt.contract import Contract
@@ -19,7 +20,9 @@ from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import TABLE_BITS
 from fedmkt.ring import sigmoid
 from fedmkt.ring.side_bits import packed_words
+from fedmkt.simulation import tree_traffic
 from fedmkt.simulation.rehearsal import Planned
+from fedmkt.simulation.tree_traffic import TreeFacts, expected
 
 WORD = 8
 _PER_MESSAGE = 240
@@ -30,12 +33,18 @@ _PER_CALL = 64
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the sizes of messages follow from; `lists` : distinct ids of each party."""
+    """What the sizes of messages follow from; `lists` : distinct ids of each party; `given` : bins and splits."""
 
     contract: Contract
     overlap: Overlap
     shapes: Mapping[Name, Shape]
     lists: Mapping[Name, int]
+    given: TreeFacts | None = None
+
+    @cached_property
+    def trees(self) -> TreeFacts:
+        """What a training of trees meets: as given, or the most that the contract allows."""
+        return self.given or expected(self.contract)
 
     def plan(self, stage: Stage) -> Layout:
         """Return the padded rows and the columns of a stage."""
@@ -361,4 +370,5 @@ _CONTENT: dict[str, Content] = {
     "score.read": _silent,
     "model.give_part": _weights(SCORE),
     "model.take_part": _silent,
+    **tree_traffic.CONTENT,
 }

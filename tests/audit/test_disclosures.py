@@ -3,7 +3,7 @@ import pytest
 from fedmkt.audit import disclosures
 from fedmkt.audit.records import Record
 from fedmkt.errors import AuditError
-from fedmkt.privacy.disclosure import Embeddings, MatchedOwnRows, RangeBit, Scores
+from fedmkt.privacy.disclosure import Embeddings, MatchedOwnRows, RangeBit, Scores, SplitSides
 
 
 def record(party, disclosure, kind="value.revealed"):
@@ -44,6 +44,15 @@ def test_what_several_told_in_the_same_words_is_said_once(signed):
     assert fact.origin == "from shop and bank, 2 times each"
     assert sum("learned one bit" in line for line in report.lines()) == 3  # once for each reader
     assert "**" not in "\n".join(report.lines())
+
+
+def test_amounts_of_releases_of_one_kind_are_added_up_source_by_source(signed):
+    sides = [SplitSides(to="bank", splits=n, low=100, high=200) for n in (3, 5, 5)]
+    other = SplitSides(to="bank", splits=7, low=0, high=50)
+    told = ((sides[0], 1), (sides[1], 2), (other, 1))
+    learned = tuple(disclosures.Learned("bank", "shop", d, times, "") for d, times in told)
+    facts = disclosures.DisclosureReport(("bank",), learned).merged()
+    assert [(f.disclosure.splits, f.times) for f in facts] == [(13, (3,)), (7, (1,))]
 
 
 def test_a_party_learns_nothing_from_its_own_release_to_all(signed):

@@ -1,0 +1,68 @@
+"""What boosted trees cost before anything runs: time, memory, the room for noise, and what their sides give away."""
+
+import math
+
+from fedmkt.contract import Contract
+from fedmkt.protocol.align import scored_rows, train_rows
+from fedmkt.protocol.boosting import histogram_terms
+from fedmkt.protocol.core import data_parties
+from fedmkt.ring.bounds import Bound
+from fedmkt.ring.budget import FAILURE_SIGMAS, LEAST_RATIO_BITS
+from fedmkt.ring.rlwe import DEGREE
+from fedmkt.simulation.traffic import Sizes
+
+# Seconds on one core of an AMD EPYC, measured on the bank-full data.
+_PER_CELL_ENCRYPTED = 3.5e-8
+"""One row of one vector, encrypted, packed and unpacked."""
+_PER_CELL_ADDED = 1.5e-9
+"""One row of one vector, added up for one column."""
+_PER_HINT = 3e-7
+"""One number of a hint, for each 4096 rows."""
+_PER_WORD = 3e-9
+"""One number of a hint or its mask, for each vector: at partner, dealer and bank."""
+
+
+def tree_seconds(sizes: Sizes) -> dict[str, float]:
+    """Return the seconds of hint, trees and scoring."""
+    contract, facts = sizes.contract, sizes.trees
+    rows = train_rows(contract, sizes.overlap)
+    vectors = sum(facts.widths(contract))
+    partners = sizes.parties[1:]
+    columns = sum(len(facts.bins[p].sizes) for p in partners)
+    words = DEGREE * sum(facts.bins[p].width for p in partners)
+    fit = vectors * rows * (_PER_CELL_ENCRYPTED + _PER_CELL_ADDED * columns) + 3 * _PER_WORD * words * vectors
+    score = 1e-8 * scored_rows(contract, sizes.overlap) * sum(level.splits for level in facts.levels)
+    return {"prepare": _PER_HINT * words * math.ceil(rows / DEGREE) / DEGREE, "fit": fit, "score": score}
+
+
+def tree_memory(sizes: Sizes) -> int:
+    """Return the bytes of hints, masks and of the largest batch of vectors, of all parties together."""
+    rows, facts = train_rows(sizes.contract, sizes.overlap), sizes.trees
+    words = DEGREE * sum(facts.bins[p].width for p in sizes.parties[1:])
+    return 8 * (3 * words + 4 * rows * max(facts.widths(sizes.contract), default=1))
+
+
+def tree_bounds(sizes: Sizes) -> list[Bound]:
+    """Return what a total and its noise take of a word; raises ConfigError where they do not fit."""
+    terms = histogram_terms(sizes.contract, sizes.overlap, sizes.trees.bins)
+    plan = terms.budget(max(len(sizes.trees.bins[p].sizes) for p in sizes.parties[1:]))
+    noise = FAILURE_SIGMAS * plan.sum_deviation * math.hypot(1, 2**LEAST_RATIO_BITS)
+    return [
+        Bound("total", math.log2(terms.rows * terms.limit), "rows * largest", terms.bits - 1.0),
+        Bound("noise, flooded", math.log2(noise), "8 sigma of both, at least", plan.delta_bits - 1.0),
+        Bound("encrypted vectors", math.log2(terms.vectors), "of all trees", math.log2(plan.max_vectors + 1)),
+    ]
+
+
+def tree_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
+    """Say what was assumed of trees, and what their sides can give away of a row."""
+    partners = data_parties(contract)[1:]
+    most = [
+        min(size, contract.trees.max_thresholds + 2) for p in partners for size in sizes.trees.bins[p].sizes
+    ]
+    bits = sum(math.log2(size) for size in most)
+    return (
+        "every tree is full, all of its splits are of partners' columns, and all columns have all bins",
+        f"the sides of the splits tell the bank at most {bits:.1f} bits about the partners' columns of each row: "
+        "with many trees nearly all of the bins they are in",
+    )
