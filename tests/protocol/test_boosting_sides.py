@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from fedmkt.learn.trees import Outline, Part, predict
-from fedmkt.protocol import boosting, tree_scoring
+from fedmkt.protocol import boosting, tree_growth, tree_scoring
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import data_parties
+from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.scoring import Released
 from fedmkt.protocol.tree_columns import common_bins, cut_columns
@@ -67,3 +68,25 @@ def test_sides_of_many_trees_travel_in_several_messages(monkeypatch: pytest.Monk
     assert len(tree_scoring.tree_blocks(caller.contract, len(before))) == 2
     tree_scoring.score(caller, caller.contract, caller.overlap)
     assert np.array_equal(caller.recall(BANK, Released).units, before)
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+def test_decrypted_totals_equal_plain_ones_over_the_whole_training(
+    parties: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, opened = [], []
+    vectors_of, cells_of = tree_growth.vectors_of, tree_growth.cells_of
+    monkeypatch.setattr(tree_growth, "vectors_of", lambda *a: asked.append(vectors_of(*a)) or asked[-1])
+    monkeypatch.setattr(tree_growth, "cells_of", lambda *a: opened.append(a[0]) or cells_of(*a))
+    caller = grown(tree_caller(tree_contract(parties, trees=5, depth=4)))
+    partners = data_parties(caller.contract)[1:]
+    held = {p: caller.recall(p, RowBins) for p in partners}
+    assert len(opened) == len(asked) * len(partners) > 10
+    for batch, vectors in enumerate(asked):
+        for place, p in enumerate(partners):
+            plain = [
+                vectors[code == b].sum(axis=0)
+                for code, count in zip(held[p].codes, held[p].counts, strict=True)
+                for b in range(count)
+            ]
+            assert np.array_equal(opened[batch * len(partners) + place], plain)
