@@ -25,6 +25,7 @@ from fedmkt.contract import (
 )
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.terms import ModelTerms
 
 IDENTITIES = {name: Identity(bytes([i]) * 32) for i, name in enumerate(("bank", "shop", "telco", "notary"))}
@@ -356,3 +357,43 @@ def test_a_mistake_in_the_file_is_one_line_with_file_key_value_and_what_is_accep
         from_toml(text.replace(old, new, 1), "c.toml")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+TREES = {
+    "model": {"kind": "trees"},
+    "trees": {"reveal": "sides"},
+    "disclosures": (*DEFAULT, "HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape"),
+}
+
+
+def test_trees_say_what_they_reveal_in_the_contract():
+    agreed = contract(**TREES)
+    assert from_toml(to_toml(signed(agreed)), "c.toml").contract == agreed
+    for kind in ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape"):
+        left = tuple(k for k in TREES["disclosures"] if k != kind)
+        with pytest.raises(ValidationError, match=f"a model of kind trees needs {kind} too"):
+            contract(**(TREES | {"disclosures": left}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"align": {"match": "hidden"}}, "shown: who is in a node"),
+        (
+            {"align": {"join": "left"}, "disclosures": (*TREES["disclosures"], "JoinedRows")},
+            "inner: rows without",
+        ),
+        ({"trees": {}}, "cannot be trained yet"),
+        ({"trees": {"reveal": "sides", "max_thresholds": 0}}, "greater than or equal to 1"),
+        ({"trees": {"reveal": "sides", "class_weights": (0.0, 1.0)}}, "greater than or equal to 0.001"),
+    ],
+)
+def test_contracts_for_trees_that_cannot_be_carried_out_are_refused(changes, why):
+    with pytest.raises(ValidationError, match=why):
+        contract(**(TREES | changes))
+
+
+def test_the_terms_of_trees_leave_the_digest_of_other_contracts_as_it_was():
+    assert not {"trees", "bins"} & set(json.loads(canonical_bytes(contract())))
+    other = contract(**(TREES | {"trees": {"reveal": "sides", "class_weights": (1.0, 2.0)}}))
+    assert len({digest(contract(**TREES)), digest(other), digest(contract())}) == 3

@@ -109,17 +109,18 @@ def _load_bins(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     return Outcome(Silent(), keep=(RowBins(own_codes(turn, joint_rows(turn, True)), sizes.sizes), *keep))
 
 
-def _tell_sides(tree: int, depth: int, turn: Turn, inbox: Inbox[SplitRequest]) -> Outcome[RowSides, Silent]:
+def _tell_sides(turn: Turn, inbox: Inbox[SplitRequest]) -> Outcome[RowSides, Silent]:
     """Tell which rows go left at the chosen splits, once they are counted against the cap."""
     bank, held = turn.parties[0], turn.recall(RowBins)
     sizes = turn.published(BinSizes, turn.me)
-    asked = turn.published(LevelSplits, bank).partners[turn.parties.index(turn.me) - 1]
-    decisions = _checked(turn, inbox.one(bank, SplitRequest), asked, depth, sizes)
+    level = turn.published(LevelSplits, bank)
+    asked = level.partners[turn.parties.index(turn.me) - 1]
+    decisions = _checked(turn, inbox.one(bank, SplitRequest), asked, level.depth, sizes)
     remember = _count_thresholds(turn, decisions)
     sides = sides_of(held.codes, decisions, sizes, own_names(turn))
     before = turn.recall(OwnSplits).trees
-    trees = (*before, *[()] * (tree + 1 - len(before)))
-    kept = OwnSplits((*trees[:tree], trees[tree] + decisions))
+    trees = (*before, *[()] * (level.tree + 1 - len(before)))
+    kept = OwnSplits((*trees[: level.tree], trees[level.tree] + decisions))
     low = max(0, int(train_rows_at_least(turn.contract, turn.published(Overlap, bank))))
     reveals = (SplitSides(to=bank, splits=len(decisions), low=low, high=held.codes.shape[1]),)
     message = RowSides(np.packbits(sides, axis=1))
@@ -185,6 +186,7 @@ def _settle(trees: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, S
 LOAD_TABLE = Step("fit.load_table", load_table, Silent)
 LOAD_BINS = Step("fit.load_bins", _load_bins, Silent)
 CHOOSE = Step("fit.choose", choose, LevelSplits, reveals=(TreeShape, ChosenSplits))
+TELL_SIDES = Step("fit.sides", _tell_sides, Silent, reads=(SplitRequest,), reveals=(SplitSides,))
 
 
 # --- script
@@ -218,16 +220,15 @@ def one_tree(call: Caller, contract: Contract, terms: Terms, tree: int) -> None:
         add_up_vectors(call, contract, terms, PER_NODE * asked_for)
         chosen = call(bank, CHOOSE)
         level = chosen.public.value
+        if (level.tree, level.depth) != (tree, depth):
+            raise ValueError("the splits are of another level than the totals")
         if not (min(level.partners) >= 0 and sum(level.partners) <= level.splits <= nodes):
             raise ValueError("a level of a tree has more splits than nodes")
         asked = [p for p, splits in zip(partners, level.partners, strict=True) if splits]
         sides: list[Reply[RowSides, Silent]] = []
         if asked:
-            tell = Step(
-                "fit.sides", partial(_tell_sides, tree, depth), Silent, (SplitRequest,), (SplitSides,)
-            )
             witness(call, contract)
-            sides = call.all([ask(p, tell, *inbox_of([chosen], p)) for p in asked])
+            sides = call.all([ask(p, TELL_SIDES, *inbox_of([chosen], p)) for p in asked])
         call(bank, grow_level, *inbox_of(sides, bank))
         if not level.splits:
             break

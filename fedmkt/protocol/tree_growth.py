@@ -86,8 +86,10 @@ class RowSides(Message):
 
 @dataclass(frozen=True)
 class LevelSplits(PublicValue):
-    """How many splits a level has, and how many of them each partner owns, in the order of the contract."""
+    """How many splits a level of a tree has, and how many each partner owns of them, in the order of the contract."""
 
+    tree: int
+    depth: int
     splits: int
     partners: tuple[int, ...]
 
@@ -251,7 +253,8 @@ def choose(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[SplitRequest, LevelSpli
     taken = [split for split in found if split is not None]
     requests = {p: _request(turn, p, taken) for p in turn.others}
     asked = {p: SplitRequest(r) for p, r in requests.items() if len(r)}
-    told = LevelSplits(len(taken), tuple(len(requests[p]) for p in turn.others))
+    owned = tuple(len(requests[p]) for p in turn.others)
+    told = LevelSplits(len(turn.recall(Forest).trees), tree.depth, len(taken), owned)
     reveals = (
         TreeShape(to=EVERYONE, splits=len(taken)),
         *(ChosenSplits(to=p, splits=len(r.splits)) for p, r in asked.items()),

@@ -22,7 +22,6 @@ unnoticed. Source: protocols.md section 4.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -70,18 +69,23 @@ class ScoredSides(Message):
 
 @dataclass(frozen=True)
 class ScoredBins(State):
-    """The bins of the rows to score in the own columns, (columns, rows)."""
+    """At a partner: the bins of the rows to score in the own columns, (columns, rows); how many blocks are told."""
 
     durable: ClassVar[bool] = False
     codes: Codes
+    blocks: int
 
 
 @dataclass(frozen=True)
 class TreeScores(State):
-    """At the bank: the sum of leaves, of as many trees as were told, of each row to score, (rows,), log odds."""
+    """At the bank: the sum of leaves, of as many trees as were told, of each own row to score, (n,), log odds.
+
+    own : bins of the own columns, (columns, n), as a `Table` has them
+    """
 
     durable: ClassVar[bool] = False
     trees: int
+    own: Codes
     values: Floats
 
 
@@ -97,42 +101,40 @@ def packed(rows: int) -> int:
     return -(-rows // 8)
 
 
-def _tell_sides(trees: slice, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoredSides, Silent]:
-    rows = joint_rows(turn, False)
-    held = turn.recall(ScoredBins) if turn.has(ScoredBins) else ScoredBins(own_codes(turn, rows))
+def _tell_sides(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoredSides, Silent]:
+    """Tell the sides of the next block of trees."""
+    rows, overlap = joint_rows(turn, False), turn.published(Overlap, turn.parties[0])
+    held = turn.recall(ScoredBins) if turn.has(ScoredBins) else ScoredBins(own_codes(turn, rows), 0)
+    trees = tree_blocks(turn.contract, len(rows))[held.blocks]
     decisions = [d for tree in turn.recall(OwnSplits).trees[trees] for d in tree]
-    overlap = turn.published(Overlap, turn.parties[0])
     sides = sides_of(held.codes, decisions, turn.published(BinSizes, turn.me), own_names(turn))
     told = SplitSides(to=turn.parties[0], splits=len(decisions), low=overlap.unlabelled_low, high=len(rows))
     message = ScoredSides(trees.start, np.packbits(sides, axis=1))
-    return Outcome(Silent(), send={turn.parties[0]: message}, keep=(held,), reveals=(told,))
+    kept = ScoredBins(held.codes, held.blocks + 1)
+    return Outcome(Silent(), send={turn.parties[0]: message}, keep=(kept,), reveals=(told,))
 
 
-def _add_leaves(trees: slice, turn: Turn, inbox: Inbox[ScoredSides]) -> Outcome[Nothing, Silent]:
+def _add_leaves(turn: Turn, inbox: Inbox[ScoredSides]) -> Outcome[Nothing, Silent]:
+    """Follow the rows through the next block of trees, and add the values of their leaves."""
     rows, forest = joint_rows(turn, False), turn.recall(Forest)
-    held = turn.recall(ScoredBins) if turn.has(ScoredBins) else ScoredBins(own_codes(turn, rows))
-    before = turn.recall(TreeScores) if turn.has(TreeScores) else _start(forest, len(rows))
-    if before.trees != trees.start:
-        raise ValueError("the sides of these trees are out of order")
-    scores, is_real = before.values.copy(), rows != NO_ROW
-    own = _own_table(turn, held.codes[:, is_real])
+    held = turn.recall(TreeScores) if turn.has(TreeScores) else _start(turn, forest)
+    trees = next(t for t in tree_blocks(turn.contract, len(rows)) if t.start == held.trees)
+    scores, is_real = held.values.copy(), rows != NO_ROW
     told = {p: _told(turn, p, trees, inbox, len(rows)) for p in turn.others}
     for tree, decisions in zip(forest.trees[trees], forest.decisions[trees], strict=True):
-        sides = _own_sides(turn, own, decisions)
+        sides = _own_sides(turn, held.own, decisions)
         for node, owner in tree.owners:
             if owner != turn.me:
                 sides[node] = next(told[Name(owner)])[is_real]
         nodes, values = (np.array(x) for x in zip(*tree.leaves, strict=True))
-        scores[is_real] += by_node(nodes, values)[leaf_of_rows(tree, sides, int(is_real.sum()))]
-    return Outcome(Silent(), keep=(held, TreeScores(trees.stop, scores)))
+        scores += by_node(nodes, values)[leaf_of_rows(tree, sides, len(scores))]
+    return Outcome(Silent(), keep=(TreeScores(trees.stop, held.own, scores),))
 
 
-def _start(forest: Forest, rows: int) -> TreeScores:
-    return TreeScores(0, np.full(rows, forest.base))
-
-
-def _own_table(turn: Turn, codes: Codes) -> Codes:
-    return table_values(codes, turn.published(BinSizes, turn.me), common_bins(turn.contract))
+def _start(turn: Turn, forest: Forest) -> TreeScores:
+    rows = real(joint_rows(turn, False))
+    own = table_values(own_codes(turn, rows), turn.published(BinSizes, turn.me), common_bins(turn.contract))
+    return TreeScores(0, own, np.full(len(rows), forest.base))
 
 
 def _own_sides(turn: Turn, values: Codes, decisions: tuple[Decision, ...]) -> dict[int, Bools]:
@@ -159,23 +161,23 @@ def _round(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     split, found, rows = turn.recall(Split), turn.recall(TreeScores), joint_rows(turn, False)
     if found.trees != turn.contract.trees.trees:
         raise ValueError("not all trees have been added up")
-    is_real, decimals = rows != NO_ROW, turn.contract.scores.decimals
-    units = np.rint(sigmoid(found.values[is_real]) * 10**decimals).astype(np.int64)
-    released = Released(rows[is_real], len(real(split.held_out)), units, decimals)
-    return Outcome(Silent(), keep=(released,), forget=(TreeScores, ScoredBins))
+    decimals = turn.contract.scores.decimals
+    units = np.rint(sigmoid(found.values) * 10**decimals).astype(np.int64)
+    released = Released(real(rows), len(real(split.held_out)), units, decimals)
+    return Outcome(Silent(), keep=(released,), forget=(TreeScores,))
 
 
+TELL_SIDES = Step("score.sides", _tell_sides, Silent, reveals=(SplitSides,))
+ADD_LEAVES = Step("score.add_leaves", _add_leaves, Silent, reads=(ScoredSides,))
 ROUND = Step("score.round_trees", _round, Silent)
 
 
 def score(call: Caller, contract: Contract, overlap: Overlap) -> None:
     """Score the bank's held-out and unlabelled customers."""
     bank, *partners = data_parties(contract)
-    for trees in tree_blocks(contract, scored_rows(contract, overlap)):
-        tell = Step("score.sides", partial(_tell_sides, trees), Silent, reveals=(SplitSides,))
-        add = Step("score.add_leaves", partial(_add_leaves, trees), Silent, reads=(ScoredSides,))
+    for _ in tree_blocks(contract, scored_rows(contract, overlap)):
         witness(call, contract)
-        sides = call.all([ask(p, tell) for p in partners])
-        call(bank, add, *inbox_of(sides, bank))
+        sides = call.all([ask(p, TELL_SIDES) for p in partners])
+        call(bank, ADD_LEAVES, *inbox_of(sides, bank))
     call(bank, ROUND)
     checkpoint(call, contract)

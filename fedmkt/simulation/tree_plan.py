@@ -26,7 +26,7 @@ def tree_seconds(sizes: Sizes) -> dict[str, float]:
     """Return the seconds of hint, trees and scoring."""
     contract, facts = sizes.contract, sizes.trees
     rows = train_rows(contract, sizes.overlap)
-    vectors = sum(facts.widths(contract))
+    vectors = sum(facts.widths())
     partners = sizes.parties[1:]
     columns = sum(len(facts.bins[p].sizes) for p in partners)
     words = DEGREE * sum(facts.bins[p].width for p in partners)
@@ -39,7 +39,7 @@ def tree_memory(sizes: Sizes) -> int:
     """Return the bytes of hints, masks and of the largest batch of vectors, of all parties together."""
     rows, facts = train_rows(sizes.contract, sizes.overlap), sizes.trees
     words = DEGREE * sum(facts.bins[p].width for p in sizes.parties[1:])
-    return 8 * (3 * words + 4 * rows * max(facts.widths(sizes.contract), default=1))
+    return 8 * (3 * words + 4 * rows * max(facts.widths(), default=1))
 
 
 def tree_bounds(sizes: Sizes) -> list[Bound]:

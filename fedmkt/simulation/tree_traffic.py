@@ -6,6 +6,7 @@ contract allows, so nothing costs more than planned.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from fedmkt.contract import Contract
@@ -35,20 +36,15 @@ class TreeFacts:
     bins: Mapping[Name, BinSizes]
     levels: tuple[LevelSplits, ...]
 
-    def trees(self, contract: Contract) -> list[tuple[LevelSplits, ...]]:
-        """Return the levels tree by tree: one ends at its depth, or at a level without a split."""
-        found: list[list[LevelSplits]] = [[]]
-        for level in self.levels:
-            found[-1].append(level)
-            if len(found[-1]) == contract.trees.depth or not level.splits:
-                found.append([])
-        return [tuple(tree) for tree in found[:-1]]
+    def trees(self) -> list[tuple[LevelSplits, ...]]:
+        """Return the levels tree by tree."""
+        return [tuple(levels) for _, levels in groupby(self.levels, lambda level: level.tree)]
 
-    def widths(self, contract: Contract) -> list[int]:
+    def widths(self) -> list[int]:
         """Return the vectors of each batch."""
         return [
             PER_NODE * (tree[depth - 1].splits if depth else 1)
-            for tree in self.trees(contract)
+            for tree in self.trees()
             for depth in range(len(tree))
         ]
 
@@ -63,10 +59,11 @@ def expected(contract: Contract) -> TreeFacts:
     bins = {p: _most_bins(contract, p) for p in data_parties(contract)}
     partners = len(bins) - 1
     levels = [
-        LevelSplits(2**d, tuple((2**d + i) // partners for i in range(partners))[::-1])
+        LevelSplits(tree, d, 2**d, tuple((2**d + i) // partners for i in range(partners))[::-1])
+        for tree in range(contract.trees.trees)
         for d in range(contract.trees.depth)
     ]
-    return TreeFacts(bins, tuple(levels * contract.trees.trees))
+    return TreeFacts(bins, tuple(levels))
 
 
 def _most_bins(contract: Contract, party: Name) -> BinSizes:
@@ -93,14 +90,14 @@ def _hint(sizes: "Sizes", call: "Planned") -> tuple[int, int]:
 
 
 def _dealt(sizes: "Sizes", call: "Planned") -> tuple[int, int]:
-    width = sizes.trees.widths(sizes.contract)[call.before]
+    width = sizes.trees.widths()[call.before]
     return WORD * width * sum(sizes.trees.bins[p].width for p in _partners(sizes)), 1
 
 
 def _encrypted(sizes: "Sizes", call: "Planned") -> tuple[int, int]:
     terms = histogram_terms(sizes.contract, sizes.overlap, sizes.trees.bins)
     at, partners = call.before, len(_partners(sizes))
-    for width in sizes.trees.widths(sizes.contract):
+    for width in sizes.trees.widths():
         blocks = Batch(terms, width, False).row_blocks()
         if at < len(blocks):
             rows = blocks[at].stop - blocks[at].start
@@ -111,7 +108,7 @@ def _encrypted(sizes: "Sizes", call: "Planned") -> tuple[int, int]:
 
 
 def _totals(sizes: "Sizes", call: "Planned") -> tuple[int, int]:
-    width = sizes.trees.widths(sizes.contract)[call.before]
+    width = sizes.trees.widths()[call.before]
     return WORD * width * sizes.trees.bins[call.party].width, 1
 
 
@@ -127,7 +124,7 @@ def _sides(sizes: "Sizes", call: "Planned") -> tuple[int, int]:
 
 def _scored_sides(sizes: "Sizes", call: "Planned") -> tuple[int, int]:
     rows = scored_rows(sizes.contract, sizes.overlap)
-    trees = sizes.trees.trees(sizes.contract)[tree_blocks(sizes.contract, rows)[call.before]]
+    trees = sizes.trees.trees()[tree_blocks(sizes.contract, rows)[call.before]]
     place = sizes.parties.index(call.party) - 1
     return packed(rows) * sum(level.partners[place] for tree in trees for level in tree), 1
 

@@ -12,7 +12,7 @@ from fedmkt.protocol.prepare import real
 from fedmkt.protocol.scoring import Released
 from fedmkt.protocol.tree_columns import common_bins, cut_columns
 from fedmkt.protocol.tree_growth import Forest
-from tests.protocol.tree_world import BANK, by_owner, pooled, tree_caller, tree_contract, twin
+from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller, tree_contract, twin
 
 
 def grown(caller):
@@ -64,6 +64,7 @@ def test_sides_of_many_trees_travel_in_several_messages(monkeypatch: pytest.Monk
     caller = grown(tree_caller(tree_contract(2, trees=4)))
     tree_scoring.score(caller, caller.contract, caller.overlap)
     before = caller.recall(BANK, Released).units
+    del caller.states[SHOP][tree_scoring.ScoredBins]
     monkeypatch.setattr(tree_scoring, "BLOCK_BYTES", 1500)
     assert len(tree_scoring.tree_blocks(caller.contract, len(before))) == 2
     tree_scoring.score(caller, caller.contract, caller.overlap)

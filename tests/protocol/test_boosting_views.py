@@ -245,13 +245,25 @@ def test_the_bank_refuses_sides_of_another_shape(kind, change) -> None:
         scored(caller)
 
 
-def test_the_script_goes_no_further_with_more_splits_than_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (LevelSplits(0, 0, 2, (1,)), "more splits than nodes"),
+        (LevelSplits(0, 0, 1, (2,)), "more splits than nodes"),
+        (LevelSplits(0, 0, 1, (-1,)), "more splits than nodes"),
+        (LevelSplits(0, 1, 1, (1,)), "another level"),
+        (LevelSplits(1, 0, 1, (1,)), "another level"),
+    ],
+)
+def test_the_script_goes_no_further_with_splits_that_cannot_be(
+    wrong: LevelSplits, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caller = tree_caller(tree_contract(2))
     lying = replace(boosting.CHOOSE, run=lambda turn, inbox: replace(
-        tree_growth.choose(turn, inbox), public=LevelSplits(2, (1,))
+        tree_growth.choose(turn, inbox), public=wrong
     ))  # fmt: skip
     monkeypatch.setattr(boosting, "CHOOSE", lying)
-    with pytest.raises(ValueError, match="more splits than nodes"):
+    with pytest.raises(ValueError, match=why):
         grown(caller)
 
 
