@@ -271,6 +271,29 @@ class BinTotals(Disclosure):
 
 
 @dataclass(frozen=True)
+class BinWeights(Disclosure):
+    """For each of the reader's columns whether it stays, which of its bins were joined, and their weight of evidence.
+
+    These are **label aggregates**: with its own rows by bin the reader computes how many events each group of its
+    customers has, and how many of all. Each group has at least the minimum of rows, of events, and of rows without
+    one, and edges stay what they are under one contract. Two columns whose groups differ in a few rows only tell the
+    events among these few.
+    """
+
+    columns: int
+    bins: int
+    minimum: int
+    events: int
+
+    def describe(self) -> str:
+        """Say how many weights, and the smallest group."""
+        return (
+            f"learned the weight of evidence of {self.bins:,} bins in {self.columns:,} own columns, each of at least "
+            f"{self.minimum:,} rows, {self.events:,} events and as many rows without one"
+        )
+
+
+@dataclass(frozen=True)
 class MinimumBits(Disclosure):
     """How far the bins of each column must be joined until all have enough events and enough rows without one.
 
@@ -419,6 +442,7 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         LastingNames,
         BinCounts,
         BinTotals,
+        BinWeights,
         MinimumBits,
         HistogramTotals,
         SplitSides,
@@ -457,6 +481,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "LastingNames": ("bank",),
     "BinCounts": ("bank",),
     "BinTotals": ("bank",),
+    "BinWeights": ("partner",),
     "MinimumBits": ("bank", "partner"),
     "HistogramTotals": ("bank",),
     "SplitSides": ("bank",),
