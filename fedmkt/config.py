@@ -38,7 +38,16 @@ from fedmkt.contract import (
 )
 from fedmkt.errors import ConfigError
 from fedmkt.privacy.disclosure import DEFAULT
-from fedmkt.terms import BinTerms, Count, Flag, ModelTerms, ScorecardTerms, Terms, TreeTerms, least_disclosures
+from fedmkt.terms import (
+    BinTerms,
+    Count,
+    Flag,
+    ModelTerms,
+    ScorecardTerms,
+    Terms,
+    TreeTerms,
+    least_disclosures,
+)
 
 Country = Annotated[str, Field(pattern=r"\A[1-9][0-9]{0,2}\z")]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.learn.bins import Binning, Bins, NumberBins
+from fedmkt.learn.glm import Weights
+from fedmkt.learn.prepare import Preparation
 
 Floats = NDArray[np.float64]
 
@@ -84,6 +86,24 @@ def place_rows(
     if isinstance(bins, NumberBins):
         return bins.assign(numbers[bins.name])
     return bins.assign(categories[bins.name])
+
+
+def weights_of_woe(fitted: Preparation, weights: Weights) -> Weights:
+    """Turn weights of prepared WoE columns into weights of WoE itself, one per number of `fitted`; 0 where dropped.
+
+    Exact because no WoE is clipped: `Settings.clip` must lie beyond every bin.
+    """
+    if len(fitted.columns) != len(weights.coefficients) or fitted.categories:
+        raise ValueError(f"{len(weights.coefficients)} weights are not of {len(fitted.columns)} WoE columns")
+    given, intercept = iter(weights.coefficients.tolist()), weights.intercept
+    found = np.zeros(len(fitted.numbers))
+    for j, column in enumerate(fitted.numbers):
+        if column.value is None:
+            continue
+        scaling, weight = column.value, next(given) / column.value.clipped_spread
+        found[j] = weight / scaling.spread * 2.0**-scaling.exponent
+        intercept -= weight * (scaling.centre / scaling.spread + scaling.clipped_centre)
+    return Weights(intercept, found)
 
 
 def in_units(woe: Floats) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from fedmkt.protocol.prepare import prepare_columns
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scorecard import weigh_columns
 from fedmkt.protocol.tree_columns import cut_columns
-from fedmkt.protocol.witness import checkpoint
+from fedmkt.protocol.witness import checkpoint, witness
 
 Widths = dict[Name, int]
 """How many columns of its model matrix, or of its bins, each party has: public."""
@@ -41,6 +41,7 @@ def _fit_linear(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
 
 def _fit_scorecard(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
     weigh_columns(call, contract, overlap)
+    witness(call, contract)  # the preparation tells its shape
     return _fit_linear(call, contract, overlap)
 
 

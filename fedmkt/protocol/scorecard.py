@@ -198,7 +198,9 @@ def _partner_totals(turn: Turn, partner: Name) -> dict[str, tuple[Totals, Order]
     for name, totals in shown.of(partner).items():
         size, apart = public[name]
         # Any other way to show a column joins the missing values to other bins.
-        order: Order = "rising values, then missing" if apart and len(totals.rows) == size else "rising values"
+        order: Order = (
+            "rising values, then missing" if apart and len(totals.rows) == size else "rising values"
+        )
         found[name] = (totals, "levels" if name in categories else order)
     return found
 
@@ -215,7 +217,10 @@ def _weigh(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[WeighedBins, Silent]:
     own = WoeColumns(tuple(WoeColumn(join(by_name[c.name], c.mapping), c.units) for c in chosen[turn.me]))
     evidence = _without_likes(turn, own, [c.information for c in chosen[turn.me]])
     table = EvidenceTable(
-        {p: {c.name: np.stack([c.totals.rows, c.totals.events], axis=1) for c in cs} for p, cs in weighed.items()},
+        {
+            p: {c.name: np.stack([c.totals.rows, c.totals.events], axis=1) for c in cs}
+            for p, cs in weighed.items()
+        },
         {p: tuple(c.name for c in cs) for p, cs in chosen.items()},
     )
     return Outcome(
@@ -255,7 +260,7 @@ def _without_likes(turn: Turn, found: WoeColumns, information: Sequence[float]) 
     if most >= 1 or len(found.columns) < 2:
         return found
     taken = take(own_columns(turn), real(turn.recall(Split).train))
-    correlation = np.corrcoef(np.stack(list(found.weigh(*taken).values())))
+    correlation = np.atleast_2d(np.corrcoef(np.stack(list(found.weigh(*taken).values()))))
     names = [c.bins.name for c in found.columns]
     candidates = [Candidate(n, i) for n, i in zip(names, information, strict=True)]
     selected = select(candidates, correlation, Limits(-math.inf, stability=math.inf, correlation=most))

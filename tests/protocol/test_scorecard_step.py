@@ -6,14 +6,12 @@ import functools
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
 
 from fedmkt.contract import Contract
-from fedmkt.learn import prepare, scorecard
-from fedmkt.learn.bins import Binning, CategoryBins, NumberBins, join
+from fedmkt.learn import scorecard
 from fedmkt.learn.merging import Totals
 from fedmkt.learn.woe import WoeColumns, place_rows
-from fedmkt.privacy.disclosure import DEFAULT, BinWeights
+from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.family import FAMILIES
@@ -27,7 +25,6 @@ from tests.protocol.plain_caller import (
     contract_of,
     joint_data,
     labels,
-    prepared_matrix,
     reconstructed_weights,
     start_aligned,
     unwhitened,
