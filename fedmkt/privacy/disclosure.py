@@ -138,7 +138,8 @@ class MatrixShape(Disclosure):
 
     With the column names of the contract the first tells how many frequent levels the categories have, not
     which. The second is one number about the most unusual row; it bounds every score. Where totals per bin are
-    computed, it also tells how many bins each column has, and whether one is for missing values.
+    computed, it also tells how many bins each column has, and whether one is for missing values. In a scorecard it
+    tells how many columns stayed, which depends on labels: on totals of all rows, and on nobody's label alone.
     """
 
     columns: int
