@@ -296,11 +296,7 @@ class Contract(Terms):
         if missing:
             raise mistake(f"a model of kind {self.model.kind} needs {', '.join(missing)} too", "disclosures")
         if self.model.kind == "scorecard" and self.align.hidden:
-            raise mistake(
-                "a scorecard where the match is shown: hidden, nobody can count the rows of a bin",
-                "align",
-                "match",
-            )
+            raise mistake("shown: hidden, nobody can count the rows of a scorecard's bins", "align", "match")
 
     def _check_trees(self) -> None:
         if self.align.hidden:

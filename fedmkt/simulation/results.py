@@ -28,6 +28,7 @@ from fedmkt.transport.driver import Progress
 
 _COMPARE: Mapping[str, Callable[[JobConfig, Path, dict[str, Table]], Comparison]] = {
     "logistic": compare.compare,
+    "scorecard": compare.compare,
     "trees": compare_trees.compare,
 }
 """How the joint model of a kind is compared with a centralised one."""
