@@ -409,7 +409,9 @@ def test_a_contract_must_name_all_that_it_tells():
 
 def test_a_contract_with_hidden_match_is_refused():
     text = terms_of(2).model_dump()
-    with pytest.raises(ValidationError, match="shown: hidden, nobody can count the rows of a scorecard's bins"):
+    with pytest.raises(
+        ValidationError, match="shown: hidden, nobody can count the rows of a scorecard's bins"
+    ):
         Contract(**{**text, "align": {"match": "hidden"}})
 
 
