@@ -277,8 +277,8 @@ class BinWeights(Disclosure):
 
     These are **label aggregates**: with its own rows by bin the reader computes how many events each group of its
     customers has, and how many of all. Each group has at least the minimum of rows, of events, and of rows without
-    one, and edges stay what they are under one contract. Two columns whose groups differ in a few rows only tell the
-    events among these few.
+    one; edges and weights stay what they are under one contract. Two columns whose groups differ in a few rows only, or
+    two contracts whose rows do, tell the events among these few.
     """
 
     columns: int

@@ -15,18 +15,20 @@ all parties, and the dealer for the totals.
 and the overall rate. That are label aggregates. Each group has at least `limits.min_support` rows, and
 `totals.least_events` events and as many others, which was compared on shares before; no label of one person follows
 from one column. Two columns whose groups differ in a few rows tell the events among these few; a partner that makes
-such columns up reads labels. Whoever must not let the partner learn this takes a model of kind `logistic` instead,
-in which no label aggregate is opened.
+such columns up reads labels. Two runs whose rows differ in a few tell the same, so the bank tells a partner one WoE
+under one contract: a later run with other rows or labels is refused. Whoever must not let the partner learn this takes
+a model of kind `logistic` instead, in which no label aggregate is opened.
 
 Bins are fitted once under a contract, by their owner on its own train rows, and remembered: edges that move by a row
 from run to run would tell that row's label. A column with too few rows in one of its bins later on is left out.
 
 Safe as `totals` is: against a semi-honest bank or partner, while the dealer colludes with neither. The partner checks
-that what it is told fits its bins; that it is the WoE of the labels it cannot check.
+that what it is told fits its bins and what was agreed about them; that it is the WoE of the labels it cannot check.
 
 Source: protocols.md section 3; redteam.md 2.8. Merging, WoE, selection: `learn.merging`, `learn.scorecard`.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import Contract, digest
-from fedmkt.errors import DataError
+from fedmkt.errors import DataError, PolicyRefused
 from fedmkt.learn.bins import Binning, Bins, category_bins, equal_width_bins, join, quantile_bins
 from fedmkt.learn.merging import (
     ChiMerge,
@@ -71,6 +73,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.prepare import OwnEvidence, own_columns, real, take
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.totals import OwnBins, PartnerTotals, ShownBins, bin_totals, least_events, own_bins
+from fedmkt.protocol.wire import encode
 from fedmkt.protocol.witness import checkpoint, witness
 
 LEFT_OUT = -1
@@ -223,9 +226,11 @@ def _weigh(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[WeighedBins, Silent]:
         },
         {p: tuple(c.name for c in cs) for p, cs in chosen.items()},
     )
+    send = {p: _message(turn, p, chosen[p]) for p in turn.others}
     return Outcome(
         Silent(),
-        send={p: _message(turn, p, chosen[p]) for p in turn.others},
+        send=send,
+        remember=_told_once(turn, send),
         keep=(OwnEvidence(evidence.to_json()), table),
         forget=(OwnBins, PartnerTotals),
         reveals=tuple(
@@ -239,6 +244,20 @@ def _weigh(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[WeighedBins, Silent]:
             for p in turn.others
         ),
     )
+
+
+def _told_once(turn: Turn, send: Mapping[Name, WeighedBins]) -> dict[str, bytes]:
+    """Return what was told, to be remembered; refuses to tell a partner anything else under the same contract."""
+    told = {
+        f"scorecard told/{digest(turn.contract).hex()}/{p}": hashlib.sha256(encode(message)).digest()
+        for p, message in send.items()
+    }
+    if any(turn.store.get(key, made) != made for key, made in told.items()):
+        raise PolicyRefused(
+            "scorecard: rows or labels changed since WoE was told under this contract, and a change tells labels",
+            "sign a new contract",
+        )
+    return told
 
 
 def _message(turn: Turn, partner: Name, chosen: Sequence[WeighedColumn]) -> WeighedBins:
@@ -287,11 +306,26 @@ def _take(turn: Turn, inbox: Inbox[WeighedBins]) -> Outcome[Nothing, Silent]:
         fine = shown[bins.name]
         joined = join(fine, tuple(told.groups[where][: fine.count].tolist()))
         columns.append(WoeColumn(joined, tuple(told.woe[where][: joined.count].tolist())))
+        _check_column(turn, columns[-1])
         information.append(iv * UNIT)
     if not columns:
         raise ValueError("the bank left out every column")
     evidence = _without_likes(turn, WoeColumns(tuple(columns)), information)
     return Outcome(Silent(), keep=(OwnEvidence(evidence.to_json()),), forget=(OwnBins, ShownBins))
+
+
+def _check_column(turn: Turn, column: WoeColumn) -> None:
+    """Refuse joined bins that are smaller than agreed, and WoE beyond that of the fewest events or others agreed."""
+    train, least = real(turn.recall(Split).train), least_events(turn.contract)
+    rows = np.bincount(place_rows(column.bins, *take(own_columns(turn), train)), minlength=column.bins.count)
+    if rows.min() < math.ceil(turn.contract.scorecard.min_share * len(train)):
+        raise ValueError(
+            f"the bank joined bins of {column.bins.name} to less than scorecard.min_share of the rows"
+        )
+    if np.abs(column.woe).max() > math.log(len(train) / least) + UNIT:
+        raise ValueError(
+            f"no bin of {column.bins.name} with {least} events and others has a WoE in that range"
+        )
 
 
 # --- script

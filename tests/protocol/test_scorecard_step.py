@@ -83,7 +83,11 @@ def world(contract, n=2500, seed=1):
 
 
 def weighed(contract, seed=1, **options) -> PlainCaller:
-    caller = start_aligned(world(contract, seed=seed), seed=seed, **options)
+    return weighed_on(world(contract, seed=seed), contract, seed, **options)
+
+
+def weighed_on(data, contract, seed=1, **options) -> PlainCaller:
+    caller = start_aligned(data, seed=seed, **options)
     weigh_columns(caller, contract, caller.overlap)
     return caller
 
@@ -224,12 +228,6 @@ def with_labels(data, y):
     return data
 
 
-def run_on(data, contract):
-    caller = start_aligned(data, seed=3)
-    weigh_columns(caller, contract, caller.overlap)
-    return caller
-
-
 def coarse(k=2):
     contract = terms_of(k, merge="none")
     return contract.model_copy(update={"bins": contract.bins.model_copy(update={"count": 3})})
@@ -237,7 +235,7 @@ def coarse(k=2):
 
 def test_two_worlds_labels_exchanged_within_a_partners_bins_look_the_same_to_it():
     contract = coarse()
-    one = run_on(world(contract), contract)
+    one = weighed_on(world(contract), contract)
     data = world(contract)
     train, bank = one.recall(SHOP, Split).train, one.recall(BANK, Split).train
     shop_row_of = dict(zip(real(bank).tolist(), real(train).tolist(), strict=True))
@@ -253,7 +251,7 @@ def test_two_worlds_labels_exchanged_within_a_partners_bins_look_the_same_to_it(
         y[people] = np.roll(data.y[people], 1)
         exchanged += int((y[people] != data.y[people]).sum())
     assert exchanged > 100
-    other = run_on(with_labels(data, y), contract)
+    other = weighed_on(with_labels(data, y), contract)
     assert relayed(one) == relayed(other)
     masked = {"MaskedLabels", "PassShare", "ValueOpening", "BitOpening"}
     assert differing(one, other, SHOP) <= masked, "WeighedBins are the same, byte for byte"
@@ -263,12 +261,12 @@ def test_two_worlds_labels_exchanged_within_a_partners_bins_look_the_same_to_it(
 
 def test_two_worlds_with_other_labels_look_the_same_to_the_relay_and_the_dealer():
     contract = terms_of(3)
-    one = run_on(world(contract), contract)
+    one = weighed_on(world(contract), contract)
     data = world(contract)
     has = np.flatnonzero(~np.isnan(data.y))
     y = data.y.copy()
     y[has] = np.random.default_rng(5).permutation(y[has])
-    other = run_on(with_labels(data, y), contract)
+    other = weighed_on(with_labels(data, y), contract)
     assert relayed(one) == relayed(other)
     assert evidence_of(one, SHOP) != evidence_of(other, SHOP)
     assert differing(one, other, DEALER) == set()
@@ -276,7 +274,7 @@ def test_two_worlds_with_other_labels_look_the_same_to_the_relay_and_the_dealer(
 
 def test_two_worlds_another_partners_columns_change_nothing_that_a_partner_is_told():
     contract = terms_of(3)
-    one = run_on(world(contract), contract)
+    one = weighed_on(world(contract), contract)
     data = world(contract)
     customers, columns = data.local[TELECOM]
     random = np.random.default_rng(8)
@@ -284,7 +282,7 @@ def test_two_worlds_another_partners_columns_change_nothing_that_a_partner_is_to
         customers,
         dataclasses.replace(columns, numbers={n: random.permutation(v) for n, v in columns.numbers.items()}),
     )
-    other = run_on(data, contract)
+    other = weighed_on(data, contract)
     assert evidence_of(one, TELECOM) != evidence_of(other, TELECOM)
     assert wire.encode(told(one)) == wire.encode(told(other))
     assert differing(one, other, SHOP) == set()
@@ -295,6 +293,7 @@ SPOILT = {
     "columns": lambda m: dataclasses.replace(m, information=m.information[1:]),
     "neighbours": lambda m: dataclasses.replace(m, groups=np.where(m.groups == 1, 2, m.groups)),
     "range": lambda m: dataclasses.replace(m, woe=m.woe + 10**6),
+    "that range": lambda m: dataclasses.replace(m, woe=m.woe * 40),
     "left out every": lambda m: dataclasses.replace(m, information=np.full_like(m.information, -1)),
     "not shown": lambda m: dataclasses.replace(m, information=np.full_like(m.information, -2)),
 }
@@ -307,7 +306,27 @@ def test_the_partner_refuses_what_does_not_fit_its_bins(what):
     def spoil(sent):
         return SPOILT[what](sent.message) if isinstance(sent.message, WeighedBins) else sent.message
 
-    with pytest.raises(ValueError, match=r"length|neighbours|gaps|range|left out every|not shown"):
+    with pytest.raises(ValueError, match=r"length|neighbours|gaps|range|min_share|left out every|not shown"):
+        weighed(contract, change=spoil)
+
+
+def test_the_partner_refuses_bins_that_are_smaller_than_agreed():
+    contract = terms_of(2, merge="none", min_share=0.1)
+
+    def spoil(sent):
+        m = sent.message
+        if not isinstance(m, WeighedBins):
+            return m
+        (where, count), *_ = shown_at
+        groups, woe = m.groups.copy(), m.woe.copy()
+        groups[where : where + count], woe[where : where + count] = np.arange(count), np.arange(count)
+        return dataclasses.replace(m, groups=groups, woe=woe)
+
+    fair = weighed(contract)
+    sizes = fair.publics[SHOP, BinSizes]
+    j = next(j for j, iv in enumerate(told(fair).information) if iv >= 0 and sizes.sizes[j] > 10)
+    shown_at = [(sizes.columns[j].start, sizes.sizes[j])]
+    with pytest.raises(ValueError, match="to less than scorecard"):
         weighed(contract, change=spoil)
 
 
@@ -339,7 +358,7 @@ def test_a_later_run_of_the_contract_takes_the_bins_of_the_first():
     contract = terms_of(2)
     first = weighed(contract)
     stored = first.stores[SHOP][_key(first)]
-    again = weighed(contract, seed=2, stores=first.stores)
+    again = weighed(contract, seed=2, stores={SHOP: {_key(first): stored}})
     assert again.stores[SHOP][_key(again)] == stored
     assert weighed(contract, seed=2).stores[SHOP][_key(first)] != stored, (
         "by itself it would have cut otherwise"
@@ -348,6 +367,23 @@ def test_a_later_run_of_the_contract_takes_the_bins_of_the_first():
     for column in evidence_of(again, SHOP).columns:
         fine = offered[column.bins.name]
         assert set(getattr(column.bins, "edges", ())) <= set(getattr(fine, "edges", ()))
+
+
+def test_what_a_partner_was_told_is_told_again_and_nothing_else_under_one_contract():
+    """Redteam 2.8: the weights of two runs whose rows differ by one tell the label of that one."""
+    contract = terms_of(2)
+    first = weighed(contract)
+    again = weighed(contract, stores=first.stores)
+    assert wire.encode(told(first)) == wire.encode(told(again))
+    data = world(contract)
+    train = real(first.recall(BANK, Split).train)
+    y, person = data.y.copy(), int(np.argsort(data.order[BANK])[train[0]])
+    y[person] = 1 - y[person]
+    before = contract.model_copy(update={"name": "another"})
+    one, other = (weighed_on(d, before) for d in (world(contract), with_labels(world(contract), y)))
+    assert wire.encode(told(one)) != wire.encode(told(other)), "this is what a change would tell"
+    with pytest.raises(PolicyRefused, match="rows or labels changed since WoE was told"):
+        weighed_on(with_labels(data, y), contract, stores=first.stores)
 
 
 def test_a_partner_that_moves_an_edge_between_two_runs_is_refused_by_the_pin():
