@@ -38,7 +38,16 @@ from fedmkt.contract import (
 )
 from fedmkt.errors import ConfigError
 from fedmkt.privacy.disclosure import DEFAULT
-from fedmkt.terms import BinTerms, Count, Flag, ModelTerms, Terms, TreeTerms, least_disclosures
+from fedmkt.terms import (
+    BinTerms,
+    Count,
+    Flag,
+    ModelTerms,
+    ScorecardTerms,
+    Terms,
+    TreeTerms,
+    least_disclosures,
+)
 
 Country = Annotated[str, Field(pattern=r"\A[1-9][0-9]{0,2}\z")]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
@@ -228,6 +237,7 @@ class JobConfig(Terms):
     model: ModelTerms = ModelTerms()
     trees: TreeTerms = TreeTerms()
     bins: BinTerms = BinTerms()
+    scorecard: ScorecardTerms = ScorecardTerms()
     limits: Limits = Limits()
     scores: ScoreTerms = ScoreTerms()
     align: AlignTerms = AlignTerms()
@@ -410,6 +420,7 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
             model=job.model,
             trees=job.trees,
             bins=job.bins,
+            scorecard=job.scorecard,
             limits=job.limits,
             scores=job.scores,
             align=job.align,
@@ -425,7 +436,8 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
 def overlap_of(job: JobConfig) -> JobConfig:
     """Return the job that only counts the common customers of the same parties: without columns and model."""
     left_out = {
-        name: JobConfig.model_fields[name].default for name in ("model", "trees", "bins", "scores", "align")
+        name: JobConfig.model_fields[name].default
+        for name in ("model", "trees", "bins", "scorecard", "scores", "align")
     }
     return job.model_copy(
         update={

@@ -22,7 +22,17 @@ from fedmkt.crypto.sign import Identity, verify
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.privacy.disclosure import DEFAULT, EVERYONE, lookup
 from fedmkt.privacy.superset import epsilon
-from fedmkt.terms import BinTerms, Count, Flag, ModelTerms, Real, Terms, TreeTerms, needed_disclosures
+from fedmkt.terms import (
+    BinTerms,
+    Count,
+    Flag,
+    ModelTerms,
+    Real,
+    ScorecardTerms,
+    Terms,
+    TreeTerms,
+    needed_disclosures,
+)
 
 DOMAIN = b"fedmkt contract v1\n"
 
@@ -205,6 +215,7 @@ class Contract(Terms):
     model: ModelTerms = ModelTerms()
     trees: TreeTerms = TreeTerms()
     bins: BinTerms = BinTerms()
+    scorecard: ScorecardTerms = ScorecardTerms()
     limits: Limits = Limits()
     scores: ScoreTerms = ScoreTerms()
     align: AlignTerms = AlignTerms()
@@ -284,6 +295,8 @@ class Contract(Terms):
         missing = [k for k in needed_disclosures(self.model, self.trees) if k not in self.disclosures]
         if missing:
             raise mistake(f"a model of kind {self.model.kind} needs {', '.join(missing)} too", "disclosures")
+        if self.model.kind == "scorecard" and self.align.hidden:
+            raise mistake("shown: hidden, nobody can count the rows of a scorecard's bins", "align", "match")
 
     def _check_trees(self) -> None:
         if self.align.hidden:
@@ -310,7 +323,7 @@ class Contract(Terms):
             raise mistake(
                 f"of {', '.join(OVERLAP_DISCLOSURES)}: the task only counts customers", "disclosures"
             )
-        sections = ("model", "trees", "bins", "scores", "align")
+        sections = ("model", "trees", "bins", "scorecard", "scores", "align")
         if any(getattr(self, name) != Contract.model_fields[name].default for name in sections):
             raise ValueError(f"{', '.join(sections)} left out: the task only counts customers")
 
@@ -347,6 +360,7 @@ class SignedContract(Terms):
 _ADDED: Mapping[str, object] = {
     "align": AlignTerms().model_dump(), "task": "train", "channel": "hub", "rehearsal": False,
     "trees": TreeTerms().model_dump(), "bins": BinTerms().model_dump(),
+    "scorecard": ScorecardTerms().model_dump(),
 }  # fmt: skip
 """Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
 

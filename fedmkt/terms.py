@@ -13,7 +13,7 @@ Count = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Weight = Annotated[float, Field(strict=True, ge=1e-3, le=1e3)]
 Flag = Annotated[bool, Field(strict=True)]
-Kind = Literal["logistic", "trees"]
+Kind = Literal["logistic", "scorecard", "trees"]
 Reveal = Literal["totals", "sides"]
 
 
@@ -75,6 +75,32 @@ class TreeTerms(Terms):
         return self
 
 
+class ScorecardTerms(Terms):
+    """How WoE columns are made of bins, which of them stay, and how the model becomes points.
+
+    merge : how bins are joined once their totals are known: neighbours short of rows, events or others (`none`),
+    then until event rates of a number rise or fall (`monotone`), or while they do not differ (`chimerge`).
+    min_share : of the rows, in every joined bin; min_iv : information value of a column that stays, but each party
+    keeps its best one; max_correlation : of two WoE columns of one party that stay.
+    base_score points mean base_odds events per other row, points_to_double more double the odds.
+    """
+
+    merge: Literal["none", "monotone", "chimerge"] = "monotone"
+    # Lower, and a bin could lie further out than what a prepared column is bounded by: sqrt(1 / share - 1) < 8.
+    min_share: Real = Field(default=0.05, ge=0.02, le=0.5)
+    min_iv: Real = Field(default=0.02, ge=0, le=10)
+    max_correlation: Real = Field(default=0.9, gt=0, le=1)
+    base_score: Real = Field(default=600.0, ge=-1e6, le=1e6)
+    base_odds: Real = Field(default=1.0, gt=0, le=1e6)
+    points_to_double: Real = Field(default=20.0, ge=-1e4, le=1e4)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.points_to_double:
+            raise ValueError("points_to_double is not 0")
+        return self
+
+
 def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
     """Return the kinds of disclosures without which a model of this kind cannot be trained."""
     if model.kind == "trees":
@@ -83,6 +109,8 @@ def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
             if trees.reveal == "sides"
             else ("HistogramTotals", "MinimumBits")
         )
+    if model.kind == "scorecard":
+        return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights")
     return ()
 
 

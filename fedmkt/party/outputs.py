@@ -7,7 +7,8 @@ A model folder holds `model.json` (names, shapes, the fitted preparation) and ar
 that took part, whoever they are, and the bank keeps in `train_slots.npy` and `held_out_slots.npy` where among these
 its own stand. At the bank besides:
 `scores.npz`. Of trees `model.json` has the own bins and splits in place of preparation and share, and at the bank the
-outline: who splits where, and what the leaves add. The results of an earlier run of the same contract are kept beside
+outline: who splits where, and what the leaves add. Of a scorecard it has the WoE columns too, and the files of
+`party.card` lie beside it. The results of an earlier run of the same contract are kept beside
 it, as `model-RUN`.
 
 Of a run that counts common customers every party keeps one file, `overlap.json`: the bands, and no number besides.
@@ -27,6 +28,8 @@ from fedmkt.crypto.prg import derive
 from fedmkt.learn import boosting, glm, prepare, trees
 from fedmkt.learn.bins import Binning
 from fedmkt.learn.trees import Outline, Part
+from fedmkt.learn.woe import WoeColumns
+from fedmkt.party.card import card_files, points_of
 from fedmkt.party.handle import Event, Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
@@ -36,7 +39,7 @@ from fedmkt.protocol.cardinality import Measured, Overlaps
 from fedmkt.protocol.items import NO_ROW, Known
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.linear import Weights
-from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows, real, with_known
+from fedmkt.protocol.prepare import Columns, OwnEvidence, Prepared, prepared_rows, real, weighed, with_known
 from fedmkt.protocol.scoring import OwnWeights, Released
 from fedmkt.protocol.totals import OwnBins
 from fedmkt.protocol.tree_columns import common_bins, table_of
@@ -73,6 +76,9 @@ def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
     }  # fmt: skip
     for name, array in arrays.items():
         write_array(folder / f"{name}.npy", array)
+    if kind == "scorecard":
+        for name, data in card_files(party).items():
+            write_atomically(folder / name, data)
     write_atomically(folder / "model.json", json.dumps(header, ensure_ascii=False).encode())
     events: list[Event] = [("model.exported", {"party": party.me, "what": "own share"})]
     if party.holds(Released):
@@ -98,6 +104,8 @@ def _linear_files(party: Party) -> ModelFiles:
         arrays["known"] = party.recall(Known).rows
     if party.holds(OwnWeights):
         arrays["own_weights"] = party.recall(OwnWeights).values
+    if party.holds(OwnEvidence):
+        header["evidence"] = json.loads(party.recall(OwnEvidence).columns)
     return ModelFiles(header, arrays)
 
 
@@ -169,6 +177,8 @@ def _linear_scores_alone(party: Party) -> Floats:
     columns, train = party.recall(Columns), real(party.recall(Split).train)
     if party.holds(Known):  # the bank alone would not know whom the partner has
         columns = with_known(columns, np.zeros_like(party.recall(Known).rows))
+    if party.holds(OwnEvidence):
+        columns = weighed(columns, WoeColumns.from_json(party.recall(OwnEvidence).columns))
     label = _label(columns)
     own = glm.fit_logistic(prepared_rows(fitted, columns, train), label[train], party.contract.model.penalty)
     return glm.predict(own, prepared_rows(fitted, columns, party.recall(Released).rows))
@@ -196,6 +206,7 @@ def _label(columns: Columns) -> Floats:
 def _write_scores(party: Party, folder: Path, table: Table, bank_only: Floats) -> Event:
     """Write the released scores with the bank's own comparison."""
     released = party.recall(Released)
+    points = {"points": points_of(party.contract, released)} if party.holds(OwnEvidence) else {}
     buffer = io.BytesIO()
     np.savez(
         buffer,
@@ -206,6 +217,7 @@ def _write_scores(party: Party, folder: Path, table: Table, bank_only: Floats) -
         held_out=np.arange(len(released.rows)) < released.held_out,
         label=_label(party.recall(Columns))[released.rows],
         bank_only=bank_only,
+        **points,  # type: ignore[arg-type]  # its name is none of numpy's own options
     )
     write_atomically(folder / "scores.npz", buffer.getvalue())
     return (

@@ -138,7 +138,8 @@ class MatrixShape(Disclosure):
 
     With the column names of the contract the first tells how many frequent levels the categories have, not
     which. The second is one number about the most unusual row; it bounds every score. Where totals per bin are
-    computed, it also tells how many bins each column has, and whether one is for missing values.
+    computed, it also tells how many bins each column has, and whether one is for missing values. In a scorecard it
+    tells how many columns stayed, which depends on labels: on totals of all rows, and on nobody's label alone.
     """
 
     columns: int
@@ -267,6 +268,29 @@ class BinTotals(Disclosure):
         return (
             f"received event totals of {self.bins:,} bins in {self.columns:,} columns, "
             f"each of at least {self.minimum:,} rows"
+        )
+
+
+@dataclass(frozen=True)
+class BinWeights(Disclosure):
+    """For each of the reader's columns whether it stays, which of its bins were joined, and their weight of evidence.
+
+    These are **label aggregates**: with its own rows by bin the reader computes how many events each group of its
+    customers has, and how many of all. Each group has at least the minimum of rows, of events, and of rows without
+    one; edges and weights stay what they are under one contract. Two columns whose groups differ in a few rows only, or
+    two contracts whose rows do, tell the events among these few.
+    """
+
+    columns: int
+    bins: int
+    minimum: int
+    events: int
+
+    def describe(self) -> str:
+        """Say how many weights, and the smallest group."""
+        return (
+            f"learned the weight of evidence of {self.bins:,} bins in {self.columns:,} own columns, each of at least "
+            f"{self.minimum:,} rows, {self.events:,} events and as many rows without one"
         )
 
 
@@ -419,6 +443,7 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         LastingNames,
         BinCounts,
         BinTotals,
+        BinWeights,
         MinimumBits,
         HistogramTotals,
         SplitSides,
@@ -457,6 +482,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "LastingNames": ("bank",),
     "BinCounts": ("bank",),
     "BinTotals": ("bank",),
+    "BinWeights": ("partner",),
     "MinimumBits": ("bank", "partner"),
     "HistogramTotals": ("bank",),
     "SplitSides": ("bank",),

@@ -14,8 +14,9 @@ from fedmkt.protocol.bounds import check_bounds
 from fedmkt.protocol.core import Caller, Name
 from fedmkt.protocol.prepare import prepare_columns
 from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.scorecard import weigh_columns
 from fedmkt.protocol.tree_columns import cut_columns
-from fedmkt.protocol.witness import checkpoint
+from fedmkt.protocol.witness import checkpoint, witness
 
 Widths = dict[Name, int]
 """How many columns of its model matrix, or of its bins, each party has: public."""
@@ -38,6 +39,12 @@ def _fit_linear(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
     return columns
 
 
+def _fit_scorecard(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
+    weigh_columns(call, contract, overlap)
+    witness(call, contract)  # the preparation tells its shape
+    return _fit_linear(call, contract, overlap)
+
+
 def _score_linear(call: Caller, contract: Contract, overlap: Overlap, columns: Widths) -> None:
     scoring.score(call, contract, overlap, columns)
     if "ModelPart" in contract.disclosures:
@@ -57,6 +64,7 @@ def _score_trees(call: Caller, contract: Contract, overlap: Overlap, bins: Width
 
 FAMILIES: Mapping[str, Family] = {
     "logistic": Family(_fit_linear, _score_linear),
+    "scorecard": Family(_fit_scorecard, _score_linear),
     "trees": Family(_fit_trees, _score_trees),
 }
 """The families by the kind of model that a contract names."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fedmkt.contract import Contract
 from fedmkt.errors import DataError, PeerError
 from fedmkt.learn import prepare, whiten
+from fedmkt.learn.woe import WoeColumns
 from fedmkt.privacy.disclosure import EVERYONE, MatrixShape
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import (
@@ -69,6 +70,13 @@ class Prepared(State):
 
 
 @dataclass(frozen=True)
+class OwnEvidence(State):
+    """In a scorecard: the WoE columns (JSON of `WoeColumns`) that stand in place of the own ones."""
+
+    columns: str
+
+
+@dataclass(frozen=True)
 class Shape(PublicValue):
     """Number of columns, and the largest Euclidean norm of a row, rounded up."""
 
@@ -77,9 +85,12 @@ class Shape(PublicValue):
 
 
 def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
-    columns, split = own_columns(turn), turn.recall(Split)
+    columns, split = model_columns(turn), turn.recall(Split)
     limits = turn.contract.limits
     settings = prepare.Settings(max_levels=limits.max_levels, min_support=limits.min_support)
+    if turn.has(OwnEvidence):
+        # Points are a multiple of WoE: nothing may be clipped, and with `scorecard.min_share` nothing is that far out.
+        settings = replace(settings, clip=settings.bound)
     train = real(split.train)
     fitted = prepare.fit(*take(columns, train), np.ones(len(train), bool), settings)
     width = len(fitted.columns)
@@ -151,6 +162,19 @@ def own_columns(turn: Turn) -> Columns:
     return with_known(columns, turn.recall(Known).rows) if turn.has(Known) else columns
 
 
+def weighed(columns: Columns, evidence: WoeColumns) -> Columns:
+    """Put WoE columns in place of all columns."""
+    return Columns(evidence.weigh(columns.numbers, columns.categories), {}, columns.label)
+
+
+def model_columns(turn: Turn) -> Columns:
+    """Return the columns that become the own matrix: those that take part, or in a scorecard their WoE."""
+    columns = own_columns(turn)
+    if turn.has(OwnEvidence):
+        return weighed(columns, WoeColumns.from_json(turn.recall(OwnEvidence).columns))
+    return columns
+
+
 def take(columns: Columns, rows: Rows) -> tuple[Taken[np.float64], Taken[np.object_]]:
     """Return numbers and categories restricted to some rows."""
     return Taken(columns.numbers, rows), Taken(columns.categories, rows)
@@ -168,7 +192,7 @@ def encoded_matrix(turn: Turn, rows: Rows, bits: int) -> NDArray[np.int32]:
     """
     prepared = turn.recall(Prepared)
     fitted = prepare.Preparation.from_json(prepared.preparation)
-    columns = own_columns(turn)
+    columns = model_columns(turn)
     out = np.zeros((len(rows), len(prepared.spread)), dtype=np.int32)
     at = 0
     for chunk in _chunks(rows):

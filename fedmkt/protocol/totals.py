@@ -141,11 +141,13 @@ class ShownBins(State):
 class PartnerTotals(State):
     """At the bank: what it was shown, by partner and column.
 
-    totals : (bins, 2), rows and events of each bin; withheld : columns with a bin short of events or others.
+    totals : (bins, 2), rows and events of each bin; withheld : columns with a bin short of events or others;
+    columns : both, in the order of the partner's `BinSizes`.
     """
 
     totals: Mapping[str, Mapping[str, NDArray[np.int64]]]
     withheld: Mapping[str, tuple[str, ...]]
+    columns: Mapping[str, tuple[str, ...]]
 
     def of(self, partner: str) -> dict[str, Totals]:
         """Return the totals of one partner's columns."""
@@ -309,9 +311,11 @@ def _take(turn: Turn, inbox: Inbox[PassShare | ReleasedTotals]) -> Outcome[Nothi
         if (int(shown.rows.sum()), int(shown.events.sum())) != (side.rows, labelled):
             raise PeerError(f"{side.partner}: totals.release: the totals do not add up to all rows")
         totals[name] = np.stack([shown.rows, shown.events], axis=1)
-    before = turn.recall(PartnerTotals) if turn.has(PartnerTotals) else PartnerTotals({}, {})
+    before = turn.recall(PartnerTotals) if turn.has(PartnerTotals) else PartnerTotals({}, {}, {})
     kept = PartnerTotals(
-        {**before.totals, side.partner: totals}, {**before.withheld, side.partner: tuple(withheld)}
+        {**before.totals, side.partner: totals},
+        {**before.withheld, side.partner: tuple(withheld)},
+        {**before.columns, side.partner: found.names},
     )
     return Outcome(Silent(), keep=(kept,), forget=(BankSide, Comparison))
 

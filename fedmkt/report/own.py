@@ -23,6 +23,7 @@ from fedmkt.report.folder import RunFiles, find_files
 from fedmkt.report.logs import Logs, disclosure_lines, head_lines, logs_of, party_lines
 from fedmkt.report.page import render, render_log
 from fedmkt.report.scores import few_responders, lowered_limits, measure, read_scores
+from fedmkt.report.stability import moved
 from fedmkt.report.summary import LogSummary, Models, RunSummary
 
 
@@ -78,7 +79,11 @@ def bank_summary(files: RunFiles, logs: Logs) -> RunSummary:
         seconds=_seconds(records),
         bytes_sent=_traffic(records, files.owner),
         finished=logs.finished,
-        warnings=(*_warnings(contract, records), *few_responders(measured.joint.metrics)),
+        warnings=(
+            *_warnings(contract, records),
+            *few_responders(measured.joint.metrics),
+            *moved(files.results),
+        ),
     )
 
 

@@ -29,7 +29,7 @@ _FEW_RESPONDERS = 100
 class ReleasedScores:
     """What the bank got: one line per row; `held_out` rows have a label, the others may not.
 
-    file_rows : line of a CSV file or number in a Parquet file; rounded : (n,) in [0, 1]
+    file_rows : line of a CSV file or number in a Parquet file; rounded : (n,) in [0, 1]; points : of a scorecard
     """
 
     file_rows: NDArray[np.int64]
@@ -38,6 +38,7 @@ class ReleasedScores:
     rounded: NDArray[np.float64]
     bank_only: NDArray[np.float64]
     decimals: int
+    points: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def read_scores(model: Path) -> ReleasedScores:
             decimals = int(stored["decimals"])
             return ReleasedScores(
                 stored["file_rows"], stored["held_out"], stored["label"], stored["units"] / 10.0**decimals,
-                stored["bank_only"], decimals,
+                stored["bank_only"], decimals, stored.get("points"),
             )  # fmt: skip
     except OSError as error:
         raise ConfigError(
@@ -97,8 +98,8 @@ def score(run: Path, format: str = "csv", out: Path | None = None) -> Path:
 
     run : the folder of a simulation, or the bank's own. Columns: row (line of the bank's CSV file, number in a
     Parquet file), set ("held-out" or "unlabelled"), score as released, decile (1 = best) and probability,
-    calibrated on the held-out rows. format : "csv" or "parquet". out : a file; by default in the bank's folder
-    of the run.
+    calibrated on the held-out rows; of a scorecard points too. format : "csv" or "parquet". out : a file; by default
+    in the bank's folder of the run.
     """
     if format not in FORMATS:
         raise ConfigError(f"format = {format!r}: accepted: {', '.join(FORMATS)}")
@@ -133,14 +134,19 @@ def tabulate(scores: ReleasedScores) -> pa.Table:
         "decile": deciles(scores.rounded),
         "probability": np.round(calibration.apply(scores.rounded), 6),
     }
+    if scores.points is not None:
+        columns["points"] = scores.points
     order = np.lexsort((scores.file_rows, -scores.rounded))
     return pa.table({name: pa.array(values[order]) for name, values in columns.items()})
 
 
 def _csv(table: pa.Table, decimals: int) -> bytes:
-    # No cell begins with a sign that a spreadsheet would run: numbers from 0 up and two fixed words only.
-    rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
-    lines = [f"{row},{kind},{s:.{decimals}f},{decile},{p:.6f}" for row, kind, s, decile, p in rows]
+    # No cell begins with a sign that a spreadsheet would run: numbers and two fixed words only.
+    written = {"score": f".{decimals}f", "probability": ".6f"}
+    cells = [
+        [format(v, written.get(name, "")) for v in table[name].to_pylist()] for name in table.column_names
+    ]
+    lines = [",".join(row) for row in zip(*cells, strict=True)]
     return ("\n".join([",".join(table.column_names), *lines]) + "\n").encode()
 
 

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from fedmkt.config import JobConfig
 from fedmkt.errors import ConfigError
 from fedmkt.learn import glm, metrics, prepare
+from fedmkt.learn.woe import WoeColumns
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
 from fedmkt.protocol.gram import MAX_SCALE
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.logistic import momentum
-from fedmkt.protocol.prepare import RIDGE, Columns, prepared_rows, with_known
+from fedmkt.protocol.prepare import RIDGE, Columns, prepared_rows, weighed, with_known
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.simulation.comparison import Comparison
@@ -66,6 +67,8 @@ def load_side(folder: Path, table: Table, bank: Path | None = None) -> Side:
     columns = next(s for s in local_states(table) if isinstance(s, Columns))
     if (folder / "known.npy").exists():
         columns = with_known(columns, np.load(folder / "known.npy", allow_pickle=False))
+    if "evidence" in header:
+        columns = weighed(columns, WoeColumns.from_json(json.dumps(header["evidence"])))
     label = columns.label
     return Side(
         prepared_rows(fitted, columns, train),

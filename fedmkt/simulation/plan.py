@@ -50,6 +50,8 @@ _PER_CELL = 6e-9
 """One column of one row of one pass."""
 _PREPARED_CELL = 6e-8
 """One column of one row imputed, scaled and whitened, all passes over it together."""
+_PER_BIN = 6e-9
+"""One bin of one row in the totals that a bank is shown."""
 _READ_PER_ROW = 6e-6
 _COMPARE = 1.5
 """Measuring the models and drawing the report."""
@@ -305,7 +307,7 @@ def _checked(name: str, given: int | None, limit: int) -> int:
 
 def columns_of(config: JobConfig, party: PartnerConfig) -> int:
     """Assume how many columns a party's matrix will have."""
-    levels = min(LEVELS, config.limits.max_levels)
+    levels = 1 if config.model.kind == "scorecard" else min(LEVELS, config.limits.max_levels)
     known = config.align.join == "left" and isinstance(party, BankConfig)
     return min(MAX_COLUMNS, len(party.numbers) + levels * len(party.categories) + known)
 
@@ -348,8 +350,11 @@ def _seconds(sizes: Sizes, rounds: int) -> dict[str, float]:
 def _linear_seconds(sizes: Sizes) -> dict[str, float]:
     fit, score = sizes.plan(FIT), sizes.plan(SCORE)
     one = _PER_ROW + _PER_CELL * fit.width
+    prepared = _PREPARED_CELL * (fit.total + score.total) * fit.width
+    if sizes.contract.model.kind == "scorecard":
+        prepared += sum(_PER_BIN * fit.rows * sizes.trees.bins[p].width for p in sizes.parties[1:])
     return {
-        "prepare": _PREPARED_CELL * (fit.total + score.total) * fit.width,
+        "prepare": prepared,
         "fit": sizes.contract.model.iterations * fit.total * one,
         "score": score.total * one,
     }
@@ -380,9 +385,10 @@ def _assumptions(
     config: JobConfig, common: int | None, labelled: int | None, columns: Mapping[str, int] | None
 ) -> tuple[str, ...]:
     levels = min(LEVELS, config.limits.max_levels)
+    kind = config.model.kind
     assumed = {
-        f"one column for each number, {levels} for each category": columns is None
-        and config.model.kind != "trees",
+        f"one column for each number, {levels} for each category": columns is None and kind == "logistic",
+        "one column for each number and category, and as many bins as the contract allows": kind == "scorecard",
         "the shortest list is common (give the expected number with --common)": common is None,
         "every common customer has a label (give the expected number with --labelled)": labelled is None,
         _MEASURED: True,

@@ -21,6 +21,7 @@ from fedmkt.report.build import SUMMARY, build_report
 from fedmkt.report.folder import find_files
 from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines
 from fedmkt.report.scores import few_responders, lowered_limits, measure, read_scores
+from fedmkt.report.stability import moved
 from fedmkt.report.summary import Models, RunSummary, measure_model
 from fedmkt.simulation import compare, compare_trees
 from fedmkt.simulation.comparison import Comparison
@@ -28,6 +29,7 @@ from fedmkt.transport.driver import Progress
 
 _COMPARE: Mapping[str, Callable[[JobConfig, Path, dict[str, Table]], Comparison]] = {
     "logistic": compare.compare,
+    "scorecard": compare.compare,
     "trees": compare_trees.compare,
 }
 """How the joint model of a kind is compared with a centralised one."""
@@ -72,7 +74,10 @@ def write_results(
         simulated=True,
         seed=seed,
         finished=logs.finished,
-        warnings=_warnings(config, models.joint.metrics, exact, seed),
+        warnings=(
+            *_warnings(config, models.joint.metrics, exact, seed),
+            *moved(files.model(config.bank.name)),
+        ),
     )
     write_atomically(folder / SUMMARY, summary.to_json().encode(), mode=0o644)
     page = build_report(folder)

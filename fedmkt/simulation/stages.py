@@ -13,7 +13,7 @@ from fedmkt.simulation.rehearsal import rehearse
 
 STAGES = ("psi", "split", "prepare", "fit", "score", "close")
 _STAGES_OF = {"train": STAGES, "overlap": ("overlap", "close")}
-_BELONGS = {"model": "score", "run": "close", "histogram": "fit"}
+_BELONGS = {"model": "score", "run": "close", "histogram": "fit", "scorecard": "prepare", "totals": "prepare"}
 
 
 class Stages:

@@ -20,7 +20,7 @@ from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import TABLE_BITS
 from fedmkt.ring import sigmoid
 from fedmkt.ring.side_bits import packed_words
-from fedmkt.simulation import tree_traffic
+from fedmkt.simulation import bin_traffic, tree_traffic
 from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.tree_traffic import TreeFacts, expected
 
@@ -371,4 +371,5 @@ _CONTENT: dict[str, Content] = {
     "model.give_part": _weights(SCORE),
     "model.take_part": _silent,
     **tree_traffic.CONTENT,
+    **bin_traffic.CONTENT,
 }

@@ -1,0 +1,34 @@
+"""What the page warns of when a scorecard's columns or scores moved between training and the customers to score."""
+
+import json
+from pathlib import Path
+
+from fedmkt.errors import ConfigError
+
+FILE = "stability.json"
+UNSTABLE = 0.25
+"""Of the stability index: above it, by rule of thumb, a population is another one."""
+
+
+def moved(model: Path) -> list[str]:
+    """Warn of the own columns, and of the scores, that are not stable; nothing where the model is no scorecard."""
+    path = model / FILE
+    try:
+        facts = json.loads(path.read_bytes())
+        columns = {str(name): float(value) for name, value in facts["columns"].items()}
+        scores = facts.get("scores")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{path}: not what a run wrote") from None
+    unstable = ", ".join(f"{name} {value:.2f}" for name, value in columns.items() if value > UNSTABLE)
+    found = []
+    if unstable:
+        found.append(
+            f"Columns moved between training and the customers to score (stability index: {unstable})."
+        )
+    if scores is not None and float(scores) > UNSTABLE:
+        found.append(
+            f"Scores of unlabelled customers moved from those of held-out ones ({float(scores):.2f})."
+        )
+    return found
