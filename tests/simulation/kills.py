@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from fedmkt.audit.verify import verify_run
-from fedmkt.config import parse_job
+from fedmkt.config import JobConfig, parse_job
 from fedmkt.party import node
 from fedmkt.party.handle import Party
 from fedmkt.party.node import open_data
@@ -156,9 +156,13 @@ def model_of(job: Path, out: Path) -> Model:
     weights = unwhiten(decode(reconstruct([s.share for s in sides]), WEIGHT_BITS), sides)
     held_out, label = np.hstack([s.held_out for s in sides]), sides[0].label_held_out
     assert label is not None
+    return Model(weights, auc(label, held_out @ weights[1:]), key_parts(config, out))
+
+
+def key_parts(config: JobConfig, out: Path) -> tuple[bytes, ...]:
+    """Return the parts of the key by which a finished run split its rows."""
     key = f"split/{config.family or config.name}"
-    parts = tuple(Store(out / "parties" / p.name / "store")[key] for p in config.parties)
-    return Model(weights, auc(label, held_out @ weights[1:]), parts)
+    return tuple(Store(out / "parties" / p.name / "store")[key] for p in config.parties)
 
 
 class References:
@@ -174,7 +178,7 @@ class References:
         """Return the model of an uninterrupted run, with the split of these parts of its key if given."""
         if parts not in self._known:
             out = self._folder / f"reference-{len(self._known)}"
-            with _split_of(parts, self.job):
+            with split_of(parts, self.job):
                 simulate(self.job, out=out, seed=self._seed)
             self._known[parts] = model_of(self.job, out)
             self._known[self._known[parts].parts] = self._known[parts]
@@ -182,7 +186,7 @@ class References:
 
 
 @contextlib.contextmanager
-def _split_of(parts: tuple[bytes, ...], job: Path) -> Iterator[None]:
+def split_of(parts: tuple[bytes, ...], job: Path) -> Iterator[None]:
     """Let the parties of runs within hold these parts of the split key from an earlier contract of the family."""
     config = parse_job(job.read_text(), str(job))
     held = dict(zip((p.name for p in config.parties), parts, strict=True)) if parts else {}
