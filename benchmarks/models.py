@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.model_families import FAMILIES, Entry, Plain, Pooled, pool
+from benchmarks.model_families import FAMILIES, Entry
+from benchmarks.model_plain import Plain, Pooled, pool
 from benchmarks.model_tables import filled, markdown, say_tables
 from benchmarks.model_worlds import Invented, Uci
 from fedmkt.errors import FedmktError
