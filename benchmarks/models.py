@@ -36,27 +36,30 @@ from fedmkt.simulation.run import Layout, carry_out, read_job
 
 Facts = dict[str, Any]
 World = Uci | Invented
-AROUND = ("psi", "split", "score", "close")
-"""Stages of a job that are not its training."""
+AFTER = ("score", "close")
+"""Stages of a job that come after its training."""
 WARM_UP = 4000
 
 
 class Stopwatch:
-    """Wall and CPU seconds and rounds of a job's training, from the signs of life of its stages."""
+    """When the rounds of a job ended, by stage, from its signs of life."""
 
     def __init__(self) -> None:
-        self.wall = self.cpu = 0.0
-        self.rounds = 0
-        self._last = (time.perf_counter(), time.process_time())
+        self._ends: list[tuple[str, float, float]] = []
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Add the time since the last event to the stage of this one; `done` is 0 where a stage is only announced."""
-        now = (time.perf_counter(), time.process_time())
-        if event.stage not in AROUND and event.done > 0:
-            self.wall += now[0] - self._last[0]
-            self.cpu += now[1] - self._last[1]
-            self.rounds += 1
-        self._last = now
+        """Note the end of a round; `done` is 0 where a stage is only announced."""
+        if event.done > 0:
+            self._ends.append((event.stage, time.perf_counter(), time.process_time()))
+
+    def training(self) -> Facts:
+        """Return wall and CPU seconds and rounds from the rows in their common order to the first score."""
+        stages = [stage for stage, _, _ in self._ends]
+        first = max(i for i, stage in enumerate(stages) if stage == "split")
+        # A stage that has more rounds than expected may be taken for the next one, until its own name comes again.
+        last = max(i for i, stage in enumerate(stages) if stage not in AFTER)
+        (_, wall, cpu), (_, end, used) = self._ends[first], self._ends[last]
+        return {"wall_s": end - wall, "cpu_s": used - cpu, "rounds": last - first}
 
 
 def compare(entry: Entry, world: World, seed: int) -> Facts:
@@ -65,14 +68,14 @@ def compare(entry: Entry, world: World, seed: int) -> Facts:
         data, folder = Path(name) / "data", Path(name) / "run"
         job = world.write(data, entry.sections, seed, entry.targets.get(world.name))
         config, watch = read_job(job), Stopwatch()
-        run = carry_out(config, job, Layout(folder), "memory", None, False, watch)
+        run = carry_out(config, job, Layout(folder), "memory", seed, False, watch)
         summary, _ = write_results(
             config, run.signed, folder, run.tables, run.outcome.overlap, run.costs, run.seconds, None
         )
         pooled = pool(config, folder, run.tables)
         plain = [measure_plain(model, pooled) for model in entry.plain if model.is_there]
         sent = sent_in_training(folder, [*run.tables, config.coordinator.name])
-        training = {"wall_s": watch.wall, "cpu_s": watch.cpu, "rounds": watch.rounds, "bytes": sent}
+        training = {**watch.training(), "bytes": sent}
     return {
         "family": entry.name,
         "data": world.name,
@@ -195,7 +198,12 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the invented data; 0 leaves them out")
     parser.add_argument("--families", default=",".join(e.name for e in FAMILIES))
-    parser.add_argument("--seed", type=int, default=1, help="of the invented people and data")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="of people, data and all that is drawn: each family has the same rows",
+    )
     parser.add_argument("--json", type=Path, help="the file of figures to add this to")
     parser.add_argument("--readme", type=Path, help="the page whose table is written anew")
     options = parser.parse_args()
