@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.model_plain import LOGISTIC, Plain
+from benchmarks.model_plain import BOOSTED, GROWN, LOGISTIC, XGBOOST, Plain
 from benchmarks.model_worlds import Sections, Target
 
 
@@ -22,5 +22,10 @@ class Entry:
     most_rows: int = 1_000_000
 
 
-FAMILIES = (Entry("logistic", {"model": {"kind": "logistic"}}, (LOGISTIC,)),)
+FAMILIES = (
+    Entry("logistic", {"model": {"kind": "logistic"}}, (LOGISTIC,)),
+    Entry(
+        "trees-sides", {"model": {"kind": "trees"}, "trees": {"reveal": "sides"}}, (BOOSTED, GROWN, XGBOOST)
+    ),
+)
 """What is compared, in the order of the table."""

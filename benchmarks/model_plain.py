@@ -1,5 +1,6 @@
 """Plain models beside the joint ones: what one organisation would train that had both parties' columns."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,9 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedmkt.config import JobConfig
+from fedmkt.contract import from_toml
+from fedmkt.learn.bins import Binning
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
+from fedmkt.protocol.core import Name
 from fedmkt.protocol.prepare import Columns
+from fedmkt.protocol.tree_columns import table_of
+from fedmkt.protocol.tree_growth import Draws, settings_of
 from fedmkt.simulation.compare import load_side
 
 Array = NDArray[np.float64]
@@ -115,6 +121,34 @@ def _splines(pooled: Pooled) -> Callable[[], Fitted]:
     return _probabilities(model, pooled.train, pooled.y, pooled.held_out)
 
 
+def _boosted(pooled: Pooled) -> Callable[[], Fitted]:
+    """Grow the run's own trees on the pooled bins, with the random numbers that the bank drew."""
+    from fedmkt.learn import boosting, trees
+
+    folder = pooled.folder
+    contract = from_toml((folder / "contract.toml").read_text(), str(folder / "contract.toml")).contract
+    headers = {n: json.loads((model_folder(folder, n) / "model.json").read_text()) for n in pooled.tables}
+    found: dict[str, dict[str, trees.Table]] = {"train": {}, "held_out": {}}
+    for name, table in pooled.tables.items():
+        columns = next(s for s in local_states(table) if isinstance(s, Columns))
+        binning = Binning.from_json(json.dumps(headers[name]["binning"], separators=(",", ":")))
+        for part, tables in found.items():
+            rows = np.load(model_folder(folder, name) / f"{part}.npy", allow_pickle=False)
+            tables[name] = table_of(contract, Name(name), binning, columns, rows)
+    parts = list(found["train"].values())
+    together = trees.Table(
+        tuple(c for p in parts for c in p.columns), np.concatenate([p.values for p in parts]), parts[0].bins
+    )
+    draws = Draws(bytes.fromhex(headers[pooled.config.bank.name]["draws"]))
+    rows, settings = boosting.Labelled(together, pooled.y), settings_of(contract)
+
+    def fit() -> Fitted:
+        model = boosting.fit(rows, settings, draws).model
+        return lambda: trees.predict(model, found["held_out"])
+
+    return fit
+
+
 def _grown(pooled: Pooled) -> Callable[[], Fitted]:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -157,6 +191,7 @@ def _probabilities(model: _Classifier, x: object, y: Array, x_held_out: object) 
     return fit
 
 
+BOOSTED = Plain("learn.boosting", _boosted, "fedmkt")
 LOGISTIC = Plain("scikit-learn LogisticRegression", _logistic)
 SPLINES = Plain("scikit-learn SplineTransformer", _splines)
 GROWN = Plain("scikit-learn HistGradientBoosting", _grown)
