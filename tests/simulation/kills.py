@@ -178,7 +178,7 @@ class References:
         """Return the model of an uninterrupted run, with the split of these parts of its key if given."""
         if parts not in self._known:
             out = self._folder / f"reference-{len(self._known)}"
-            with split_of(parts, self.job):
+            with _split_of(parts, self.job):
                 simulate(self.job, out=out, seed=self._seed)
             self._known[parts] = model_of(self.job, out)
             self._known[self._known[parts].parts] = self._known[parts]
@@ -186,7 +186,7 @@ class References:
 
 
 @contextlib.contextmanager
-def split_of(parts: tuple[bytes, ...], job: Path) -> Iterator[None]:
+def _split_of(parts: tuple[bytes, ...], job: Path) -> Iterator[None]:
     """Let the parties of runs within hold these parts of the split key from an earlier contract of the family."""
     config = parse_job(job.read_text(), str(job))
     held = dict(zip((p.name for p in config.parties), parts, strict=True)) if parts else {}
