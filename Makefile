@@ -12,7 +12,7 @@ SPU ?= $(or $(TMPDIR),/tmp)/fedmkt-spu
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help install demo check format test long e2e faults hostile psi-cases bench bench-psi clean
+.PHONY: help install demo check format test long e2e faults hostile psi-cases bench bench-models bench-psi clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ psi-cases: $(STAMP)  ## the engines against plain sets, 10,000 lists, and 2,000 
 bench: $(STAMP)  ## joint training against scikit-learn, ROWS=1000000; the hub
 	$(BIN)/python -m benchmarks.train --rows $(ROWS)
 	$(BIN)/python -m benchmarks.hub
+
+bench-models: $(STAMP)  ## each family of models beside its plain twin, UCI="bank-full.csv.gz ...", ROWS=1000000
+	$(BIN)/python -m benchmarks.models --uci $(UCI) --rows $(ROWS) --json docs/models.json --readme README.md
 
 # SPU pins old packages, so it gets an environment of its own: 1 GB, outside of this folder.
 $(SPU)/.installed:

@@ -14,7 +14,8 @@ from fedmkt.cli.app import app
 from fedmkt.config import parse_job
 from fedmkt.contract import Limits, ScoreTerms
 from fedmkt.protocol.core import Step
-from fedmkt.terms import ModelTerms
+from fedmkt.protocol.family import FAMILIES
+from fedmkt.terms import ModelTerms, TreeTerms, needed_disclosures
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "parties").rglob("*.md")])
@@ -90,6 +91,20 @@ def test_the_changelog_names_every_disclosure_that_a_step_of_the_job_may_make() 
     revealed = {kind.__name__ for step in all_steps() for kind in step.reveals}
     named = set(re.findall(r"^- `(\w+)`", (ROOT / "CHANGELOG.md").read_text(), re.M))
     assert revealed == named
+
+
+def test_the_readme_has_a_row_for_each_family_that_names_what_it_reveals() -> None:
+    section = (ROOT / "README.md").read_text().partition("\n## Families\n")[2].partition("\n## ")[0]
+    rows = {row.split("`")[1]: row for row in section.splitlines() if row.startswith("| `")}
+    assert list(rows) == list(FAMILIES)
+    for kind, row in rows.items():
+        assert needed_by(kind) == set(re.findall(r"`([A-Z]\w+)`", row))
+
+
+def needed_by(kind: str) -> set[str]:
+    """Name what a family discloses besides the job's own; of trees, in the one mode that a contract may name."""
+    model = ModelTerms.model_validate({"kind": kind})
+    return set(needed_disclosures(model, TreeTerms(reveal="sides")))
 
 
 def all_steps() -> list[Step[Any, Any, Any]]:

@@ -4,7 +4,7 @@ Scores may be heavily tied (released scores have two decimals), so every measure
 score. One sort serves all of them, and a million rows take about a quarter of a second.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,6 +184,12 @@ def calibration_table(y: ArrayLike, p: ArrayLike, bins: int = 10) -> tuple[Calib
         raise ValueError(f"bins is {bins}, at least 1 is needed")
     order = _order(predicted)
     return _calibration(labels[order], predicted[order], bins)
+
+
+def calibration_error(table: Sequence[CalibrationBin]) -> float:
+    """Return the mean gap between prediction and outcome over the rows of all groups (ECE, Naeini et al. 2015)."""
+    rows = sum(group.rows for group in table)
+    return sum(group.rows * abs(group.predicted - group.observed) for group in table) / rows
 
 
 def decile_table(y: ArrayLike, s: ArrayLike) -> tuple[Decile, ...]:

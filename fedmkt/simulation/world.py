@@ -156,13 +156,21 @@ def write_world(world: World, folder: Path | str, minimum: int = USUAL_MINIMUM) 
 
 
 def job_text(
-    name: str, bank: PartyFile, partners: Sequence[PartyFile], country: str, minimum: int = USUAL_MINIMUM
+    name: str,
+    bank: PartyFile,
+    partners: Sequence[PartyFile],
+    country: str,
+    minimum: int = USUAL_MINIMUM,
+    model: str = "[model]\npenalty = 1.0\n",
 ) -> str:
-    """Write out a job.toml that joins on phones of `country` and predicts this module's label."""
+    """Write out a job.toml that joins on phones of `country` and predicts this module's label.
+
+    model : what kind of model, as the sections of a job say it
+    """
     blocks = [f'name = {json.dumps(name)}\npurpose = "marketing-response"\n']
     blocks.append(f"[bank]\n{_party_text(bank, country)}label = {json.dumps(LABEL)}\n")
     blocks += [f"[[partners]]\n{_party_text(partner, country)}" for partner in partners]
-    blocks.append("[model]\npenalty = 1.0\n")
+    blocks.append(model)
     small = "min_events = 0\n" if minimum < USUAL_MINIMUM else ""
     blocks.append(f"[limits]\nmin_list = {minimum}\nmin_common = {minimum}\n{small}")
     return "\n".join(blocks)

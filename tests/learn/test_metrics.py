@@ -125,6 +125,12 @@ def test_calibration_agrees_with_scikit_learn_on_distinct_predictions() -> None:
     assert [b.observed for b in table] == pytest.approx(observed, abs=1e-12)
 
 
+def test_the_calibration_error_is_the_mean_gap_over_rows() -> None:
+    y, p = np.array([0, 1, 0, 0, 1, 1]), np.array([0.2, 0.2, 0.2, 0.2, 0.9, 0.9])
+    table = metrics.calibration_table(y, p)
+    assert metrics.calibration_error(table) == pytest.approx((4 * 0.05 + 2 * 0.1) / 6)
+
+
 def test_equal_predictions_stay_in_one_calibration_group() -> None:
     y, p = [0, 1, 0, 0, 1, 1], [0.1, 0.1, 0.1, 0.1, 0.9, 0.9]
     assert metrics.calibration_table(y, p) == (

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from fedmkt.audit.verify import verify_run
-from fedmkt.config import parse_job
+from fedmkt.config import JobConfig, parse_job
 from fedmkt.party import node
 from fedmkt.party.handle import Party
 from fedmkt.party.node import open_data
@@ -156,9 +156,13 @@ def model_of(job: Path, out: Path) -> Model:
     weights = unwhiten(decode(reconstruct([s.share for s in sides]), WEIGHT_BITS), sides)
     held_out, label = np.hstack([s.held_out for s in sides]), sides[0].label_held_out
     assert label is not None
+    return Model(weights, auc(label, held_out @ weights[1:]), key_parts(config, out))
+
+
+def key_parts(config: JobConfig, out: Path) -> tuple[bytes, ...]:
+    """Return the parts of the key by which a finished run split its rows."""
     key = f"split/{config.family or config.name}"
-    parts = tuple(Store(out / "parties" / p.name / "store")[key] for p in config.parties)
-    return Model(weights, auc(label, held_out @ weights[1:]), parts)
+    return tuple(Store(out / "parties" / p.name / "store")[key] for p in config.parties)
 
 
 class References:

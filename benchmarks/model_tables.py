@@ -1,0 +1,149 @@
+"""The tables of `benchmarks.models`: on the terminal, and in the README between two marks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedmkt.cli.console import plain_table, stdout_console
+
+Facts = dict[str, Any]
+BEGIN, END = "<!-- models: begin -->", "<!-- models: end -->"
+MARKDOWN = (
+    "| model | data | AUC: bank → joint | twin | joint − twin | scikit-learn | KS | log loss | calibration error "
+    "| CPU s: joint, twin, scikit-learn | wall s | MB: bank, partner, coordinator | rounds |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def difference(run: Facts) -> float:
+    """AUC of the joint model before rounding minus that of the plain twin on the same prepared columns."""
+    models = run["models"]
+    return float(models["joint_exact"]["auc"] - models["centralised"]["auc"])
+
+
+def megabytes(run: Facts) -> list[str]:
+    """List what each participant sent in training, the coordinator last."""
+    return [_size(count / 1e6) for count in run["training"]["bytes"].values()]
+
+
+def _size(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def _share(value: float, digits: int = 4) -> str:
+    return f"{value:.{digits}f}".replace("0.", ".", 1)
+
+
+def _apart(value: float) -> str:
+    return (
+        "0"
+        if abs(value) < 5e-7
+        else f"{value:+.0e}".replace("e-0", "e-")
+        if abs(value) < 1e-4
+        else f"{value:+.4f}"
+    )
+
+
+def markdown(figures: Facts) -> list[str]:
+    """Return the README's table, one row for each family and data set, and what was disclosed."""
+    rows = [_row(run) for run in figures["runs"]]
+    return [*MARKDOWN, *rows, "", *(f"{line}\n" for line in disclosed(figures["runs"]))]
+
+
+def _row(run: Facts) -> str:
+    models, training = run["models"], run["training"]
+    joint, library = models["joint"], _library(run)
+    seconds = [training["cpu_s"], run["plain"][0]["cpu_s"], library["cpu_s"]]
+    cells = (
+        run["family"],
+        f"{run['data']}, {run['rows']['train']:,} rows",
+        f"{_share(models['bank']['auc'])} → {_share(joint['auc'])}",
+        _share(models["centralised"]["auc"]),
+        _apart(difference(run)),
+        _share(library["auc"]),
+        _share(joint["ks"], 3),
+        _share(joint["log_loss"]),
+        _share(joint["calibration_error"]),
+        ", ".join(map(_size, seconds)),
+        _size(training["wall_s"]),
+        ", ".join(megabytes(run)),
+        str(training["rounds"]),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _library(run: Facts) -> Facts:
+    """Return the plain model of scikit-learn that is furthest from the joint one's own form: people would take it."""
+    found: Facts = [p for p in run["plain"] if p["name"].startswith("scikit-learn")][-1]
+    return found
+
+
+def filled(page: str, rows: Sequence[str]) -> str:
+    """Put rows between the marks of a page; ValueError where it has none."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no {BEGIN} or {END} in the page")
+    return "\n".join([f"{before}{begin}", *rows, f"{end}{after}"])
+
+
+def say_tables(figures: Facts) -> None:
+    """Print what was measured, 80 columns wide: quality, cost, plain models, and who learned what."""
+    console = stdout_console()
+    runs = figures["runs"]
+    quality = [line for run in runs for line in _quality(run)]
+    headings = ("model", "AUC", "KS", "log loss", "calibr. error")
+    console.print(plain_table(headings, quality))
+    console.print()
+    costs = [
+        [_name(r), _size(r["training"]["cpu_s"]), _size(r["training"]["wall_s"]),
+         "/".join(megabytes(r)), str(r["training"]["rounds"])]
+        for r in runs
+    ]  # fmt: skip
+    console.print(plain_table(("training", "CPU s", "wall s", "MB sent by each", "rounds"), costs))
+    console.print()
+    plain = [
+        [f"{_name(r)}: {p['name']}", _size(p["cpu_s"]), _size(p["wall_s"]), _share(p["auc"])]
+        for r in runs for p in r["plain"]
+    ]  # fmt: skip
+    console.print(plain_table(("plain model", "CPU s", "wall s", "AUC"), plain))
+    console.print()
+    for line in disclosed(runs):
+        console.print(line, markup=False)
+
+
+def _name(run: Facts) -> str:
+    return f"{run['family']}, {run['data']}"
+
+
+_MODELS = (
+    ("bank", "bank alone"), ("joint", "joint"), ("joint_exact", "joint, before rounding"), ("centralised", "twin"),
+)  # fmt: skip
+
+
+def _quality(run: Facts) -> list[list[str]]:
+    def line(title: str, found: Mapping[str, float]) -> list[str]:
+        return [
+            title, _share(found["auc"]), _share(found["ks"]), _share(found["log_loss"]),
+            _share(found["calibration_error"]),
+        ]  # fmt: skip
+
+    lines = [line(f"  {title}", run["models"][name]) for name, title in _MODELS if name in run["models"]]
+    return [[f"{_name(run)}, {run['rows']['train']:,} rows", "", "", "", ""], *lines]
+
+
+def disclosed(runs: Sequence[Facts]) -> list[str]:
+    """Say what every family disclosed to each reader, and what one did besides."""
+    by_family: dict[str, set[tuple[str, str]]] = {}
+    for run in runs:
+        found = by_family.setdefault(run["family"], set())
+        found |= {(reader, kind) for reader, kind in run["disclosed"]}
+    common = set.intersection(*by_family.values()) if by_family else set()
+    besides = {family: found - common for family, found in by_family.items()}
+    return [f"Every run: {_readers(common)}."] + [
+        f"Besides, {family}: {_readers(found)}." for family, found in besides.items() if found
+    ]
+
+
+def _readers(found: set[tuple[str, str]]) -> str:
+    kinds = {reader: sorted(k for r, k in found if r == reader) for reader, _ in sorted(found)}
+    return "; ".join(f"to {reader} {', '.join(names)}" for reader, names in kinds.items())

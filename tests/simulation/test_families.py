@@ -1,0 +1,111 @@
+"""Each family of models: the same in memory and in Flower's simulation, and as if never killed when resumed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmkt.audit.verify import verify_run
+from fedmkt.cli.app import main
+from fedmkt.protocol.family import FAMILIES
+from fedmkt.simulation.run import read_job, simulate
+from tests.simulation.kills import key_parts, kill_at, repeated_numbers, small_job
+from tests.transport.test_flower_simulation import files_of, receipts_of, run_python
+
+SEED = 7
+slow = pytest.mark.slow  # Ray takes seconds to begin, and so does a process that is killed
+
+
+@dataclass(frozen=True)
+class Case:
+    """A small job of one family; `moment` : in the middle of its training, after a checkpoint."""
+
+    sections: Mapping[str, Mapping[str, object]]
+    moment: str
+
+    @property
+    def kind(self) -> str:
+        return str(self.sections["model"]["kind"])
+
+    def write(self, folder: Path) -> Path:
+        """Write the small world with this family's job."""
+        job = small_job(folder)
+        before, found, after = job.read_text().partition("[model]\n")
+        assert found
+        _, found, limits = after.partition("[limits]\n")
+        assert found
+        text = "".join(
+            f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in values.items())
+            for name, values in self.sections.items()
+        )
+        job.write_text(f"{before}{text}[limits]\n{limits}")
+        return job
+
+
+CASES = {
+    "logistic": Case({"model": {"kind": "logistic", "iterations": 4, "checkpoint_every": 2}}, "fit.update:6"),
+    "trees-sides": Case(
+        {
+            "model": {"kind": "trees", "checkpoint_every": 2},
+            "trees": {"reveal": "sides", "trees": 4, "depth": 3, "min_rows": 20},
+            "bins": {"count": 8},
+        },
+        "fit.choose:8",  # in the middle of the third tree
+    ),
+}
+QUICK = "trees-sides"
+EACH = [pytest.param(case, id=name, marks=[] if name == QUICK else slow) for name, case in CASES.items()]
+
+
+def test_every_family_has_a_case() -> None:
+    assert {case.kind for case in CASES.values()} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("case", EACH)
+def test_a_family_gives_the_same_in_memory_and_over_flower_to_the_last_bit(
+    case: Case, tmp_path: Path
+) -> None:
+    job = case.write(tmp_path / "data")
+    memory, flower = tmp_path / "memory", tmp_path / "flower"
+    simulate(job, out=memory, seed=SEED)
+    words = ["-m", "fedmkt", "simulate", str(job), "--backend", "flower", "--out", str(flower)]
+    ended = run_python(tmp_path / "process", *words, "--seed", str(SEED), "--json")
+    assert ended.code == 0, ended.err
+    models = {n: b for n, b in files_of(memory, "parties").items() if "/model/" in n}
+    assert models == {n: b for n, b in files_of(flower, "parties").items() if "/model/" in n}
+    assert "parties/bank/model/scores.npz" in models
+    assert receipts_of(memory) == receipts_of(flower)
+    assert files_of(memory, "logs") == files_of(flower, "logs")
+
+
+@pytest.mark.parametrize("case", EACH)
+def test_a_family_killed_in_training_ends_as_if_it_had_not_been_killed(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, out, whole = case.write(tmp_path / "data"), tmp_path / "run", tmp_path / "whole"
+    call = ["simulate", str(job), "--out", str(out), "--seed", str(SEED), "--json"]
+    assert kill_at(case.moment, *call)
+    assert list((out / "parties" / "bank" / "journal").glob("*.sealed"))
+    monkeypatch.setattr("fedmkt.simulation.results.write_results", lambda *_: (None, {}))
+    assert main([*call, "--resume"]) == 0
+    assert verify_run(out).outcome == "completed"
+    assert repeated_numbers(out) == []
+    simulate(job, out=whole, seed=SEED)
+    # Of one seed up to the checkpoint: the same rows to train on, and what else was drawn before it.
+    assert key_parts(read_job(job), out) == key_parts(read_job(job), whole)
+    for party in ("bank", "partner"):  # what is not a share: trees are the same to the last bit
+        assert model_header(out, party) == model_header(whole, party)
+    assert np.abs(units(out) - units(whole)).max() <= 1  # they are rounded at random
+
+
+def model_header(out: Path, party: str) -> bytes:
+    return (out / "parties" / party / "model" / "model.json").read_bytes()
+
+
+def units(out: Path) -> np.ndarray:
+    """Released scores in the order of their rows, in units of the last decimal."""
+    with np.load(out / "parties" / "bank" / "model" / "scores.npz", allow_pickle=False) as scores:
+        return np.asarray(scores["units"][np.argsort(scores["rows"])], dtype=np.float64)
