@@ -388,7 +388,8 @@ def _assumptions(
     kind = config.model.kind
     assumed = {
         f"one column for each number, {levels} for each category": columns is None and kind == "logistic",
-        "one column for each number and category, and as many bins as the contract allows": kind == "scorecard",
+        "one column for each number and category, and as many bins as the contract allows": kind
+        == "scorecard",
         "the shortest list is common (give the expected number with --common)": common is None,
         "every common customer has a label (give the expected number with --labelled)": labelled is None,
         _MEASURED: True,
