@@ -308,6 +308,11 @@ class Contract(Terms):
         if self.trees.reveal != "sides":
             raise mistake("sides: trees that reveal totals alone cannot be trained yet", "trees", "reveal")
 
+        numbers = {(party.name, name) for party in self.parties for name in party.numbers}
+        for place, trend in enumerate(self.trees.trends):
+            if (trend.party, trend.column) not in numbers:
+                raise mistake("one of the party's numbers", "trees", "trends", place, "column")
+
     def _check_columns(self) -> None:
         for place, party in enumerate(self.parties):
             if party.role == "bank" and party.label is None:

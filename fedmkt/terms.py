@@ -47,13 +47,21 @@ class BinTerms(Terms):
     method: Literal["quantile", "width"] = "quantile"
 
 
+class TrendTerms(Terms):
+    """The score must not fall (+1) or must not rise (-1) as this number does, everything else being equal."""
+
+    party: str
+    column: str
+    trend: Literal[-1, 1]
+
+
 class TreeTerms(Terms):
     """How boosted trees are grown, and what the bank and the partners learn while they grow.
 
     reveal : `totals`, nobody learns which side of a partner's split a row takes; `sides`, the bank does.
     trees, depth, rate, penalty, min_gain, min_rows, row_share, column_share, class_weights : as in
     `learn.splits.Settings`. max_thresholds : most edges of one column of a partner that the bank is told sides of;
-    where a column has more, the trees make do with the first ones that they chose.
+    where a column has more, the trees make do with the first ones that they chose. trends : of some numbers.
     """
 
     reveal: Reveal = "totals"
@@ -67,11 +75,14 @@ class TreeTerms(Terms):
     column_share: Real = Field(default=1.0, gt=0, le=1)
     class_weights: tuple[Weight, Weight] = (1.0, 1.0)
     max_thresholds: Count = Field(default=128, ge=1, le=128)
+    trends: tuple[TrendTerms, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.trees * 2**self.depth > 1 << 16:
             raise ValueError("trees * 2^depth is at most 65536")
+        if len({(t.party, t.column) for t in self.trends}) != len(self.trends):
+            raise ValueError("every trend once")
         return self
 
 

@@ -367,7 +367,8 @@ TREES = {
 
 
 def test_trees_say_what_they_reveal_in_the_contract():
-    agreed = contract(**TREES)
+    trend = {"party": "shop", "column": "age", "trend": -1}
+    agreed = contract(**(TREES | {"trees": {"reveal": "sides", "trends": (trend,)}}))
     assert from_toml(to_toml(signed(agreed)), "c.toml").contract == agreed
     for kind in ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape"):
         left = tuple(k for k in TREES["disclosures"] if k != kind)
@@ -382,6 +383,14 @@ def test_trees_say_what_they_reveal_in_the_contract():
         (
             {"align": {"join": "left"}, "disclosures": (*TREES["disclosures"], "JoinedRows")},
             "inner: rows without",
+        ),
+        (
+            {"trees": {"reveal": "sides", "trends": ({"party": "shop", "column": "y", "trend": 1},)}},
+            "party's numbers",
+        ),
+        (
+            {"trees": {"reveal": "sides", "trends": ({"party": "bank", "column": "age", "trend": 1},) * 2}},
+            "once",
         ),
         ({"trees": {}}, "cannot be trained yet"),
         ({"trees": {"reveal": "sides", "max_thresholds": 0}}, "greater than or equal to 1"),

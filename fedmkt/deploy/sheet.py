@@ -141,6 +141,9 @@ class Sheet:
             lines += _terms_lines("alignment", contract.align, width)
             lines += _match_lines(contract, width)
             lines += _terms_lines("model", contract.model, width)
+            if contract.model.kind == "trees":
+                lines += _terms_lines("bins", contract.bins, width)
+                lines += _terms_lines("trees", contract.trees, width)
         lines += _terms_lines("limits, for all parties", contract.limits, width)
         if contract.task == "train":
             lines += _terms_lines("scores", contract.scores, width)

@@ -151,7 +151,8 @@ class Party:
         self._finish = finish
         self._count_list = count_list
         self._keys = {Name(s.name): bytes.fromhex(s.key) for s in contract.signers}
-        self._notary = _LogNotary(log, self._keys, store, digest(contract).hex())
+        self._digest = digest(contract)  # once: every envelope names it
+        self._notary = _LogNotary(log, self._keys, store, self._digest.hex())
         self._states: dict[type[State], State] = {}
         self._hello: tuple[Hello, Prekey] | None = None
         self._live: _Live | None = None
@@ -330,7 +331,7 @@ class Party:
         self, live: _Live, index: int, step: str, sender: str, reader: str, transcript: bytes
     ) -> Place:
         return Place(
-            digest(self.contract), live.epoch.run, live.epoch.id, self._script.__name__, index, step,
+            self._digest, live.epoch.run, live.epoch.id, self._script.__name__, index, step,
             sender, reader, transcript,
         )  # fmt: skip
 

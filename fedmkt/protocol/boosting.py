@@ -61,14 +61,13 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.histogram import RowBins, Terms, add_up_vectors, send_hints
 from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.tree_columns import own_codes
+from fedmkt.protocol.tree_columns import own_codes, party_columns
 from fedmkt.protocol.tree_growth import (
     PER_NODE,
     LevelSplits,
     RowSides,
     SplitRequest,
     choose,
-    columns_of,
     grow,
     largest,
     load_table,
@@ -129,7 +128,7 @@ def _tell_sides(turn: Turn, inbox: Inbox[SplitRequest]) -> Outcome[RowSides, Sil
 
 def own_names(turn: Turn) -> list[str]:
     """Name the own columns in their order."""
-    return [column.name for column in columns_of(turn.contract) if column.owner == turn.me]
+    return [column.name for column in party_columns(turn.contract, turn.me)]
 
 
 def _checked(

@@ -57,6 +57,13 @@ def common_bins(contract: Contract) -> int:
     return max(contract.bins.count, min(contract.limits.max_levels, MAX_LEVELS))
 
 
+def party_columns(contract: Contract, party: Name) -> tuple[Column, ...]:
+    """Return a party's columns as trees see them, in their order."""
+    terms, trends = contract.party(party), {(t.party, t.column): t.trend for t in contract.trees.trends}
+    names = (*terms.numbers, *terms.categories)
+    return tuple(Column(name, str(party), trends.get((party, name), 0)) for name in names)
+
+
 def in_order(bins: CategoryBins, worth: Sequence[float]) -> CategoryBins:
     """Put levels in falling order of what they are worth, equals by name; the bin of missing values alone comes last.
 
@@ -136,7 +143,7 @@ def table_values(codes: Codes, sizes: BinSizes, bins: int) -> Codes:
 def table_of(contract: Contract, party: Name, binning: Binning, columns: Columns, rows: Rows) -> Table:
     """Return some real rows of a party's columns as trees read them."""
     values = table_values(codes_of(binning, columns, rows), sizes_of(binning), common_bins(contract))
-    return Table(tuple(Column(b.name, str(party)) for b in binning.columns), values, common_bins(contract))
+    return Table(party_columns(contract, party), values, common_bins(contract))
 
 
 def _fit(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, BinSizes]:
@@ -161,14 +168,9 @@ def cut_columns(call: Caller, contract: Contract) -> Mapping[Name, BinSizes]:
     found = {p: r.public.value for p, r in zip(parties, replies, strict=True)}
     for party, sizes in found.items():
         values = [size - apart for size, apart in zip(sizes.sizes, sizes.apart, strict=True)]
-        is_complete = len(sizes.sizes) == len(_names(contract, party))
+        is_complete = len(sizes.sizes) == len(party_columns(contract, party))
         if not (
             is_accepted(sizes) and is_complete and min(values) > 0 and max(values) <= common_bins(contract)
         ):
             raise PeerError(f"{party}: {FIT_BINS.name}: bins of these sizes are not accepted")
     return found
-
-
-def _names(contract: Contract, party: Name) -> tuple[str, ...]:
-    terms = contract.party(party)
-    return (*terms.numbers, *terms.categories)

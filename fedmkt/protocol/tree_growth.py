@@ -60,7 +60,7 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.histogram import BatchTotals, Vectors
 from fedmkt.protocol.prepare import own_columns, real
-from fedmkt.protocol.tree_columns import common_bins, own_codes, table_values
+from fedmkt.protocol.tree_columns import common_bins, own_codes, party_columns, table_values
 from fedmkt.ring.rlwe import Codes, Integers
 
 PER_NODE = 3
@@ -173,11 +173,7 @@ def settings_of(contract: Contract) -> Settings:
 
 def columns_of(contract: Contract) -> tuple[Column, ...]:
     """Return the columns of all parties as the trees see them: the bank's, then each partner's."""
-    found = []
-    for party in data_parties(contract):
-        terms = contract.party(party)
-        found += [Column(name, str(party)) for name in (*terms.numbers, *terms.categories)]
-    return tuple(found)
+    return tuple(column for party in data_parties(contract) for column in party_columns(contract, party))
 
 
 def first_columns(contract: Contract) -> dict[Name, int]:
@@ -318,8 +314,9 @@ def cells_of(totals: Integers, sizes: BinSizes, bins: int) -> Counts:
 
 
 def _own_cells(turn: Turn, slots: Nodes, rows: NDArray[np.int32], nodes: int) -> Counts:
-    own = tuple(c for c in columns_of(turn.contract) if c.owner == turn.me)
-    table = Table(own, turn.recall(TrainTable).values, common_bins(turn.contract))
+    table = Table(
+        party_columns(turn.contract, turn.me), turn.recall(TrainTable).values, common_bins(turn.contract)
+    )
     return boosting.histograms(table, slots, rows, nodes)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedmkt.learn.trees import Outline, Part, predict
+from fedmkt.learn.trees import Outline, Part, Table, predict
 from fedmkt.protocol import boosting, tree_growth, tree_scoring
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import data_parties
@@ -46,6 +46,27 @@ def test_rows_columns_and_classes_may_be_drawn_and_weighted() -> None:
     caller = grown(tree_caller(tree_contract(2, trees=5, **terms)))
     plain = twin(caller)
     assert parts_of(caller) == (plain.model.outline, plain.model.parts)
+
+
+def test_trends_of_the_contract_hold_at_the_bank_and_at_a_partner() -> None:
+    trends = tuple({"party": p, "column": "x1", "trend": t} for p, t in ((BANK, -1), (SHOP, -1)))
+    free = grown(tree_caller(tree_contract(2, trees=5)))
+    held = grown(tree_caller(tree_contract(2, trees=5, trends=trends)))
+    plain = twin(held)
+    assert parts_of(held) == (plain.model.outline, plain.model.parts)
+    falls = {}
+    for caller in (free, held):
+        table = pooled(caller, lambda split: split.held_out)
+        model, steps = twin(caller).model, []
+        for column in (1, 5):  # x1 of the bank and of the shop
+            scores = []
+            for value in range(table.bins):
+                values = table.values.copy()
+                values[column] = value
+                scores.append(predict(model, by_owner(Table(table.columns, values, table.bins))))
+            steps.append(np.diff(scores, axis=0).max())
+        falls[caller is held] = max(steps)
+    assert falls[True] <= 0 < falls[False]
 
 
 @pytest.mark.parametrize("parties", [2, 3])
