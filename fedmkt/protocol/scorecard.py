@@ -55,7 +55,7 @@ from fedmkt.learn.scorecard import Candidate, Limits, select, weigh_evidence
 from fedmkt.learn.woe import UNIT, WoeColumn, WoeColumns, in_units, place_rows
 from fedmkt.privacy.disclosure import BinWeights
 from fedmkt.protocol.align import Split
-from fedmkt.protocol.bin_layout import MAX_BINS, BinSizes
+from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -73,6 +73,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.prepare import OwnEvidence, own_columns, real, take
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.totals import OwnBins, PartnerTotals, ShownBins, bin_totals, least_events, own_bins
+from fedmkt.protocol.tree_columns import MAX_LEVELS
 from fedmkt.protocol.wire import encode
 from fedmkt.protocol.witness import checkpoint, witness
 
@@ -143,7 +144,7 @@ def _fit(
 ) -> Binning:
     cut, least = contract.bins, contract.limits.min_support
     fit = quantile_bins if cut.method == "quantile" else equal_width_bins
-    levels = min(contract.limits.max_levels, MAX_BINS)
+    levels = min(contract.limits.max_levels, MAX_LEVELS)
     found: list[Bins] = [fit(name, values, cut.count, least) for name, values in numbers.items()]
     found += [category_bins(name, values, levels, least) for name, values in categories.items()]
     return Binning(tuple(found))

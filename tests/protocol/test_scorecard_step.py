@@ -27,6 +27,8 @@ from fedmkt.protocol.prepare import Columns, OwnEvidence, real
 from fedmkt.protocol.scorecard import BIN, EvidenceTable, WeighedBins, weigh_columns
 from fedmkt.simulation import bin_traffic
 from fedmkt.simulation.rehearsal import Planned
+from fedmkt.simulation.traffic import Sizes
+from fedmkt.simulation.tree_traffic import TreeFacts
 from fedmkt.terms import ScorecardTerms
 from tests.protocol.plain_caller import (
     BANK,
@@ -455,13 +457,14 @@ def test_a_contract_with_hidden_match_is_refused():
 def test_planned_bytes_are_those_of_the_steps_with_the_same_bins(k, monkeypatch):
     monkeypatch.setattr(bin_layout, "BLOCK_BYTES", 60_000)
     caller = weighed(terms_of(k))
-    monkeypatch.setattr(bin_traffic, "assumed_bins", lambda contract, p: caller.publics[p, BinSizes])
+    bins = {p: caller.publics[p, BinSizes] for p in data_parties(caller.contract)[1:]}
+    sizes = Sizes(caller.contract, caller.overlap, {}, {}, TreeFacts(bins, ()))
     planned: Counter[str] = Counter()
     made: Counter[tuple[str, str]] = Counter()
     for t in caller.told:
         if t.step in bin_traffic.CONTENT:
             call = Planned(t.party, SimpleNamespace(name=t.step), made[t.party, t.step])
-            planned[t.step] += bin_traffic.CONTENT[t.step](caller.contract, caller.overlap, call)[0]
+            planned[t.step] += bin_traffic.CONTENT[t.step](sizes, call)[0]
             made[t.party, t.step] += 1
     assert made["shop", "totals.mask_bins"] > 3 and set(bin_traffic.CONTENT) == set(planned)
     for step, size in planned.items():

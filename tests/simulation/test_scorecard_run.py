@@ -177,8 +177,8 @@ def test_the_bank_knows_information_and_totals_of_all_columns_and_no_text_of_a_p
 
 def test_plan_and_run_have_about_the_same_rounds_and_nothing_costs_more(run: RunResult) -> None:
     planned = fedmkt.plan(files_of(run))
-    # More bins are assumed than there are, so the rows of a partner may travel in one block more.
-    assert 0 <= planned.rounds - run.summary.rounds <= 2 * (len(parties(run)) - 2)
+    # More bins are assumed than there are: one block more of a partner's rows, and one layer more to compare them.
+    assert 0 <= planned.rounds - run.summary.rounds <= 2 * (len(parties(run)) - 1)
     assert all(planned.bytes_sent[p] >= real for p, real in run.summary.bytes_sent.items())
     assert {"BinTotals", "BinWeights"} <= {d.kind for d in planned.disclosures}
     assert {p.name: p.columns for p in planned.parties} == {p: 8 for p in parties(run)}
