@@ -35,6 +35,7 @@ from fedmkt.contract import (
     missing,
     mistake,
     read_toml,
+    special_columns,
 )
 from fedmkt.errors import ConfigError
 from fedmkt.privacy.disclosure import DEFAULT
@@ -136,7 +137,7 @@ class PartnerConfig(Terms):
     def _check(self) -> Self:
         named = (self.id, *self.columns)
         if len(set(named)) != len(named):
-            raise ValueError("every column once, in id, numbers, categories or label")
+            raise ValueError("every column once, in id, numbers, categories, offset, weight or label")
         keys = [(self.id,), *(key.parts for key in self.more_ids)]
         if len(set(keys)) != len(keys):
             raise ValueError("every key once, in id or more_ids")
@@ -160,14 +161,20 @@ class PartnerConfig(Terms):
 
 
 class BankConfig(PartnerConfig):
-    """The bank's side of a job; empty labels mark customers who were not in the campaign."""
+    """The bank's side of a job; empty labels mark customers who were not in the campaign.
 
+    offset, weight : columns as in `contract.PartyTerms`. label_kind : an answer, yes or no, or a number or count.
+    """
+
+    offset: Text | None = None
+    weight: Text | None = None
     label: Text | None = None
+    label_kind: Literal["class", "number"] = "class"
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns that take part, the label last, the id not among them."""
-        return (*self.numbers, *self.categories, *(() if self.label is None else (self.label,)))
+        return (*self.numbers, *self.categories, *special_columns(self))
 
 
 class CoordinatorConfig(Terms):
@@ -272,6 +279,9 @@ class JobConfig(Terms):
     def _check_columns(self) -> None:
         if self.bank.label is None:
             raise missing("bank", "label")
+        wanted = "number" if self.model.link != "logistic" else "class"
+        if self.bank.label_kind != wanted:
+            raise mistake(f'label_kind = "{wanted}" where the model is {self.model.kind}', "bank")
         for party, where in (
             (self.bank, ("bank",)),
             *((p, ("partners", i)) for i, p in enumerate(self.partners)),
@@ -402,8 +412,7 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
         job = overlap_of(job)
     if set(keys) != names:
         raise ValueError(f"keys of exactly {sorted(names)} are needed, got {sorted(keys)}")
-    bank = _terms(job.bank, "bank", job.bank.label, keys)
-    terms = (bank, *(_terms(party, "partner", None, keys) for party in job.partners))
+    terms = (_terms(job.bank, "bank", keys), *(_terms(party, "partner", keys) for party in job.partners))
     try:
         return Contract(
             name=job.name,
@@ -455,13 +464,11 @@ P = TypeVar("P", bound=PartnerConfig)
 
 def id_list(party: P) -> P:
     """Return a party's table with its ids alone, and the columns that say who is left out."""
-    label = {"label": None} if isinstance(party, BankConfig) else {}
-    return party.model_copy(update={"numbers": (), "categories": (), **label})
+    special = {"offset": None, "weight": None, "label": None} if isinstance(party, BankConfig) else {}
+    return party.model_copy(update={"numbers": (), "categories": (), **special})
 
 
-def _terms(
-    party: PartnerConfig, role: Literal["bank", "partner"], label: str | None, keys: Mapping[str, bytes]
-) -> PartyTerms:
+def _terms(party: PartnerConfig, role: Literal["bank", "partner"], keys: Mapping[str, bytes]) -> PartyTerms:
     return PartyTerms(
         name=party.name,
         organisation=party.organisation,
@@ -471,7 +478,9 @@ def _terms(
         more_kinds=tuple(key.agreed for key in party.more_ids),
         numbers=party.numbers,
         categories=party.categories,
-        label=label,
+        offset=party.offset if isinstance(party, BankConfig) else None,
+        weight=party.weight if isinstance(party, BankConfig) else None,
+        label=party.label if isinstance(party, BankConfig) else None,
     )
 
 

@@ -12,7 +12,7 @@ import tomllib
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Protocol, Self, get_args
 
 import rfc8785
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
@@ -88,6 +88,27 @@ OVERLAP_DISCLOSURES = ("ListSize", "SetSize")
 """All that a job that counts common customers may disclose."""
 
 
+class WithSpecial(Protocol):
+    """A side whose table may have columns that are no features."""
+
+    @property
+    def offset(self) -> str | None:
+        """What is added to the linear predictor."""
+
+    @property
+    def weight(self) -> str | None:
+        """How much a row counts."""
+
+    @property
+    def label(self) -> str | None:
+        """What is predicted."""
+
+
+def special_columns(side: WithSpecial) -> tuple[str, ...]:
+    """List the bank's columns that are no features, the label last."""
+    return tuple(c for c in (side.offset, side.weight, side.label) if c is not None)
+
+
 MOST_PARTNERS = 8
 """Whose lists one bank compares with its own in a run that only counts; two of them train together."""
 
@@ -104,6 +125,8 @@ class PartyTerms(Signer):
     """What one party brings: the kind of its ids and the names of its columns; the bank also its label.
 
     more_kinds : further keys by which a customer is found, tried in this order after the ids.
+    offset, weight : columns of the bank that no weight is fitted for: what is added to each row's linear predictor,
+    and how much a row counts.
     """
 
     role: Literal["bank", "partner"]
@@ -111,6 +134,8 @@ class PartyTerms(Signer):
     more_kinds: tuple[MoreKind, ...] = Field(default=(), max_length=MORE_KEYS)
     numbers: tuple[Text, ...] = ()
     categories: tuple[Text, ...] = ()
+    offset: Text | None = None
+    weight: Text | None = None
     label: Text | None = None
 
     @property
@@ -121,14 +146,16 @@ class PartyTerms(Signer):
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns that take part, the label last."""
-        return (*self.numbers, *self.categories, *(() if self.label is None else (self.label,)))
+        return (*self.numbers, *self.categories, *special_columns(self))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.role != "bank" and self.label is not None:
             raise ValueError("the bank, and only the bank, has a label")
+        if self.role != "bank" and special_columns(self):
+            raise ValueError("offset and weight are columns of the bank")
         if len(set(self.columns)) != len(self.columns):
-            raise ValueError("every column once, in numbers, categories or label")
+            raise ValueError("every column once, in numbers, categories, offset, weight or label")
         if len(set(self.id_kinds)) != len(self.id_kinds):
             raise ValueError("every kind of id once; a second phone is phone:NAME")
         return self
@@ -297,6 +324,12 @@ class Contract(Terms):
             raise mistake(f"a model of kind {self.model.kind} needs {', '.join(missing)} too", "disclosures")
         if self.model.kind == "scorecard" and self.align.hidden:
             raise mistake("shown: hidden, nobody can count the rows of a scorecard's bins", "align", "match")
+        if self.model.link != "logistic" and self.align.hidden:
+            raise mistake(
+                f"shown: hidden is for kind = logistic, not for {self.model.kind}", "align", "match"
+            )
+        if self.model.kind in ("scorecard", "trees") and (self.bank.offset or self.bank.weight):
+            raise mistake(f"no offset or weight with kind = {self.model.kind}", "parties", 0)
 
     def _check_trees(self) -> None:
         if self.align.hidden:
@@ -368,6 +401,8 @@ _ADDED: Mapping[str, object] = {
     "scorecard": ScorecardTerms().model_dump(),
 }  # fmt: skip
 """Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
+_ADDED_TO_MODEL: Mapping[str, object] = {"max_offset": 8.0}
+"""The same of the section `model`; what is absent is left out anyway."""
 
 
 def _plain_values(contract: Contract) -> dict[str, object]:
@@ -375,6 +410,9 @@ def _plain_values(contract: Contract) -> dict[str, object]:
     for party in values["parties"]:
         if not party["more_kinds"]:
             del party["more_kinds"]
+    for name, usual in _ADDED_TO_MODEL.items():
+        if values["model"][name] == usual:
+            del values["model"][name]
     return {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
 
 

@@ -13,8 +13,14 @@ Count = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Weight = Annotated[float, Field(strict=True, ge=1e-3, le=1e3)]
 Flag = Annotated[bool, Field(strict=True)]
-Kind = Literal["logistic", "scorecard", "trees"]
+Kind = Literal["logistic", "linear", "poisson", "scorecard", "trees"]
+Link = Literal["logistic", "linear", "poisson"]
 Reveal = Literal["totals", "sides"]
+
+ROW_WEIGHT_UNIT = 1 / 16
+"""Weights of rows are rounded to a multiple of this."""
+MAX_ROW_WEIGHT = 8.0
+"""A row counts at most as this many: every bound on sums over rows grows by as much."""
 
 
 class Terms(BaseModel):
@@ -24,7 +30,11 @@ class Terms(BaseModel):
 
 
 class ModelTerms(Terms):
-    """Model, optimiser and number formats; every bound that the arithmetic relies on stands here."""
+    """Model, optimiser and number formats; every bound that the arithmetic relies on stands here.
+
+    max_offset : largest size of the bank's offset column, where it has one.
+    class_weights : what a row without and one with a response count, a multiple of 1/16 each.
+    """
 
     kind: Kind = "logistic"
     penalty: Real = Field(default=1.0, ge=0.1, le=1e9)
@@ -34,6 +44,22 @@ class ModelTerms(Terms):
     test_fraction: Real = Field(default=0.3, ge=0.05, le=0.8)
     gram_rows: Count = Field(default=65536, ge=100, le=1 << 24)
     checkpoint_every: Count = Field(default=4, ge=1, le=100)
+    max_offset: Real = Field(default=8.0, gt=0, le=12.0)
+    class_weights: tuple[Real, Real] | None = None
+
+    @property
+    def link(self) -> Link:
+        """What labels and scores are: answers and their probabilities, numbers, or counts."""
+        return self.kind if self.kind == "linear" or self.kind == "poisson" else "logistic"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.class_weights is not None:
+            if any(not 0 < w <= MAX_ROW_WEIGHT or w % ROW_WEIGHT_UNIT for w in self.class_weights):
+                raise ValueError("class_weights are two multiples of 1/16 from 1/16 to 8")
+            if self.kind != "logistic":
+                raise ValueError("class_weights of [model] are for kind = logistic")
+        return self
 
 
 class BinTerms(Terms):

@@ -406,3 +406,32 @@ def test_the_terms_of_trees_leave_the_digest_of_other_contracts_as_it_was():
     assert not {"trees", "bins"} & set(json.loads(canonical_bytes(contract())))
     other = contract(**(TREES | {"trees": {"reveal": "sides", "class_weights": (1.0, 2.0)}}))
     assert len({digest(contract(**TREES)), digest(other), digest(contract())}) == 3
+
+
+def test_terms_of_the_glm_family_are_left_out_where_they_are_not_used():
+    plain = canonical_bytes(contract())
+    assert not any(word in plain for word in (b"offset", b'"weight"', b"class_weights"))
+    assert contract(model=ModelTerms(max_offset=8.0)) == contract()
+    agreed = contract(
+        parties=(party("bank", offset="o", weight="w"), party("shop")),
+        model=ModelTerms(class_weights=(1.0, 5.0), max_offset=4.0),
+    )
+    assert agreed.bank.columns == ("age", "o", "w", "y")
+    again = from_toml(to_toml(signed(agreed)), "c.toml")
+    assert again.contract == agreed
+    assert digest(again.contract) == digest(agreed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {"class_weights": (1.0, 0.3)}}, "multiples of 1/16"),
+        ({"model": {"class_weights": (0.0, 1.0)}}, "multiples of 1/16"),
+        ({"model": {"class_weights": (1.0, 9.0)}}, "multiples of 1/16"),
+        ({"model": {"max_offset": 13.0}}, "max_offset"),
+        ({"parties": (party("bank"), {**party("shop").model_dump(), "offset": "o"})}, "columns of the bank"),
+    ],
+)  # fmt: skip
+def test_offsets_and_weights_that_cannot_hold_are_refused(change, message):
+    with pytest.raises(ValidationError, match=message):
+        contract(**change)

@@ -101,18 +101,24 @@ def say_run(facts: Mapping[str, object]) -> None:
     for line in _found(facts):
         console.print(line, soft_wrap=True, markup=False)
     models = _part(facts, "models")
+    columns = [
+        c for c in _COLUMNS if any(isinstance(_part(models, n).get(c[0]), int | float) for n, _ in _MODELS)
+    ]
     rows = [
-        [title, *(_figure(_part(models, name).get(key), digits) for key, digits in _COLUMNS)]
+        [title, *(_figure(_part(models, name).get(key), digits) for key, digits, _ in columns)]
         for name, title in _MODELS
         if isinstance(models.get(name), Mapping)
     ]
     if rows:
-        console.print(plain_table(["model", "AUC", "KS", "Brier", "lift"], rows))
+        console.print(plain_table(["model", *(heading for _, _, heading in columns)], rows))
     for line in _measures(facts):
         console.print(line, soft_wrap=True, markup=False)
 
 
-_COLUMNS = (("auc", 4), ("ks", 3), ("brier", 4), ("lift", 2))
+_COLUMNS = (
+    ("auc", 4, "AUC"), ("ks", 3, "KS"), ("brier", 4, "Brier"), ("lift", 2, "lift"),
+    ("r2", 4, "R2"), ("rmse", 4, "RMSE"), ("deviance", 4, "deviance"), ("explained", 4, "explained"),
+)  # fmt: skip
 
 
 def _found(facts: Mapping[str, object]) -> Iterator[str]:
@@ -145,7 +151,8 @@ def _measures(facts: Mapping[str, object]) -> Iterator[str]:
     if "centralised" in _part(facts, "models") and "rows" in joint:
         yield "* exists in a simulation only"
     if isinstance(joint.get("rows"), int):
-        yield f"held-out customers: {joint['rows']:,}, of them {joint.get('responders', 0):,} responded"
+        responded = f", of them {joint['responders']:,} responded" if "responders" in joint else ""
+        yield f"held-out customers: {joint['rows']:,}{responded}"
     yield from _gain(_part(facts, "gain"))
     lift = facts.get("lift")
     if isinstance(lift, int | float) and "lift" not in joint:

@@ -193,13 +193,14 @@ def check_own_table(contract: Contract, table: PartnerConfig | BankConfig) -> No
     own = contract.party(table.name)
     if contract.task == "overlap":
         table = id_list(table)
-    label = table.label if isinstance(table, BankConfig) else None
+    special = ("offset", "weight", "label")
+    ours_special = [getattr(table, name) if isinstance(table, BankConfig) else None for name in special]
     for name, agreed, ours in (
         ("id_kind", own.id_kind, table.id_kind),
         ("more_ids", own.more_kinds, tuple(key.agreed for key in table.more_ids)),
         ("numbers", own.numbers, table.numbers),
         ("categories", own.categories, table.categories),
-        ("label", own.label, label),
+        *zip(special, (own.offset, own.weight, own.label), ours_special, strict=True),
     ):
         if agreed != ours:
             raise PolicyRefused(

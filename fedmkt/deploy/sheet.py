@@ -239,7 +239,8 @@ def _signer_lines(contract: Contract, signer: SignerShown, width: int) -> list[s
     for party in contract.parties:
         if party.name == signer.name:
             facts |= {"ids": ", then ".join(party.id_kinds), "numbers": ", ".join(party.numbers)}
-            facts |= {"categories": ", ".join(party.categories), "label": party.label or ""}
+            facts |= {"categories": ", ".join(party.categories), "offset": party.offset or ""}
+            facts |= {"weight": party.weight or "", "label": party.label or ""}
     if signer.role == "coordinator":
         facts["data"] = "none; runs the script and deals the masks"
     lines = [line for name, text in facts.items() if text for line in _fact(name, text, width)]

@@ -38,6 +38,7 @@ from fedmkt.protocol.core import (
     dealer,
     everyone,
 )
+from fedmkt.protocol.links import constants_digest
 from fedmkt.protocol.session import (
     NEW_RUN,
     AddressedMasks,
@@ -53,7 +54,6 @@ from fedmkt.protocol.session import (
     say_hello,
 )
 from fedmkt.protocol.turns import Follower, Receipt, request_digest
-from fedmkt.ring.sigmoid import constants_digest, series
 
 Event = tuple[str, Mapping[str, Json]]
 """What is logged: the name of the event and its body."""
@@ -441,7 +441,7 @@ class Party:
 
 def _version(contract: Contract) -> str:
     """Name the code and the public constants that multiply shares: all participants must have the same ones."""
-    return f"{__version__} constants {constants_digest(series(contract.model.period)).hex()[:32]}"
+    return f"{__version__} constants {constants_digest(contract).hex()[:32]}"
 
 
 def _events(

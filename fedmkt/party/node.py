@@ -124,12 +124,24 @@ def open_data(config: PartnerConfig, folder: Path, day: date | None = None) -> T
     columns = [Column(n, "number") for n in config.numbers] + [
         Column(n, "category") for n in config.categories
     ]
-    label = config.label if isinstance(config, BankConfig) else None
+    bank = config if isinstance(config, BankConfig) else None
+    label, offset, weight = (None, None, None) if bank is None else (bank.label, bank.offset, bank.weight)
     more_ids = tuple(KeyColumns(key.kind, key.parts) for key in config.more_ids)
     filters = _filters(config, folder, day or datetime.now(UTC).date())
     return read_table(
         folder / config.file,
-        TableSchema(config.id, config.id_kind, config.country, tuple(columns), label, filters, more_ids),
+        TableSchema(
+            config.id,
+            config.id_kind,
+            config.country,
+            tuple(columns),
+            label,
+            filters,
+            more_ids,
+            offset,
+            weight,
+            "class" if bank is None else bank.label_kind,
+        ),
     )
 
 
@@ -146,7 +158,7 @@ def local_states(table: Table) -> tuple[State, ...]:
     labelled = None if table.label is None else ~np.isnan(table.label)
     return (
         Customers(table.ids, labelled, table.more_ids),
-        Columns(table.numbers, table.categories, table.label),
+        Columns(table.numbers, table.categories, table.label, table.offset, table.weight),
     )
 
 
@@ -157,7 +169,8 @@ def data_digest(table: Table) -> bytes:
         state.update(name.encode() + b"\0" + np.ascontiguousarray(numbers).tobytes())
     for name, levels in table.categories.items():
         state.update(name.encode() + b"\0" + repr(levels.tolist()).encode())
-    state.update(b"" if table.label is None else table.label.tobytes())
+    for special in (table.label, table.offset, table.weight):
+        state.update(b"" if special is None else special.tobytes())
     return state.digest()
 
 

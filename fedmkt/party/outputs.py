@@ -41,6 +41,7 @@ from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.linear import Weights
 from fedmkt.protocol.prepare import Columns, OwnEvidence, Prepared, prepared_rows, real, weighed, with_known
 from fedmkt.protocol.scoring import OwnWeights, Released
+from fedmkt.protocol.targets import Units, known_rows, offsets
 from fedmkt.protocol.totals import OwnBins
 from fedmkt.protocol.tree_columns import common_bins, table_of
 from fedmkt.protocol.tree_growth import Draws, Forest, settings_of
@@ -179,9 +180,11 @@ def _linear_scores_alone(party: Party) -> Floats:
         columns = with_known(columns, np.zeros_like(party.recall(Known).rows))
     if party.holds(OwnEvidence):
         columns = weighed(columns, WoeColumns.from_json(party.recall(OwnEvidence).columns))
-    label = _label(columns)
-    own = glm.fit_logistic(prepared_rows(fitted, columns, train), label[train], party.contract.model.penalty)
-    return glm.predict(own, prepared_rows(fitted, columns, party.recall(Released).rows))
+    model, scale, rows = party.contract.model, party.recall(Units).scale, party.recall(Released).rows
+    known = scale.rows(known_rows(model, columns, train))
+    own = glm.fit(model.link, prepared_rows(fitted, columns, train), known, model.penalty)
+    offset = scale.offsets(offsets(columns, rows))
+    return scale.labels(glm.predict(own, prepared_rows(fitted, columns, rows), model.link, offset))
 
 
 def _tree_scores_alone(party: Party) -> Floats:
@@ -206,6 +209,7 @@ def _label(columns: Columns) -> Floats:
 def _write_scores(party: Party, folder: Path, table: Table, bank_only: Floats) -> Event:
     """Write the released scores with the bank's own comparison."""
     released = party.recall(Released)
+    center, spread = (u.center, u.spread) if party.holds(Units) and (u := party.recall(Units)) else (0.0, 1.0)
     points = {"points": points_of(party.contract, released)} if party.holds(OwnEvidence) else {}
     buffer = io.BytesIO()
     np.savez(
@@ -217,6 +221,9 @@ def _write_scores(party: Party, folder: Path, table: Table, bank_only: Floats) -
         held_out=np.arange(len(released.rows)) < released.held_out,
         label=_label(party.recall(Columns))[released.rows],
         bank_only=bank_only,
+        kind=np.array(party.contract.model.link),
+        center=np.array(center),
+        spread=np.array(spread),
         **points,  # type: ignore[arg-type]  # its name is none of numpy's own options
     )
     write_atomically(folder / "scores.npz", buffer.getvalue())

@@ -68,6 +68,7 @@ class TableSchema:
     """What a file must hold; columns that it does not name are not read at all.
 
     more_ids : further ids, tried in this order for people who are not found by the first.
+    label_kind : whether the label is an answer, yes or no, or a number.
     """
 
     id_column: str
@@ -77,6 +78,9 @@ class TableSchema:
     label: str | None = None
     filters: Filters | None = None
     more_ids: tuple[KeyColumns, ...] = ()
+    offset: str | None = None
+    weight: str | None = None
+    label_kind: Literal["class", "number"] = "class"
 
     @property
     def keys(self) -> tuple[KeyColumns, ...]:
@@ -85,8 +89,9 @@ class TableSchema:
 
     @property
     def own_names(self) -> tuple[str, ...]:
-        """Id, features and label."""
-        return (self.id_column, *(c.name for c in self.columns), *((self.label,) if self.label else ()))
+        """Id, features, offset, weight and label."""
+        special = [name for name in (self.offset, self.weight, self.label) if name]
+        return (self.id_column, *(c.name for c in self.columns), *special)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -112,7 +117,8 @@ class Table:
     more_ids : by further kind of id the same, None where it is empty, invalid or that of several rows
     numbers : float64, NaN = missing
     categories : object arrays of str, None = missing
-    label : 0, 1 or NaN = unlabelled; None where the schema has no label
+    label : 0, 1, or a number where the schema says so, or NaN = unlabelled; None where the schema has no label
+    offset, weight : of each row, no NaN; None where the schema has none
     rows : where each row stood: line of a CSV file, record (from 1) of a Parquet file
     report : counts of what happened to the id columns
     dropped : how many people consent, opt-out and age took off the list
@@ -126,6 +132,8 @@ class Table:
     report: ValidationReport | UnionReport
     dropped: Dropped = field(default_factory=Dropped)
     more_ids: tuple[tuple[str | None, ...], ...] = ()
+    offset: NDArray[np.float64] | None = None
+    weight: NDArray[np.float64] | None = None
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -147,7 +155,7 @@ def read_table(path: Path | str, schema: TableSchema) -> Table:
     _check_schema(schema)
     _check_file(path)
     source = _read_source(path, schema)
-    label = _labels(source, schema.label, _NO_LABEL) if schema.label else None
+    label = _read_label(source, schema)
     keyed = keys.key_rows(schema.keys, schema.country, lambda name: _id_values(source, name), label)
     if not len(keyed.rows):
         _refuse_ids(source, schema, keyed.report.rows)
@@ -161,7 +169,8 @@ def read_table(path: Path | str, schema: TableSchema) -> Table:
         source.refuse("nobody is left on the list after consent, opt-out and age")
     if label is not None:
         label = label[kept]
-        _check_classes(source, schema.label or "", label)
+        if schema.label_kind == "class":
+            _check_classes(source, schema.label or "", label)
     numbers: dict[str, NDArray[np.float64]] = {}
     categories: dict[str, NDArray[np.object_]] = {}
     everything = len(kept) == len(source.rows)
@@ -173,7 +182,12 @@ def read_table(path: Path | str, schema: TableSchema) -> Table:
             levels = _categories(source, column.name)
             categories[column.name] = levels if everything else levels[kept]
         source.forget(column.name)
-    return Table(ids[0], numbers, categories, label, source.rows[kept], report, dropped, ids[1:])
+    offset, weight = (_complete(source, name, kept) for name in (schema.offset, schema.weight))
+    if weight is not None and (weight < 0).any():
+        source.refuse(f"column {_quoted(schema.weight or '')}: a weight below 0")
+    return Table(
+        ids[0], numbers, categories, label, source.rows[kept], report, dropped, ids[1:], offset, weight
+    )
 
 
 def _refuse_ids(source: "_Source", schema: TableSchema, rows: int) -> NoReturn:
@@ -518,6 +532,18 @@ def _numbers(source: _Source, name: str) -> NDArray[np.float64]:
     return values if values.flags.writeable else values.copy()
 
 
+def _complete(source: _Source, name: str | None, kept: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """Read a column of numbers of which none may be missing in the rows that stay."""
+    if name is None:
+        return None
+    values = _numbers(source, name)
+    missing = np.zeros(len(values), np.bool_)
+    missing[kept] = np.isnan(values[kept])
+    if missing.any():
+        source.refuse_cells(name, missing, "empty; an offset or a weight is needed in every row")
+    return np.asarray(values[kept], dtype=np.float64)
+
+
 def _parse_numbers(source: _Source, name: str, text: pa.ChunkedArray) -> NDArray[np.float64]:
     missing = pc.equal(text, "")
     right = pc.or_(missing, pc.match_substring_regex(text, _NUMBER))
@@ -563,6 +589,14 @@ def _labels(source: _Source, name: str, refusal: str) -> NDArray[np.float64]:
     if wrong.any():
         source.refuse_cells(name, wrong, refusal)
     return np.fromiter((_LABELS[value] for value in text), np.float64, len(text))
+
+
+def _read_label(source: _Source, schema: TableSchema) -> NDArray[np.float64] | None:
+    if schema.label is None:
+        return None
+    if schema.label_kind == "number":
+        return _numbers(source, schema.label)
+    return _labels(source, schema.label, _NO_LABEL)
 
 
 def _check_classes(source: _Source, name: str, label: NDArray[np.float64]) -> None:

@@ -165,7 +165,9 @@ class RangeBit(Disclosure):
 
 @dataclass(frozen=True)
 class Scores(Disclosure):
-    """The joint score of each matched row of the reader, a probability rounded before it is released.
+    """The joint score of each matched row of the reader, rounded before it is released.
+
+    A probability; of a linear model the expected label in its standard deviations, of a Poisson model in its means.
 
     The reader can subtract what its own columns explain; what remains is the partner's part of the score,
     blurred by the rounding. One linear functional of the partner's columns per row and model: over as many

@@ -11,14 +11,16 @@ from fedmkt.errors import ConfigError
 from fedmkt.protocol.align import train_rows_at_least
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.gram import BLOCK_BITS, FACTOR_BITS, INVERSE_BITS, MAX_SCALE, STEP_BITS, least_rows
-from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Layout, layout
+from fedmkt.protocol.identity import PREDICTOR_BITS
+from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout, residual_bits
+from fedmkt.protocol.links import is_identity, most_predictor, most_residual, most_value, result_bits
 from fedmkt.protocol.logistic import GRADIENT_BITS, MOST_MOMENTUM
 from fedmkt.protocol.matrices import gram_rows
 from fedmkt.protocol.prepare import RIDGE, Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import COARSE_BITS
-from fedmkt.ring.bounds import RESIDUAL_MAX, Bound, check
-from fedmkt.ring.sigmoid import RESULT_BITS
+from fedmkt.protocol.scoring import score_bits
+from fedmkt.ring.bounds import Bound, check
 
 _MAX_INVERSE = {2: 8.0, 3: 43.0}
 """Largest entry of Y and A Y, by the number of parties: Newton-Schulz from 2/k I doubles at most every iteration."""
@@ -36,27 +38,28 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     real = max(1.0, train_rows_at_least(contract, overlap))
     # Penalty rows hold sqrt(penalty) / spread, spread >= sqrt(RIDGE penalty / rows): at most sqrt(rows / RIDGE).
     stiff = sqrt(n / RIDGE)
-    gradient = n * norm * RESIDUAL_MAX + stiff * stiff * w
+    residual, value = most_residual(contract), most_value(contract)
+    gradient = n * norm * residual + stiff * stiff * w
     scaled = gradient / 2 ** _power(plan)
     factor = 2.0**FACTOR_BITS * 2 ** _power_of(rows) / min(rows, real)
     reach = MAX_SCALE * 2 ** _power(plan) / real
-    x, w_scale, r = FRACTION_BITS, WEIGHT_BITS, RESIDUAL_BITS
+    x, w_scale, r = FRACTION_BITS, WEIGHT_BITS, residual_bits(contract)
     omega, most = _omega(contract, norm, len(shapes)), _MAX_INVERSE[len(shapes)]
     top = 10**contract.scores.decimals
     steepest = scaled * reach
     if contract.align.hidden:
         # All rows but m are 0 in the gradient, which the bank's scale divides by the same m.
-        steepest = MAX_SCALE * (norm * RESIDUAL_MAX + stiff * stiff * w / real)
+        steepest = MAX_SCALE * (norm * residual + stiff * stiff * w / real)
         most = _MAX_HIDDEN_INVERSE
     step = d * most * steepest + MOST_MOMENTUM * 2 * w
     return [
         _bound("matrix", max(norm, stiff), x, f"max({norm:g}, {stiff:.3g})", 30),
-        _bound("sigmoid", RESIDUAL_MAX, RESULT_BITS, f"{RESIDUAL_MAX}", 30),
+        _link_bound(contract),
         _bound("weights", w, w_scale, f"{w:g}"),
-        _bound("scores", RESIDUAL_MAX * top, r, f"{RESIDUAL_MAX} * {top}"),
+        _bound("scores", value * top, score_bits(contract), f"{value:g} * {top}"),
         _bound("penalty row", stiff * w, x + w_scale, f"{stiff:.3g} * {w:g}"),
         _bound(
-            "gradient", gradient, x + r, f"({n:g} * {norm:g} * {RESIDUAL_MAX} + {stiff * stiff:.3g} * {w:g})"
+            "gradient", gradient, x + r, f"({n:g} * {norm:g} * {residual:g} + {stiff * stiff:.3g} * {w:g})"
         ),
         _bound("Gram block", rows * norm * norm, 2 * x, f"{rows:g} * {norm:g}^2"),
         _scaled_block(contract, plan, norm, factor),
@@ -70,6 +73,15 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
         ),
         _bound("squared weights", d * w * w * omega, 3 * COARSE_BITS, f"{d:g} * {w:g}^2 * {omega:.3g}"),
     ]
+
+
+def _link_bound(contract: Contract) -> Bound:
+    """Bound what is brought to the scale of residuals: a series modulo 2^32, or the linear predictor."""
+    value = most_value(contract)
+    if is_identity(contract):
+        return _bound("predictor", value, PREDICTOR_BITS, f"{value:g}")
+    name = "sigmoid" if contract.model.link == "logistic" else "exponential"
+    return _bound(name, value, result_bits(contract), f"{value:g}", 30)
 
 
 def _scaled_block(contract: Contract, plan: Layout, norm: float, factor: float) -> Bound:
@@ -95,7 +107,7 @@ def _power_of(rows: float) -> int:
 
 
 def _omega(contract: Contract, norm: float, parties: int) -> float:
-    limit = 0.45 * contract.model.period
+    limit = most_predictor(contract)
     return max(norm * norm * parties / (0.98 * limit**2), 1 / (0.02 * limit**2)) + 2.0**-COARSE_BITS
 
 

@@ -62,8 +62,11 @@ def _score_trees(call: Caller, contract: Contract, overlap: Overlap, bins: Width
     tree_scoring.score(call, contract, overlap)
 
 
+_GLM = Family(_fit_linear, _score_linear)
 FAMILIES: Mapping[str, Family] = {
-    "logistic": Family(_fit_linear, _score_linear),
+    "logistic": _GLM,
+    "linear": _GLM,
+    "poisson": _GLM,
     "scorecard": Family(_fit_scorecard, _score_linear),
     "trees": Family(_fit_trees, _score_trees),
 }

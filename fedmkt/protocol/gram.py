@@ -40,11 +40,7 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout_of
-from fedmkt.protocol.linear import (
-    Labels,
-    Weights,
-    next_count,
-)
+from fedmkt.protocol.linear import Weights, next_count
 from fedmkt.protocol.matrices import Matrices, gram_rows
 from fedmkt.protocol.multiply import (
     DealtProduct,
@@ -69,6 +65,7 @@ from fedmkt.protocol.shared import (
     shared_from_seeds,
     sum_openings,
 )
+from fedmkt.protocol.targets import Labels
 from fedmkt.ring import product
 from fedmkt.ring.fixed import encode
 from fedmkt.ring.kernels import gram
@@ -315,14 +312,12 @@ def _scaled_blocks(turn: Turn, inbox: Inbox[Message]) -> Words:
 
 
 def _bank_scale(turn: Turn, plan: Layout) -> Words:
-    """Return the share of S: the bank's 2^l / (p (1 - p) n) on the diagonal, nothing elsewhere; scale 2^16."""
+    """Return the share of S: 2^l / (c n) on the diagonal, c the bank's null curvature, p (1 - p) without weights."""
     scale = np.zeros((plan.width, plan.width))
     if turn.first:
-        y = turn.recall(Labels).y
         n = len(real(turn.recall(Split).train))
-        rate = y.sum() / n
         at = np.arange(plan.width)
-        scale[at, at] = min(MAX_SCALE, 1 / (rate * (1 - rate))) * 2 ** gradient_power(plan) / n
+        scale[at, at] = min(MAX_SCALE, 1 / turn.recall(Labels).null.curvature) * 2 ** gradient_power(plan) / n
     return encode(scale, STEP_BITS)
 
 
@@ -354,9 +349,7 @@ def _begin(turn: Turn, inbox: Inbox[RoundOpening]) -> Outcome[Nothing, Silent]:
     k = finish_product(turn, inbox, INVERSE_BITS).reshape(plan.width, plan.width)
     w = np.zeros(plan.width)
     if turn.first:
-        n = len(real(turn.recall(Split).train))
-        positive = int(turn.recall(Labels).y.sum())
-        w[plan.columns[turn.me].start] = math.log(positive / (n - positive))
+        w[plan.columns[turn.me].start] = turn.recall(Labels).null.intercept
     words = encode(w, WEIGHT_BITS)
     return Outcome(
         Silent(), keep=(Solver(k, words, 0), Weights(words)), forget=(Inverse, OwnBlock, Gram, Multiplication)

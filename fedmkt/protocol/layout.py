@@ -13,16 +13,18 @@ from fedmkt.protocol.core import (
     Turn,
     data_parties,
 )
+from fedmkt.protocol.links import ROW_WEIGHT_BITS, harmonics, has_row_weights
 from fedmkt.protocol.prepare import shapes
 from fedmkt.protocol.psi import Overlap
-from fedmkt.ring import sigmoid
 
 FRACTION_BITS = 16
 """Scale of matrices."""
 WEIGHT_BITS = 20
 """Scale of weights."""
 RESIDUAL_BITS = 16
-"""Scale of residuals and scores."""
+"""Scale of residuals and scores between 0 and 1."""
+WIDE_RESIDUAL_BITS = 12
+"""Scale of residuals that grow larger; rounding noise is far below that of the rows at either."""
 BLOCK_BYTES = 16 << 20
 """Rows travel in blocks of about this size: larger ones fall out of the caches and of reused memory."""
 
@@ -72,8 +74,20 @@ class Layout:
 
     def sigmoid_blocks(self, contract: Contract) -> list[slice]:
         """Row blocks in which the dealer's corrections for the sigmoid travel."""
-        words = 8 * sigmoid.series(contract.model.period).harmonics + 16
+        words = 8 * harmonics(contract) + 16
         return _blocks(self.rows, BLOCK_BYTES // words)
+
+
+def residual_bits(contract: Contract) -> int:
+    """Return the scale of residuals in training."""
+    return RESIDUAL_BITS if contract.model.link == "logistic" else WIDE_RESIDUAL_BITS
+
+
+def value_bits(contract: Contract, stage: Stage) -> int:
+    """Return the scale to which a link's values are brought: with the bits of a row's weight, that of residuals."""
+    if not stage.penalised:
+        return RESIDUAL_BITS
+    return residual_bits(contract) - (ROW_WEIGHT_BITS if has_row_weights(contract) else 0)
 
 
 def _blocks(rows: int, size: int) -> list[slice]:

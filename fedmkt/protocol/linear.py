@@ -20,7 +20,6 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.protocol.core import (
@@ -49,13 +48,15 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.layout import (
     FIT,
     FRACTION_BITS,
-    RESIDUAL_BITS,
     SCORE,
     WEIGHT_BITS,
     Layout,
     Stage,
     layout_of,
+    residual_bits,
+    value_bits,
 )
+from fedmkt.protocol.links import evaluate, harmonics, log2_period, result_bits
 from fedmkt.protocol.matrices import Matrices
 from fedmkt.protocol.shared import (
     DealtRounding,
@@ -67,12 +68,16 @@ from fedmkt.protocol.shared import (
     open_masked,
     shared_from_seeds,
 )
+from fedmkt.protocol.targets import Labels, offset_words
 from fedmkt.protocol.weighted import SideOpening, deal_weight, open_side, weigh
 from fedmkt.ring import product, rounding, sigmoid
 from fedmkt.ring.fixed import correction
 from fedmkt.ring.kernels import matvec, matvec_transposed
 
-LIFT_SHIFT = sigmoid.RESULT_BITS - RESIDUAL_BITS
+
+def lift_shift(contract: Contract, stage: Stage) -> int:
+    """Return by how many bits a lift to 64 bits divides."""
+    return result_bits(contract) - value_bits(contract, stage)
 
 
 # --- messages and state
@@ -195,10 +200,8 @@ def _sum_vectors(turn: Turn, inbox: Inbox[Message], length: int) -> list[Words]:
     return [m.words.words for m in found.values()]
 
 
-def _angle(
-    stage: Stage, turn: Turn, inbox: Inbox[VectorOpening | DealtProducts]
-) -> Outcome[AngleOpening, Silent]:
-    """Compute the own share of z for all rows, open the angles under fresh masks."""
+def finish_predictor(turn: Turn, stage: Stage, inbox: Inbox[Message]) -> Forward:
+    """Return the own share of z for all rows, and the own opening of the penalty rows."""
     plan = layout_of(turn, stage)
     matrices, weights, forward = turn.recall(Matrices), turn.recall(Weights), turn.recall(Forward)
     count = forward.count
@@ -208,19 +211,32 @@ def _angle(
         z += product.other_part(matrices.masked[party], forward.masks[party])
     dealt = inbox.one(_dealer(turn), DealtProducts) if turn.first else None
     z += shared_from_seeds(turn, f"{stage.name}/z", count, plan.total, dealt.z if dealt else None)
-    series = sigmoid.series(turn.contract.model.period)
-    angles = sigmoid.angle_share(z[: plan.rows], FRACTION_BITS + WEIGHT_BITS, series.log2_period)
+    offset = offset_words(turn, stage)
+    if offset is not None:
+        z[: plan.rows] += offset
+    penalty = open_masked(turn, f"{stage.name}/penalty", count, z[plan.rows :])
+    corrections = (dealt.penalty, dealt.g) if dealt else (None, None)
+    return Forward(count, {}, z, np.empty(0, np.uint32), penalty, *corrections)
+
+
+def _angle(
+    stage: Stage, turn: Turn, inbox: Inbox[VectorOpening | DealtProducts]
+) -> Outcome[AngleOpening, Silent]:
+    """Compute the own share of z for all rows, open the angles under fresh masks."""
+    plan = layout_of(turn, stage)
+    forward = finish_predictor(turn, stage, inbox)
+    angles = sigmoid.angle_share(
+        forward.z[: plan.rows], FRACTION_BITS + WEIGHT_BITS, log2_period(turn.contract)
+    )
     t = np.concatenate(
         [
-            _angle_mask(turn, stage, turn.me, count, block, rows)
+            _angle_mask(turn, stage, turn.me, forward.count, block, rows)
             for block, rows in enumerate(plan.sigmoid_blocks(turn.contract))
         ]
     )
     own = sigmoid.prepare(angles, t)
-    penalty = open_masked(turn, f"{stage.name}/penalty", count, z[plan.rows :])
-    kept = Forward(count, {}, z, own, penalty, dealt.penalty if dealt else None, dealt.g if dealt else None)
-    message = AngleOpening(Masked(own), Masked(penalty))
-    return Outcome(Silent(), send=to_all(turn.others, message), keep=(kept,))
+    message = AngleOpening(Masked(own), Masked(forward.penalty))
+    return Outcome(Silent(), send=to_all(turn.others, message), keep=(replace(forward, angles=own),))
 
 
 def _angle_mask(turn: Turn, stage: Stage, party: Name, count: int, block: int, rows: slice) -> HalfWords:
@@ -259,21 +275,15 @@ def _evaluate(
     stage: Stage, turn: Turn, inbox: Inbox[Message], dealt: DealtSigmoid | None
 ) -> tuple[Lifting, HalfWords]:
     """Take in the block before, return the state of the next one and the own share of its sigmoid, less the label."""
-    plan, series = layout_of(turn, stage), sigmoid.series(turn.contract.model.period)
+    plan, sines = layout_of(turn, stage), harmonics(turn.contract)
     state = _next_block(stage, turn, inbox, plan)
     rows = plan.sigmoid_blocks(turn.contract)[state.block]
     n, count = rows.stop - rows.start, turn.recall(Forward).count
-    if dealt is not None and (dealt.block, dealt.angles.shape) != (state.block, (2 * series.harmonics, n)):
+    if dealt is not None and (dealt.block, dealt.angles.shape) != (state.block, (2 * sines, n)):
         raise ValueError("the dealer's correction is for another block")
-    shares = (
-        dealt.angles
-        if dealt
-        else _seeded_angles(turn, stage, turn.me, count, state.block, series.harmonics, n)
-    )
-    value = sigmoid.evaluate(state.delta[rows], shares, series)
-    if turn.first:
-        value += sigmoid.HALF
-    if stage.penalised and turn.has(Labels):
+    shares = dealt.angles if dealt else _seeded_angles(turn, stage, turn.me, count, state.block, sines, n)
+    value = evaluate(state.delta[rows], shares, turn.contract, turn.first)
+    if stage.penalised and turn.contract.model.link == "logistic" and turn.has(Labels):
         value -= turn.recall(Labels).y[rows].astype(np.uint32) << np.uint32(sigmoid.RESULT_BITS)
     return state, value
 
@@ -302,18 +312,10 @@ class Corrections(State):
     dealt: DealtSigmoid | None
 
 
-@dataclass(frozen=True)
-class Labels(State):
-    """The bank's labels of the training rows, 0 or 1, zero where padded."""
-
-    durable: ClassVar[bool] = False
-    y: NDArray[np.uint8]
-
-
 def _next_block(stage: Stage, turn: Turn, inbox: Inbox[Message], plan: Layout) -> Lifting:
     openings = inbox.by_sender(AngleOpening)
     if not openings:
-        before = finish_lift(turn, inbox, plan)
+        before = finish_lift(turn, inbox, stage)
         return Lifting(before.delta, before.done, before.block + 1, before.own, before.high, before.top)
     forward = turn.recall(Forward)
     if set(openings) != set(turn.others) or any(
@@ -328,7 +330,7 @@ def _next_block(stage: Stage, turn: Turn, inbox: Inbox[Message], plan: Layout) -
     return Lifting(delta, np.empty(plan.rows, np.uint64), 0, np.empty(0, np.uint32), empty, empty)
 
 
-def finish_lift(turn: Turn, inbox: Inbox[Message], plan: Layout) -> Lifting:
+def finish_lift(turn: Turn, inbox: Inbox[Message], stage: Stage) -> Lifting:
     """Take in the openings of the block under way and finish its shares."""
     state = turn.recall(Lifting)
     openings = inbox.by_sender(LiftOpening)
@@ -337,16 +339,16 @@ def finish_lift(turn: Turn, inbox: Inbox[Message], plan: Layout) -> Lifting:
     ):
         raise ValueError("the sigmoid openings of the others are missing or have another length")
     opened = add_up_halves([state.own, *(m.halves.words for m in openings.values())])
-    rows = plan.sigmoid_blocks(turn.contract)[state.block]
+    rows = layout_of(turn, stage).sigmoid_blocks(turn.contract)[state.block]
     dealt = rounding.DealtRounding(state.high, state.top)
-    state.done[rows] = rounding.finish_lift(opened, dealt, LIFT_SHIFT, first=turn.first)
+    state.done[rows] = rounding.finish_lift(opened, dealt, lift_shift(turn.contract, stage), first=turn.first)
     return state
 
 
 def finish_penalty(turn: Turn, stage: Stage) -> Words:
     """Return the own share of the penalty rows' values at the scale of residuals."""
     forward = turn.recall(Forward)
-    shift = FRACTION_BITS + WEIGHT_BITS - RESIDUAL_BITS
+    shift = FRACTION_BITS + WEIGHT_BITS - residual_bits(turn.contract)
     return finish_rounding(
         turn, f"{stage.name}/penalty", forward.count, forward.penalty, shift, forward.dealt_penalty
     )
@@ -410,7 +412,7 @@ def deal_products(stage: Stage, turn: Turn, count: int) -> DealtProducts:
             z[rows] += matvec(mask, vs[party])
             if stage.penalised:
                 g[plan.columns[party]] += matvec_transposed(mask, rs[party][rows])
-    shift = FRACTION_BITS + WEIGHT_BITS - RESIDUAL_BITS
+    shift = FRACTION_BITS + WEIGHT_BITS - residual_bits(turn.contract)
     penalty = deal_rounding(turn, f"{stage.name}/penalty", count, plan.penalty_rows, shift)
     corrected = deal_value(turn, f"{stage.name}/z", count, z), deal_value(turn, f"{stage.name}/g", count, g)
     return DealtProducts(*corrected, penalty)
@@ -437,17 +439,17 @@ def _residual_masks(turn: Turn, stage: Stage, count: int, plan: Layout) -> dict[
 
 
 def _deal_sigmoid(stage: Stage, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtSigmoid, Silent]:
-    plan, series = layout_of(turn, stage), sigmoid.series(turn.contract.model.period)
+    plan, sines = layout_of(turn, stage), harmonics(turn.contract)
     blocks = plan.sigmoid_blocks(turn.contract)
     dealt, counts = next_count(turn, f"{stage.name}/sigmoid")
     count, block = divmod(dealt, len(blocks))
     rows = blocks[block]
     n = rows.stop - rows.start
     t = add_up_halves([_angle_mask(turn, stage, p, count, block, rows) for p in turn.parties])
-    others = [_seeded_angles(turn, stage, p, count, block, series.harmonics, n) for p in turn.parties[1:]]
-    angles = sigmoid.deal_correction(t, series.harmonics, others, out=others[0])
+    others = [_seeded_angles(turn, stage, p, count, block, sines, n) for p in turn.parties[1:]]
+    angles = sigmoid.deal_correction(t, sines, others, out=others[0])
     masks = [turn.masks.half_words(p, f"{stage.name}/lift/R", count, n, block=block) for p in turn.parties]
-    lift = rounding.deal_lift(add_up_halves(masks), LIFT_SHIFT)
+    lift = rounding.deal_lift(add_up_halves(masks), lift_shift(turn.contract, stage))
     rest = turn.parties[1:]
     high = correction(
         lift.high, [turn.masks.words(p, f"{stage.name}/lift/high", count, n, block=block) for p in rest]
@@ -508,7 +510,7 @@ def apply_sigmoid(
 ) -> list[Reply[LiftOpening, Silent]]:
     """From opened weights to the last block of sigmoid openings, the dealer one block ahead."""
     parties, maker = data_parties(contract), dealer(contract)
-    angle_calls = [ask(p, rows.angle, *_angle_inbox(opened, dealt, p)) for p in parties]
+    angle_calls = [ask(p, rows.angle, *angle_inbox(opened, dealt, p)) for p in parties]
     angles, (block,) = call.both(angle_calls, [ask(maker, rows.deal_sigmoid)])
     blocks = len(plan.sigmoid_blocks(contract))
     lifted: list[Reply[LiftOpening, Silent]] = []
@@ -538,9 +540,10 @@ def _weighted_block(
     return call.all([ask(p, rows.weigh, *inbox_of(sides, p)) for p in inboxes]), following
 
 
-def _angle_inbox(
+def angle_inbox(
     opened: Sequence[Reply[VectorOpening, Silent]], dealt: Reply[DealtProducts, Silent], party: Name
 ) -> tuple[Sealed[VectorOpening | DealtProducts], ...]:
+    """Collect what the step after opened weights reads at one party."""
     return (*inbox_of(opened, party), *inbox_of([dealt], party))
 
 

@@ -22,14 +22,13 @@ share of responders: both enter as the bank's own share and stay shared.
 Letters: A Gram matrix of whitened columns, Y its inverse, K = Y / (p (1 - p) n) scaled; g gradient.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from fedmkt.contract import Contract
-from fedmkt.errors import DataError
-from fedmkt.protocol.align import joint_rows
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -52,23 +51,22 @@ from fedmkt.protocol.core import (
     to_all,
 )
 from fedmkt.protocol.gram import STEP_BITS, Solver, gradient_power, invert_gram, shared_gram
-from fedmkt.protocol.items import NO_ROW
-from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, Layout, layout, layout_of
+from fedmkt.protocol.identity import DealtPredictor, PredictorOpening, apply_identity
+from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout, layout_of, residual_bits
 from fedmkt.protocol.linear import (
     FIT_ROWS,
     Forward,
-    Labels,
     LiftOpening,
     VectorOpening,
     Weights,
     apply_sigmoid,
-    finish_lift,
     finish_penalty,
     gradient_share,
     next_count,
     open_residual,
     open_weights,
 )
+from fedmkt.protocol.links import has_row_weights, is_identity
 from fedmkt.protocol.matrices import mask_matrices
 from fedmkt.protocol.multiply import (
     DealtProduct,
@@ -80,9 +78,17 @@ from fedmkt.protocol.multiply import (
     open_pair,
     open_product,
 )
-from fedmkt.protocol.prepare import Columns, real
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import check_range
+from fedmkt.protocol.residuals import finish_values
+from fedmkt.protocol.row_weights import (
+    DealtRowWeight,
+    Linked,
+    RowOpening,
+    hide_row_weights,
+    open_rows,
+    weigh_rows,
+)
 from fedmkt.protocol.shared import (
     DealtRounding,
     Opening,
@@ -91,6 +97,7 @@ from fedmkt.protocol.shared import (
     open_masked,
     sum_openings,
 )
+from fedmkt.protocol.targets import LOAD_LABELS
 from fedmkt.protocol.weighted import hide_weight
 from fedmkt.protocol.weighted_gram import weighted_gram
 from fedmkt.protocol.witness import checkpoint
@@ -143,32 +150,6 @@ class GradientOpening(Opening):
     """A share of the gradient plus its mask."""
 
 
-def _load_labels(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
-    """At the bank: put the labels of the training rows into the common order, once per epoch.
-
-    Refuses a training too thin for its passes, which tells the others that much: with 5 or more rows of the rarer
-    class for each column 200 of 200 random jobs ended within .0014 AUC of the optimum.
-    """
-    plan, label, train = layout_of(turn, FIT), turn.recall(Columns).label, joint_rows(turn, True)
-    if label is None:
-        raise ValueError(f"{turn.me} has no label")
-    y = np.zeros(plan.rows, np.uint8)
-    y[train != NO_ROW] = label[real(train)].astype(np.uint8)
-    if len(np.unique(y[train != NO_ROW])) < 2:
-        raise DataError(
-            f"{turn.me}: the training rows have one class only: customers who answered and who did not are needed"
-        )
-    rarer = int(np.bincount(y[train != NO_ROW]).min())
-    least, columns = turn.contract.limits.min_events, plan.width - 1
-    if rarer < least * columns:
-        raise DataError(
-            f"{turn.me}: the training rows have {rarer / columns:.1f} of the rarer class (customers who answered, "
-            f"or who did not) for each of {columns} columns, and limits.min_events wants {least}: use fewer columns "
-            "or more customers"
-        )
-    return Outcome(Silent(), keep=(Labels(y),))
-
-
 def _settled(turn: Turn, inbox: Inbox[Message]) -> tuple[Words, tuple[State, ...]]:
     """Return the own share of the weights after the step under way, if there is one."""
     before = turn.recall(Weights).w
@@ -189,10 +170,18 @@ def _settle(turn: Turn, inbox: Inbox[RoundOpening]) -> Outcome[Nothing, Silent]:
     return Outcome(Silent(), keep=(Weights(w), *states))
 
 
-def _residual(turn: Turn, inbox: Inbox[LiftOpening]) -> Outcome[VectorOpening, Silent]:
-    plan = layout_of(turn, FIT)
-    lifted = finish_lift(turn, inbox, plan)
-    r = np.concatenate([lifted.done, finish_penalty(turn, FIT)])
+def _residual(turn: Turn, inbox: Inbox[Linked]) -> Outcome[VectorOpening, Silent]:
+    return _open_residual(turn, finish_values(turn, inbox))
+
+
+def _weighted_residual(
+    turn: Turn, inbox: Inbox[RowOpening | DealtRowWeight]
+) -> Outcome[VectorOpening, Silent]:
+    return _open_residual(turn, weigh_rows(turn, inbox))
+
+
+def _open_residual(turn: Turn, values: Words) -> Outcome[VectorOpening, Silent]:
+    r = np.concatenate([values, finish_penalty(turn, FIT)])
     return open_residual(turn, FIT, r, lambda masks: Pass(masks, r, np.empty(0, np.uint64)))
 
 
@@ -208,7 +197,7 @@ def _gradient(turn: Turn, inbox: Inbox[VectorOpening | DealtStep]) -> Outcome[Gr
 
 
 def _gradient_shift(contract: Contract, plan: Layout) -> int:
-    return FRACTION_BITS + RESIDUAL_BITS - GRADIENT_BITS + gradient_power(plan)
+    return FRACTION_BITS + residual_bits(contract) - GRADIENT_BITS + gradient_power(plan)
 
 
 def _solve(turn: Turn, inbox: Inbox[GradientOpening]) -> Outcome[PairOpening, Silent]:
@@ -239,9 +228,11 @@ def _deal_step(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtStep, Silent]:
 # --- script
 
 
-LOAD_LABELS = Step("fit.load_labels", _load_labels, Silent)
 OPEN_WEIGHTS = Step("fit.open_weights", _open_weights, Silent, reads=(RoundOpening,))
-RESIDUAL = Step("fit.residual", _residual, Silent, reads=(LiftOpening,))
+RESIDUAL = Step("fit.residual", _residual, Silent, reads=(LiftOpening, PredictorOpening, DealtPredictor))
+WEIGHTED_RESIDUAL = Step(
+    "fit.weighted_residual", _weighted_residual, Silent, reads=(RowOpening, DealtRowWeight)
+)
 GRADIENT = Step("fit.gradient", _gradient, Silent, reads=(VectorOpening, DealtStep))
 SOLVE = Step("fit.solve", _solve, Silent, reads=(GradientOpening,))
 UPDATE = Step("fit.update", _update, Silent, reads=(PairOpening,))
@@ -261,6 +252,8 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, columns: dict[Name, 
             mask_matrices(call, contract, FIT, plan)
             if contract.align.hidden:
                 hide_weight(call, contract, FIT)
+            if has_row_weights(contract):
+                hide_row_weights(call, contract)
             if k == 0:
                 blocks = weighted_gram if contract.align.hidden else shared_gram
                 invert_gram(call, contract, plan, blocks(call, contract))
@@ -279,6 +272,12 @@ def _gradient_inbox(
     return (*inbox_of(residuals, party), *inbox_of([dealt], party))
 
 
+def _weigh_inbox(
+    rows: list[Reply[RowOpening, Silent]], dealt: Reply[DealtRowWeight, Silent], party: Name
+) -> tuple[Sealed[RowOpening | DealtRowWeight], ...]:
+    return (*inbox_of(rows, party), *inbox_of([dealt], party))
+
+
 def one_pass(
     call: Caller, contract: Contract, plan: Layout, steps: list[Reply[RoundOpening, Silent]]
 ) -> list[Reply[RoundOpening, Silent]]:
@@ -286,8 +285,16 @@ def one_pass(
     parties, maker = data_parties(contract), dealer(contract)
     weights = [ask(p, OPEN_WEIGHTS, *inbox_of(steps, p)) for p in parties]
     opened, (dealt,) = call.both(weights, [ask(maker, FIT_ROWS.deal_forward)])
-    lifted = apply_sigmoid(call, contract, FIT_ROWS, plan, opened, dealt)
-    residual_calls = [ask(p, RESIDUAL, *inbox_of(lifted, p)) for p in parties]
+    linked: Sequence[Reply[Linked, Silent]] = (
+        apply_identity(call, contract, opened, dealt)
+        if is_identity(contract)
+        else apply_sigmoid(call, contract, FIT_ROWS, plan, opened, dealt)
+    )
+    if has_row_weights(contract):
+        rows, weighing = open_rows(call, contract, linked)
+        residual_calls = [ask(p, WEIGHTED_RESIDUAL, *_weigh_inbox(rows, weighing, p)) for p in parties]
+    else:
+        residual_calls = [ask(p, RESIDUAL, *inbox_of(linked, p)) for p in parties]
     residuals, (step_dealt,) = call.both(residual_calls, [ask(maker, DEAL_STEP)])
     gradients = call.all([ask(p, GRADIENT, *_gradient_inbox(residuals, step_dealt, p)) for p in parties])
     factors = call.all([ask(p, SOLVE, *inbox_of(gradients, p)) for p in parties])

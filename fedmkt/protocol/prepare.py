@@ -52,12 +52,17 @@ T = TypeVar("T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Columns(State):
-    """A party's own columns by name, one entry per row of its list; missing is nan or None; label for the bank."""
+    """A party's own columns by name, one entry per row of its list; missing is nan or None.
+
+    label, offset, weight : the bank's, without missing values but of labels.
+    """
 
     durable = False
     numbers: dict[str, Array]
     categories: dict[str, NDArray[np.object_]]
     label: Array | None
+    offset: Array | None = None
+    weight: Array | None = None
 
 
 @dataclass(frozen=True)

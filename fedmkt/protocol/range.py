@@ -2,9 +2,10 @@
 
 Computes whether sum over columns of omega_j w_j^2 < 1 for shared weights w and public omega, which by
 Cauchy-Schwarz bounds |z| of every row below 0.45 periods: omega_j = R_p^2 k / (0.98 L^2) for party p's
-columns, 1 / (0.02 L^2) for the intercept, L = 0.45 P, R_p the row norm that p published. Takes part: all
-parties that hold data, and the dealer. Every party and the coordinator learn the bit, nothing else. Safe
-against semi-honest parties, all but one of them together, while the dealer colludes with none.
+columns, 1 / (0.02 L^2) for the intercept, L = 0.45 P less the largest offset that the contract allows, R_p
+the row norm that p published. Takes part: all parties that hold data, and the dealer. Every party and the
+coordinator learn the bit, nothing else. Safe against semi-honest parties, all but one of them together,
+while the dealer colludes with none.
 Source: protocols.md section 2; the comparison is a look-up: the dealer shares the unit vector e_t, the
 parties open q - t modulo 2^16 and add up the entries that stand for a failing q (one-time truth table). Two
 look-ups, near the threshold and far beyond it, cover every sum below 2^62; a third turns their count into one bit.
@@ -40,6 +41,7 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.layout import FIT, WEIGHT_BITS, Layout, layout_of
 from fedmkt.protocol.linear import Weights, next_count
+from fedmkt.protocol.links import most_predictor
 from fedmkt.protocol.multiply import (
     DealtProduct,
     Multiplication,
@@ -130,7 +132,7 @@ class InRange(PublicValue):
 
 def omega(turn: Turn, plan: Layout) -> Words:
     """Return the public factor of each column's squared weight, at scale 2^12, rounded up."""
-    limit = 0.45 * turn.contract.model.period
+    limit = most_predictor(turn.contract)
     out = np.zeros(plan.width, np.uint64)
     for party, shape in shapes(turn).items():
         factor = shape.row_norm**2 * len(turn.parties) / ((1 - _SHARE_OF_INTERCEPT) * limit**2)
@@ -272,6 +274,6 @@ def check_range(call: Caller, contract: Contract) -> None:
     verdicts = call.all([ask(p, READ_BIT, *inbox_of(bits, p)) for p in parties])
     if not all(v.public.value.passed for v in verdicts):
         raise PolicyRefused(
-            "the range check failed: the weights are too large for the sigmoid's period",
-            "raise [model] penalty, or set period = 128",
+            "the range check failed: the weights are too large for the period of scores",
+            "raise [model] penalty" + ("" if contract.model.link == "poisson" else ", or set period = 128"),
         )

@@ -48,17 +48,22 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
+from fedmkt.protocol.identity import PREDICTOR_BITS
 from fedmkt.protocol.items import Rows
 from fedmkt.protocol.layout import RESIDUAL_BITS, SCORE, WEIGHT_BITS, layout, layout_of
 from fedmkt.protocol.linear import (
     SCORE_ROWS,
+    DealtProducts,
     LiftOpening,
     VectorOpening,
     Weights,
+    angle_inbox,
     apply_sigmoid,
     finish_lift,
+    finish_predictor,
     open_weights,
 )
+from fedmkt.protocol.links import is_identity
 from fedmkt.protocol.matrices import mask_matrices
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.psi import Overlap
@@ -73,6 +78,8 @@ from fedmkt.protocol.shared import (
 from fedmkt.protocol.weighted import hide_weight
 from fedmkt.protocol.witness import checkpoint, witness
 from fedmkt.ring.fixed import decode
+
+Units64 = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ class Released(State):
 
     rows: Rows
     held_out: int
-    units: np.ndarray[tuple[int], np.dtype[np.int64]]
+    units: Units64
     decimals: int
 
 
@@ -159,17 +166,31 @@ def _count_release(turn: Turn, share: Words) -> dict[str, bytes]:
 
 
 def _round(turn: Turn, inbox: Inbox[LiftOpening]) -> Outcome[ScoreOpening, Silent]:
-    plan = layout_of(turn, SCORE)
-    lifted = finish_lift(turn, inbox, plan)
-    share = lifted.done * np.uint64(10**turn.contract.scores.decimals)
+    return _open_round(turn, finish_lift(turn, inbox, SCORE).done)
+
+
+def _round_predictor(
+    turn: Turn, inbox: Inbox[VectorOpening | DealtProducts]
+) -> Outcome[ScoreOpening, Silent]:
+    """Where the score is the linear predictor itself, its rounding is the only one."""
+    return _open_round(turn, finish_predictor(turn, SCORE, inbox).z)
+
+
+def _open_round(turn: Turn, values: Words) -> Outcome[ScoreOpening, Silent]:
+    share = values * np.uint64(10**turn.contract.scores.decimals)
     own = open_masked(turn, "score/round", 0, share)
     return Outcome(Silent(), send=to_all(turn.others, ScoreOpening(Masked(own))), keep=(Rounding(own),))
+
+
+def score_bits(contract: Contract) -> int:
+    """Return the scale from which scores are rounded."""
+    return PREDICTOR_BITS if is_identity(contract) else RESIDUAL_BITS
 
 
 def _share(turn: Turn, inbox: Inbox[ScoreOpening | DealtRounding]) -> Outcome[Nothing, Silent]:
     dealt = inbox.one(dealer(turn.contract), DealtRounding) if turn.first else None
     opened = sum_openings(turn.recall(Rounding).own, inbox, turn, ScoreOpening)
-    share = finish_rounding(turn, "score/round", 0, opened, RESIDUAL_BITS, dealt)
+    share = finish_rounding(turn, "score/round", 0, opened, score_bits(turn.contract), dealt)
     return Outcome(Silent(), keep=(RoundedShare(share),), forget=(Rounding,))
 
 
@@ -194,7 +215,7 @@ def _read(turn: Turn, inbox: Inbox[ScoreShare]) -> Outcome[Nothing, Silent]:
     # Everything else is padding, or, where the match is hidden, a stranger with the weight 0.
     at = np.argsort(joint)
     at = at[np.searchsorted(joint, rows, sorter=at)]
-    units = np.clip(total.view(np.int64)[at], 0, 10**turn.contract.scores.decimals)
+    units = _possible(total.view(np.int64)[at], turn.contract)
     return Outcome(
         Silent(),
         keep=(Released(rows, len(held_out), units, turn.contract.scores.decimals),),
@@ -202,11 +223,18 @@ def _read(turn: Turn, inbox: Inbox[ScoreShare]) -> Outcome[Nothing, Silent]:
     )
 
 
+def _possible(units: Units64, contract: Contract) -> Units64:
+    """Move what the error of a series puts beyond the possible values to their edge."""
+    if is_identity(contract):
+        return units
+    top = 10**contract.scores.decimals if contract.model.link == "logistic" else None
+    return np.clip(units, 0, top)
+
+
 def _deal_rounding(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRounding, Silent]:
     plan = layout_of(turn, SCORE)
-    return Outcome(
-        Silent(), send={turn.parties[0]: deal_rounding(turn, "score/round", 0, plan.rows, RESIDUAL_BITS)}
-    )
+    dealt = deal_rounding(turn, "score/round", 0, plan.rows, score_bits(turn.contract))
+    return Outcome(Silent(), send={turn.parties[0]: dealt})
 
 
 def _give_part(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[WeightShare, Silent]:
@@ -228,6 +256,9 @@ def _take_part(turn: Turn, inbox: Inbox[WeightShare]) -> Outcome[Nothing, Silent
 
 OPEN_WEIGHTS = Step("score.open_weights", _open_weights, Silent)
 ROUND = Step("score.round", _round, Silent, reads=(LiftOpening,))
+ROUND_PREDICTOR = Step(
+    "score.round_predictor", _round_predictor, Silent, reads=(VectorOpening, DealtProducts)
+)
 DEAL_ROUNDING = Step("score.deal_rounding", _deal_rounding, Silent)
 SHARE = Step("score.share", _share, Silent, reads=(ScoreOpening, DealtRounding))
 RELEASE = Step("score.release", _release, Silent, reveals=(Scores,))
@@ -246,8 +277,11 @@ def score(call: Caller, contract: Contract, overlap: Overlap, columns: dict[Name
     opened, (dealt,) = call.both(
         [ask(p, OPEN_WEIGHTS) for p in parties], [ask(maker, SCORE_ROWS.deal_forward)]
     )
-    lifted = apply_sigmoid(call, contract, SCORE_ROWS, plan, opened, dealt)
-    rounds = [ask(p, ROUND, *inbox_of(lifted, p)) for p in parties]
+    if is_identity(contract):
+        rounds = [ask(p, ROUND_PREDICTOR, *angle_inbox(opened, dealt, p)) for p in parties]
+    else:
+        lifted = apply_sigmoid(call, contract, SCORE_ROWS, plan, opened, dealt)
+        rounds = [ask(p, ROUND, *inbox_of(lifted, p)) for p in parties]
     rounded, (rounding,) = call.both(rounds, [ask(maker, DEAL_ROUNDING)])
     call.all([ask(p, SHARE, *_share_inbox(rounded, rounding, p)) for p in parties])
     checkpoint(call, contract)

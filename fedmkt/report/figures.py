@@ -53,18 +53,27 @@ def draw_figures(summary: RunSummary) -> dict[str, str]:
     """Return SVG by figure name: roc, gains, lift, calibration, scores, and convergence if it is known."""
     from matplotlib import style
 
+    models = summary.responses
     with style.context(_STYLE):
         figures = {
-            "roc": _svg("roc", _roc(summary.models)),
-            "gains": _svg("gains", _gains(summary.models)),
-            "lift": _svg("lift", _lift(summary.models)),
-            "calibration": _svg("calibration", _calibration(summary.models)),
-            "scores": _svg("scores", _scores(summary.models.joint)),
+            "roc": _svg("roc", _roc(models)),
+            "gains": _svg("gains", _gains(models)),
+            "lift": _svg("lift", _lift(models)),
+            "calibration": _svg("calibration", _calibration(models)),
+            "scores": _svg("scores", _scores(models.joint)),
         }
-        if summary.convergence:
-            drawn = _convergence(summary.convergence, summary.convergence_measure)
-            figures["convergence"] = _svg("convergence", drawn)
-        return figures
+    return figures | draw_convergence(summary)
+
+
+def draw_convergence(summary: RunSummary) -> dict[str, str]:
+    """Return the SVG of convergence by its name, if it is known."""
+    from matplotlib import style
+
+    if not summary.convergence:
+        return {}
+    with style.context(_STYLE):
+        drawn = _convergence(summary.convergence, summary.convergence_measure)
+        return {"convergence": _svg("convergence", drawn)}
 
 
 def _blank() -> "tuple[Figure, Axes]":

@@ -22,9 +22,9 @@ from fedmkt.report.build import PAGE, SUMMARY, build_report
 from fedmkt.report.folder import RunFiles, find_files
 from fedmkt.report.logs import Logs, disclosure_lines, head_lines, logs_of, party_lines
 from fedmkt.report.page import render, render_log
-from fedmkt.report.scores import few_responders, lowered_limits, measure, read_scores
+from fedmkt.report.scores import few_responders, lowered_limits, measure, measure_values, read_scores
 from fedmkt.report.stability import moved
-from fedmkt.report.summary import LogSummary, Models, RunSummary
+from fedmkt.report.summary import LogSummary, Models, RunSummary, ValueModels
 
 
 def report(run: Path) -> Path:
@@ -64,7 +64,15 @@ def bank_summary(files: RunFiles, logs: Logs) -> RunSummary:
     """Measure what the bank can measure; equal folders give equal summaries. logs : of that run only."""
     contract, records = logs.contract, logs.records[files.owner]
     # The intervals are drawn from the run's own number: nothing here is secret, and a page can be built again.
-    measured = measure(read_scores(files.results), SeededRandom(bytes.fromhex(logs.run)))
+    scores, interval = read_scores(files.results), None
+    models: Models | ValueModels
+    if scores.kind == "logistic":
+        measured = measure(scores, SeededRandom(bytes.fromhex(logs.run)))
+        models, interval = Models(bank=measured.bank, joint=measured.joint), measured.gain
+        few = few_responders(measured.joint.metrics)
+    else:
+        models = measure_values(scores)
+        few = few_responders(models.joint)
     return RunSummary(
         name=contract.name,
         purpose=contract.purpose,
@@ -72,18 +80,14 @@ def bank_summary(files: RunFiles, logs: Logs) -> RunSummary:
         contract_digest=digest(contract).hex(),
         parties=party_lines(contract),
         common_band=_common_band(records),
-        models=Models(bank=measured.bank, joint=measured.joint),
-        gain_interval=measured.gain,
+        models=models,
+        gain_interval=interval,
         disclosures=disclosure_lines(collect_disclosures(logs.records, contract)),
         heads=head_lines(files),
         seconds=_seconds(records),
         bytes_sent=_traffic(records, files.owner),
         finished=logs.finished,
-        warnings=(
-            *_warnings(contract, records),
-            *few_responders(measured.joint.metrics),
-            *moved(files.results),
-        ),
+        warnings=(*_warnings(contract, records), *few, *moved(files.results)),
     )
 
 

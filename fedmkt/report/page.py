@@ -2,10 +2,19 @@
 
 from dataclasses import dataclass
 
-from fedmkt.report.figures import draw_figures
-from fedmkt.report.summary import DisclosureLine, LogSummary, ModelResult, RunSummary
+from fedmkt.learn.regression import ValueFit
+from fedmkt.report.figures import draw_convergence, draw_figures
+from fedmkt.report.summary import (
+    DisclosureLine,
+    LogSummary,
+    ModelResult,
+    Models,
+    RunSummary,
+    ValueModels,
+)
 
 _PAGE = "page.html.j2"
+_VALUE_PAGE = "values.html.j2"
 _LOG_PAGE = "own.html.j2"
 
 
@@ -16,7 +25,7 @@ class ModelRow:
     name: str
     note: str
     style: str
-    result: ModelResult
+    result: ModelResult | ValueFit
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ def render(summary: RunSummary, owner: str = "") -> str:
     """
     from markupsafe import Markup
 
+    if isinstance(summary.models, ValueModels):
+        return _render_values(summary, summary.models, owner)
     return _fill(
         _PAGE,
         summary,
@@ -43,10 +54,48 @@ def render(summary: RunSummary, owner: str = "") -> str:
         headline=headline(summary),
         verdict=verdict(summary),
         whose=_whose(summary),
-        model_rows=_model_rows(summary),
+        model_rows=_model_rows(summary.models),
         # only numbers and fixed words are drawn, so there is nothing to escape
         figures={name: Markup(svg) for name, svg in draw_figures(summary).items()},
     )
+
+
+def _render_values(summary: RunSummary, models: ValueModels, owner: str) -> str:
+    from markupsafe import Markup
+
+    counts, (before, after) = models.joint.explained is not None, _explained(models)
+    return _fill(
+        _VALUE_PAGE,
+        summary,
+        owner,
+        headline=value_headline(summary, models),
+        measure=_measure(models),
+        before=before,
+        after=after,
+        counts=counts,
+        whose=_whose(summary),
+        model_rows=_model_rows(models),
+        figures={name: Markup(svg) for name, svg in draw_convergence(summary).items()},
+    )
+
+
+def _measure(models: ValueModels) -> str:
+    return "R²" if models.joint.explained is None else "explained deviance"
+
+
+def _explained(models: ValueModels) -> tuple[float, float]:
+    found = [fit.r2 if fit.explained is None else fit.explained for fit in (models.bank, models.joint)]
+    return found[0], found[1]
+
+
+def value_headline(summary: RunSummary, models: ValueModels) -> str:
+    """Say in one sentence what the partner's columns brought to the prediction of a number or a count."""
+    before, after = _explained(models)
+    columns, measure = f"The {_whose(summary)} columns", _measure(models)
+    if abs(after - before) < 0.002:
+        return f"{columns} make no clear difference: {measure} {before:.3f} before, {after:.3f} after."
+    verb = "raise" if after > before else "lower"
+    return f"{columns} {verb} {measure} from {before:.3f} to {after:.3f}."
 
 
 def render_log(summary: LogSummary, owner: str) -> str:
@@ -69,7 +118,7 @@ def _fill(template: str, summary: RunSummary | LogSummary, owner: str, **values:
 
 def headline(summary: RunSummary) -> str:
     """Say in one sentence what the partner's columns brought, and not more than the rows support."""
-    gain, bank, joint = summary.partner_gain, summary.models.bank.metrics, summary.models.joint.metrics
+    gain, bank, joint = summary.partner_gain, summary.responses.bank.metrics, summary.responses.joint.metrics
     lift = f"top-decile lift from {gain.top_lift_bank:.2f} to {gain.top_lift_joint:.2f}"
     columns = f"The {_whose(summary)} columns"
     interval = summary.gain_interval
@@ -84,7 +133,7 @@ def headline(summary: RunSummary) -> str:
 
 def verdict(summary: RunSummary) -> str:
     """Say what the headline rests on: rows, responders, and the interval of the gain."""
-    metrics, interval = summary.models.joint.metrics, summary.gain_interval
+    metrics, interval = summary.responses.joint.metrics, summary.gain_interval
     text = (
         f"Measured on {show_number(metrics.rows)} held-out customers, "
         f"{show_number(metrics.responders)} of whom responded ({metrics.responders / metrics.rows:.1%})."
@@ -120,8 +169,7 @@ def _whose(summary: RunSummary) -> str:
     return "partners’" if sum(party.role == "partner" for party in summary.parties) > 1 else "partner’s"
 
 
-def _model_rows(summary: RunSummary) -> list[ModelRow]:
-    models = summary.models
+def _model_rows(models: Models | ValueModels) -> list[ModelRow]:
     rows = [
         ModelRow("Bank alone", "the bank’s columns only", "bank", models.bank),
         ModelRow("Joint", "all columns, from the scores released to the bank", "joint", models.joint),

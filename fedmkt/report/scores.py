@@ -4,6 +4,7 @@ Only stored values are used: the run released one rounded score per row, once, a
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -17,9 +18,10 @@ from fedmkt.contract import Limits
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.learn.calibration import deciles, fit_calibration
 from fedmkt.learn.metrics import Interval, Metrics, Random, auc_gain_interval
+from fedmkt.learn.regression import ValueFit, evaluate_values
 from fedmkt.party.journal import write_atomically
 from fedmkt.report.folder import find_files
-from fedmkt.report.summary import ModelResult, measure_model
+from fedmkt.report.summary import ModelResult, ValueModels, measure_model
 
 FORMATS = ("csv", "parquet")
 _FEW_RESPONDERS = 100
@@ -29,7 +31,8 @@ _FEW_RESPONDERS = 100
 class ReleasedScores:
     """What the bank got: one line per row; `held_out` rows have a label, the others may not.
 
-    file_rows : line of a CSV file or number in a Parquet file; rounded : (n,) in [0, 1]; points : of a scorecard
+    file_rows : line of a CSV file or number in a Parquet file; rounded : (n,) in [0, 1], or of another kind of model
+    than `logistic` in the label's own unit; step : between two scores that follow each other; points : of a scorecard
     """
 
     file_rows: NDArray[np.int64]
@@ -38,6 +41,8 @@ class ReleasedScores:
     rounded: NDArray[np.float64]
     bank_only: NDArray[np.float64]
     decimals: int
+    kind: str
+    step: float
     points: NDArray[np.int64] | None = None
 
 
@@ -56,9 +61,11 @@ def read_scores(model: Path) -> ReleasedScores:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             decimals = int(stored["decimals"])
+            kind, center, spread = _units(stored)
             return ReleasedScores(
-                stored["file_rows"], stored["held_out"], stored["label"], stored["units"] / 10.0**decimals,
-                stored["bank_only"], decimals, stored.get("points"),
+                stored["file_rows"], stored["held_out"], stored["label"],
+                center + spread * (stored["units"] / 10.0**decimals), stored["bank_only"], decimals, kind,
+                spread / 10.0**decimals, stored.get("points"),
             )  # fmt: skip
     except OSError as error:
         raise ConfigError(
@@ -66,6 +73,24 @@ def read_scores(model: Path) -> ReleasedScores:
         ) from None
     except (ValueError, KeyError, EOFError, BadZipFile):
         raise ConfigError(f"{path}: not the scores that a run wrote") from None
+
+
+def _units(stored: Mapping[str, NDArray[np.generic]]) -> tuple[str, float, float]:
+    """Return kind of model and units of its scores; of a run before there were several kinds, probabilities."""
+    if "kind" not in stored:
+        return "logistic", 0.0, 1.0
+    return str(stored["kind"]), float(stored["center"]), float(stored["spread"])
+
+
+def measure_values(scores: ReleasedScores) -> ValueModels:
+    """Measure both models on the held-out rows, where labels are numbers or counts."""
+    held, counts = scores.held_out, scores.kind == "poisson"
+    y, bank, joint = scores.label[held], scores.bank_only[held], scores.rounded[held]
+    return ValueModels(
+        scores.kind,
+        evaluate_values(y, bank, counts, scores.step / 2),
+        evaluate_values(y, joint, counts, scores.step / 2),
+    )
 
 
 def measure(scores: ReleasedScores, random: Random) -> Measured:
@@ -86,8 +111,12 @@ def lowered_limits(limits: Limits) -> list[str]:
     return [f"Minimum sizes are lowered in this job ({', '.join(lowered)}): small groups tell more."]
 
 
-def few_responders(joint: Metrics) -> list[str]:
+def few_responders(joint: Metrics | ValueFit) -> list[str]:
     """Warn of figures that rest on few rows."""
+    if isinstance(joint, ValueFit):
+        if joint.rows >= _FEW_RESPONDERS:
+            return []
+        return [f"Only {joint.rows} customers are held out: the figures are rough."]
     if joint.responders >= _FEW_RESPONDERS:
         return []
     return [f"Only {joint.responders} responders are held out: the figures are rough."]
@@ -121,18 +150,24 @@ def score(run: Path, format: str = "csv", out: Path | None = None) -> Path:
 
 
 def tabulate(scores: ReleasedScores) -> pa.Table:
-    """Put decile and calibrated probability beside each released score, best scores first."""
+    """Put decile, and calibrated probability if it is one, beside each released score, best scores first."""
+    if scores.kind != "logistic":
+        return _in_order(scores, {})
     held, step = scores.held_out, 10.0**-scores.decimals
     try:
         calibration = fit_calibration(scores.rounded[held], scores.label[held], step)
     except ValueError as error:
         raise DataError(f"the scores cannot be calibrated: {error}") from None
+    return _in_order(scores, {"probability": np.round(calibration.apply(scores.rounded), 6)})
+
+
+def _in_order(scores: ReleasedScores, more: Mapping[str, NDArray[np.float64]]) -> pa.Table:
     columns = {
         "row": scores.file_rows,
-        "set": np.where(held, "held-out", "unlabelled"),
+        "set": np.where(scores.held_out, "held-out", "unlabelled"),
         "score": scores.rounded,
         "decile": deciles(scores.rounded),
-        "probability": np.round(calibration.apply(scores.rounded), 6),
+        **more,
     }
     if scores.points is not None:
         columns["points"] = scores.points
@@ -142,7 +177,9 @@ def tabulate(scores: ReleasedScores) -> pa.Table:
 
 def _csv(table: pa.Table, decimals: int) -> bytes:
     # No cell begins with a sign that a spreadsheet would run: numbers and two fixed words only.
-    written = {"score": f".{decimals}f", "probability": ".6f"}
+    # Probabilities have as many decimals as were released; numbers and counts are in a unit of their own.
+    score = f".{decimals}f" if "probability" in table.column_names else ".6g"
+    written = {"score": score, "probability": ".6f"}
     cells = [
         [format(v, written.get(name, "")) for v in table[name].to_pylist()] for name in table.column_names
     ]

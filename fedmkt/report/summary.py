@@ -22,6 +22,7 @@ from fedmkt.learn.metrics import (
     roc_curve,
     score_histogram,
 )
+from fedmkt.learn.regression import ValueFit
 
 FORMAT = "fedmkt-summary/1"
 
@@ -57,6 +58,17 @@ class Models:
     joint: ModelResult
     joint_exact: ModelResult | None = None
     centralised: ModelResult | None = None
+
+
+@dataclass(frozen=True)
+class ValueModels:
+    """The same where labels are numbers (kind `linear`) or counts (`poisson`) instead of answers."""
+
+    kind: str
+    bank: ValueFit
+    joint: ValueFit
+    joint_exact: ValueFit | None = None
+    centralised: ValueFit | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,7 @@ class RunSummary:
     contract_digest: str
     parties: tuple[PartyLine, ...]
     common_band: tuple[int, int] | None
-    models: Models
+    models: Models | ValueModels
     common_exact: int | None = None
     convergence: tuple[ConvergencePoint, ...] = ()
     convergence_measure: str = "loss"
@@ -135,9 +147,16 @@ class RunSummary:
     warnings: tuple[str, ...] = ()
 
     @property
+    def responses(self) -> Models:
+        """The models of a run whose labels are answers; ValueError for one whose labels are values."""
+        if isinstance(self.models, ValueModels):
+            raise ValueError(f"a {self.models.kind} model predicts values, not answers")
+        return self.models
+
+    @property
     def partner_gain(self) -> PartnerGain:
         """Compare the joint model with the bank's own, both as the bank can measure them."""
-        bank, joint = self.models.bank.metrics, self.models.joint.metrics
+        bank, joint = self.responses.bank.metrics, self.responses.joint.metrics
         return PartnerGain(joint.auc - bank.auc, bank.top_lift, joint.top_lift)
 
     def to_json(self) -> str:
@@ -182,7 +201,7 @@ def _rebuild(kind: object, value: object, where: str) -> object:
     if origin in (types.UnionType, Union):
         if value is None and type(None) in inner:
             return None
-        return _rebuild(next(k for k in inner if k is not type(None)), value, where)
+        return _rebuild(_alternative([k for k in inner if k is not type(None)], value), value, where)
     if origin is tuple:
         return _rebuild_tuple(inner, value, where)
     if origin is dict:
@@ -195,6 +214,15 @@ def _rebuild(kind: object, value: object, where: str) -> object:
     if not isinstance(kind, type) or type(value) is not kind:
         raise ValueError(f"{where}: {getattr(kind, '__name__', kind)} is needed, not {type(value).__name__}")
     return value
+
+
+def _alternative(kinds: list[object], value: object) -> object:
+    """Choose between dataclasses by the names of their fields; without a match the first one says what is wrong."""
+    names = set(value) if isinstance(value, dict) else set()
+    for kind in kinds:
+        if isinstance(kind, type) and is_dataclass(kind) and {f.name for f in fields(kind)} == names:
+            return kind
+    return kinds[0]
 
 
 def _rebuild_dataclass(kind: type, value: object, where: str) -> object:

@@ -6,7 +6,6 @@ once more in clear arithmetic: nothing in a run shows how it converges, and noth
 """
 
 import json
-import math
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedmkt.config import JobConfig
 from fedmkt.errors import ConfigError
-from fedmkt.learn import glm, metrics, prepare
+from fedmkt.learn import glm, prepare
 from fedmkt.learn.woe import WoeColumns
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
@@ -24,12 +23,14 @@ from fedmkt.protocol.gram import MAX_SCALE
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.logistic import momentum
 from fedmkt.protocol.prepare import RIDGE, Columns, prepared_rows, weighed, with_known
+from fedmkt.protocol.targets import known_rows
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.simulation.comparison import Comparison
 from fedmkt.terms import ModelTerms
 
 Array = NDArray[np.float64]
+_PLAIN = ModelTerms()
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,24 @@ class Side:
     transform: Array
     spread: Array
     share: NDArray[np.uint64]
-    label_train: Array | None
-    label_held_out: Array | None
+    known_train: glm.Rows | None
+    known_held_out: glm.Rows | None
+
+    @property
+    def label_train(self) -> Array | None:
+        """The bank's labels of the train rows."""
+        return None if self.known_train is None else self.known_train.y
+
+    @property
+    def label_held_out(self) -> Array | None:
+        """The bank's labels of the held-out rows."""
+        return None if self.known_held_out is None else self.known_held_out.y
 
 
-def load_side(folder: Path, table: Table, bank: Path | None = None) -> Side:
+def load_side(folder: Path, table: Table, bank: Path | None = None, model: ModelTerms = _PLAIN) -> Side:
     """Read one party's model folder and prepare its columns again.
 
+    model : says how much the bank's rows count; by default all alike.
     bank : the bank's folder where the match was hidden: only there stands which of a partner's rows are common.
     """
     try:
@@ -69,15 +81,16 @@ def load_side(folder: Path, table: Table, bank: Path | None = None) -> Side:
         columns = with_known(columns, np.load(folder / "known.npy", allow_pickle=False))
     if "evidence" in header:
         columns = weighed(columns, WoeColumns.from_json(json.dumps(header["evidence"])))
-    label = columns.label
+    known = [
+        None if columns.label is None else known_rows(model, columns, rows) for rows in (train, held_out)
+    ]
     return Side(
         prepared_rows(fitted, columns, train),
         prepared_rows(fitted, columns, held_out),
         transform,
         spread,
         share,
-        None if label is None else label[train],
-        None if label is None else label[held_out],
+        *known,
     )
 
 
@@ -86,64 +99,71 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
     folders = {p.name: folder / "parties" / p.name / "model" for p in config.parties}
     bank = folders[config.bank.name] if config.align.hidden else None
     sides = [
-        load_side(f, tables[name], bank if name != config.bank.name else None) for name, f in folders.items()
+        load_side(f, tables[name], bank if name != config.bank.name else None, config.model)
+        for name, f in folders.items()
     ]
-    label_train, label = sides[0].label_train, sides[0].label_held_out
-    if label_train is None or label is None:
+    known, test = sides[0].known_train, sides[0].known_held_out
+    if known is None or test is None:
         raise ValueError("the first party has no label")
-    sides = [_lengthened(s, len(label_train), len(label)) for s in sides]
+    sides, kind = [_lengthened(s, len(known.y), len(test.y)) for s in sides], config.model.link
+    scale = glm.standard_units(kind, known)
+    known, label = scale.rows(known), test.y
+    offset = scale.offsets(test.offset)
     white = decode(reconstruct([s.share for s in sides]), WEIGHT_BITS)
     intercept, weights = float(white[0]), np.concatenate(_unwhiten(white[1:], sides))
-    central = glm.fit_logistic(
-        np.concatenate([s.train for s in sides], axis=1), label_train, config.model.penalty
-    )
+    central = glm.fit(kind, np.concatenate([s.train for s in sides], axis=1), known, config.model.penalty)
     held_out = np.concatenate([s.held_out for s in sides], axis=1)
     ours, best = np.append(weights, intercept), np.append(central.coefficients, central.intercept)
     return Comparison(
         label,
-        glm.predict(glm.Weights(intercept, weights), held_out),
-        glm.predict(central, held_out),
+        scale.labels(glm.predict(glm.Weights(intercept, weights), held_out, kind, offset)),
+        scale.labels(glm.predict(central, held_out, kind, offset)),
         float(np.linalg.norm(ours - best) / np.linalg.norm(best)),
-        retrace(sides, label_train, config.model, config.align.hidden),
-        float(min(label_train.sum(), (1 - label_train).sum())) / len(weights),
+        retrace(sides, known, config.model, config.align.hidden),
+        _events(kind, known) / len(weights),
     )
+
+
+def _events(kind: str, known: glm.Rows) -> float:
+    """Count what `limits.min_events` is about."""
+    if kind == "logistic":
+        return float(min(known.y.sum(), (1 - known.y).sum()))
+    return float((known.y > 0).sum() if kind == "poisson" else len(known.y))
 
 
 def _lengthened(side: Side, train: int, held_out: int) -> Side:
     """Give a partner rows of zeros for the bank's other customers, where all of them take part: they come last."""
-    rows = ((side.train, train), (side.held_out, held_out))
-    return replace(
-        side,
-        **{
-            name: np.concatenate([x, np.zeros((n - len(x), x.shape[1]))])
-            for name, (x, n) in zip(("train", "held_out"), rows, strict=True)
-        },
-    )
+    return replace(side, train=_with_zeros(side.train, train), held_out=_with_zeros(side.held_out, held_out))
+
+
+def _with_zeros(x: Array, n: int) -> Array:
+    return np.concatenate([x, np.zeros((n - len(x), x.shape[1]))])
 
 
 def retrace(
-    sides: list[Side], label: Array, model: ModelTerms, hidden: bool = False
+    sides: list[Side], known: glm.Rows, model: ModelTerms, hidden: bool = False
 ) -> tuple[ConvergencePoint, ...]:
-    """Make the passes of the joint training again in floating point: log loss and step of each.
+    """Make the passes of the joint training again in floating point: mean loss and step of each.
 
     sides : the bank first; hidden : a party's own block of the Gram matrix is computed too. A twin of
-    `protocol.logistic`, on its whitened columns; sigmoid and inverse are exact here.
+    `protocol.logistic`, on its whitened columns; link and inverse are exact here.
     """
-    n, rate = len(label), float(label.mean())
+    n, null = len(known.y), glm.fit_null(model.link, known)
     stiff = model.penalty / np.square(np.concatenate([s.spread for s in sides]))
     own_blocks = RIDGE * stiff / n if hidden else None
-    solver = _inverse(sides, model.gram_rows, own_blocks) * (min(MAX_SCALE, 1 / (rate * (1 - rate))) / n)
+    solver = _inverse(sides, model.gram_rows, own_blocks) * (min(MAX_SCALE, 1 / null.curvature) / n)
     before = np.zeros(1 + len(stiff))
-    before[0] = math.log(rate / (1 - rate))
+    before[0] = null.intercept
     w, points = before, []
     for k in range(1, model.iterations + 1):
-        residual = glm.sigmoid(_predictor(w, sides)) - label
+        residual = known.weight * (glm.mean_label(model.link, _predictor(w, sides) + known.offset) - known.y)
         parts = [s.transform.T @ (s.train.T @ residual) for s in sides]
         gradient = np.concatenate([[residual.sum()], *parts])
         gradient[1:] += stiff * w[1:]
         w, before = w - solver @ gradient + momentum(k - 1, model.iterations) * (w - before), w
         change = float(np.linalg.norm(w - before) / np.linalg.norm(w))
-        points.append(ConvergencePoint(k, metrics.log_loss(label, glm.sigmoid(_predictor(w, sides))), change))
+        loss = glm.mean_loss(model.link, known, _predictor(w, sides) + known.offset)
+        points.append(ConvergencePoint(k, loss, change))
     return tuple(points)
 
 

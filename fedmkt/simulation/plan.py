@@ -24,9 +24,9 @@ from fedmkt.protocol.bounds import job_bounds
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.hidden import expected_overlap
 from fedmkt.protocol.layout import FIT, SCORE
+from fedmkt.protocol.links import harmonics
 from fedmkt.protocol.prepare import MAX_COLUMNS, MAX_ROW_NORM, Shape
 from fedmkt.protocol.psi import Overlap, engine_name
-from fedmkt.ring import sigmoid
 from fedmkt.ring.bounds import Bound
 from fedmkt.simulation.rehearsal import Planned, rehearse
 from fedmkt.simulation.run import read_job
@@ -326,7 +326,7 @@ def _memory(sizes: Sizes) -> int:
     # Each party holds its own matrix (4 bytes) and all others' masked ones (8 bytes).
     matrices = fit.total * sum(4 * columns[p] + 8 * (fit.width - columns[p]) for p in sizes.parties)
     block = max((b.stop - b.start for b in fit.sigmoid_blocks(sizes.contract)), default=0)
-    sines = _SINE_COPIES * block * (8 * sigmoid.series(sizes.contract.model.period).harmonics + 16)
+    sines = _SINE_COPIES * block * (8 * harmonics(sizes.contract) + 16)
     return _PROCESS + tables + matrices + sines + 200 * max(fit.total, score.total)
 
 

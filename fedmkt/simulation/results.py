@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,22 +13,32 @@ from fedmkt.audit.disclosures import report
 from fedmkt.config import JobConfig
 from fedmkt.contract import Limits, SignedContract, digest
 from fedmkt.crypto.prg import Random, SeededRandom
-from fedmkt.learn.metrics import Metrics
+from fedmkt.learn.metrics import Interval, Metrics
+from fedmkt.learn.regression import evaluate_values
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
 from fedmkt.protocol.psi import Overlap, common_band
 from fedmkt.report.build import SUMMARY, build_report
 from fedmkt.report.folder import find_files
 from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines
-from fedmkt.report.scores import few_responders, lowered_limits, measure, read_scores
+from fedmkt.report.scores import (
+    ReleasedScores,
+    few_responders,
+    lowered_limits,
+    measure,
+    measure_values,
+    read_scores,
+)
 from fedmkt.report.stability import moved
-from fedmkt.report.summary import Models, RunSummary, measure_model
+from fedmkt.report.summary import Models, RunSummary, ValueModels, measure_model
 from fedmkt.simulation import compare, compare_trees
 from fedmkt.simulation.comparison import Comparison
 from fedmkt.transport.driver import Progress
 
 _COMPARE: Mapping[str, Callable[[JobConfig, Path, dict[str, Table]], Comparison]] = {
     "logistic": compare.compare,
+    "linear": compare.compare,
+    "poisson": compare.compare,
     "scorecard": compare.compare,
     "trees": compare_trees.compare,
 }
@@ -44,13 +54,7 @@ def write_results(
     random: Random = secrets.token_bytes if seed is None else SeededRandom(seed.to_bytes(16, "big"))
     exact = _COMPARE[config.model.kind](config, folder, tables)
     files = find_files(folder)
-    measured = measure(read_scores(files.model(config.bank.name)), random)
-    models = Models(
-        bank=measured.bank,
-        joint=measured.joint,
-        joint_exact=measure_model(exact.label, exact.joint, random),
-        centralised=measure_model(exact.label, exact.centralised, random),
-    )
+    models, gain = _measured(read_scores(files.model(config.bank.name)), exact, random)
     logs = logs_of(files)
     compared = time.perf_counter()
     stages = {k: round(v, 3) for k, v in seconds.items()} | {"compare": round(compared - started, 3)}
@@ -63,7 +67,7 @@ def write_results(
         common_band=common_band(signed.contract, overlap),
         common_exact=_exact_common(folder, config),
         models=models,
-        gain_interval=measured.gain,
+        gain_interval=gain,
         convergence=exact.convergence,
         convergence_measure="loss",
         disclosures=disclosure_lines(report(logs.records, logs.contract)),
@@ -74,10 +78,7 @@ def write_results(
         simulated=True,
         seed=seed,
         finished=logs.finished,
-        warnings=(
-            *_warnings(config, models.joint.metrics, exact, seed),
-            *moved(files.model(config.bank.name)),
-        ),
+        warnings=(*_warnings(config, models, exact, seed), *moved(files.model(config.bank.name))),
     )
     write_atomically(folder / SUMMARY, summary.to_json().encode(), mode=0o644)
     page = build_report(folder)
@@ -85,6 +86,27 @@ def write_results(
     facts = _facts(folder, page, summary, exact, tables, unlabelled)
     facts["seconds"] = stages | {"report": round(time.perf_counter() - compared, 3)}
     return summary, facts
+
+
+def _measured(
+    scores: ReleasedScores, exact: Comparison, random: Random
+) -> tuple[Models | ValueModels, Interval | None]:
+    """Measure all models, and the gain in AUC where there is one."""
+    if scores.kind != "logistic":
+        counts, least = scores.kind == "poisson", scores.step / 2
+        return replace(
+            measure_values(scores),
+            joint_exact=evaluate_values(exact.label, exact.joint, counts, least),
+            centralised=evaluate_values(exact.label, exact.centralised, counts, least),
+        ), None
+    measured = measure(scores, random)
+    models = Models(
+        bank=measured.bank,
+        joint=measured.joint,
+        joint_exact=measure_model(exact.label, exact.joint, random),
+        centralised=measure_model(exact.label, exact.centralised, random),
+    )
+    return models, measured.gain
 
 
 def _exact_common(folder: Path, config: JobConfig) -> int:
@@ -101,13 +123,15 @@ def _own_rows(folder: Path, party: str, name: str) -> NDArray[np.int64]:
     return rows
 
 
-def _warnings(config: JobConfig, joint: Metrics, exact: Comparison, seed: int | None) -> tuple[str, ...]:
+def _warnings(
+    config: JobConfig, models: Models | ValueModels, exact: Comparison, seed: int | None
+) -> tuple[str, ...]:
     warnings = lowered_limits(config.limits)
     if seed is not None:
         warnings.append(
             f"Keys and masks follow from the seed {seed}: whoever knows it can undo the protection."
         )
-    warnings += few_responders(joint)
+    warnings += few_responders(models.joint if isinstance(models, ValueModels) else models.joint.metrics)
     # Of 183 random small jobs 16 ended more than .002 AUC from their optimum, all with fewer than 5 per column.
     if exact.events_per_column is not None and exact.events_per_column < Limits().min_events:
         warnings.append(
@@ -125,11 +149,6 @@ def _facts(
     tables: dict[str, Table],
     unlabelled: int,
 ) -> dict[str, object]:
-    models, gain = summary.models, summary.gain_interval
-    measured = {
-        "bank": models.bank, "joint": models.joint, "joint_exact": models.joint_exact,
-        "centralised": models.centralised,
-    }  # fmt: skip
     return {
         "run": str(folder),
         "report": str(page),
@@ -139,9 +158,7 @@ def _facts(
             "exact": summary.common_exact,
             "unlabelled": unlabelled,
         },
-        "models": {n: _figures(m.metrics) for n, m in measured.items() if m is not None},
-        "lift": models.joint.metrics.top_lift,
-        "gain": {"auc": summary.partner_gain.auc, **(asdict(gain) if gain is not None else {})},
+        **_model_facts(summary),
         "weight_error": exact.weight_error,
         "tables": {name: _table_facts(table) for name, table in tables.items()},
         "seconds": summary.seconds,
@@ -150,6 +167,19 @@ def _facts(
         "simulated": True,
         "seed": summary.seed,
         "warnings": list(summary.warnings),
+    }
+
+
+def _model_facts(summary: RunSummary) -> dict[str, object]:
+    models, gain = summary.models, summary.gain_interval
+    names = ("bank", "joint", "joint_exact", "centralised")
+    if isinstance(models, ValueModels):
+        found = {n: asdict(fit) for n in names if (fit := getattr(models, n)) is not None}
+        return {"kind": models.kind, "models": found, "gain": {"r2": models.joint.r2 - models.bank.r2}}
+    return {
+        "models": {n: _figures(m.metrics) for n in names if (m := getattr(models, n)) is not None},
+        "lift": models.joint.metrics.top_lift,
+        "gain": {"auc": summary.partner_gain.auc, **(asdict(gain) if gain is not None else {})},
     }
 
 

@@ -14,11 +14,11 @@ from fedmkt.protocol.core import Name, data_parties
 from fedmkt.protocol.hidden import lists_all
 from fedmkt.protocol.items import BLOCK, block_of
 from fedmkt.protocol.layout import FIT, SCORE, Layout, Stage, layout
+from fedmkt.protocol.links import harmonics
 from fedmkt.protocol.matrices import gram_rows
 from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import TABLE_BITS
-from fedmkt.ring import sigmoid
 from fedmkt.ring.side_bits import packed_words
 from fedmkt.simulation import bin_traffic, tree_traffic
 from fedmkt.simulation.rehearsal import Planned
@@ -219,7 +219,7 @@ def _sigmoid_rows(sizes: Sizes, stage: Stage, call: Planned) -> int:
 def _sigmoid(stage: Stage) -> Content:
     def content(sizes: Sizes, call: Planned) -> tuple[int, int]:
         weighted = 4 if sizes.contract.align.hidden else 0
-        per_row = 8 * sigmoid.series(sizes.contract.model.period).harmonics + 2 * WORD + weighted
+        per_row = 8 * harmonics(sizes.contract) + 2 * WORD + weighted
         return per_row * _sigmoid_rows(sizes, stage, call), 1
 
     return content
@@ -339,6 +339,14 @@ _CONTENT: dict[str, Content] = {
     "fit.lift": _lift(FIT),
     "fit.begin_side": _side(FIT),
     "fit.weigh": _lift(FIT),
+    "fit.open_predictor": _to_others(lambda s: WORD * s.plan(FIT).total),
+    "fit.deal_predictor": _dealt(lambda s: 2 * WORD * s.plan(FIT).rows),
+    "score.round_predictor": _to_others(lambda s: WORD * s.plan(SCORE).rows),
+    "fit.hide_row_weight": _to_others(lambda s: WORD * s.plan(FIT).rows),
+    "fit.take_row_weight": _silent,
+    "fit.open_rows": lambda s, call: (0, 0) if call.party == s.parties[0] else (WORD * s.plan(FIT).rows, 1),
+    "fit.deal_row_weight": _dealt(lambda s: WORD * s.plan(FIT).rows),
+    "fit.weighted_residual": _to_others(lambda s: WORD * s.plan(FIT).total),
     "fit.residual": _to_others(lambda s: WORD * s.plan(FIT).total),
     "fit.deal_step": _dealt(lambda s: 5 * WORD * _width(s)),
     "fit.gradient": _to_others(lambda s: WORD * _width(s)),

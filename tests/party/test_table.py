@@ -441,3 +441,17 @@ def test_any_bytes_below_a_header_are_read_or_refused(tmp_path: Path, body: byte
 
 def test_at_least_sixty_malformed_files_are_tried() -> None:
     assert len(CSV_CASES) + len(PARQUET_CASES) + len(NOT_NUMBERS) + len(NOT_LABELS) >= 60
+
+
+def test_offset_and_weight_are_read_and_must_be_complete(tmp_path: Path) -> None:
+    schema = dataclasses.replace(SCHEMA, columns=(), offset="age", weight="w")
+    text = "phone,age,w,bought\n912000001,-0.5,1,1\n912000002,2,0.25,0\nno phone,,,\n"
+    table = read(tmp_path, text, schema=schema)
+    assert table.offset is not None and table.weight is not None
+    assert table.offset.tolist() == [-0.5, 2.0] and table.weight.tolist() == [1.0, 0.25]
+    with pytest.raises(DataError, match=r'column "w", row 3: empty; an offset or a weight'):
+        read(tmp_path, text.replace("0.25", ""), schema=schema)
+    with pytest.raises(DataError, match='column "w": a weight below 0'):
+        read(tmp_path, text.replace("0.25", "-1"), schema=schema)
+    plain = read(tmp_path, text, schema=dataclasses.replace(SCHEMA, columns=()))
+    assert plain.offset is None and plain.weight is None

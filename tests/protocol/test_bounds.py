@@ -13,6 +13,7 @@ from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scoring import score
 from fedmkt.ring import rounding
 from fedmkt.ring.bounds import Bound, check
+from tests.protocol.glm_world import special
 from tests.protocol.plain_caller import (
     PlainCaller,
     contract_of,
@@ -155,3 +156,14 @@ def test_scales_are_those_that_the_bounds_are_made_of():
     assert f"2^{FRACTION_BITS + RESIDUAL_BITS}" in by_name["gradient"].formula
     assert f"2^{FRACTION_BITS + WEIGHT_BITS}" in by_name["penalty row"].formula
     assert by_name["matrix"].limit == 30
+
+
+def test_weights_and_offsets_of_rows_tighten_the_bounds():
+    names = {"offset": "o", "weight": "v"}
+    plain, weighted = (special(contract_of(), n) for n in ({}, names))
+    bits = [{b.name: b.bits for b in job_bounds(c, OVERLAP, shapes(c))} for c in (plain, weighted)]
+    assert bits[0]["gradient"] < bits[1]["gradient"] <= bits[0]["gradient"] + 3, "eight times a row"
+    assert bits[0]["squared weights"] < bits[1]["squared weights"], (
+        "less of the period is left for the columns"
+    )
+    assert bits[0]["sigmoid"] == bits[1]["sigmoid"], "weights multiply after the lift to 64 bits"

@@ -11,10 +11,11 @@ from fedmkt.protocol.align import Slots
 from fedmkt.protocol.core import ask, data_parties, dealer, inbox_of
 from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, SCORE, WEIGHT_BITS
-from fedmkt.protocol.linear import FIT_ROWS, Forward, Labels, Weights, apply_sigmoid
-from fedmkt.protocol.logistic import DEAL_STEP, GRADIENT, LOAD_LABELS, OPEN_WEIGHTS, RESIDUAL, Pass, fit
+from fedmkt.protocol.linear import FIT_ROWS, Forward, Weights, apply_sigmoid
+from fedmkt.protocol.logistic import DEAL_STEP, GRADIENT, OPEN_WEIGHTS, RESIDUAL, Pass, fit
 from fedmkt.protocol.matrices import Matrices, mask_matrices
 from fedmkt.protocol.scoring import score
+from fedmkt.protocol.targets import LOAD_LABELS, Labels
 from fedmkt.protocol.weighted import Weight, hide_weight
 from fedmkt.ring.fixed import encode
 from fedmkt.ring.side_bits import unpack

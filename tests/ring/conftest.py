@@ -2,10 +2,11 @@
 
 import pytest
 
-from fedmkt.ring import kernels, sigmoid
+from fedmkt.ring import exponential, kernels, sigmoid
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_kernels() -> None:
     kernels.compile_all()
     sigmoid.compile_all()
+    exponential.compile_all()

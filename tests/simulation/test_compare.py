@@ -40,7 +40,7 @@ def test_convergence_is_retraced_down_to_the_optimum(small_run: RunResult, parts
     sides = [
         load_side(small_run.folder / "parties" / p.name / "model", tables[p.name]) for p in config.parties
     ]
-    points = retrace(sides, sides[0].label_train, config.model)
+    points = retrace(sides, sides[0].known_train, config.model)
     assert [p.iteration for p in points] == list(range(1, config.model.iterations + 1))
     assert points[-1].change < 1e-2 < points[0].change
     x = np.hstack([s.train for s in sides])
