@@ -200,6 +200,54 @@ class ModelPart(Disclosure):
 
 
 @dataclass(frozen=True)
+class CrossCorrelation(Disclosure):
+    """Correlations over all training rows of each party's prepared columns with its own and everybody else's.
+
+    One number for each pair of a column of the reader and one of the other side: a sum over rows with factors that
+    the reader knows, so as many linear equations about the values of that column as the reader has columns. **With
+    columns that single out one row it is a table of rows**, so each column of either side has an effective support of
+    at least 50 rows, checked by its owner, and the ledger ends these sums at one for each min_support rows. That
+    leaves sums over groups: of two yes/no columns how many rows have both, exactly, be it one; of two own columns
+    that differ by one row, that row. Rounding hides neither. The correlations of the other side's columns among
+    each other tell how often the levels of a category occur, in an order without names; so is it with two
+    partners for theirs. The names are those of the contract, and a number where several columns come from one.
+    **A reader that deviates is not stopped**: nobody sees whether its columns have the support that it claims.
+    """
+
+    bank_columns: int
+    columns: int
+    other_columns: int
+    rows: int
+    decimals: int
+
+    def describe(self) -> str:
+        """Say how many correlations, over how many rows."""
+        pairs = (
+            self.columns * (self.bank_columns + self.other_columns) + self.columns * (self.columns - 1) // 2
+        )
+        return (
+            f"received {pairs:,} correlations of {self.columns:,} columns over up to {self.rows:,} rows, "
+            f"rounded to {self.decimals} decimals"
+        )
+
+
+@dataclass(frozen=True)
+class StandardErrors(Disclosure):
+    """The standard error of each of the reader's own weights, for p-values.
+
+    Its square is how well all other columns of all parties explain that column (its variance inflation), over the
+    number of rows times the mean of p(1 - p). Of a column that nothing else explains the reader so learns that mean,
+    which is about the share of responders; of the others, how closely the other side's columns follow them.
+    """
+
+    weights: int
+
+    def describe(self) -> str:
+        """Say of how many weights."""
+        return f"received the standard errors of its own {self.weights:,} weights"
+
+
+@dataclass(frozen=True)
 class SupersetList(Disclosure):
     """A list of the reader's people: most of the common ones, and some of the others.
 
@@ -439,6 +487,8 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         RangeBit,
         Scores,
         ModelPart,
+        CrossCorrelation,
+        StandardErrors,
         SupersetList,
         LastingNames,
         BinCounts,
@@ -478,6 +528,8 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "RangeBit": _ALL,
     "Scores": ("bank",),
     "ModelPart": ("bank", "partner"),
+    "CrossCorrelation": ("bank",),
+    "StandardErrors": ("partner",),
     "SupersetList": ("partner",),
     "LastingNames": ("bank",),
     "BinCounts": ("bank",),

@@ -12,6 +12,7 @@ from fedmkt.contract import Contract
 from fedmkt.protocol import boosting, logistic, scoring, tree_scoring
 from fedmkt.protocol.bounds import check_bounds
 from fedmkt.protocol.core import Caller, Name
+from fedmkt.protocol.correlation import cross_correlation
 from fedmkt.protocol.prepare import prepare_columns
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scorecard import weigh_columns
@@ -35,6 +36,7 @@ def _fit_linear(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
     check_bounds(contract, overlap, shapes)
     checkpoint(call, contract)
     columns = {p: s.columns for p, s in shapes.items()}
+    cross_correlation(call, contract, overlap, columns)
     logistic.fit(call, contract, overlap, columns)
     return columns
 

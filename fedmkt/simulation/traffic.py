@@ -11,6 +11,7 @@ from typing import Any
 
 from fedmkt.contract import Contract
 from fedmkt.protocol.core import Name, data_parties
+from fedmkt.protocol.correlation import pair_slices, row_blocks
 from fedmkt.protocol.hidden import lists_all
 from fedmkt.protocol.items import BLOCK, block_of
 from fedmkt.protocol.layout import FIT, SCORE, Layout, Stage, layout
@@ -202,6 +203,25 @@ def _masked_rows(stage: Stage) -> Content:
     return content
 
 
+def _correlated_rows(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    widths = {p: s.columns for p, s in sizes.shapes.items()}
+    blocks = row_blocks(sizes.contract, sizes.overlap, widths)
+    if call.before >= len(blocks):
+        return 0, 0
+    rows = blocks[call.before].stop - blocks[call.before].start
+    return sizes.others * WORD * rows * widths[call.party], sizes.others
+
+
+def _correlations(sizes: Sizes) -> int:
+    widths = {p: sizes.shapes[p].columns for p in sizes.parties}
+    return int(max(where.stop for where in pair_slices(widths).values()))
+
+
+def _released(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    """Give the size of what a partner releases: its share, and the correlations of its own columns."""
+    return WORD * (_correlations(sizes) + sizes.shapes[call.party].columns ** 2), 1
+
+
 def _weights(stage: Stage) -> Content:
     def content(sizes: Sizes, call: Planned) -> tuple[int, int]:
         plan = sizes.plan(stage)
@@ -316,6 +336,12 @@ _CONTENT: dict[str, Content] = {
     "split.reveal": _to_others(lambda s: 64),
     "split.divide": _silent,
     "prepare.fit": _silent,
+    "correlation.mask_columns": _correlated_rows,
+    "correlation.deal": _dealt(lambda s: 3 * WORD * _correlations(s)),
+    "correlation.open": _to_others(lambda s: WORD * _correlations(s)),
+    "correlation.share": _silent,
+    "correlation.release": _released,
+    "correlation.read": _silent,
     "fit.load_labels": _silent,
     "fit.mask_rows": _masked_rows(FIT),
     "fit.deal_gram": _dealt(lambda s: 5 * WORD * s.pairs),
