@@ -32,6 +32,7 @@ from fedmkt.terms import (
     Terms,
     TreeTerms,
     needed_disclosures,
+    refused_correlation,
 )
 
 DOMAIN = b"fedmkt contract v1\n"
@@ -88,8 +89,6 @@ OVERLAP_DISCLOSURES = ("ListSize", "SetSize")
 """All that a job that counts common customers may disclose."""
 
 
-LEAST_SUPPORT = 50
-"""Rows that carry each column where correlations between the parties' columns are released."""
 MOST_PARTNERS = 8
 """Whose lists one bank compares with its own in a run that only counts; two of them train together."""
 
@@ -312,26 +311,11 @@ class Contract(Terms):
             raise mistake("sides: trees that reveal totals alone cannot be trained yet", "trees", "reveal")
 
     def _check_correlation(self) -> None:
-        if "StandardErrors" in self.disclosures and not {"CrossCorrelation", "ModelPart"} <= set(
-            self.disclosures
-        ):
-            raise mistake(
-                "StandardErrors with CrossCorrelation and ModelPart, from which they follow", "disclosures"
-            )
-        if "CrossCorrelation" not in self.disclosures:
-            return
-        if self.align.hidden or self.align.join == "left":
-            raise mistake(
-                "CrossCorrelation where match = shown and join = inner: each party counts how many of the common rows "
-                "carry a column, or it could be one row",
-                "disclosures",
-            )
-        if self.limits.min_support < LEAST_SUPPORT:
-            raise mistake(
-                f"CrossCorrelation with limits.min_support of at least {LEAST_SUPPORT}: a column of one row is read "
-                "by its correlations",
-                "disclosures",
-            )
+        align = self.align
+        shown = not align.hidden and align.join == "inner"
+        accepted = refused_correlation(self.disclosures, self.model, shown, self.limits.min_support)
+        if accepted:
+            raise mistake(accepted, "disclosures")
 
     def _check_columns(self) -> None:
         for place, party in enumerate(self.parties):

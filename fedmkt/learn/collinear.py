@@ -107,6 +107,23 @@ def choose(
     return Selection(second.kept, (*first.dropped, *second.dropped))
 
 
+def warnings(names: Sequence[str], correlation: Floats, tolerance: float = 1e-10) -> tuple[str, ...]:
+    """Say which columns copy each other or are hard to tell from others: correlation above .9, VIF above 10."""
+    copies = tuple(
+        f"{names[p.first]} and {names[p.second]} are nearly the same column: correlation {p.correlation:+.3f}"
+        for p in near_copies(correlation, 0.9)
+    )
+    inflation = variance_inflation(correlation, tolerance)
+    inflated = tuple(
+        f"{name} is made up by other columns"
+        if np.isinf(v)
+        else f"the weight of {name} is hard to tell from others: variance inflation {v:.1f}"
+        for name, v in zip(names, inflation, strict=True)
+        if v > 10
+    )
+    return (*copies, *inflated)
+
+
 def _check(correlation: Floats) -> None:
     if (
         correlation.ndim != 2

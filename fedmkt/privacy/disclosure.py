@@ -208,9 +208,10 @@ class CrossCorrelation(Disclosure):
     columns that single out one row it is a table of rows**, so each column of either side has an effective support of
     at least 50 rows, checked by its owner, and the ledger ends these sums at one for each min_support rows. That
     leaves sums over groups: of two yes/no columns how many rows have both, exactly, be it one; of two own columns
-    that differ by one row, that row. Rounding hides neither. The correlations of the other side's columns among
-    each other tell how often the levels of a category occur, in an order without names; so is it with two
-    partners for theirs. The names are those of the contract, and a number where several columns come from one.
+    that differ by one row, that row. Rounding to four decimals hides it only where the rows of such a column times all
+    rows pass a hundred million. The correlations of the other side's columns among each other tell how often the
+    levels of a category occur, in an order without names; so is it with two partners for theirs. The names are those
+    of the contract, and a number where several columns come from one.
     **A reader that deviates is not stopped**: nobody sees whether its columns have the support that it claims.
     """
 
@@ -233,11 +234,13 @@ class CrossCorrelation(Disclosure):
 
 @dataclass(frozen=True)
 class StandardErrors(Disclosure):
-    """The standard error of each of the reader's own weights, for p-values.
+    """The standard error of each of the reader's own weights, for p-values, and the two numbers that make it up.
 
-    Its square is how well all other columns of all parties explain that column (its variance inflation), over the
-    number of rows times the mean of p(1 - p). Of a column that nothing else explains the reader so learns that mean,
-    which is about the share of responders; of the others, how closely the other side's columns follow them.
+    The inflation tells how closely the columns of all parties follow that column; less what the own columns explain,
+    the other side's. The mean of p(1 - p) over held-out rows, weighted by the squares of that column, to about three
+    digits: as many linear equations about the scores of these rows as the reader has columns, in each run. Of a
+    yes/no column it tells about the rate at which its rows respond. The reader itself leaves out columns that fewer
+    than min_support held-out rows carry, of which a row could be read so: one that deviates is not stopped.
     """
 
     weights: int

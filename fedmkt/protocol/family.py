@@ -16,6 +16,7 @@ from fedmkt.protocol.correlation import cross_correlation
 from fedmkt.protocol.prepare import prepare_columns
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scorecard import weigh_columns
+from fedmkt.protocol.standard_errors import give_errors
 from fedmkt.protocol.tree_columns import cut_columns
 from fedmkt.protocol.witness import checkpoint, witness
 
@@ -51,6 +52,7 @@ def _score_linear(call: Caller, contract: Contract, overlap: Overlap, columns: W
     scoring.score(call, contract, overlap, columns)
     if "ModelPart" in contract.disclosures:
         scoring.give_parts(call, contract)
+    give_errors(call, contract, overlap, columns)
 
 
 def _fit_trees(call: Caller, contract: Contract, overlap: Overlap) -> Widths:

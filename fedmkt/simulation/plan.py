@@ -52,6 +52,8 @@ _PREPARED_CELL = 6e-8
 """One column of one row imputed, scaled and whitened, all passes over it together."""
 _PER_BIN = 6e-9
 """One bin of one row in the totals that a bank is shown."""
+_CORRELATED_CELL = 4e-9
+"""One row of one pair of columns, at dealer and parties together."""
 _READ_PER_ROW = 6e-6
 _COMPARE = 1.5
 """Measuring the models and drawing the report."""
@@ -344,6 +346,8 @@ def _seconds(sizes: Sizes, rounds: int) -> dict[str, float]:
         "messages": _PER_ROUND * rounds,
         "report": _COMPARE,
     }
+    if "CrossCorrelation" in sizes.contract.disclosures:
+        found["prepare"] += _CORRELATED_CELL * fit.rows * fit.width**2
     return {name: round(value, 2) for name, value in found.items()}
 
 

@@ -18,6 +18,7 @@ from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
 from fedmkt.protocol.psi import Overlap, common_band
 from fedmkt.report.build import SUMMARY, build_report
+from fedmkt.report.correlation import read_correlation
 from fedmkt.report.folder import find_files
 from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines
 from fedmkt.report.scores import few_responders, lowered_limits, measure, read_scores
@@ -78,6 +79,7 @@ def write_results(
             *_warnings(config, models.joint.metrics, exact, seed),
             *moved(files.model(config.bank.name)),
         ),
+        correlation=read_correlation(files.model(config.bank.name)),
     )
     write_atomically(folder / SUMMARY, summary.to_json().encode(), mode=0o644)
     page = build_report(folder)

@@ -11,7 +11,6 @@ from typing import Any
 
 from fedmkt.contract import Contract
 from fedmkt.protocol.core import Name, data_parties
-from fedmkt.protocol.correlation import pair_slices, row_blocks
 from fedmkt.protocol.hidden import lists_all
 from fedmkt.protocol.items import BLOCK, block_of
 from fedmkt.protocol.layout import FIT, SCORE, Layout, Stage, layout
@@ -21,7 +20,7 @@ from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import TABLE_BITS
 from fedmkt.ring import sigmoid
 from fedmkt.ring.side_bits import packed_words
-from fedmkt.simulation import bin_traffic, tree_traffic
+from fedmkt.simulation import bin_traffic, correlation_traffic, tree_traffic
 from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.tree_traffic import TreeFacts, expected
 
@@ -203,25 +202,6 @@ def _masked_rows(stage: Stage) -> Content:
     return content
 
 
-def _correlated_rows(sizes: Sizes, call: Planned) -> tuple[int, int]:
-    widths = {p: s.columns for p, s in sizes.shapes.items()}
-    blocks = row_blocks(sizes.contract, sizes.overlap, widths)
-    if call.before >= len(blocks):
-        return 0, 0
-    rows = blocks[call.before].stop - blocks[call.before].start
-    return sizes.others * WORD * rows * widths[call.party], sizes.others
-
-
-def _correlations(sizes: Sizes) -> int:
-    widths = {p: sizes.shapes[p].columns for p in sizes.parties}
-    return int(max(where.stop for where in pair_slices(widths).values()))
-
-
-def _released(sizes: Sizes, call: Planned) -> tuple[int, int]:
-    """Give the size of what a partner releases: its share, and the correlations of its own columns."""
-    return WORD * (_correlations(sizes) + sizes.shapes[call.party].columns ** 2), 1
-
-
 def _weights(stage: Stage) -> Content:
     def content(sizes: Sizes, call: Planned) -> tuple[int, int]:
         plan = sizes.plan(stage)
@@ -285,6 +265,14 @@ def _width(s: Sizes) -> int:
     return s.plan(FIT).width
 
 
+def _about_columns(content: correlation_traffic.Content) -> Content:
+    def of_sizes(sizes: Sizes, call: Planned) -> tuple[int, int]:
+        columns = {p: sizes.shapes[p].columns for p in sizes.parties}
+        return content(correlation_traffic.Columns(sizes.contract, sizes.overlap, columns), call)
+
+    return of_sizes
+
+
 _CONTENT: dict[str, Content] = {
     "witness.tell_seen": _to_signers(8),
     "witness.show_head": _to_signers(700),
@@ -336,12 +324,7 @@ _CONTENT: dict[str, Content] = {
     "split.reveal": _to_others(lambda s: 64),
     "split.divide": _silent,
     "prepare.fit": _silent,
-    "correlation.mask_columns": _correlated_rows,
-    "correlation.deal": _dealt(lambda s: 3 * WORD * _correlations(s)),
-    "correlation.open": _to_others(lambda s: WORD * _correlations(s)),
-    "correlation.share": _silent,
-    "correlation.release": _released,
-    "correlation.read": _silent,
+    **{name: _about_columns(content) for name, content in correlation_traffic.CONTENT.items()},
     "fit.load_labels": _silent,
     "fit.mask_rows": _masked_rows(FIT),
     "fit.deal_gram": _dealt(lambda s: 5 * WORD * s.pairs),

@@ -7,7 +7,7 @@ import pytest
 from fedmkt.errors import ConfigError, PeerError, PolicyRefused
 from fedmkt.learn.prepare import Preparation, Settings, fit
 from fedmkt.privacy.disclosure import DEFAULT, CrossCorrelation
-from fedmkt.protocol import correlation
+from fedmkt.protocol import correlation, cross_product
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import Silent, data_parties
 from fedmkt.protocol.correlation import Correlations, column_names, cross_correlation
@@ -24,7 +24,7 @@ from tests.protocol.plain_caller import (
 from tests.protocol.test_two_worlds import check_same, columns_exchanged, labels_changed
 
 ALLOWED = (*DEFAULT, "CrossCorrelation")
-MASKED = {"MaskedColumns", "CorrelationOpening", "CorrelationShare"}
+MASKED = {"MaskedColumns", "CrossOpening", "CorrelationShare"}
 
 
 def contract_with(k=2, columns=(4, 3, 3), **options):
@@ -78,7 +78,7 @@ def test_the_bank_gets_the_correlations_of_the_pooled_table(k):
 
 def test_many_blocks_of_rows_give_what_one_gives(monkeypatch):
     one = correlated().recall(BANK, Correlations).matrix
-    monkeypatch.setattr(correlation, "BLOCK_BYTES", 5000)
+    monkeypatch.setattr(cross_product, "BLOCK_BYTES", 5000)
     monkeypatch.setattr(correlation, "_CHUNK", 100)
     caller = correlated()
     assert sum(s.step == "correlation.mask_columns" for s in caller.sent) > 8
