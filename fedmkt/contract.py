@@ -32,6 +32,7 @@ from fedmkt.terms import (
     Terms,
     TreeTerms,
     needed_disclosures,
+    refused_correlation,
 )
 
 DOMAIN = b"fedmkt contract v1\n"
@@ -299,6 +300,7 @@ class Contract(Terms):
             raise ValueError(
                 "match = hidden without ModelPart: from its weights the partner can tell who is common"
             )
+        self._check_correlation()
         if self.align.join == "left" and "JoinedRows" not in self.disclosures:
             raise ValueError(
                 "align.join = left tells how many customers take part: disclosures name JoinedRows"
@@ -345,6 +347,18 @@ class Contract(Terms):
         for place, trend in enumerate(self.trees.trends):
             if (trend.party, trend.column) not in numbers:
                 raise mistake("one of the party's numbers", "trees", "trends", place, "column")
+
+    def _check_correlation(self) -> None:
+        align = self.align
+        shown = not align.hidden and align.join == "inner"
+        accepted = refused_correlation(self.disclosures, self.model, shown, self.limits.min_support)
+        if accepted:
+            raise mistake(accepted, "disclosures")
+        is_weighted = bool(self.bank.weight or self.model.class_weights)
+        if "StandardErrors" in self.disclosures and is_weighted:
+            raise mistake(
+                "StandardErrors where all rows count alike: no weight, no class_weights", "disclosures"
+            )
 
     def _check_columns(self) -> None:
         for place, party in enumerate(self.parties):

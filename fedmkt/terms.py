@@ -3,6 +3,7 @@
 Every number that the arithmetic of a protocol relies on, or that changes what is revealed, stands here.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -154,3 +155,36 @@ def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
 def least_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
     """Return the least with which a job works that trains this kind of model."""
     return (*DEFAULT, *(k for k in needed_disclosures(model, trees) if k not in DEFAULT))
+
+
+LEAST_SUPPORT = 50
+"""Rows that carry each column where correlations between the parties' columns are released."""
+
+
+def refused_correlation(
+    disclosures: Sequence[str], model: ModelTerms, shown: bool, min_support: int
+) -> str | None:
+    """Say what is accepted in place of correlations or standard errors that a contract must not list; else None.
+
+    shown : whether the match is shown and only common customers take part.
+    """
+    if "StandardErrors" in disclosures:
+        if not {"CrossCorrelation", "ModelPart"} <= set(disclosures):
+            return "StandardErrors with CrossCorrelation and ModelPart, from which they follow"
+        if model.kind not in ("logistic", "scorecard"):
+            return "StandardErrors with model.kind logistic or scorecard"
+    if "CrossCorrelation" not in disclosures:
+        return None
+    if model.kind == "trees":
+        return "CrossCorrelation with a linear kind of model"
+    if not shown:
+        return (
+            "CrossCorrelation where match = shown and join = inner: each party counts how many of the common rows "
+            "carry a column, or it could be one row"
+        )
+    if min_support < LEAST_SUPPORT:
+        return (
+            f"CrossCorrelation with limits.min_support of at least {LEAST_SUPPORT}: a column of one row is read by its "
+            "correlations"
+        )
+    return None

@@ -8,8 +8,8 @@ that took part, whoever they are, and the bank keeps in `train_slots.npy` and `h
 its own stand. At the bank besides:
 `scores.npz`. Of trees `model.json` has the own bins and splits in place of preparation and share, and at the bank the
 outline: who splits where, and what the leaves add. Of a scorecard it has the WoE columns too, and the files of
-`party.card` lie beside it. The results of an earlier run of the same contract are kept beside
-it, as `model-RUN`.
+`party.card` lie beside it; so do those of `party.correlation_files`. The results of an earlier run of the same contract
+are kept beside it, as `model-RUN`.
 
 Of a run that counts common customers every party keeps one file, `overlap.json`: the bands, and no number besides.
 """
@@ -30,6 +30,7 @@ from fedmkt.learn.bins import Binning
 from fedmkt.learn.trees import Outline, Part
 from fedmkt.learn.woe import WoeColumns
 from fedmkt.party.card import card_files, points_of
+from fedmkt.party.correlation_files import write_correlation_files
 from fedmkt.party.handle import Event, Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
@@ -82,6 +83,7 @@ def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
             write_atomically(folder / name, data)
     write_atomically(folder / "model.json", json.dumps(header, ensure_ascii=False).encode())
     events: list[Event] = [("model.exported", {"party": party.me, "what": "own share"})]
+    write_correlation_files(party, folder)
     if party.holds(Released):
         bank_only = _tree_scores_alone(party) if kind == "trees" else _linear_scores_alone(party)
         events.append(_write_scores(party, folder, table, bank_only))

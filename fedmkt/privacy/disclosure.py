@@ -202,6 +202,57 @@ class ModelPart(Disclosure):
 
 
 @dataclass(frozen=True)
+class CrossCorrelation(Disclosure):
+    """Correlations over all training rows of each party's prepared columns with its own and everybody else's.
+
+    One number for each pair of a column of the reader and one of the other side: a sum over rows with factors that
+    the reader knows, so as many linear equations about the values of that column as the reader has columns. **With
+    columns that single out one row it is a table of rows**, so each column of either side has an effective support of
+    at least 50 rows, checked by its owner, and the ledger ends these sums at one for each min_support rows. That
+    leaves sums over groups: of two yes/no columns how many rows have both, exactly, be it one; of two own columns
+    that differ by one row, that row. Rounding to four decimals hides it only where the rows of such a column times all
+    rows pass a hundred million. The correlations of the other side's columns among each other tell how often the
+    levels of a category occur, in an order without names; so is it with two partners for theirs. The names are those
+    of the contract, and a number where several columns come from one.
+    **A reader that deviates is not stopped**: nobody sees whether its columns have the support that it claims.
+    """
+
+    bank_columns: int
+    columns: int
+    other_columns: int
+    rows: int
+    decimals: int
+
+    def describe(self) -> str:
+        """Say how many correlations, over how many rows."""
+        pairs = (
+            self.columns * (self.bank_columns + self.other_columns) + self.columns * (self.columns - 1) // 2
+        )
+        return (
+            f"received {pairs:,} correlations of {self.columns:,} columns over up to {self.rows:,} rows, "
+            f"rounded to {self.decimals} decimals"
+        )
+
+
+@dataclass(frozen=True)
+class StandardErrors(Disclosure):
+    """The standard error of each of the reader's own weights, for p-values, and the two numbers that make it up.
+
+    The inflation tells how closely the columns of all parties follow that column; less what the own columns explain,
+    the other side's. The mean of p(1 - p) over held-out rows, weighted by the squares of that column, to about three
+    digits: as many linear equations about the scores of these rows as the reader has columns, in each run. Of a
+    yes/no column it tells about the rate at which its rows respond. The reader itself leaves out columns that fewer
+    than min_support held-out rows carry, of which a row could be read so: one that deviates is not stopped.
+    """
+
+    weights: int
+
+    def describe(self) -> str:
+        """Say of how many weights."""
+        return f"received the standard errors of its own {self.weights:,} weights"
+
+
+@dataclass(frozen=True)
 class SupersetList(Disclosure):
     """A list of the reader's people: most of the common ones, and some of the others.
 
@@ -441,6 +492,8 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         RangeBit,
         Scores,
         ModelPart,
+        CrossCorrelation,
+        StandardErrors,
         SupersetList,
         LastingNames,
         BinCounts,
@@ -480,6 +533,8 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "RangeBit": _ALL,
     "Scores": ("bank",),
     "ModelPart": ("bank", "partner"),
+    "CrossCorrelation": ("bank",),
+    "StandardErrors": ("partner",),
     "SupersetList": ("partner",),
     "LastingNames": ("bank",),
     "BinCounts": ("bank",),

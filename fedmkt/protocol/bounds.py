@@ -10,6 +10,7 @@ from fedmkt.contract import Contract
 from fedmkt.errors import ConfigError
 from fedmkt.protocol.align import train_rows_at_least
 from fedmkt.protocol.core import Name
+from fedmkt.protocol.correlation import COLUMN_BITS, UNIT
 from fedmkt.protocol.gram import BLOCK_BITS, FACTOR_BITS, INVERSE_BITS, MAX_SCALE, STEP_BITS, least_rows
 from fedmkt.protocol.identity import PREDICTOR_BITS
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout, residual_bits
@@ -20,6 +21,7 @@ from fedmkt.protocol.prepare import RIDGE, Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import COARSE_BITS
 from fedmkt.protocol.scoring import score_bits
+from fedmkt.protocol.standard_errors import CURVATURE_BITS, held_out_rows
 from fedmkt.ring.bounds import Bound, check
 
 _MAX_INVERSE = {2: 8.0, 3: 43.0}
@@ -71,6 +73,7 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
             GRADIENT_BITS + STEP_BITS,
             f"({d:g} * {most:g} * {steepest:.3g} + {MOST_MOMENTUM * 2 * w:g})",
         ),
+        *_correlation_bounds(contract, overlap),
         _bound("squared weights", d * w * w * omega, 3 * COARSE_BITS, f"{d:g} * {w:g}^2 * {omega:.3g}"),
     ]
 
@@ -82,6 +85,17 @@ def _link_bound(contract: Contract) -> Bound:
         return _bound("predictor", value, PREDICTOR_BITS, f"{value:g}")
     name = "sigmoid" if contract.model.link == "logistic" else "exponential"
     return _bound(name, value, result_bits(contract), f"{value:g}", 30)
+
+
+def _correlation_bounds(contract: Contract, overlap: Overlap) -> list[Bound]:
+    """Bound correlations, of columns of norm 1 that rounding may pass a little, and sums of p(1 - p) times squares."""
+    found = []
+    if "CrossCorrelation" in contract.disclosures:
+        found.append(_bound("correlations", 1.001 * UNIT, 2 * COLUMN_BITS, f"1.001 * {UNIT}"))
+    if "StandardErrors" in contract.disclosures:
+        rows = held_out_rows(contract, overlap)
+        found.append(_bound("curvature", 0.25 * rows, 2 * CURVATURE_BITS, f"0.25 * {rows}"))
+    return found
 
 
 def _scaled_block(contract: Contract, plan: Layout, norm: float, factor: float) -> Bound:

@@ -12,9 +12,11 @@ from fedmkt.contract import Contract
 from fedmkt.protocol import boosting, logistic, scoring, tree_scoring
 from fedmkt.protocol.bounds import check_bounds
 from fedmkt.protocol.core import Caller, Name
+from fedmkt.protocol.correlation import cross_correlation
 from fedmkt.protocol.prepare import prepare_columns
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scorecard import weigh_columns
+from fedmkt.protocol.standard_errors import give_errors
 from fedmkt.protocol.tree_columns import cut_columns
 from fedmkt.protocol.witness import checkpoint, witness
 
@@ -35,6 +37,7 @@ def _fit_linear(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
     check_bounds(contract, overlap, shapes)
     checkpoint(call, contract)
     columns = {p: s.columns for p, s in shapes.items()}
+    cross_correlation(call, contract, overlap, columns)
     logistic.fit(call, contract, overlap, columns)
     return columns
 
@@ -49,6 +52,7 @@ def _score_linear(call: Caller, contract: Contract, overlap: Overlap, columns: W
     scoring.score(call, contract, overlap, columns)
     if "ModelPart" in contract.disclosures:
         scoring.give_parts(call, contract)
+    give_errors(call, contract, overlap, columns)
 
 
 def _fit_trees(call: Caller, contract: Contract, overlap: Overlap) -> Widths:

@@ -19,6 +19,7 @@ from fedmkt.errors import ConfigError
 from fedmkt.party.journal import write_atomically
 from fedmkt.privacy.disclosure import SetSize, from_record
 from fedmkt.report.build import PAGE, SUMMARY, build_report
+from fedmkt.report.correlation import read_correlation
 from fedmkt.report.folder import RunFiles, find_files
 from fedmkt.report.logs import Logs, disclosure_lines, head_lines, logs_of, party_lines
 from fedmkt.report.page import render, render_log
@@ -88,6 +89,7 @@ def bank_summary(files: RunFiles, logs: Logs) -> RunSummary:
         bytes_sent=_traffic(records, files.owner),
         finished=logs.finished,
         warnings=(*_warnings(contract, records), *few, *moved(files.results)),
+        correlation=read_correlation(files.results),
     )
 
 

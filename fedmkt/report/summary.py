@@ -105,6 +105,33 @@ class HeadLine:
 
 
 @dataclass(frozen=True)
+class CorrelatedPair:
+    """Two columns of different parties and their correlation over the training rows."""
+
+    first: str
+    second: str
+    correlation: float
+
+
+@dataclass(frozen=True)
+class InflatedColumn:
+    """A column and its variance inflation factor; None where other columns make it up exactly."""
+
+    name: str
+    inflation: float | None
+
+
+@dataclass(frozen=True)
+class CorrelationTable:
+    """What the page shows of the correlations: the strongest across parties, the largest inflations, warnings."""
+
+    rows: int
+    pairs: tuple[CorrelatedPair, ...]
+    columns: tuple[InflatedColumn, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PartnerGain:
     """What the partner's columns brought: AUC joint minus bank, top-decile lift without and with."""
 
@@ -123,6 +150,7 @@ class RunSummary:
     gain_interval : 95 % interval of AUC(joint) - AUC(bank) on the same rows
     seconds : by stage, in order; bytes_sent : by party; rounds : of messages that travel together
     finished : time of the end as text, as the log has it; empty if the run has no clock
+    correlation : only where the contract lists `CrossCorrelation`; the JSON has the field only there
     """
 
     name: str
@@ -145,6 +173,7 @@ class RunSummary:
     seed: int | None = None
     finished: str = ""
     warnings: tuple[str, ...] = ()
+    correlation: CorrelationTable | None = None
 
     @property
     def responses(self) -> Models:
@@ -161,7 +190,10 @@ class RunSummary:
 
     def to_json(self) -> str:
         """Encode as JSON text, fields and stages in their order."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False, ensure_ascii=False)
+        facts = {"format": FORMAT, **asdict(self)}
+        if self.correlation is None:
+            del facts["correlation"]
+        return json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "RunSummary":
@@ -169,6 +201,7 @@ class RunSummary:
         facts = json.loads(text)
         if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
             raise ValueError(f"summary: format must be {FORMAT}")
+        facts.setdefault("correlation", None)
         return cast(RunSummary, _rebuild(cls, facts, "summary"))
 
 

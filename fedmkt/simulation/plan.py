@@ -52,6 +52,8 @@ _PREPARED_CELL = 6e-8
 """One column of one row imputed, scaled and whitened, all passes over it together."""
 _PER_BIN = 6e-9
 """One bin of one row in the totals that a bank is shown."""
+_CORRELATED_CELL = 4e-9
+"""One row of one pair of columns, at dealer and parties together."""
 _READ_PER_ROW = 6e-6
 _COMPARE = 1.5
 """Measuring the models and drawing the report."""
@@ -353,6 +355,8 @@ def _linear_seconds(sizes: Sizes) -> dict[str, float]:
     prepared = _PREPARED_CELL * (fit.total + score.total) * fit.width
     if sizes.contract.model.kind == "scorecard":
         prepared += sum(_PER_BIN * fit.rows * sizes.trees.bins[p].width for p in sizes.parties[1:])
+    if "CrossCorrelation" in sizes.contract.disclosures:
+        prepared += _CORRELATED_CELL * fit.rows * fit.width**2
     return {
         "prepare": prepared,
         "fit": sizes.contract.model.iterations * fit.total * one,

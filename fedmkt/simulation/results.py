@@ -19,6 +19,7 @@ from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
 from fedmkt.protocol.psi import Overlap, common_band
 from fedmkt.report.build import SUMMARY, build_report
+from fedmkt.report.correlation import read_correlation
 from fedmkt.report.folder import find_files
 from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines
 from fedmkt.report.scores import (
@@ -79,6 +80,7 @@ def write_results(
         seed=seed,
         finished=logs.finished,
         warnings=(*_warnings(config, models, exact, seed), *moved(files.model(config.bank.name))),
+        correlation=read_correlation(files.model(config.bank.name)),
     )
     write_atomically(folder / SUMMARY, summary.to_json().encode(), mode=0o644)
     page = build_report(folder)

@@ -13,7 +13,10 @@ from fedmkt.simulation.rehearsal import rehearse
 
 STAGES = ("psi", "split", "prepare", "fit", "score", "close")
 _STAGES_OF = {"train": STAGES, "overlap": ("overlap", "close")}
-_BELONGS = {"model": "score", "run": "close", "histogram": "fit", "scorecard": "prepare", "totals": "prepare"}
+_BELONGS = {
+    "model": "score", "run": "close", "histogram": "fit", "scorecard": "prepare", "totals": "prepare",
+    "correlation": "prepare", "errors": "score",
+}  # fmt: skip
 
 
 class Stages:

@@ -20,7 +20,7 @@ from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import TABLE_BITS
 from fedmkt.ring.side_bits import packed_words
-from fedmkt.simulation import bin_traffic, tree_traffic
+from fedmkt.simulation import bin_traffic, correlation_traffic, tree_traffic
 from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.tree_traffic import TreeFacts, expected
 
@@ -265,6 +265,14 @@ def _width(s: Sizes) -> int:
     return s.plan(FIT).width
 
 
+def _about_columns(content: correlation_traffic.Content) -> Content:
+    def of_sizes(sizes: Sizes, call: Planned) -> tuple[int, int]:
+        columns = {p: sizes.shapes[p].columns for p in sizes.parties}
+        return content(correlation_traffic.Columns(sizes.contract, sizes.overlap, columns), call)
+
+    return of_sizes
+
+
 _CONTENT: dict[str, Content] = {
     "witness.tell_seen": _to_signers(8),
     "witness.show_head": _to_signers(700),
@@ -316,6 +324,7 @@ _CONTENT: dict[str, Content] = {
     "split.reveal": _to_others(lambda s: 64),
     "split.divide": _silent,
     "prepare.fit": _silent,
+    **{name: _about_columns(content) for name, content in correlation_traffic.CONTENT.items()},
     "fit.load_labels": _silent,
     "fit.mask_rows": _masked_rows(FIT),
     "fit.deal_gram": _dealt(lambda s: 5 * WORD * s.pairs),
