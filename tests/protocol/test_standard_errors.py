@@ -3,6 +3,7 @@ import functools
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from fedmkt.errors import PeerError
 from fedmkt.learn import glm
@@ -224,6 +225,11 @@ def test_the_bank_and_other_partners_cannot_tell_a_partners_columns_from_others(
         give_errors(caller, caller.contract, caller.overlap, caller.columns())
     check_same(one, other, (BANK,), MASKED)
     assert not np.allclose(one.recall(SHOP, OwnErrors).values, other.recall(SHOP, OwnErrors).values)
+
+
+def test_errors_of_weighted_rows_are_not_offered():
+    with pytest.raises(ValidationError, match="where all rows count alike"):
+        contract_of(2, limits={"min_support": 50}, disclosures=ALL, model={"class_weights": (1.0, 2.0)})
 
 
 def test_without_the_disclosure_nothing_is_called():
