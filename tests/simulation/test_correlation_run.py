@@ -22,6 +22,7 @@ from fedmkt.simulation.compare import load_side
 from fedmkt.simulation.run import RunResult, simulate
 from fedmkt.simulation.world import generate, write_world
 from tests.simulation.kills import kill_at
+from tests.simulation.test_scorecard_run import NAMES, scorecard_job
 
 KINDS = ("CrossCorrelation", "ModelPart", "StandardErrors")
 SEED = 3
@@ -171,6 +172,20 @@ def test_a_run_killed_there_ends_with_the_same_correlations_counted_once(
         for f in (run.folder, tmp_path / "run")
     ]
     assert np.allclose(*np.array(errors, np.float64), rtol=0.02, equal_nan=True)
+
+
+def test_a_scorecard_has_the_correlations_of_its_woe_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedmkt.simulation.results.build_report", lambda folder: folder)
+    job = scorecard_job(tmp_path / "files", 1, (*NAMES, "CrossCorrelation", "StandardErrors"))
+    run = simulate(job, out=tmp_path / "run", seed=1)
+    x, _ = pooled(job, run.folder)
+    found = facts(run.folder, "bank", "correlation.json")
+    assert np.abs(np.array(found["matrix"]) - np.corrcoef(x.T)).max() < 1.01e-4
+    config = parse_job(job.read_text(), str(job))
+    for party in config.parties:
+        assert {c["name"] for c in found["columns"] if c["owner"] == party.name} <= set(party.columns)
+    errors = [c["error"] for c in facts(run.folder, "partner", "coefficients.json")["columns"]]
+    assert any(errors) and all(e is None or 0.01 < e < 1 for e in errors)
 
 
 def test_a_file_that_no_run_wrote_is_refused_in_one_line(run, tmp_path):
