@@ -10,15 +10,9 @@ from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.scoring import Released
-from fedmkt.protocol.tree_columns import common_bins, cut_columns
+from fedmkt.protocol.tree_columns import common_bins
 from fedmkt.protocol.tree_growth import Forest
-from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller, tree_contract, twin
-
-
-def grown(caller):
-    """Cut the columns and grow the trees."""
-    boosting.fit(caller, caller.contract, caller.overlap, cut_columns(caller, caller.contract))
-    return caller
+from tests.protocol.tree_world import BANK, SHOP, by_owner, grown, pooled, tree_caller, tree_contract, twin
 
 
 def parts_of(caller):

@@ -20,9 +20,8 @@ from fedmkt.protocol.tree_scoring import ScoredSides
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, TELECOM, chi_square, start_aligned
-from tests.protocol.test_boosting_sides import grown
 from tests.protocol.test_two_worlds import differing, relayed, view
-from tests.protocol.tree_world import tree_caller, tree_contract, tree_data
+from tests.protocol.tree_world import grown, tree_caller, tree_contract, tree_data
 
 
 def scored(caller):

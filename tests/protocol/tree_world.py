@@ -13,9 +13,10 @@ from fedmkt.learn.trees import Table
 from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.bin_layout import BinSizes
+from fedmkt.protocol.boosting import fit as fit_trees
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.tree_columns import common_bins, own_codes, table_values
+from fedmkt.protocol.tree_columns import common_bins, cut_columns, own_codes, table_values
 from fedmkt.protocol.tree_growth import Draws, Forest, columns_of, settings_of
 from fedmkt.terms import BinTerms, ModelTerms, TreeTerms, needed_disclosures
 from tests.protocol.plain_caller import (
@@ -63,6 +64,12 @@ def tree_data(contract: Contract, n: int = 1500, seed: int = 1) -> JointData:
 def tree_caller(contract: Contract, n: int = 1500, seed: int = 1, **options: Any) -> PlainCaller:
     """Make a caller that stands where the split leaves a run."""
     return start_aligned(tree_data(contract, n, seed), seed=seed, **options)
+
+
+def grown(caller: PlainCaller) -> PlainCaller:
+    """Cut the columns and grow the trees."""
+    fit_trees(caller, caller.contract, caller.overlap, cut_columns(caller, caller.contract))
+    return caller
 
 
 def pooled(caller: PlainCaller, rows_of: Callable[[Split], NDArray[np.int64]]) -> Table:
