@@ -184,6 +184,7 @@ def test_plan_and_run_have_about_the_same_rounds_and_nothing_costs_more(run: Run
 def test_without_model_part_there_is_no_points_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmkt.simulation.results.build_report", lambda folder: folder)
     job = scorecard_job(tmp_path / "files", 1, None)
+    job.write_text(job.read_text().replace("[model]\n", "[model]\niterations = 2\n"))
     found = simulate(job, out=tmp_path / "run", seed=1)
     told = {line.kind for line in found.summary.disclosures}
     assert "ModelPart" not in told and {"BinCounts", "BinTotals", "BinWeights", "MinimumBits"} <= told
