@@ -1,4 +1,4 @@
-"""A scorecard from files to files: points equal a plain scorecard's, plan and run agree, a killed run goes on."""
+"""A scorecard from files to files: points equal a plain scorecard's, plan and run agree."""
 
 import csv
 import json
@@ -16,13 +16,10 @@ from fedmkt.learn.scorecard import Scale, assign_points, stability_index
 from fedmkt.learn.woe import WoeColumns, place_rows
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import DEFAULT
-from fedmkt.protocol.prepare import OwnEvidence
-from fedmkt.protocol.scorecard import EvidenceTable
 from fedmkt.report.scores import read_scores, score
 from fedmkt.simulation.compare import load_side
 from fedmkt.simulation.run import RunResult, simulate
 from fedmkt.simulation.world import generate, write_world
-from tests.engine import BANK, Killed, Tap, World, job_config, world_of
 
 SCALE = Scale(500.0, 0.1, 30.0)
 TERMS = "[scorecard]\nbase_score = 500.0\nbase_odds = 0.1\npoints_to_double = 30.0\nmin_iv = 0.005\n"
@@ -187,6 +184,7 @@ def test_plan_and_run_have_about_the_same_rounds_and_nothing_costs_more(run: Run
 def test_without_model_part_there_is_no_points_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmkt.simulation.results.build_report", lambda folder: folder)
     job = scorecard_job(tmp_path / "files", 1, None)
+    job.write_text(job.read_text().replace("[model]\n", "[model]\niterations = 2\n"))
     found = simulate(job, out=tmp_path / "run", seed=1)
     told = {line.kind for line in found.summary.disclosures}
     assert "ModelPart" not in told and {"BinCounts", "BinTotals", "BinWeights", "MinimumBits"} <= told
@@ -194,44 +192,3 @@ def test_without_model_part_there_is_no_points_table(tmp_path: Path, monkeypatch
         facts = read(found, party)
         assert facts["base"] is None and {line["points"] for line in facts["bins"]} == {None}
     assert read_scores(folder_of(found, "bank")).points is not None
-
-
-# ------------------------------------------------------------------------------------------ killed and resumed
-
-
-def scorecard_world(folder: Path) -> World:
-    config = job_config(folder / "data", rows=(900, 950, 800), iterations=1)
-    text = (folder / "data" / "job.toml").read_text().replace("[model]\n", '[model]\nkind = "scorecard"\n')
-    config = parse_job(text, "job.toml")
-    tables = {p.name: open_data(p, folder / "data") for p in config.parties}
-    return world_of(config, folder, tables, seed=4)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], list[object]]:
-    """A run that nobody kills: the first call of each step, and what it ends with."""
-    world, tap = scorecard_world(tmp_path_factory.mktemp("whole")), Tap()
-    world.run(tap)
-    first: dict[str, int] = {}
-    for passing in tap.requests:
-        first.setdefault(passing.message.step, passing.message.index)
-    return first, results(world)
-
-
-def results(world: World) -> list[object]:
-    table = world.parties[BANK].recall(EvidenceTable)
-    totals = {p: {n: t.tolist() for n, t in c.items()} for p, c in table.totals.items()}
-    own = [world.parties[n].recall(OwnEvidence).columns for n in (BANK, "partner")]
-    return [totals, table.kept, *own]
-
-
-@pytest.mark.parametrize("step", ["totals.mask_bins", "totals.take", "scorecard.take"])
-def test_a_run_that_was_killed_ends_with_the_same_woe(
-    step: str, whole: tuple[dict[str, int], list[object]], tmp_path: Path
-) -> None:
-    first, expected = whole
-    world = scorecard_world(tmp_path)
-    with pytest.raises(Killed):
-        world.run(Tap(stop_at=first[step]))
-    world.run(resume=True)
-    assert results(world) == expected
