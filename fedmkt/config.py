@@ -40,6 +40,7 @@ from fedmkt.contract import (
 from fedmkt.errors import ConfigError
 from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.terms import (
+    AdditiveTerms,
     BinTerms,
     Count,
     Flag,
@@ -245,6 +246,7 @@ class JobConfig(Terms):
     trees: TreeTerms = TreeTerms()
     bins: BinTerms = BinTerms()
     scorecard: ScorecardTerms = ScorecardTerms()
+    additive: AdditiveTerms = AdditiveTerms()
     limits: Limits = Limits()
     scores: ScoreTerms = ScoreTerms()
     align: AlignTerms = AlignTerms()
@@ -430,6 +432,7 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
             trees=job.trees,
             bins=job.bins,
             scorecard=job.scorecard,
+            additive=job.additive,
             limits=job.limits,
             scores=job.scores,
             align=job.align,
@@ -446,7 +449,7 @@ def overlap_of(job: JobConfig) -> JobConfig:
     """Return the job that only counts the common customers of the same parties: without columns and model."""
     left_out = {
         name: JobConfig.model_fields[name].default
-        for name in ("model", "trees", "bins", "scorecard", "scores", "align")
+        for name in ("model", "trees", "bins", "scorecard", "additive", "scores", "align")
     }
     return job.model_copy(
         update={

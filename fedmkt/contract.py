@@ -23,6 +23,7 @@ from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.privacy.disclosure import DEFAULT, EVERYONE, lookup
 from fedmkt.privacy.superset import epsilon
 from fedmkt.terms import (
+    AdditiveTerms,
     BinTerms,
     Count,
     Flag,
@@ -244,6 +245,7 @@ class Contract(Terms):
     trees: TreeTerms = TreeTerms()
     bins: BinTerms = BinTerms()
     scorecard: ScorecardTerms = ScorecardTerms()
+    additive: AdditiveTerms = AdditiveTerms()
     limits: Limits = Limits()
     scores: ScoreTerms = ScoreTerms()
     align: AlignTerms = AlignTerms()
@@ -332,6 +334,15 @@ class Contract(Terms):
             )
         if self.model.kind in ("scorecard", "trees") and (self.bank.offset or self.bank.weight):
             raise mistake(f"no offset or weight with kind = {self.model.kind}", "parties", 0)
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        known = {f"{p.name}/{c}" for p in self.parties for c in (*p.numbers, *p.categories)}
+        unknown = [c for pair in self.additive.pairs for c in pair if c not in known]
+        if unknown:
+            raise mistake(f"columns of a party, not {unknown[0]}", "additive", "pairs")
+        if self.additive.pairs and self.model.kind != "additive":
+            raise mistake("pairs are for a model of kind additive", "additive", "pairs")
 
     def _check_trees(self) -> None:
         if self.align.hidden:
@@ -375,7 +386,7 @@ class Contract(Terms):
             raise mistake(
                 f"of {', '.join(OVERLAP_DISCLOSURES)}: the task only counts customers", "disclosures"
             )
-        sections = ("model", "trees", "bins", "scorecard", "scores", "align")
+        sections = ("model", "trees", "bins", "scorecard", "additive", "scores", "align")
         if any(getattr(self, name) != Contract.model_fields[name].default for name in sections):
             raise ValueError(f"{', '.join(sections)} left out: the task only counts customers")
 
@@ -413,6 +424,7 @@ _ADDED: Mapping[str, object] = {
     "align": AlignTerms().model_dump(), "task": "train", "channel": "hub", "rehearsal": False,
     "trees": TreeTerms().model_dump(), "bins": BinTerms().model_dump(),
     "scorecard": ScorecardTerms().model_dump(),
+    "additive": AdditiveTerms().model_dump(),
 }  # fmt: skip
 """Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
 _ADDED_TO_MODEL: Mapping[str, object] = {"max_offset": 8.0}

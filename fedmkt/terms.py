@@ -14,7 +14,7 @@ Count = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Weight = Annotated[float, Field(strict=True, ge=1e-3, le=1e3)]
 Flag = Annotated[bool, Field(strict=True)]
-Kind = Literal["logistic", "linear", "poisson", "scorecard", "trees"]
+Kind = Literal["logistic", "linear", "poisson", "additive", "scorecard", "trees"]
 Link = Literal["logistic", "linear", "poisson"]
 Reveal = Literal["totals", "sides"]
 
@@ -80,6 +80,38 @@ class TrendTerms(Terms):
     party: str
     column: str
     trend: Literal[-1, 1]
+
+
+class AdditiveTerms(Terms):
+    """The functions of an additive model, made by their owner from its own train rows alone.
+
+    basis : of a number, cubic splines, or bins; knots : inner ones at most, at quantiles; smooth : the penalty on
+    their roughness (`learn.splines`), in units of model.penalty. pairs : columns of one party whose products count too,
+    each written PARTY/COLUMN.
+    """
+
+    basis: Literal["spline", "bins"] = "spline"
+    knots: Count = Field(default=10, ge=1, le=40)
+    smooth: Real = Field(default=0.003, ge=0, le=1e6)
+    pairs: tuple[tuple[str, str], ...] = Field(default=(), max_length=20)
+
+    def pairs_of(self, party: str) -> tuple[tuple[str, str], ...]:
+        """Return the pairs of one party, by the names of its columns."""
+        split = [(left.split("/", 1), right.split("/", 1)) for left, right in self.pairs]
+        return tuple((left[1], right[1]) for left, right in split if left[0] == party)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for left, right in self.pairs:
+            if "/" not in left or "/" not in right:
+                raise ValueError('pairs as [["PARTY/COLUMN", "PARTY/COLUMN"]]')
+            if left.split("/", 1)[0] != right.split("/", 1)[0]:
+                raise ValueError(f"{left} and {right}: both columns of a pair are one party's")
+        if len({frozenset(pair) for pair in self.pairs}) != len(self.pairs) or any(
+            left == right for left, right in self.pairs
+        ):
+            raise ValueError("every pair once, of two columns")
+        return self
 
 
 class TreeTerms(Terms):

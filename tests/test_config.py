@@ -197,7 +197,7 @@ def test_a_party_file_is_read_and_grants_nothing_that_it_does_not_name():
         ),
         ("min_list = 100", "min_list = 1.5", "job.toml: limits.min_list = 1.5: accepted: a valid integer"),
         ("min_list = 100", "min_lst = 1", "job.toml: limits.min_lst: unknown key; accepted: max_common, "),
-        ("[limits]", "[limit]", "job.toml: limit: unknown key; accepted: align, bank, "),
+        ("[limits]", "[limit]", "job.toml: limit: unknown key; accepted: additive, align, bank, "),
         (
             "[limits]",
             "disclosures = 1\n[limits]",

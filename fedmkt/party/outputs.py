@@ -5,7 +5,8 @@ A model folder holds `model.json` (names, shapes, the fitted preparation) and ar
 `train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order; at the bank of a left join
 `known.npy`, which of its customers the partner has. Where the match is hidden the partner's `train.npy` has all rows
 that took part, whoever they are, and the bank keeps in `train_slots.npy` and `held_out_slots.npy` where among these
-its own stand. At the bank besides:
+its own stand. Where the contract gives each owner its part of the model: `own_weights.npy`, and of an additive model
+`shapes.json`, what each own column adds to the log odds. At the bank besides:
 `scores.npz`. Of trees `model.json` has the own bins and splits in place of preparation and share, and at the bank the
 outline: who splits where, and what the leaves add. Of a scorecard it has the WoE columns too, and the files of
 `party.card` lie beside it; so do those of `party.correlation_files`. The results of an earlier run of the same contract
@@ -17,7 +18,7 @@ Of a run that counts common customers every party keeps one file, `overlap.json`
 import io
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,10 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import digest
 from fedmkt.crypto.prg import derive
-from fedmkt.learn import boosting, glm, prepare, trees
+from fedmkt.learn import boosting, glm, trees
+from fedmkt.learn.additive import Additive
 from fedmkt.learn.bins import Binning
+from fedmkt.learn.shapes import shapes
 from fedmkt.learn.trees import Outline, Part
 from fedmkt.learn.woe import WoeColumns
 from fedmkt.party.card import card_files, points_of
@@ -40,7 +43,17 @@ from fedmkt.protocol.cardinality import Measured, Overlaps
 from fedmkt.protocol.items import NO_ROW, Known
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.linear import Weights
-from fedmkt.protocol.prepare import Columns, OwnEvidence, Prepared, prepared_rows, real, weighed, with_known
+from fedmkt.protocol.prepare import (
+    Columns,
+    OwnEvidence,
+    Prepared,
+    prepared_rows,
+    read_fitted,
+    real,
+    take,
+    weighed,
+    with_known,
+)
 from fedmkt.protocol.scoring import OwnWeights, Released
 from fedmkt.protocol.targets import Units, known_rows, offsets
 from fedmkt.protocol.totals import OwnBins
@@ -82,6 +95,8 @@ def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
         for name, data in card_files(party).items():
             write_atomically(folder / name, data)
     write_atomically(folder / "model.json", json.dumps(header, ensure_ascii=False).encode())
+    if party.holds(OwnWeights):
+        _write_shapes(party, folder)
     events: list[Event] = [("model.exported", {"party": party.me, "what": "own share"})]
     write_correlation_files(party, folder)
     if party.holds(Released):
@@ -92,7 +107,7 @@ def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
 
 def _linear_files(party: Party) -> ModelFiles:
     prepared = party.recall(Prepared)
-    fitted = prepare.Preparation.from_json(prepared.preparation)
+    fitted = read_fitted(prepared.preparation)
     header: dict[str, object] = {
         "scale_bits": WEIGHT_BITS,
         "columns": list(fitted.columns),
@@ -128,6 +143,21 @@ def _tree_files(party: Party) -> ModelFiles:
     own, outline = Part(party.me, bins, forest.decisions), Outline(forest.base, forest.trees)
     model = {"part": json.loads(own.to_json()), "outline": json.loads(outline.to_json())}
     return ModelFiles(header | model | {"draws": forest.key.hex()}, {})
+
+
+def _write_shapes(party: Party, folder: Path) -> None:
+    """Write the functions of the own columns of an additive model, evaluated and weighed on the own train rows."""
+    prepared, own = party.recall(Prepared), party.recall(OwnWeights).values
+    fitted = read_fitted(prepared.preparation)
+    if not isinstance(fitted, Additive):
+        return
+    weights = prepared.transform @ own[len(own) - len(prepared.spread) :]  # the bank's intercept comes first
+    columns = party.recall(Columns)
+    if party.holds(Known):
+        columns = with_known(columns, party.recall(Known).rows)
+    found = shapes(fitted, weights, *take(columns, real(party.recall(Split).train)))
+    facts = {"version": 1, "party": party.me, **asdict(found)}
+    write_atomically(folder / "shapes.json", json.dumps(facts, ensure_ascii=False).encode())
 
 
 def _places(slots: Slots, split: Split) -> dict[str, Array]:
@@ -176,7 +206,7 @@ def write_array(path: Path, array: Array) -> None:
 
 def _linear_scores_alone(party: Party) -> Floats:
     """Return the scores of the released rows by a model of the bank's own columns on the same train rows."""
-    fitted = prepare.Preparation.from_json(party.recall(Prepared).preparation)
+    fitted = read_fitted(party.recall(Prepared).preparation)
     columns, train = party.recall(Columns), real(party.recall(Split).train)
     if party.holds(Known):  # the bank alone would not know whom the partner has
         columns = with_known(columns, np.zeros_like(party.recall(Known).rows))

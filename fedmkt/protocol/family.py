@@ -71,7 +71,8 @@ FAMILIES: Mapping[str, Family] = {
     "logistic": _GLM,
     "linear": _GLM,
     "poisson": _GLM,
+    "additive": _GLM,
     "scorecard": Family(_fit_scorecard, _score_linear),
     "trees": Family(_fit_trees, _score_trees),
 }
-"""The families by the kind of model that a contract names."""
+"""The families by the kind of model that a contract names; an additive model is a linear one of other columns."""

@@ -76,10 +76,11 @@ FACTOR_BITS = 10
 BLOCK_BITS = 30
 """Scale of the weighted blocks before they are divided by the number of rows that count, which the bank alone knows."""
 WEIGHTED_SHIFT = BLOCK_BITS + FACTOR_BITS - INVERSE_BITS
-MAX_SCALE = 15.0
-"""The bank's 1/(p(1-p)) is capped here, at that of a response of 7 %: with few responders the curvature in front of the
-weights is above that at the start, and longer steps swing. Momentum makes up for it. Far below
-the most that `prepare.RIDGE` allows, which says why."""
+MAX_SCALE = 12.0
+"""The bank's 1/(p(1-p)) is capped here. A row's curvature p(1-p) is at most 1/4, whatever the response: customers who
+said yes before have p near 1/2 among many with p near 0. So no step, times the curvature in front of it, is above
+12/4, which is 2 (1 + momentum) in the last passes and less than that before: beyond, passes swing. Momentum makes up
+for the rest. Far below the most that `prepare.RIDGE` allows, which says why."""
 
 
 @dataclass(frozen=True)

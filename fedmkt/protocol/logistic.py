@@ -103,8 +103,8 @@ from fedmkt.protocol.weighted_gram import weighted_gram
 from fedmkt.protocol.witness import checkpoint
 
 GRADIENT_BITS = WEIGHT_BITS
-MOST_MOMENTUM = 0.65
-_LAST_MOMENTUM, _SETTLING = 0.35, 6
+MOST_MOMENTUM = 0.6
+_LAST_MOMENTUM, _SETTLING = 0.5, 6
 
 
 def momentum(done: int, passes: int) -> float:

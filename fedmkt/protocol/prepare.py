@@ -5,7 +5,7 @@ fitted on train rows only; where the match is hidden, at the partner on its whol
 about common customers: a column may be carried by few of them. Takes part: all parties that hold data. Each
 learns the others' number of columns and the largest row norm, rounded up; so does the coordinator.
 Safe against everybody: nothing else is sent. A party may lie about its shape; the products then fail their
-checks. Source: learn/prepare.py, learn/whiten.py; protocols.md section 2 (support rule of 50 rows).
+checks. Source: learn/prepare.py, learn/additive.py, learn/whiten.py; protocols.md section 2 (support rule of 50 rows).
 """
 
 import math
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.errors import DataError, PeerError
-from fedmkt.learn import prepare, whiten
+from fedmkt.learn import additive, prepare, whiten
 from fedmkt.learn.woe import WoeColumns
 from fedmkt.privacy.disclosure import EVERYONE, MatrixShape
 from fedmkt.protocol.align import Split
@@ -47,6 +47,8 @@ has curvature rows / RIDGE from the penalty alone. Times the bank's scale, at mo
 stay below 2 (1 + momentum), or the passes overshoot there and rounding noise grows with each of them."""
 _CHUNK = 1 << 16
 Array = NDArray[np.float64]
+Fitted = prepare.Preparation | additive.Additive
+"""How a table becomes a matrix, by the kind of the model."""
 T = TypeVar("T", bound=np.generic)
 
 
@@ -97,7 +99,7 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
         # Points are a multiple of WoE: nothing may be clipped, and with `scorecard.min_share` nothing is that far out.
         settings = replace(settings, clip=settings.bound)
     train = real(split.train)
-    fitted = prepare.fit(*take(columns, train), np.ones(len(train), bool), settings)
+    fitted = _fit(turn, columns, train, settings)
     width = len(fitted.columns)
     if width == 0:
         raise DataError(
@@ -119,6 +121,22 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
     reveals = (MatrixShape(to=EVERYONE, columns=shape.columns, row_norm=shape.row_norm),)
     kept = Prepared(fitted.to_json(), white.transform, white.spread)
     return Outcome(shape, keep=(kept,), reveals=reveals)
+
+
+def _fit(turn: Turn, columns: Columns, train: Rows, settings: prepare.Settings) -> Fitted:
+    if turn.contract.model.kind != "additive":
+        return prepare.fit(*take(columns, train), np.ones(len(train), bool), settings)
+    terms = turn.contract.additive
+    form = additive.Form(terms.basis, terms.knots, terms.smooth, terms.pairs_of(turn.me))
+    return additive.fit(*take(columns, train), form, settings)
+
+
+def read_fitted(text: str) -> Fitted:
+    """Read what `Prepared` keeps; ValueError for anything else."""
+    try:
+        return prepare.Preparation.from_json(text)
+    except ValueError:
+        return additive.Additive.from_json(text)
 
 
 def _chunks(rows: Rows) -> list[Rows]:
@@ -185,8 +203,10 @@ def take(columns: Columns, rows: Rows) -> tuple[Taken[np.float64], Taken[np.obje
     return Taken(columns.numbers, rows), Taken(columns.categories, rows)
 
 
-def prepared_rows(fitted: prepare.Preparation, columns: Columns, rows: Rows) -> Array:
+def prepared_rows(fitted: Fitted, columns: Columns, rows: Rows) -> Array:
     """Return the own prepared matrix, not whitened, for some rows: (len(rows), d)."""
+    if isinstance(fitted, additive.Additive):
+        return additive.transform(fitted, *take(columns, rows)).values
     return prepare.transform(fitted, *take(columns, rows)).values
 
 
@@ -196,7 +216,7 @@ def encoded_matrix(turn: Turn, rows: Rows, bits: int) -> NDArray[np.int32]:
     Works in chunks of rows, so that no second float matrix of that size exists.
     """
     prepared = turn.recall(Prepared)
-    fitted = prepare.Preparation.from_json(prepared.preparation)
+    fitted = read_fitted(prepared.preparation)
     columns = model_columns(turn)
     out = np.zeros((len(rows), len(prepared.spread)), dtype=np.int32)
     at = 0

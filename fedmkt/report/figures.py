@@ -1,4 +1,4 @@
-"""The report's six figures as inline SVG.
+"""The report's six figures as inline SVG, and what other drawings share with them.
 
 Text stays text (it scales, prints and can be searched), no identifier is used twice on a page, and the
 same numbers give the same bytes. Nothing but numbers and fixed words is drawn, so no name from outside
@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BANK, JOINT, CENTRAL = "#8a94a3", "#0b5a83", "#c07f1a"
-_INK, _MUTED, _GRID = "#1d2733", "#5b6673", "#e4e8ec"
+MUTED = "#5b6673"
+_INK, _GRID = "#1d2733", "#e4e8ec"
 _Dashes = str | tuple[float, tuple[float, float]]
 _SIZE = (5.2, 3.55)
-_STYLE = {
+_PLACE = (0.135, 0.14, 0.825, 0.83)
+STYLE: dict[str, object] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fedmkt",
     "font.size": 10.0,
     "axes.edgecolor": "#aab3bd",
-    "axes.labelcolor": _MUTED,
+    "axes.labelcolor": MUTED,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -37,8 +39,8 @@ _STYLE = {
     "grid.linewidth": 0.8,
     "xtick.color": "#aab3bd",
     "ytick.color": "#aab3bd",
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
     "xtick.major.size": 3.0,
     "ytick.major.size": 3.0,
     "legend.frameon": False,
@@ -54,13 +56,13 @@ def draw_figures(summary: RunSummary) -> dict[str, str]:
     from matplotlib import style
 
     models = summary.responses
-    with style.context(_STYLE):
+    with style.context(STYLE):
         figures = {
-            "roc": _svg("roc", _roc(models)),
-            "gains": _svg("gains", _gains(models)),
-            "lift": _svg("lift", _lift(models)),
-            "calibration": _svg("calibration", _calibration(models)),
-            "scores": _svg("scores", _scores(models.joint)),
+            "roc": svg("roc", _roc(models)),
+            "gains": svg("gains", _gains(models)),
+            "lift": svg("lift", _lift(models)),
+            "calibration": svg("calibration", _calibration(models)),
+            "scores": svg("scores", _scores(models.joint)),
         }
     return figures | draw_convergence(summary)
 
@@ -71,20 +73,23 @@ def draw_convergence(summary: RunSummary) -> dict[str, str]:
 
     if not summary.convergence:
         return {}
-    with style.context(_STYLE):
+    with style.context(STYLE):
         drawn = _convergence(summary.convergence, summary.convergence_measure)
-        return {"convergence": _svg("convergence", drawn)}
+        return {"convergence": svg("convergence", drawn)}
 
 
-def _blank() -> "tuple[Figure, Axes]":
+def blank(
+    size: tuple[float, float] = _SIZE, place: tuple[float, float, float, float] = _PLACE
+) -> "tuple[Figure, Axes]":
+    """Make an empty drawing. size : inches; place : left, bottom, width, height of its axes, as shares."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_SIZE)
+    figure = Figure(figsize=size)
     figure.patch.set_alpha(0)
-    return figure, figure.add_axes((0.135, 0.14, 0.825, 0.83))
+    return figure, figure.add_axes(place)
 
 
-def _svg(name: str, figure: "Figure") -> str:
+def svg(name: str, figure: "Figure") -> str:
     """Render and reduce to what a page may hold: no prolog, no metadata, identifiers of its own."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
@@ -122,8 +127,8 @@ def _percent(axes: "Axes", which: str = "xy") -> None:
 
 
 def _roc(models: Models) -> "Figure":
-    figure, axes = _blank()
-    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
+    figure, axes = blank()
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
     for name, result, colour, style in _compared(models):
         label = f"{name}\u2002{result.metrics.auc:.3f}"
         axes.plot(result.roc.x, result.roc.y, color=colour, linestyle=style, label=label)
@@ -134,8 +139,8 @@ def _roc(models: Models) -> "Figure":
 
 
 def _gains(models: Models) -> "Figure":
-    figure, axes = _blank()
-    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
+    figure, axes = blank()
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
     for name, result, colour, style in _compared(models):
         axes.plot(result.gains.x, result.gains.y, color=colour, linestyle=style, label=name)
     axes.set(xlim=(0, 1), ylim=(0, 1.005), xlabel="customers contacted, best scores first")
@@ -146,7 +151,7 @@ def _gains(models: Models) -> "Figure":
 
 
 def _lift(models: Models) -> "Figure":
-    figure, axes = _blank()
+    figure, axes = blank()
     pairs = [("bank alone", models.bank, BANK, -0.2), ("joint", models.joint, JOINT, 0.2)]
     for name, result, colour, shift in pairs:
         table = result.metrics.deciles
@@ -155,8 +160,8 @@ def _lift(models: Models) -> "Figure":
             f"{table[0].lift:.2f}", (1 + shift, table[0].lift), (0, 3), textcoords="offset points",
             ha="center", color=_INK, fontsize=9,
         )  # fmt: skip
-    axes.axhline(1, color=_MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
-    axes.annotate("average = 1", (10.6, 1), (0, 4), textcoords="offset points", ha="right", color=_MUTED)
+    axes.axhline(1, color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
+    axes.annotate("average = 1", (10.6, 1), (0, 4), textcoords="offset points", ha="right", color=MUTED)
     axes.set(xticks=range(1, 11), xlim=(0.35, 10.65), xlabel="decile of score, 1 = highest", ylabel="lift")
     axes.set_ylim(0, 1.12 * max(result.metrics.top_lift for _, result, _, _ in pairs) + 0.1)
     axes.grid(visible=False, axis="x")
@@ -165,11 +170,11 @@ def _lift(models: Models) -> "Figure":
 
 
 def _calibration(models: Models) -> "Figure":
-    figure, axes = _blank()
+    figure, axes = blank()
     pairs = [("bank alone", models.bank, BANK, 4.0), ("joint", models.joint, JOINT, 5.0)]
     bins = [b for _, result, _, _ in pairs for b in result.metrics.calibration]
     top = min(1.0, 1.12 * max(max(b.predicted, _wilson(b)[1]) for b in bins))
-    axes.plot([0, top], [0, top], color=_MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
+    axes.plot([0, top], [0, top], color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
     for name, result, colour, size in pairs:
         table = result.metrics.calibration
         x, y = [b.predicted for b in table], [b.observed for b in table]
@@ -190,7 +195,7 @@ def _wilson(group: CalibrationBin) -> tuple[float, float]:
 
 
 def _scores(joint: ModelResult) -> "Figure":
-    figure, axes = _blank()
+    figure, axes = blank()
     bins = len(joint.histogram.others)
     left = [i / bins for i in range(bins)]
     for name, counts, colour in (
@@ -212,7 +217,7 @@ def _scores(joint: ModelResult) -> "Figure":
 def _convergence(points: Sequence[ConvergencePoint], measure: str) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _blank()
+    figure, axes = blank()
     steps = [p for p in points if p.change > 0]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     known = [(p.iteration, p.value) for p in points if p.value is not None]

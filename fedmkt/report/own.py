@@ -24,6 +24,7 @@ from fedmkt.report.folder import RunFiles, find_files
 from fedmkt.report.logs import Logs, disclosure_lines, head_lines, logs_of, party_lines
 from fedmkt.report.page import render, render_log
 from fedmkt.report.scores import few_responders, lowered_limits, measure, measure_values, read_scores
+from fedmkt.report.shapes import read_shapes
 from fedmkt.report.stability import moved
 from fedmkt.report.summary import LogSummary, Models, RunSummary, ValueModels
 
@@ -90,6 +91,7 @@ def bank_summary(files: RunFiles, logs: Logs) -> RunSummary:
         finished=logs.finished,
         warnings=(*_warnings(contract, records), *few, *moved(files.results)),
         correlation=read_correlation(files.results),
+        shapes=read_shapes(files.results, files.owner),
     )
 
 
@@ -106,6 +108,7 @@ def log_summary(files: RunFiles, logs: Logs) -> LogSummary:
         heads=head_lines(files),
         finished=logs.finished,
         warnings=_warnings(contract, logs.records[files.owner]),
+        shapes=read_shapes(files.results, files.owner),
     )
 
 

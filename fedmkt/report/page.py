@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fedmkt.learn.regression import ValueFit
 from fedmkt.report.figures import draw_convergence, draw_figures
+from fedmkt.report.shapes import draw_shapes
 from fedmkt.report.summary import (
     DisclosureLine,
     LogSummary,
@@ -112,8 +113,10 @@ def _fill(template: str, summary: RunSummary | LogSummary, owner: str, **values:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(number=show_number, seconds=show_seconds, size=show_size)
-    readers = _readers(summary)
-    return environment.get_template(template).render(summary=summary, owner=owner, readers=readers, **values)
+    readers, shapes = _readers(summary), draw_shapes(summary.shapes) if summary.shapes else ()
+    return environment.get_template(template).render(
+        summary=summary, owner=owner, readers=readers, shapes=shapes, **values
+    )
 
 
 def headline(summary: RunSummary) -> str:

@@ -23,6 +23,7 @@ from fedmkt.learn.metrics import (
     score_histogram,
 )
 from fedmkt.learn.regression import ValueFit
+from fedmkt.learn.shapes import Shapes
 
 FORMAT = "fedmkt-summary/1"
 
@@ -141,6 +142,14 @@ class PartnerGain:
 
 
 @dataclass(frozen=True)
+class PartyShapes:
+    """What each own column of one party adds in an additive model; it alone was told."""
+
+    party: str
+    shapes: Shapes
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """One run as its report shows it.
 
@@ -151,6 +160,7 @@ class RunSummary:
     seconds : by stage, in order; bytes_sent : by party; rounds : of messages that travel together
     finished : time of the end as text, as the log has it; empty if the run has no clock
     correlation : only where the contract lists `CrossCorrelation`; the JSON has the field only there
+    shapes : of an additive model, of the parties whose folders were read
     """
 
     name: str
@@ -173,6 +183,7 @@ class RunSummary:
     seed: int | None = None
     finished: str = ""
     warnings: tuple[str, ...] = ()
+    shapes: tuple[PartyShapes, ...] = ()
     correlation: CorrelationTable | None = None
 
     @property
@@ -202,7 +213,8 @@ class RunSummary:
         if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
             raise ValueError(f"summary: format must be {FORMAT}")
         facts.setdefault("correlation", None)
-        return cast(RunSummary, _rebuild(cls, facts, "summary"))
+        facts.setdefault("shapes", [])  # summaries of earlier versions have none
+        return cast(RunSummary, rebuild(cls, facts, "summary"))
 
 
 @dataclass(frozen=True)
@@ -219,6 +231,7 @@ class LogSummary:
     finished: str = ""
     warnings: tuple[str, ...] = ()
     simulated: bool = False
+    shapes: tuple[PartyShapes, ...] = ()
 
 
 def measure_model(y: ArrayLike, p: ArrayLike, random: Random) -> ModelResult:
@@ -226,21 +239,21 @@ def measure_model(y: ArrayLike, p: ArrayLike, random: Random) -> ModelResult:
     return ModelResult(evaluate(y, p, random), roc_curve(y, p), gains_curve(y, p), score_histogram(y, p))
 
 
-def _rebuild(kind: object, value: object, where: str) -> object:
-    """Build a value of the declared type from what `json.loads` gives."""
+def rebuild(kind: object, value: object, where: str) -> object:
+    """Build a value of the declared type from what `json.loads` gives; ValueError names what is wrong."""
     origin, inner = get_origin(kind), get_args(kind)
     if is_dataclass(kind) and isinstance(kind, type):
         return _rebuild_dataclass(kind, value, where)
     if origin in (types.UnionType, Union):
         if value is None and type(None) in inner:
             return None
-        return _rebuild(_alternative([k for k in inner if k is not type(None)], value), value, where)
+        return rebuild(_alternative([k for k in inner if k is not type(None)], value), value, where)
     if origin is tuple:
         return _rebuild_tuple(inner, value, where)
     if origin is dict:
         if not isinstance(value, dict):
             raise ValueError(f"{where}: an object is needed")
-        return {str(k): _rebuild(inner[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {str(k): rebuild(inner[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     # bool is a kind of int in Python, and not in JSON
@@ -265,7 +278,7 @@ def _rebuild_dataclass(kind: type, value: object, where: str) -> object:
     wrong = sorted(set(names) ^ set(value))
     if wrong:
         raise ValueError(f"{where}.{wrong[0]}: {'missing' if wrong[0] in names else 'unknown'}")
-    return kind(**{name: _rebuild(hints[name], value[name], f"{where}.{name}") for name in names})
+    return kind(**{name: rebuild(hints[name], value[name], f"{where}.{name}") for name in names})
 
 
 def _rebuild_tuple(inner: tuple[object, ...], value: object, where: str) -> tuple[object, ...]:
@@ -274,4 +287,4 @@ def _rebuild_tuple(inner: tuple[object, ...], value: object, where: str) -> tupl
     kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
     if len(kinds) != len(value):
         raise ValueError(f"{where}: {len(kinds)} values are needed, not {len(value)}")
-    return tuple(_rebuild(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    return tuple(rebuild(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from fedmkt.config import JobConfig
 from fedmkt.errors import ConfigError
-from fedmkt.learn import glm, prepare
+from fedmkt.learn import glm
 from fedmkt.learn.woe import WoeColumns
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
 from fedmkt.protocol.gram import MAX_SCALE
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.logistic import momentum
-from fedmkt.protocol.prepare import RIDGE, Columns, prepared_rows, weighed, with_known
+from fedmkt.protocol.prepare import RIDGE, Columns, prepared_rows, read_fitted, weighed, with_known
 from fedmkt.protocol.targets import known_rows
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct
@@ -75,7 +75,7 @@ def load_side(folder: Path, table: Table, bank: Path | None = None, model: Model
         raise ConfigError(
             f"{error.filename}: {error.strerror}", "give the folder of a finished run"
         ) from None
-    fitted = prepare.Preparation.from_json(json.dumps(header["preparation"]))
+    fitted = read_fitted(json.dumps(header["preparation"]))
     columns = next(s for s in local_states(table) if isinstance(s, Columns))
     if (folder / "known.npy").exists():
         columns = with_known(columns, np.load(folder / "known.npy", allow_pickle=False))

@@ -17,6 +17,7 @@ from textwrap import wrap
 from fedmkt.config import BankConfig, JobConfig, PartnerConfig, draft_contract
 from fedmkt.contract import Contract
 from fedmkt.errors import ConfigError, DataError
+from fedmkt.learn.additive import FACTORS
 from fedmkt.privacy.disclosure import plain_text_of
 from fedmkt.privacy.superset import epsilon_text
 from fedmkt.protocol.align import scored_rows, train_rows
@@ -310,8 +311,18 @@ def _checked(name: str, given: int | None, limit: int) -> int:
 def columns_of(config: JobConfig, party: PartnerConfig) -> int:
     """Assume how many columns a party's matrix will have."""
     levels = 1 if config.model.kind == "scorecard" else min(LEVELS, config.limits.max_levels)
+    number = _number_columns(config)
     known = config.align.join == "left" and isinstance(party, BankConfig)
-    return min(MAX_COLUMNS, len(party.numbers) + levels * len(party.categories) + known)
+    factors = {name: min(FACTORS, number) for name in party.numbers} | dict.fromkeys(party.categories, levels)
+    pairs = sum(factors[left] * factors[right] for left, right in config.additive.pairs_of(party.name))
+    return min(MAX_COLUMNS, number * len(party.numbers) + levels * len(party.categories) + known + pairs)
+
+
+def _number_columns(config: JobConfig) -> int:
+    """Count the columns of one number: more where it becomes a function."""
+    if config.model.kind != "additive":
+        return 1
+    return config.additive.knots + (3 if config.additive.basis == "spline" else 0)
 
 
 def tree_columns_of(config: JobConfig, party: PartnerConfig) -> int:
@@ -389,9 +400,11 @@ def _assumptions(
     config: JobConfig, common: int | None, labelled: int | None, columns: Mapping[str, int] | None
 ) -> tuple[str, ...]:
     levels = min(LEVELS, config.limits.max_levels)
-    kind = config.model.kind
+    kind, count = config.model.kind, _number_columns(config)
+    number = "one column" if count == 1 else f"{count} columns"
     assumed = {
-        f"one column for each number, {levels} for each category": columns is None and kind == "logistic",
+        f"{number} for each number, {levels} for each category": columns is None
+        and kind in ("logistic", "additive"),
         "one column for each number and category, and as many bins as the contract allows": kind
         == "scorecard",
         "the shortest list is common (give the expected number with --common)": common is None,

@@ -30,6 +30,7 @@ from fedmkt.report.scores import (
     measure_values,
     read_scores,
 )
+from fedmkt.report.shapes import read_shapes
 from fedmkt.report.stability import moved
 from fedmkt.report.summary import Models, RunSummary, ValueModels, measure_model
 from fedmkt.simulation import compare, compare_trees
@@ -41,6 +42,7 @@ _COMPARE: Mapping[str, Callable[[JobConfig, Path, dict[str, Table]], Comparison]
     "linear": compare.compare,
     "poisson": compare.compare,
     "scorecard": compare.compare,
+    "additive": compare.compare,
     "trees": compare_trees.compare,
 }
 """How the joint model of a kind is compared with a centralised one."""
@@ -81,6 +83,7 @@ def write_results(
         finished=logs.finished,
         warnings=(*_warnings(config, models, exact, seed), *moved(files.model(config.bank.name))),
         correlation=read_correlation(files.model(config.bank.name)),
+        shapes=tuple(s for p in config.parties for s in read_shapes(files.model(p.name), p.name)),
     )
     write_atomically(folder / SUMMARY, summary.to_json().encode(), mode=0o644)
     page = build_report(folder)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import AlignTerms, Contract, Limits, PartyTerms, ScoreTerms, Signer
 from fedmkt.crypto.prg import SeededRandom, derive
-from fedmkt.learn.prepare import Preparation
 from fedmkt.privacy.disclosure import DEFAULT, Disclosure
 from fedmkt.protocol import gram, linear, logistic, multiply, scoring, weighted_gram, wire
 from fedmkt.protocol import range as range_
@@ -42,10 +41,18 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, Layout, layout
-from fedmkt.protocol.prepare import Columns, Prepared, Shape, prepare_columns, prepared_rows, real
+from fedmkt.protocol.prepare import (
+    Columns,
+    Prepared,
+    Shape,
+    prepare_columns,
+    prepared_rows,
+    read_fitted,
+    real,
+)
 from fedmkt.protocol.psi import Aligned, Customers, Overlap, band
 from fedmkt.protocol.session import AddressedMasks
-from fedmkt.terms import ModelTerms
+from fedmkt.terms import AdditiveTerms, ModelTerms
 
 BANK, SHOP, TELECOM, DEALER = Name("bank"), Name("shop"), Name("telecom"), Name("coordinator")
 
@@ -207,6 +214,7 @@ def contract_of(
     disclosures: Sequence[str] = DEFAULT,
     categories: Mapping[Name, Sequence[str]] | None = None,
     align: Mapping[str, Any] | None = None,
+    additive: Mapping[str, Any] | None = None,
     family: str = "toys",
 ) -> Contract:
     """Make a contract of a bank and one or two partners; numbers are called x0, x1, ..."""
@@ -225,7 +233,8 @@ def contract_of(
         name="toy", purpose="tests", family=family, created=start,
         expires=start + timedelta(days=30), coordinator=Signer(name=DEALER, organisation="Notary", key="ee" * 32),
         parties=terms, model=ModelTerms(**(model or {})), limits=Limits(**(smallest | dict(limits or {}))),
-        scores=ScoreTerms(**(scores or {})), align=AlignTerms(**(align or {})), disclosures=tuple(disclosures),
+        scores=ScoreTerms(**(scores or {})), align=AlignTerms(**(align or {})),
+        additive=AdditiveTerms(**(additive or {})), disclosures=tuple(disclosures),
     )  # fmt: skip
 
 
@@ -355,7 +364,7 @@ def prepared_matrix(
     sides = []
     for party in data_parties(caller.contract):
         prepared, columns = caller.recall(party, Prepared), caller.recall(party, Columns)
-        fitted = Preparation.from_json(prepared.preparation)
+        fitted = read_fitted(prepared.preparation)
         x = prepared_rows(fitted, columns, real(rows_of(caller.recall(party, Split))))
         sides.append(x @ prepared.transform if white else x)
     return np.concatenate(sides, axis=1)
