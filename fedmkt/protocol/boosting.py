@@ -185,6 +185,7 @@ def _settle(trees: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, S
 
 LOAD_TABLE = Step("fit.load_table", load_table, Silent)
 LOAD_BINS = Step("fit.load_bins", _load_bins, Silent)
+CHOOSE = Step("fit.choose", choose, LevelSplits, reveals=(TreeShape, ChosenSplits))
 TELL_SIDES = Step("fit.sides", _tell_sides, Silent, reads=(SplitRequest,), reveals=(SplitSides,))
 
 
@@ -213,12 +214,11 @@ def one_tree(call: Caller, contract: Contract, terms: Terms, tree: int) -> None:
     """Grow one tree level by level; it ends early where no node has a split that is worth it."""
     bank, *partners = data_parties(contract)
     call(bank, Step("fit.plant", partial(plant, terms), Silent))
-    find = Step("fit.choose", partial(choose, terms), LevelSplits, reveals=(TreeShape, ChosenSplits))
     grow_level = Step("fit.grow", partial(grow, terms), Silent, reads=(RowSides,))
     asked_for, nodes = 1, 1
     for depth in range(contract.trees.depth):
         add_up_vectors(call, contract, terms, asked_for, most_rows(terms.rows, depth, asked_for))
-        chosen = call(bank, find)
+        chosen = call(bank, CHOOSE)
         level = chosen.public.value
         if (level.tree, level.depth) != (tree, depth):
             raise ValueError("the splits are of another level than the totals")

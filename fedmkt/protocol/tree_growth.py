@@ -127,7 +127,7 @@ class Growing(State):
     """At the bank: the tree under way.
 
     rows : (n, 3) g, h and 1; built : cells of the own columns of the nodes that were asked for
-    order : which of them each vector is for
+    order, packings : which of them each vector is for, and how g and h are packed in it
     parents, right_smaller : cells of their parents, and which child was asked for; empty at the root
     cells : of all nodes of the level, once the totals are there; found : their splits, until the rows have moved
     """
@@ -139,6 +139,7 @@ class Growing(State):
     level: Level
     built: Counts
     order: NDArray[np.intp]
+    packings: tuple[Packing, ...]
     parents: Counts
     right_smaller: Bools
     cells: Counts
@@ -248,17 +249,16 @@ def plant(terms: Terms, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, S
     empty = np.empty((0, len(usable), common_bins(turn.contract) + 1, PER_NODE), np.int64)
     tree = Growing(
         rows, usable, root, root_level(rows[:, :2].sum(axis=0, dtype=np.int64)), _own_cells(turn, root, rows, 1),
-        np.zeros(1, np.intp), empty, np.empty(0, np.bool_), empty, (), (), (), forest.opened, 0,
+        np.zeros(1, np.intp), packings_of(terms, 0, 1), empty, np.empty(0, np.bool_), empty, (), (), (),
+        forest.opened, 0,
     )  # fmt: skip
-    return Outcome(
-        Silent(), keep=(tree, Vectors(vectors_of(terms, root, rows, packings_of(terms, 0, 1), tree.order)))
-    )
+    return Outcome(Silent(), keep=(tree, Vectors(vectors_of(terms, root, rows, tree.packings, tree.order))))
 
 
-def choose(terms: Terms, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[SplitRequest, LevelSplits]:
+def choose(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[SplitRequest, LevelSplits]:
     """Find the splits of a level from the totals; tell each partner those of its columns."""
     tree = turn.recall(Growing)
-    built = _with_partners(turn, tree, packings_of(terms, tree.depth, len(tree.built)))
+    built = _with_partners(turn, tree)
     cells = built if tree.depth == 0 else boosting.with_siblings(built, tree.parents, tree.right_smaller)
     allowed = np.empty((*cells.shape[:2], cells.shape[2] - 1, 2), np.bool_)
     allowed[:] = tree.usable[:, None, None]
@@ -302,11 +302,11 @@ def grow(terms: Terms, turn: Turn, inbox: Inbox[RowSides]) -> Outcome[Nothing, S
     inside = slots >= 0
     sizes = np.bincount(slots[inside], weights=tree.rows[inside, 2], minlength=len(taken))
     order = np.argsort(-sizes, kind="stable")
-    kept = replace(
-        grown, built=_own_cells(turn, slots, tree.rows, len(taken)), order=order, parents=tree.cells[is_split],
-        right_smaller=right_smaller, cells=tree.cells[:0], found=(),
-    )  # fmt: skip
     packings = packings_of(terms, grown.depth, len(taken))
+    kept = replace(
+        grown, built=_own_cells(turn, slots, tree.rows, len(taken)), order=order, packings=packings,
+        parents=tree.cells[is_split], right_smaller=right_smaller, cells=tree.cells[:0], found=(),
+    )  # fmt: skip
     return Outcome(Silent(), keep=(kept, Vectors(vectors_of(terms, slots, tree.rows, packings, order))))
 
 
@@ -346,10 +346,10 @@ def _own_cells(turn: Turn, slots: Nodes, rows: NDArray[np.int32], nodes: int) ->
     return boosting.histograms(table, slots, rows, nodes)[..., :PER_NODE]
 
 
-def _with_partners(turn: Turn, tree: Growing, packings: Sequence[Packing]) -> Counts:
+def _with_partners(turn: Turn, tree: Growing) -> Counts:
     totals, bins = turn.recall(BatchTotals).values, common_bins(turn.contract)
     parts = [
-        cells_of(totals[p], packings, tree.order, turn.published(BinSizes, p), bins) for p in turn.others
+        cells_of(totals[p], tree.packings, tree.order, turn.published(BinSizes, p), bins) for p in turn.others
     ]
     return np.concatenate([tree.built, *parts], axis=1)
 
