@@ -1,6 +1,6 @@
 """Words cut to their upper bits, each vector to its own number of bits, as streams without gaps.
 
-A word is rounded to `bits` bits; 64 words fill `bits` words of the stream, the last block of 64 is filled up with
+A word is rounded to `bits` bits; 64 words fill `bits` words of the stream, the rest of the last word of a vector is
 zeros. The error of rounding is at most half of 2^(64 - bits), and known to whoever had the words.
 """
 
@@ -27,7 +27,8 @@ def dropped_bits(word_bits: int) -> int:
 
 def stream_length(rows: int, word_bits: Sequence[int]) -> int:
     """Return how many words of a stream hold this many rows of vectors of so many bits each."""
-    return -(-rows // _TILE) * sum(word_bits)
+    whole, rest = divmod(rows, _TILE)
+    return sum(whole * bits + -(-rest * bits // 64) for bits in word_bits)
 
 
 def pack(b: Words, word_bits: Sequence[int]) -> Words:
@@ -58,7 +59,7 @@ def plain_pack(b: Words, word_bits: Sequence[int]) -> Words:
             drop = dropped_bits(bits)
             column = [((int(x) + ((1 << drop) >> 1)) % 2**64) >> drop for x in b[start : start + _TILE, v]]
             whole = sum(x << (i * bits) for i, x in enumerate(column))
-            out += [(whole >> (64 * i)) % 2**64 for i in range(bits)]
+            out += [(whole >> (64 * i)) % 2**64 for i in range(-(-len(column) * bits // 64))]
     return np.array(out, np.uint64)
 
 
@@ -92,7 +93,7 @@ def _pack(b: Words, bits: NDArray[np.int64], out: Words) -> None:
                     position += 1
                     if fill:
                         out[position] = word >> np.uint64(bits[v] - fill)
-            at += bits[v]
+            at += ((end - start) * bits[v] + 63) // 64
 
 
 @compiled
@@ -113,4 +114,4 @@ def _unpack(stream: Words, bits: NDArray[np.int64], out: Words) -> None:
                     if fill:
                         word |= stream[position] << np.uint64(bits[v] - fill)
                 out[i, v] = word << drop
-            at += bits[v]
+            at += ((end - start) * bits[v] + 63) // 64

@@ -154,7 +154,7 @@ def test_totals_of_packed_vectors_of_fewer_rows_come_apart_into_the_plain_ones(b
             assert np.array_equal(got, plain_totals(caller, p, plain[:, v]))
     words = sum(Batch(terms, most_rows, False).budgets(3)[v].word_bits for v in range(4))
     sent = [s.message for s in seen(caller, SHOP)]
-    assert sum(m.rows.size for m in sent) == -(-5000 // 64) * words
+    assert words == pytest.approx(64 * sum(m.rows.size for m in sent) / 5000, abs=0.1)
     told = [r for step, r in caller.revealed if step == "histogram.reply"]
     assert sum(r.totals for r in told) == sum(sum(COUNTS[p]) for p in (SHOP, TELECOM)[: parties - 1]) * 8
 
@@ -271,7 +271,7 @@ def test_the_same_question_asked_twice_is_flooded_and_encrypted_afresh(noise) ->
     difference = (noise[0] - noise[1]).view(np.int64)
     assert np.std(difference) == pytest.approx(2**0.5 * terms.budget(3).flooding, rel=0.2)
     sent = [s.message for s in seen(caller, SHOP)]
-    assert (sent[0].rows != sent[1].rows).mean() > 0.98  # the rest is filled up
+    assert (sent[0].rows != sent[1].rows).mean() > 0.99
     assert (sent[0].secrets.words != sent[1].secrets.words).mean() > 0.99
 
 
@@ -290,8 +290,7 @@ def test_the_partner_sees_the_same_sizes_and_uniform_words_whatever_the_gradient
         send_hints(caller, caller.contract, terms)
         ask_totals(caller, terms, values)
         (sent,) = seen(caller, SHOP)
-        # The last 64 rows of the stream are filled up with zeros.
-        assert abs(chi_square(sent.message.rows[: -terms.budget(3).word_bits * 4])) < 5
+        assert abs(chi_square(sent.message.rows)) < 5
         assert abs(chi_square(sent.message.secrets.words)) < 5
         bits = [terms.budget(3).word_bits] * 4
         top = (short_words.unpack(sent.message.rows, 5000, bits) >> np.uint64(56)).astype(np.float64) - 127.5
