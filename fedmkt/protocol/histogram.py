@@ -17,16 +17,16 @@ times its own to b: sums wrap as shares do, and neither knows m.
 | bank | every total D m, exactly (`HistogramTotals`); beside it D e under the flooding f, see `ring/budget.py` |
 | partner | nothing: b is pseudo-random (ring-LWE), s - v is uniform |
 | dealer, coordinator | nothing but sizes |
-| everybody | how many columns and bins a partner has, how many rows (padded) and vectors there are |
+| everybody | how many columns and bins a partner has, how many rows (padded) and vectors, and their `most_rows` |
 
-Safe against: a semi-honest partner or partners together, who must break ring-LWE to learn anything of m; a
-semi-honest bank, who learns the totals it asks for and, over a whole training and about the bins of one row, at most
-`RHO_LIMIT` of zCDP more; a semi-honest dealer, who colludes with none: with a partner it would learn s, and so m; with
-the bank it would learn H, and so D. **Not safe against a malicious bank**: nobody sees m and e, and a bank that sets
-them to something large on one row, or adds to its share of it, reads the bins of that row. Nor does anything here
-keep the totals of small groups apart: a vector may be zero on all rows but one. The script that asks must say, and
-make sure, which vectors are asked for. A partner checks for itself the size of its bins over all rows and the number
-of vectors in the whole training. Wrong replies of a malicious partner are not noticed.
+Safe against: a semi-honest partner or partners together, who must break ring-LWE to learn anything of m; a semi-honest
+bank, who learns the totals it asks for and, over a whole training and about the bins of one row, at most `RHO_LIMIT`
+of zCDP more (but for a probability `DELTA`); a semi-honest dealer, who colludes with none: with a partner it would
+learn s, and so m; with the bank it would learn H, and so D. **Not safe against a malicious bank**: nobody sees m and
+e, and a bank that sets them to something large on one row, or adds to its share of it, reads the bins of that row. Nor
+does anything here keep the totals of small groups apart: a vector may be zero on all rows but one. The script that
+asks must say, and make sure, which vectors are asked for. A partner checks for itself the size of its bins over all
+rows and the number of vectors in the whole training. Wrong replies of a malicious partner are not noticed.
 
 A number of a vector may be packed from several of one row (`ring/fields.py`): one word then brings all their totals.
 
