@@ -121,6 +121,7 @@ class TreeTerms(Terms):
     trees, depth, rate, penalty, min_gain, min_rows, row_share, column_share, class_weights : as in
     `learn.splits.Settings`. max_thresholds : most edges of one column of a partner that the bank is told sides of;
     where a column has more, the trees make do with the first ones that they chose. trends : of some numbers.
+    gradient_bits : of g and of h as integers; more than 3 cost bytes, fit fewer rows, and have not been seen to help.
     """
 
     reveal: Reveal = "totals"
@@ -135,6 +136,7 @@ class TreeTerms(Terms):
     class_weights: tuple[Weight, Weight] = (1.0, 1.0)
     max_thresholds: Count = Field(default=128, ge=1, le=128)
     trends: tuple[TrendTerms, ...] = ()
+    gradient_bits: Count = Field(default=3, ge=2, le=8)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

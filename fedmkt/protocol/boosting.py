@@ -2,9 +2,10 @@
 
 Computes gradient-boosted trees, split for split those that `learn.boosting.fit` grows on the pooled table with the
 same random numbers. Takes part: the bank, one or two partners, and the dealer. For each level of a tree the bank
-sends the encrypted g, h and 1 of the rows of every node of which it lacks the totals (of two children the smaller
-one), is given their totals per bin of the partners' columns (`histogram`), chooses the splits (`tree_growth`), tells
-each owner those of its columns, and is told which side of them every training row takes.
+sends the encrypted g and h of the rows of every node of which it lacks the totals (of two children the smaller one,
+the largest of them first, both numbers packed into one), is given their totals per bin of the partners' columns
+(`histogram`), chooses the splits (`tree_growth`), tells each owner those of its columns, and is told which side of
+them every training row takes.
 
 | learns | what |
 |---|---|
@@ -59,23 +60,23 @@ from fedmkt.protocol.core import (
     data_parties,
     inbox_of,
 )
-from fedmkt.protocol.histogram import RowBins, Terms, add_up_vectors, send_hints
+from fedmkt.protocol.histogram import RowBins, add_up_vectors, send_hints
+from fedmkt.protocol.histogram_terms import Terms
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.tree_columns import own_codes, party_columns
 from fedmkt.protocol.tree_growth import (
-    PER_NODE,
     LevelSplits,
     RowSides,
     SplitRequest,
     choose,
     grow,
-    largest,
     load_table,
+    most_rows,
     plant,
     settings_of,
 )
 from fedmkt.protocol.witness import checkpoint, witness
-from fedmkt.ring.budget import message_bits, shortest_words
+from fedmkt.ring.fields import gradient_fields
 from fedmkt.ring.rlwe import NO_BIN, Codes
 
 
@@ -89,14 +90,14 @@ class OwnSplits(State):
 def histogram_terms(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> Terms:
     """Plan the encrypted vectors of a whole training; ConfigError where their noise does not fit."""
     terms, settings = contract.trees, settings_of(contract)
-    rows, limit = train_rows(contract, overlap), largest(settings)
+    fields = gradient_fields(settings.gradient_bits, settings.hessian_bits)
     # After the root one node of each pair is asked for: 1 + 1 + 2 + 4 ... in all.
-    per_tree = PER_NODE << (terms.depth - 1)
+    per_tree = 1 << (terms.depth - 1)
     again = contract.limits.max_resumes * contract.model.checkpoint_every
     vectors = per_tree * (terms.trees + again)
-    columns = max(len(sizes[p].sizes) for p in data_parties(contract)[1:])
-    found = shortest_words(rows, message_bits(rows, limit), columns, vectors)
-    return Terms(rows, limit, vectors, contract.limits.min_support, found.word_bytes)
+    found = Terms(train_rows(contract, overlap), fields, vectors, contract.limits.min_support)
+    found.budget(max(len(sizes[p].sizes) for p in data_parties(contract)[1:]))
+    return found
 
 
 # --- a partner's steps
@@ -212,11 +213,11 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
 def one_tree(call: Caller, contract: Contract, terms: Terms, tree: int) -> None:
     """Grow one tree level by level; it ends early where no node has a split that is worth it."""
     bank, *partners = data_parties(contract)
-    call(bank, Step("fit.plant", partial(plant, terms.rows), Silent))
-    grow_level = Step("fit.grow", partial(grow, terms.rows), Silent, reads=(RowSides,))
+    call(bank, Step("fit.plant", partial(plant, terms), Silent))
+    grow_level = Step("fit.grow", partial(grow, terms), Silent, reads=(RowSides,))
     asked_for, nodes = 1, 1
     for depth in range(contract.trees.depth):
-        add_up_vectors(call, contract, terms, PER_NODE * asked_for)
+        add_up_vectors(call, contract, terms, asked_for, most_rows(terms.rows, depth, asked_for))
         chosen = call(bank, CHOOSE)
         level = chosen.public.value
         if (level.tree, level.depth) != (tree, depth):

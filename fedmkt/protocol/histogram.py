@@ -17,21 +17,24 @@ times its own to b: sums wrap as shares do, and neither knows m.
 | bank | every total D m, exactly (`HistogramTotals`); beside it D e under the flooding f, see `ring/budget.py` |
 | partner | nothing: b is pseudo-random (ring-LWE), s - v is uniform |
 | dealer, coordinator | nothing but sizes |
-| everybody | how many columns and bins a partner has, how many rows (padded) and vectors there are |
+| everybody | how many columns and bins a partner has, how many rows (padded) and vectors, and their `most_rows` |
 
-Safe against: a semi-honest partner or partners together, who must break ring-LWE to learn anything of m; a
-semi-honest bank, who learns the totals it asks for and, over a whole training and about the bins of one row, at most
-`RHO_LIMIT` of zCDP more; a semi-honest dealer, who colludes with none: with a partner it would learn s, and so m; with
-the bank it would learn H, and so D. **Not safe against a malicious bank**: nobody sees m and e, and a bank that sets
-them to something large on one row, or adds to its share of it, reads the bins of that row. Nor does anything here
-keep the totals of small groups apart: a vector may be zero on all rows but one. The script that asks must say, and
-make sure, which vectors are asked for. A partner checks for itself the size of its bins over all rows and the number
-of vectors in the whole training. Wrong replies of a malicious partner are not noticed.
+Safe against: a semi-honest partner or partners together, who must break ring-LWE to learn anything of m; a semi-honest
+bank, who learns the totals it asks for and, over a whole training and about the bins of one row, at most `RHO_LIMIT`
+of zCDP more (but for a probability `DELTA`); a semi-honest dealer, who colludes with none: with a partner it would
+learn s, and so m; with the bank it would learn H, and so D. **Not safe against a malicious bank**: nobody sees m and
+e, and a bank that sets them to something large on one row, or adds to its share of it, reads the bins of that row. Nor
+does anything here keep the totals of small groups apart: a vector may be zero on all rows but one. The script that
+asks must say, and make sure, which vectors are asked for. A partner checks for itself the size of its bins over all
+rows and the number of vectors in the whole training. Wrong replies of a malicious partner are not noticed.
+
+A number of a vector may be packed from several of one row (`ring/fields.py`): one word then brings all their totals.
 
 Source: protocols.md section 4; the hint is that of SimplePIR (Henzinger et al., 2023), turned on histograms.
 Letters: N, a_j, A, H, D, s, e as in ring/rlwe.py; K bins of a partner in all, V vectors in a batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -62,70 +65,13 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol.layout import BLOCK_BYTES
+from fedmkt.protocol.histogram_terms import Batch, Terms, bin_blocks
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.witness import witness
-from fedmkt.ring import kernels, rlwe
-from fedmkt.ring.budget import Budget, budget, message_bits
+from fedmkt.ring import kernels, rlwe, short_words
+from fedmkt.ring.budget import Budget
 from fedmkt.ring.fixed import correction
-from fedmkt.ring.rlwe import DEGREE, MODULUS_BITS, NO_BIN, Codes, Integers
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What all participants know of the histograms of one training, from the contract and public values.
-
-    rows : padded; limit : |m| <= limit; vectors : most vectors in the whole training, over all epochs;
-    minimum : rows in each bin, over all rows; word_bytes : how many bytes of a word of b travel.
-    """
-
-    rows: int
-    limit: int
-    vectors: int
-    minimum: int
-    word_bytes: int = 6
-
-    @property
-    def bits(self) -> int:
-        """How many bits hold a total with its sign: shares are modulo t = 2^bits."""
-        return message_bits(self.rows, self.limit)
-
-    def budget(self, columns: int) -> Budget:
-        """Plan the noise for a partner with so many columns; ConfigError where it does not fit."""
-        return budget(self.rows, self.bits, columns, self.vectors, self.word_bytes)
-
-    @property
-    def delta_bits(self) -> int:
-        """What messages are shifted by."""
-        return MODULUS_BITS - self.bits
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch of V = `width` vectors; `shared`: the partner holds shares of them too."""
-
-    terms: Terms
-    width: int
-    shared: bool
-
-    def row_blocks(self) -> list[slice]:
-        """Split the rows at whole polynomials, into messages of about `BLOCK_BYTES`."""
-        step = DEGREE * max(1, BLOCK_BYTES // (DEGREE * self.width * self.terms.word_bytes))
-        return [slice(i, min(self.terms.rows, i + step)) for i in range(0, self.terms.rows, step)]
-
-    def check(self, values: Integers, whose: str) -> None:
-        """Raise ValueError unless these are the batch's vectors, or one party's shares of them."""
-        low, high = (0, (1 << self.terms.bits) - 1) if self.shared else (-self.terms.limit, self.terms.limit)
-        if values.shape != (self.terms.rows, self.width):
-            raise ValueError(f"{whose} vectors are {values.shape}, not {(self.terms.rows, self.width)}")
-        if values.min() < low or values.max() > high:
-            raise ValueError(f"{whose} vectors have values outside of {low}..{high}")
-
-
-def bin_blocks(bins: int) -> list[slice]:
-    """Split a partner's bins, rows of its hint, into messages of about `BLOCK_BYTES`."""
-    step = max(1, BLOCK_BYTES // (8 * DEGREE))
-    return [slice(i, min(bins, i + step)) for i in range(0, bins, step)]
+from fedmkt.ring.rlwe import DEGREE, NO_BIN, Codes, Integers
 
 
 @dataclass(frozen=True)
@@ -150,10 +96,10 @@ class MaskedHint(Message):
 
 @dataclass(frozen=True)
 class EncryptedRows(Message):
-    """A block of rows of b, (rows, V, bytes of a word), and with the first block s - v, (N, V)."""
+    """A block of rows of b, a stream of short words, and with the first block s - v, (N, V)."""
 
     block: int
-    rows: NDArray[np.uint8]
+    rows: Words
     secrets: Masked[Words] | None
 
 
@@ -182,7 +128,7 @@ class RowBins(State):
 
 @dataclass(frozen=True)
 class Vectors(State):
-    """The vectors of the next batch, (rows, V), zero in padding: at the bank, or a share modulo t at both."""
+    """The vectors of the next batch, (rows, V), packed, zero in padding: at the bank, or a share modulo t at both."""
 
     durable: ClassVar[bool] = False
     values: Integers
@@ -190,7 +136,7 @@ class Vectors(State):
 
 @dataclass(frozen=True)
 class BatchTotals(State):
-    """At the bank: D m of the last batch, (K, V), by partner."""
+    """At the bank: D m of the last batch, (K, V), by partner; packed ones are for `fields.take_apart`."""
 
     durable: ClassVar[bool] = False
     values: dict[str, Integers]
@@ -251,6 +197,7 @@ def _describe(terms: Terms, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothin
     held = turn.recall(RowBins)
     if held.codes.shape != (len(held.counts), terms.rows):
         raise ValueError(f"bins of {held.codes.shape} do not fit {terms.rows} rows")
+    # Refuses terms that do not fit before anything is sent.
     terms.budget(len(held.counts))
     for column, count in zip(held.codes, held.counts, strict=True):
         rows = np.bincount(column[column != NO_BIN], minlength=count)
@@ -304,6 +251,12 @@ def _hints(turn: Turn, terms: Terms) -> Hints:
 # --- for each batch
 
 
+def _budgets(batch: Batch, turn: Turn) -> tuple[Budget, ...]:
+    """Plan the words of a batch for the partner with the most columns: all partners are sent the same."""
+    counts = [turn.published(HistogramShape, p).counts for p in turn.parties[1:]]
+    return batch.budgets(max(len(c) for c in counts))
+
+
 def _deal(batch: Batch, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtShares, Silent]:
     bank, *partners = turn.parties
     count, counts = next_count(turn, "histogram")
@@ -333,8 +286,8 @@ def _encrypt(batch: Batch, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Encrypt
     rows = batch.row_blocks()[state.sent]
     noise = rlwe.draw_noise(turn.random(KEY_BYTES), rows.stop - rows.start, batch.width)
     a = turn.recall(Hints).a.part(rows.start // DEGREE, rlwe.polynomials(rows.stop))
-    b = rlwe.encrypt(a, state.secrets, noise, values[rows], batch.terms.delta_bits)
-    data = rlwe.pack(b, batch.terms.word_bytes)
+    b = rlwe.encrypt(a, state.secrets, noise, values[rows], batch.delta_bits)
+    data = short_words.pack(b, [plan.word_bits for plan in _budgets(batch, turn)])
     send = {}
     for p in turn.others:
         masked = _mask_secrets(turn, state, p) if state.sent == 0 else None
@@ -364,12 +317,12 @@ def _add(batch: Batch, turn: Turn, inbox: Inbox[EncryptedRows]) -> Outcome[Nothi
         state, counts = _begin(batch, turn, message, sum(held.counts))
         keep = (counts,)
     rows = batch.row_blocks()[state.taken]
-    shape = (rows.stop - rows.start, batch.width, batch.terms.word_bytes)
-    if message.block != state.taken or message.rows.shape != shape:
+    count, bits = rows.stop - rows.start, [plan.word_bits for plan in _budgets(batch, turn)]
+    if message.block != state.taken or message.rows.shape != (short_words.stream_length(count, bits),):
         raise ValueError("a block of encrypted rows is out of order or has another shape than agreed")
-    b = rlwe.unpack(message.rows)
+    b = short_words.unpack(message.rows, count, bits)
     if batch.shared:
-        b += turn.recall(Vectors).values[rows].view(np.uint64) << np.uint64(batch.terms.delta_bits)
+        b += turn.recall(Vectors).values[rows].view(np.uint64) << np.array(batch.delta_bits, np.uint64)
     sums = state.sums + rlwe.histogram(held.codes[:, rows], held.counts, b)
     done = Summing(batch, state.count, sums, state.secrets, state.taken + 1)
     return Outcome(Silent(), keep=(done, *keep), remember=remember)
@@ -401,11 +354,12 @@ def _reply(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[MaskedTotals, Silent]:
         raise ValueError("not all rows have arrived")
     product = kernels.matmul(turn.recall(OwnHint).mask, state.secrets)
     share = turn.masks.words(turn.me, "histogram/w", state.count, product.shape, to=bank)
-    plan = state.batch.terms.budget(len(turn.recall(RowBins).counts))
-    f = rlwe.draw_flooding(turn.random(KEY_BYTES), product.shape, plan.flooding)
+    deviations = [plan.flooding for plan in _budgets(state.batch, turn)]
+    f = rlwe.draw_flooding(turn.random(KEY_BYTES), product.shape, deviations)
     words = state.sums - product - share + f
     # Nobody here knows which rows have a zero: a total may be over no row at all.
-    reveals = (HistogramTotals(to=bank, totals=words.size, minimum=0),)
+    totals = words.size * len(state.batch.terms.fields)
+    reveals = (HistogramTotals(to=bank, totals=totals, minimum=0),)
     return Outcome(
         Silent(), send={bank: MaskedTotals(Masked(words))}, forget=(Summing, Vectors), reveals=reveals
     )
@@ -422,7 +376,7 @@ def _decrypt(batch: Batch, turn: Turn, inbox: Inbox[MaskedTotals | DealtShares])
         if p not in dealt or dealt[p].shape != shape:
             raise ValueError(f"the dealer's shares for {p} are missing or have another shape than agreed")
         noisy = found[p].words.words - kernels.matmul(hints.masked[p], s) - dealt[p]
-        values[str(p)] = rlwe.decode(noisy, batch.terms.delta_bits)
+        values[str(p)] = rlwe.decode(noisy, batch.delta_bits)
     return Outcome(Silent(), keep=(BatchTotals(values),), forget=(Encryption, Vectors))
 
 
@@ -442,16 +396,23 @@ def send_hints(call: Caller, contract: Contract, terms: Terms) -> None:
         call(bank, take, *inbox_of(sent, bank))
 
 
-def add_up_vectors(call: Caller, contract: Contract, terms: Terms, width: int) -> None:
-    """Give the bank the totals of V = `width` vectors of its own: `Vectors` before, `BatchTotals` after."""
-    _add_up(call, contract, Batch(terms, width, False))
+def add_up_vectors(
+    call: Caller, contract: Contract, terms: Terms, width: int, most_rows: Sequence[int] | None = None
+) -> None:
+    """Give the bank the totals of V = `width` vectors of its own: `Vectors` before, `BatchTotals` after.
+
+    most_rows : on how many rows each vector is not zero at most, a public bound: shorter words; None = on all
+    """
+    if most_rows is not None and len(most_rows) != width:
+        raise ValueError(f"{width} vectors, but bounds for {len(most_rows)}")
+    _add_up(call, contract, Batch(terms, tuple(most_rows or [terms.rows] * width), False))
 
 
 def add_up_shares(call: Caller, contract: Contract, terms: Terms, width: int) -> None:
     """Give the bank the totals of V vectors that it shares modulo t with the only partner: `Vectors` at both."""
     if len(data_parties(contract)) != 2:
         raise ValueError("shared vectors are for the bank and one partner")
-    _add_up(call, contract, Batch(terms, width, True))
+    _add_up(call, contract, Batch(terms, (terms.rows,) * width, True))
 
 
 def _add_up(call: Caller, contract: Contract, batch: Batch) -> None:

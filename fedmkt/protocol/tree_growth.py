@@ -19,7 +19,7 @@ from fedmkt.contract import Contract
 from fedmkt.crypto.prg import KEY_BYTES, derive, expand
 from fedmkt.errors import DataError
 from fedmkt.learn import boosting
-from fedmkt.learn.cells import Counts, enough_rows
+from fedmkt.learn.cells import Counts
 from fedmkt.learn.splits import (
     Level,
     Scale,
@@ -59,12 +59,14 @@ from fedmkt.protocol.core import (
     data_parties,
 )
 from fedmkt.protocol.histogram import BatchTotals, Vectors
+from fedmkt.protocol.histogram_terms import Terms
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.tree_columns import common_bins, own_codes, party_columns, table_values
+from fedmkt.ring.fields import Packing, pack_fields, take_apart
 from fedmkt.ring.rlwe import Codes, Integers
 
-PER_NODE = 3
-"""Vectors of a node: g, h and 1 of its rows."""
+PER_NODE = 2
+"""Totals of a cell: g and h of its rows."""
 
 
 # --- messages, public values and state
@@ -125,6 +127,7 @@ class Growing(State):
     """At the bank: the tree under way.
 
     rows : (n, 3) g, h and 1; built : cells of the own columns of the nodes that were asked for
+    order, packings : which of them each vector is for, and how g and h are packed in it
     parents, right_smaller : cells of their parents, and which child was asked for; empty at the root
     cells : of all nodes of the level, once the totals are there; found : their splits, until the rows have moved
     """
@@ -135,6 +138,8 @@ class Growing(State):
     node_of_row: Nodes
     level: Level
     built: Counts
+    order: NDArray[np.intp]
+    packings: tuple[Packing, ...]
     parents: Counts
     right_smaller: Bools
     cells: Counts
@@ -162,11 +167,16 @@ class Draws:
 
 
 def settings_of(contract: Contract) -> Settings:
-    """Return how trees are grown where the bank follows the rows: it checks the rows of a child by itself."""
+    """Return how trees are grown where the bank follows the rows.
+
+    Nobody counts rows of cells: h is at most 1/4 of the weight of a row, so a total of h bounds them from below.
+    """
     terms = contract.trees
+    least = max(terms.min_rows / 4 * max(terms.class_weights), 1e-6)
     return Settings(
         trees=terms.trees, depth=terms.depth, rate=terms.rate, penalty=terms.penalty, min_gain=terms.min_gain,
-        min_rows=terms.min_rows, row_share=terms.row_share, column_share=terms.column_share,
+        min_weight=least, min_rows=0, gradient_bits=terms.gradient_bits, hessian_bits=terms.gradient_bits,
+        row_share=terms.row_share, column_share=terms.column_share,
         class_weights=terms.class_weights,
     )  # fmt: skip
 
@@ -182,9 +192,14 @@ def first_columns(contract: Contract) -> dict[Name, int]:
     return {p: owners.index(p) for p in data_parties(contract)}
 
 
-def largest(settings: Settings) -> int:
-    """Return the largest absolute value in a vector."""
-    return max(1 << (settings.gradient_bits - 1), 1 << settings.hessian_bits)
+def most_rows(rows: int, depth: int, nodes: int) -> tuple[int, ...]:
+    """Bound the rows of the nodes that are asked for at a depth, the largest first: smaller children hold half."""
+    return (rows,) if depth == 0 else tuple(max(1, rows // (2 * k)) for k in range(1, nodes + 1))
+
+
+def packings_of(terms: Terms, depth: int, nodes: int) -> tuple[Packing, ...]:
+    """Return how g and h of these nodes are packed."""
+    return tuple(terms.packing(most) for most in most_rows(terms.rows, depth, nodes))
 
 
 def _draws_per_tree(settings: Settings) -> int:
@@ -223,8 +238,8 @@ def load_table(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     return Outcome(Silent(), keep=(TrainTable(values, y, weights), *keep))
 
 
-def plant(padded: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
-    """Begin a tree: draw rows and columns, round the gradients, ask for the root; padded : rows of a vector."""
+def plant(terms: Terms, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
+    """Begin a tree: draw rows and columns, round the gradients, ask for the root."""
     table, forest, settings = turn.recall(TrainTable), turn.recall(Forest), settings_of(turn.contract)
     draws = Draws(forest.key, len(forest.trees) * _draws_per_tree(settings))
     drawn = boosting.draw_rows(len(table.y), settings.row_share, draws)
@@ -234,17 +249,19 @@ def plant(padded: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Si
     empty = np.empty((0, len(usable), common_bins(turn.contract) + 1, PER_NODE), np.int64)
     tree = Growing(
         rows, usable, root, root_level(rows[:, :2].sum(axis=0, dtype=np.int64)), _own_cells(turn, root, rows, 1),
-        empty, np.empty(0, np.bool_), empty, (), (), (), forest.opened, 0,
+        np.zeros(1, np.intp), packings_of(terms, 0, 1), empty, np.empty(0, np.bool_), empty, (), (), (),
+        forest.opened, 0,
     )  # fmt: skip
-    return Outcome(Silent(), keep=(tree, Vectors(vectors_of(root, rows, 1, padded))))
+    return Outcome(Silent(), keep=(tree, Vectors(vectors_of(terms, root, rows, tree.packings, tree.order))))
 
 
 def choose(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[SplitRequest, LevelSplits]:
     """Find the splits of a level from the totals; tell each partner those of its columns."""
-    tree, settings = turn.recall(Growing), settings_of(turn.contract)
-    built = _with_partners(turn, tree.built)
+    tree = turn.recall(Growing)
+    built = _with_partners(turn, tree)
     cells = built if tree.depth == 0 else boosting.with_siblings(built, tree.parents, tree.right_smaller)
-    allowed = enough_rows(cells[..., 2], settings.min_rows) & tree.usable[:, None, None]
+    allowed = np.empty((*cells.shape[:2], cells.shape[2] - 1, 2), np.bool_)
+    allowed[:] = tree.usable[:, None, None]
     found, opened = _best_within_cap(turn, tree, cells, allowed)
     taken = [split for split in found if split is not None]
     requests = {p: _request(turn, p, taken) for p in turn.others}
@@ -259,7 +276,7 @@ def choose(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[SplitRequest, LevelSpli
     return Outcome(told, send=asked, keep=(kept,), forget=(BatchTotals,), reveals=reveals)
 
 
-def grow(padded: int, turn: Turn, inbox: Inbox[RowSides]) -> Outcome[Nothing, Silent]:
+def grow(terms: Terms, turn: Turn, inbox: Inbox[RowSides]) -> Outcome[Nothing, Silent]:
     """Move the rows to their children and ask for the smaller ones; where there is no more to ask, end the tree."""
     tree, settings = turn.recall(Growing), settings_of(turn.contract)
     trends = [column.trend for column in columns_of(turn.contract)]
@@ -269,7 +286,7 @@ def grow(padded: int, turn: Turn, inbox: Inbox[RowSides]) -> Outcome[Nothing, Si
     level = next_level(tree.level, tree.found, settings, _scale(turn), trends)
     node_of_row = tree.node_of_row
     if taken:
-        node_of_row = children(node_of_row, [s.node for s in taken], _sides(turn, taken, inbox, padded))
+        node_of_row = children(node_of_row, [s.node for s in taken], _sides(turn, taken, inbox, terms.rows))
     grown = replace(
         tree,
         node_of_row=node_of_row,
@@ -282,34 +299,43 @@ def grow(padded: int, turn: Turn, inbox: Inbox[RowSides]) -> Outcome[Nothing, Si
         return Outcome(Silent(), keep=(_ended(turn, grown),), forget=(Growing,))
     right_smaller = boosting.smaller_right(node_of_row, tree.rows, level.nodes)
     slots = boosting.slots_of_smaller(node_of_row, level.nodes, right_smaller)
+    inside = slots >= 0
+    sizes = np.bincount(slots[inside], weights=tree.rows[inside, 2], minlength=len(taken))
+    order = np.argsort(-sizes, kind="stable")
+    packings = packings_of(terms, grown.depth, len(taken))
     kept = replace(
-        grown, built=_own_cells(turn, slots, tree.rows, len(taken)), parents=tree.cells[is_split],
-        right_smaller=right_smaller, cells=tree.cells[:0], found=(),
+        grown, built=_own_cells(turn, slots, tree.rows, len(taken)), order=order, packings=packings,
+        parents=tree.cells[is_split], right_smaller=right_smaller, cells=tree.cells[:0], found=(),
     )  # fmt: skip
-    return Outcome(Silent(), keep=(kept, Vectors(vectors_of(slots, tree.rows, len(taken), padded))))
+    return Outcome(Silent(), keep=(kept, Vectors(vectors_of(terms, slots, tree.rows, packings, order))))
 
 
-def vectors_of(slots: Nodes, rows: NDArray[np.int32], nodes: int, padded: int) -> Integers:
-    """Lay out g, h and 1 of the rows of each node as vectors, (padded, 3 nodes); 0 for all other rows.
+def vectors_of(
+    terms: Terms, slots: Nodes, rows: NDArray[np.int32], packings: Sequence[Packing], order: NDArray[np.intp]
+) -> Integers:
+    """Pack g and h of the rows of each node into a vector, (padded rows, nodes); 0 for all other rows.
 
-    slots : (n,) place of a row's node, below 0 for a row in none
+    slots : (n,) place of a row's node, below 0 for a row in none; order : the place of each vector's node
     """
-    out = np.zeros((padded, nodes, PER_NODE), np.int64)
-    places = np.flatnonzero(slots >= 0)
-    out[places, slots[places]] = rows[places]
-    return out.reshape(padded, nodes * PER_NODE)
+    out = np.zeros((terms.rows, len(order)), np.int64)
+    for vector, (place, packing) in enumerate(zip(order.tolist(), packings, strict=True)):
+        members = np.flatnonzero(slots == place)
+        out[members, vector] = pack_fields(packing, [rows[members, 0], rows[members, 1]])
+    return out
 
 
-def cells_of(totals: Integers, sizes: BinSizes, bins: int) -> Counts:
-    """Turn totals, (bins of all columns, 3 nodes), into cells, (nodes, columns, bins + 1, 3)."""
-    nodes = totals.shape[1] // PER_NODE
-    out = np.zeros((nodes, len(sizes.sizes), bins + 1, PER_NODE), np.int64)
-    by_bin = totals.reshape(len(totals), nodes, PER_NODE).transpose(1, 0, 2)
-    for column, (where, apart) in enumerate(zip(sizes.columns, sizes.apart, strict=True)):
-        values = where.stop - where.start - apart
-        out[:, column, :values] = by_bin[:, where.start : where.start + values]
-        if apart:
-            out[:, column, bins] = by_bin[:, where.stop - 1]
+def cells_of(
+    totals: Integers, packings: Sequence[Packing], order: NDArray[np.intp], sizes: BinSizes, bins: int
+) -> Counts:
+    """Take totals, (bins of all columns, nodes), apart into cells by place: (nodes, columns, bins + 1, 2)."""
+    out = np.zeros((len(order), len(sizes.sizes), bins + 1, PER_NODE), np.int64)
+    for vector, (place, packing) in enumerate(zip(order.tolist(), packings, strict=True)):
+        by_bin = take_apart(packing, totals[:, vector])
+        for column, (where, apart) in enumerate(zip(sizes.columns, sizes.apart, strict=True)):
+            values = where.stop - where.start - apart
+            out[place, column, :values] = by_bin[where.start : where.start + values]
+            if apart:
+                out[place, column, bins] = by_bin[where.stop - 1]
     return out
 
 
@@ -317,13 +343,15 @@ def _own_cells(turn: Turn, slots: Nodes, rows: NDArray[np.int32], nodes: int) ->
     table = Table(
         party_columns(turn.contract, turn.me), turn.recall(TrainTable).values, common_bins(turn.contract)
     )
-    return boosting.histograms(table, slots, rows, nodes)
+    return boosting.histograms(table, slots, rows, nodes)[..., :PER_NODE]
 
 
-def _with_partners(turn: Turn, built: Counts) -> Counts:
+def _with_partners(turn: Turn, tree: Growing) -> Counts:
     totals, bins = turn.recall(BatchTotals).values, common_bins(turn.contract)
-    parts = [built, *(cells_of(totals[p], turn.published(BinSizes, p), bins) for p in turn.others)]
-    return np.concatenate(parts, axis=1)
+    parts = [
+        cells_of(totals[p], tree.packings, tree.order, turn.published(BinSizes, p), bins) for p in turn.others
+    ]
+    return np.concatenate([tree.built, *parts], axis=1)
 
 
 def _best_within_cap(

@@ -37,9 +37,6 @@ NOISE_HALF = 21
 
 NOISE_VARIANCE = NOISE_HALF / 2
 
-WORD_BYTES = range(4, 9)
-"""How many bytes of a word may travel: the upper ones, rounded; 8 is all of it."""
-
 NO_BIN = 255
 """Code of a row that is in no bin; bins are 0..254."""
 
@@ -105,22 +102,24 @@ def draw_noise(key: bytes, rows: int, vectors: int) -> NDArray[np.int8]:
     return out.reshape(rows, vectors)
 
 
-def draw_flooding(key: bytes, shape: tuple[int, ...], deviation: float) -> Words:
+def draw_flooding(key: bytes, shape: tuple[int, ...], deviation: float | Sequence[float]) -> Words:
     """Expand a fresh 32-byte key into rounded Gaussian noise of this standard deviation, as words of this shape.
 
-    Box and Muller's transform of 53-bit uniforms, so nothing beyond 8.6 deviations occurs. A key serves one reply:
+    deviation : one, or one for each place of the last axis. Box and Muller's transform of 53-bit uniforms, so
+    nothing beyond 8.6 deviations occurs. A key serves one reply:
     fresh flooding of the same sums could be averaged away.
     """
-    if not 1 <= deviation < 2.0**59:
+    scale = np.asarray(deviation, np.float64)
+    if not (scale.min() >= 1 and scale.max() < 2.0**59):
         raise ValueError(f"the deviation must be in 1..2^59, got {deviation}")
     size = int(np.prod(shape))
     pairs = (size + 1) // 2
     raw = (expand(key, 16 * pairs).view("<u8") >> np.uint64(11)).reshape(2, pairs)
     # 1 - u is never zero.
-    radius = np.sqrt(-2 * np.log(1 - raw[0] * 2.0**-53)) * deviation
+    radius = np.sqrt(-2 * np.log(1 - raw[0] * 2.0**-53))
     angle = raw[1] * (2 * np.pi * 2.0**-53)
     both: NDArray[np.float64] = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
-    flooding: Words = np.rint(both).astype(np.int64).view(np.uint64).reshape(shape)
+    flooding: Words = np.rint(both.reshape(shape) * scale).astype(np.int64).view(np.uint64)
     return flooding
 
 
@@ -162,20 +161,25 @@ def multiply(a: Transformed, small: NDArray[np.int8]) -> Words:
 
 
 def encrypt(
-    a: Transformed, secrets: NDArray[np.int8], noise: NDArray[np.int8], values: Integers, delta_bits: int
+    a: Transformed,
+    secrets: NDArray[np.int8],
+    noise: NDArray[np.int8],
+    values: Integers,
+    delta_bits: Sequence[int],
 ) -> Words:
-    """Encrypt vectors of integers: returns b = a s + e + 2^delta_bits m, (n, V) words.
+    """Encrypt vectors of integers: returns b = a s + e + 2^delta_bits m, (n, V) words; delta_bits one per vector.
 
     secrets : (V, N), each fresh and for this vector only; noise : (n, V) of `draw_noise`; values : (n, V) int64,
     |sums over groups| < 2^(63 - delta_bits) is the caller's to check (`budget`). The last polynomial is cut off at n.
     """
     if values.ndim != 2 or noise.shape != values.shape or secrets.shape != (values.shape[1], DEGREE):
         raise ValueError(f"secrets {secrets.shape}, noise {noise.shape}, values {values.shape} do not fit")
-    if polynomials(len(values)) != a.count or not 0 < delta_bits < MODULUS_BITS:
-        raise ValueError(f"{a.count} polynomials and 2^{delta_bits} do not fit {len(values)} rows")
+    if polynomials(len(values)) != a.count:
+        raise ValueError(f"{a.count} polynomials do not fit {len(values)} rows")
+    shifts = _shifts(delta_bits, values.shape[1])
     out = np.empty(values.shape, np.uint64)
     _products_into(a, _ternary(secrets), out, noise)
-    out += values.view(np.uint64) << np.uint64(delta_bits)
+    out += values.view(np.uint64) << shifts
     return out
 
 
@@ -228,51 +232,18 @@ def plain_histogram(codes: Codes, counts: Sequence[int], b: Words) -> Words:
     return out
 
 
-def decode(words_: Words, delta_bits: int) -> Integers:
-    """Round to the nearest multiple of 2^delta_bits and divide by it, as signed integers; exact below half of it."""
-    shifted = words_ + np.uint64(1 << (delta_bits - 1))
-    return shifted.view(np.int64) >> np.int64(delta_bits)
-
-
-def dropped_bits(word_bytes: int) -> int:
-    """Return how many bits `pack` rounds away; its error is at most half of 2 to that."""
-    if word_bytes not in WORD_BYTES:
-        raise ValueError(f"a word travels in 4 to 8 bytes, not {word_bytes}")
-    return MODULUS_BITS - 8 * word_bytes
-
-
-def pack(b: Words, word_bytes: int) -> NDArray[np.uint8]:
-    """Round words, (n, V), to their upper bytes: (n, V, word_bytes), little-endian."""
-    dropped_bits(word_bytes)
-    if b.dtype != np.uint64 or b.ndim != 2:
-        raise ValueError(f"expected (n, V) words, got {b.dtype} {b.shape}")
-    out = np.empty((*b.shape, word_bytes), np.uint8)
-    _pack(readable(b), out)
-    return out
-
-
-def unpack(packed: NDArray[np.uint8]) -> Words:
-    """Turn bytes, (n, V, word_bytes), into words, (n, V): the inverse of `pack` up to its rounding."""
-    if packed.dtype != np.uint8 or packed.ndim != 3 or packed.shape[2] not in WORD_BYTES:
-        raise ValueError(f"expected (n, V, 4 to 8) bytes, got {packed.dtype} {packed.shape}")
-    out = np.empty(packed.shape[:2], np.uint64)
-    _unpack(readable(packed), out)
-    return out
-
-
-def plain_pack(b: Words, word_bytes: int) -> NDArray[np.uint8]:
-    """Return what `pack` returns, by numpy alone."""
-    drop = dropped_bits(word_bytes)
-    rounded = (b + np.uint64((1 << drop) >> 1)) >> np.uint64(drop)
-    raw = np.ascontiguousarray(rounded.astype("<u8")).view(np.uint8).reshape(*b.shape, 8)
-    return np.ascontiguousarray(raw[..., :word_bytes])
+def decode(words_: Words, delta_bits: Sequence[int]) -> Integers:
+    """Round (K, V) words to the nearest multiple of 2^delta_bits and divide by it, one per vector, with the sign."""
+    shifts = _shifts(delta_bits, words_.shape[1])
+    shifted = words_ + (np.uint64(1) << (shifts - np.uint64(1)))
+    return shifted.view(np.int64) >> shifts.view(np.int64)
 
 
 def compile_all() -> None:
     """Compile, or read from the cache, the kernels of this file."""
     a = np.zeros((1, DEGREE), np.uint64)
     b = multiply(transform(a), np.zeros((1, DEGREE), np.int8))[:1]
-    histogram(np.zeros((1, 1), np.uint8), [1], unpack(pack(b, 8)))
+    histogram(np.zeros((1, 1), np.uint8), [1], b)
 
 
 def _expect(array: NDArray[np.generic], dtype: np.dtype[np.generic], ndim: int, last: int) -> None:
@@ -289,6 +260,12 @@ def _check_codes(codes: Codes, counts: Sequence[int]) -> None:
         highest = column[column != NO_BIN].max(initial=0)
         if highest >= count:
             raise ValueError(f"a code is {highest}, but its column has {count} bins")
+
+
+def _shifts(delta_bits: Sequence[int], vectors: int) -> Words:
+    if len(delta_bits) != vectors or not all(0 < bits < MODULUS_BITS for bits in delta_bits):
+        raise ValueError(f"messages of {vectors} vectors cannot be shifted by {delta_bits} bits")
+    return np.array(delta_bits, np.uint64)
 
 
 def _ternary(small: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -399,27 +376,3 @@ def _histogram(codes: Codes, starts: Integers, b: Words, out: Words) -> None:
                     at = start + k
                     for v in range(vectors):
                         out[at, v] += b[i, v]
-
-
-@compiled
-def _pack(b: Words, out: NDArray[np.uint8]) -> None:
-    n, vectors, kept = out.shape
-    drop = 64 - 8 * kept
-    half = np.uint64((1 << drop) >> 1)
-    for i in range(n):
-        for v in range(vectors):
-            word = b[i, v] + half
-            for k in range(kept):
-                out[i, v, k] = np.uint8((word >> np.uint64(drop + 8 * k)) & np.uint64(255))
-
-
-@compiled
-def _unpack(packed: NDArray[np.uint8], out: Words) -> None:
-    n, vectors, kept = packed.shape
-    drop = 64 - 8 * kept
-    for i in range(n):
-        for v in range(vectors):
-            word = np.uint64(0)
-            for k in range(kept):
-                word |= np.uint64(packed[i, v, k]) << np.uint64(drop + 8 * k)
-            out[i, v] = word

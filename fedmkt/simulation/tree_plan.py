@@ -3,6 +3,7 @@
 import math
 
 from fedmkt.contract import Contract
+from fedmkt.privacy.row_bits import ColumnBins, most_from_sides
 from fedmkt.protocol.align import scored_rows, train_rows
 from fedmkt.protocol.boosting import histogram_terms
 from fedmkt.protocol.core import data_parties
@@ -48,21 +49,27 @@ def tree_bounds(sizes: Sizes) -> list[Bound]:
     plan = terms.budget(max(len(sizes.trees.bins[p].sizes) for p in sizes.parties[1:]))
     noise = FAILURE_SIGMAS * plan.sum_deviation * math.hypot(1, 2**LEAST_RATIO_BITS)
     return [
-        Bound("total", math.log2(terms.rows * terms.limit), "rows * largest", terms.bits - 1.0),
+        Bound(
+            "totals", math.log2(math.prod(terms.packing().sizes)), "of g and h together", float(terms.bits)
+        ),
         Bound("noise, flooded", math.log2(noise), "8 sigma of both, at least", plan.delta_bits - 1.0),
         Bound("encrypted vectors", math.log2(terms.vectors), "of all trees", math.log2(plan.max_vectors + 1)),
     ]
 
 
+def most_bits_per_row(contract: Contract, sizes: Sizes) -> float:
+    """Bound the bits that the sides of all splits tell about the partners' columns of one row."""
+    trees, partners = contract.trees, data_parties(contract)[1:]
+    bins = [sizes.trees.bins[p] for p in partners]
+    columns = [ColumnBins(n, a) for b in bins for n, a in zip(b.sizes, b.apart, strict=True)]
+    splits = trees.trees * (2**trees.depth - 1)
+    return most_from_sides(columns, trees.max_thresholds, splits, train_rows(contract, sizes.overlap))
+
+
 def tree_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
     """Say what was assumed of trees, and what their sides can give away of a row."""
-    partners = data_parties(contract)[1:]
-    most = [
-        min(size, contract.trees.max_thresholds + 2) for p in partners for size in sizes.trees.bins[p].sizes
-    ]
-    bits = sum(math.log2(size) for size in most)
     return (
         "every tree is full, all of its splits are of partners' columns, and all columns have all bins",
-        f"the sides of the splits tell the bank at most {bits:.1f} bits about the partners' columns of each row: "
-        "with many trees nearly all of the bins they are in",
+        f"the sides of the splits tell the bank at most {most_bits_per_row(contract, sizes):.1f} bits about the "
+        "partners' columns of each row: with many trees nearly all of the bins they are in",
     )

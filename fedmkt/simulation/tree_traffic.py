@@ -14,11 +14,12 @@ from fedmkt.protocol.align import scored_rows, train_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import histogram_terms
 from fedmkt.protocol.core import Name, data_parties
-from fedmkt.protocol.histogram import Batch, bin_blocks
+from fedmkt.protocol.histogram_terms import Batch, bin_blocks
 from fedmkt.protocol.tree_columns import MAX_LEVELS
-from fedmkt.protocol.tree_growth import PER_NODE, LevelSplits
+from fedmkt.protocol.tree_growth import LevelSplits, most_rows
 from fedmkt.protocol.tree_scoring import packed, tree_blocks
 from fedmkt.ring.rlwe import DEGREE
+from fedmkt.ring.short_words import stream_length
 
 if TYPE_CHECKING:
     from fedmkt.simulation.rehearsal import Planned
@@ -42,11 +43,11 @@ class TreeFacts:
 
     def widths(self) -> list[int]:
         """Return the vectors of each batch."""
-        return [
-            PER_NODE * (tree[depth - 1].splits if depth else 1)
-            for tree in self.trees()
-            for depth in range(len(tree))
-        ]
+        return [nodes for _, nodes in self.batches()]
+
+    def batches(self) -> list[tuple[int, int]]:
+        """Return the depth and the nodes of each batch: one vector for each node that is asked for."""
+        return [(d, tree[d - 1].splits if d else 1) for tree in self.trees() for d in range(len(tree))]
 
     def told(self, contract: Contract, party: Name) -> list[int]:
         """Return how many splits of a partner each level has, of the levels that have any."""
@@ -97,12 +98,15 @@ def _dealt(sizes: "Sizes", call: "Planned") -> tuple[int, int]:
 def _encrypted(sizes: "Sizes", call: "Planned") -> tuple[int, int]:
     terms = histogram_terms(sizes.contract, sizes.overlap, sizes.trees.bins)
     at, partners = call.before, len(_partners(sizes))
-    for width in sizes.trees.widths():
-        blocks = Batch(terms, width, False).row_blocks()
+    columns = max(len(sizes.trees.bins[p].sizes) for p in _partners(sizes))
+    for depth, width in sizes.trees.batches():
+        batch = Batch(terms, most_rows(terms.rows, depth, width), False)
+        blocks = batch.row_blocks()
         if at < len(blocks):
             rows = blocks[at].stop - blocks[at].start
             secrets = WORD * DEGREE * width if at == 0 else 0
-            return partners * (rows * width * terms.word_bytes + secrets), partners
+            words = stream_length(rows, [plan.word_bits for plan in batch.budgets(columns)])
+            return partners * (WORD * words + secrets), partners
         at -= len(blocks)
     raise ValueError("more batches than the trees have levels")
 

@@ -17,6 +17,7 @@ from fedmkt.protocol.scoring import Released
 from fedmkt.protocol.tree_columns import cut_columns
 from fedmkt.protocol.tree_growth import Forest, LevelSplits, RowSides, SplitRequest
 from fedmkt.protocol.tree_scoring import ScoredSides
+from fedmkt.ring.fields import gradient_fields
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, TELECOM, chi_square, start_aligned
@@ -270,7 +271,7 @@ def test_a_training_whose_noise_does_not_fit_is_refused_before_it_begins() -> No
     contract = tree_contract(2, trees=64, depth=8)
     sizes = cut_columns(tree_caller(tree_contract(2)), tree_contract(2))
     terms = boosting.histogram_terms(contract, Overlap(0, 100_000, 0, 10), sizes)
-    assert terms.vectors == 3 * 2**7 * (64 + 3) and terms.limit == 256
+    assert terms.vectors == 2**7 * (64 + 3) and terms.fields == gradient_fields(3, 3)
     with pytest.raises(ConfigError, match="do not fit"):
         boosting.histogram_terms(contract, Overlap(0, 1 << 50, 0, 10), sizes)
 

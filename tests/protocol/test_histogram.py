@@ -9,10 +9,9 @@ from fedmkt.contract import Contract
 from fedmkt.crypto.prg import SeededRandom
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.privacy.disclosure import HistogramTotals
-from fedmkt.protocol import histogram
+from fedmkt.protocol import histogram, histogram_terms
 from fedmkt.protocol.core import Caller, Masked, Silent, data_parties
 from fedmkt.protocol.histogram import (
-    Batch,
     BatchTotals,
     DealtShares,
     EncryptedRows,
@@ -24,15 +23,15 @@ from fedmkt.protocol.histogram import (
     OwnHint,
     RowBins,
     Summing,
-    Terms,
     Vectors,
     add_up_shares,
     add_up_vectors,
-    bin_blocks,
     send_hints,
 )
+from fedmkt.protocol.histogram_terms import Batch, Terms, bin_blocks
 from fedmkt.protocol.witness import close
-from fedmkt.ring import rlwe
+from fedmkt.ring import rlwe, short_words
+from fedmkt.ring.fields import gradient_fields, pack_fields, pack_shares, signed, take_apart
 from fedmkt.ring.rlwe import DEGREE, NO_BIN
 from tests.engine import Killed, Tap, toy_world
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, TELECOM, PlainCaller, chi_square, contract_of
@@ -55,7 +54,7 @@ def world(rows=5000, parties=2, seed=1, counts=COUNTS, **options):
 
 
 def terms_of(rows=5000, **changes):
-    return replace(Terms(rows, limit=127, vectors=64, minimum=20), **changes)
+    return replace(Terms(rows, signed(127), vectors=64, minimum=20), **changes)
 
 
 def gradients(rows, width, seed=1, limit=127):
@@ -96,26 +95,26 @@ def noise(monkeypatch):
 
 
 @pytest.mark.parametrize("parties", [2, 3])
-@pytest.mark.parametrize("word_bytes", [5, 6, 8])
+@pytest.mark.parametrize("limit", [1, 127, 2**25])
 @pytest.mark.parametrize("seed", range(3))
-def test_decrypted_totals_equal_plain_totals(seed: int, word_bytes: int, parties: int) -> None:
+def test_decrypted_totals_equal_plain_totals(seed: int, limit: int, parties: int) -> None:
     rows = 4096 + 37 * seed
-    caller, terms = world(rows, parties, seed), terms_of(rows, word_bytes=word_bytes)
+    caller, terms = world(rows, parties, seed), terms_of(rows, fields=signed(limit))
     send_hints(caller, caller.contract, terms)
     for batch, width in enumerate((1, 4, 3)):
-        values = gradients(rows, width, seed=10 * seed + batch)
+        values = gradients(rows, width, 10 * seed + batch, limit)
         totals = ask_totals(caller, terms, values)
         for p in data_parties(caller.contract)[1:]:
             assert np.array_equal(totals[p], plain_totals(caller, p, values))
 
 
-@pytest.mark.parametrize("word_bytes", [5, 6, 8])
+@pytest.mark.parametrize("limit", [1, 127, 2**25])
 @pytest.mark.parametrize("seed", range(3))
-def test_totals_of_shared_vectors_equal_plain_totals(seed: int, word_bytes: int) -> None:
-    caller, terms = world(seed=seed), terms_of(word_bytes=word_bytes)
+def test_totals_of_shared_vectors_equal_plain_totals(seed: int, limit: int) -> None:
+    caller, terms = world(seed=seed), terms_of(fields=signed(limit))
     send_hints(caller, caller.contract, terms)
     for width in (1, 4):
-        values = gradients(5000, width, seed)
+        values = gradients(5000, width, seed, limit)
         shares = np.random.default_rng(seed).integers(0, 2**terms.bits, values.shape)
         caller.states[SHOP][Vectors] = Vectors(shares)
         caller.states[BANK][Vectors] = Vectors((values - shares) % 2**terms.bits)
@@ -124,6 +123,67 @@ def test_totals_of_shared_vectors_equal_plain_totals(seed: int, word_bytes: int)
             caller.recall(BANK, BatchTotals).values[SHOP], plain_totals(caller, SHOP, values)
         )
         assert Vectors not in caller.states[SHOP]
+
+
+def packed_gradients(terms, most_rows, seed=1):
+    """Draw g and h on as many rows as allowed; return (rows, V) packed vectors and (rows, V, 2) plain numbers."""
+    random, (g, h) = np.random.default_rng(seed), terms.fields
+    plain = np.zeros((terms.rows, len(most_rows), 2), np.int64)
+    for v, most in enumerate(most_rows):
+        rows = random.permutation(terms.rows)[:most]
+        plain[rows, v, 0] = random.integers(g.low, g.high + 1, most)
+        plain[rows, v, 1] = random.integers(h.low, h.high + 1, most)
+    packings = [terms.packing(most) for most in most_rows]
+    columns = [pack_fields(p, [plain[:, v, 0], plain[:, v, 1]]) for v, p in enumerate(packings)]
+    return np.stack(columns, axis=1), plain
+
+
+@pytest.mark.parametrize("parties", [2, 3])
+@pytest.mark.parametrize("bits", [(8, 8), (2, 3), (4, 1)])
+def test_totals_of_packed_vectors_of_fewer_rows_come_apart_into_the_plain_ones(bits, parties) -> None:
+    caller, terms = world(parties=parties), terms_of(fields=gradient_fields(*bits))
+    send_hints(caller, caller.contract, terms)
+    most_rows = (5000, 2500, 1250, 833)
+    packed, plain = packed_gradients(terms, most_rows)
+    caller.states[BANK][Vectors] = Vectors(packed)
+    add_up_vectors(caller, caller.contract, terms, 4, most_rows)
+    for p in data_parties(caller.contract)[1:]:
+        totals = caller.recall(BANK, BatchTotals).values[p]
+        for v, most in enumerate(most_rows):
+            got = take_apart(terms.packing(most), totals[:, v])
+            assert np.array_equal(got, plain_totals(caller, p, plain[:, v]))
+    words = sum(Batch(terms, most_rows, False).budgets(3)[v].word_bits for v in range(4))
+    sent = [s.message for s in seen(caller, SHOP)]
+    assert words == pytest.approx(64 * sum(m.rows.size for m in sent) / 5000, abs=0.1)
+    told = [r for step, r in caller.revealed if step == "histogram.reply"]
+    assert sum(r.totals for r in told) == sum(sum(COUNTS[p]) for p in (SHOP, TELECOM)[: parties - 1]) * 8
+
+
+def test_packed_shares_add_up_to_the_packed_totals() -> None:
+    caller, terms = world(), terms_of(fields=gradient_fields(5, 5))
+    send_hints(caller, caller.contract, terms)
+    _, plain = packed_gradients(terms, (5000, 5000))
+    # Shares of g and of h, each modulo 2^64, as a multiplication of shares gives them.
+    mask = np.random.default_rng(3).integers(-(2**63), 2**63, plain.shape)
+    for party, share in ((SHOP, mask), (BANK, plain - mask)):
+        columns = [pack_shares(terms.packing(), [share[:, v, 0], share[:, v, 1]]) for v in range(2)]
+        caller.states[party][Vectors] = Vectors(np.stack(columns, axis=1))
+    add_up_shares(caller, caller.contract, terms, 2)
+    totals = caller.recall(BANK, BatchTotals).values[SHOP]
+    for v in range(2):
+        assert np.array_equal(
+            take_apart(terms.packing(), totals[:, v]), plain_totals(caller, SHOP, plain[:, v])
+        )
+
+
+def test_the_bank_refuses_vectors_on_more_rows_than_it_said() -> None:
+    caller, terms = world(), terms_of(fields=gradient_fields(4, 4))
+    send_hints(caller, caller.contract, terms)
+    packed, _ = packed_gradients(terms, (1000,))
+    for most_rows, match in (((500,), "outside of|more than 500"), ((1000, 1000), "1 vectors")):
+        caller.states[BANK][Vectors] = Vectors(packed)
+        with pytest.raises(ValueError, match=match):
+            add_up_vectors(caller, caller.contract, terms, 1, most_rows)
 
 
 def test_shared_vectors_are_for_two_parties_and_shares_for_their_modulus() -> None:
@@ -162,10 +222,10 @@ def test_extreme_values_do_not_leave_their_range() -> None:
 
 
 def test_rows_and_bins_in_several_blocks_give_the_same_totals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(histogram, "BLOCK_BYTES", 8 * DEGREE * 9)
+    monkeypatch.setattr(histogram_terms, "BLOCK_BYTES", 8 * DEGREE * 9)
     rows = 3 * DEGREE + 11
     caller, terms = world(rows, 3), terms_of(rows)
-    assert len(Batch(terms, 20, False).row_blocks()) == 4 and len(bin_blocks(40)) == 5
+    assert len(Batch(terms, (rows,) * 20, False).row_blocks()) == 4 and len(bin_blocks(40)) == 5
     send_hints(caller, caller.contract, terms)
     for width in (3, 20):
         values = gradients(rows, width, seed=width)
@@ -192,12 +252,14 @@ def test_noise_stays_within_its_budget_over_a_thousand_bins(noise) -> None:
 
 def test_without_flooding_the_noise_of_the_rows_alone_is_left(noise, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, counts = 20_000, {SHOP: (50, 50)}
-    caller, terms = world(rows, counts=counts), terms_of(rows, word_bytes=8)
+    caller, terms = world(rows, counts=counts), terms_of(rows, fields=signed(2**25))
     monkeypatch.setattr(rlwe, "draw_flooding", lambda key, shape, deviation: np.zeros(shape, np.uint64))
     send_hints(caller, caller.contract, terms)
     totals = ask_totals(caller, terms, gradients(rows, 8))[SHOP]
-    error = (noise[0] - (totals.view(np.uint64) << np.uint64(terms.delta_bits))).view(np.int64)
-    assert np.std(error) == pytest.approx((0.95 * rows / 50 * 10.5) ** 0.5, rel=0.1)
+    plan = terms.budget(2)
+    error = (noise[0] - (totals.view(np.uint64) << np.uint64(64 - terms.bits))).view(np.int64)
+    variance = 10.5 + 4 ** (64 - plan.word_bits) / 12
+    assert np.std(error) == pytest.approx((0.95 * rows / 50 * variance) ** 0.5, rel=0.1)
 
 
 def test_the_same_question_asked_twice_is_flooded_and_encrypted_afresh(noise) -> None:
@@ -230,7 +292,8 @@ def test_the_partner_sees_the_same_sizes_and_uniform_words_whatever_the_gradient
         (sent,) = seen(caller, SHOP)
         assert abs(chi_square(sent.message.rows)) < 5
         assert abs(chi_square(sent.message.secrets.words)) < 5
-        top = sent.message.rows[..., -1].astype(np.float64) - 127.5
+        bits = [terms.budget(3).word_bits] * 4
+        top = (short_words.unpack(sent.message.rows, 5000, bits) >> np.uint64(56)).astype(np.float64) - 127.5
         # Neither the mean nor, row by row, the correlation with the numbers inside stands out.
         assert abs(top.mean()) < 5 * 74 / top.size**0.5
         if values.std():
@@ -269,7 +332,7 @@ def test_the_dealer_receives_nothing_and_only_numbers_of_bins_are_public() -> No
 def test_every_mask_has_an_address_of_its_own_that_the_dealer_draws_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(histogram, "BLOCK_BYTES", 8 * DEGREE * 9)
+    monkeypatch.setattr(histogram_terms, "BLOCK_BYTES", 8 * DEGREE * 9)
     caller, terms = world(parties=3), terms_of()
     drawn = {name: [] for name in caller.masks}
 
@@ -353,7 +416,7 @@ def test_a_partner_refuses_bins_below_the_minimum() -> None:
 def test_terms_whose_noise_does_not_fit_are_refused_at_the_start() -> None:
     caller = world()
     with pytest.raises(ConfigError, match="do not fit"):
-        send_hints(caller, caller.contract, terms_of(limit=2**28))
+        send_hints(caller, caller.contract, terms_of(fields=signed(2**38)))
 
 
 def test_the_bank_refuses_vectors_beyond_their_limit() -> None:
@@ -366,7 +429,7 @@ def test_the_bank_refuses_vectors_beyond_their_limit() -> None:
 CHANGES = {
     "another number of rows": lambda m: replace(m, rows=m.rows[:-1]),
     "another block": lambda m: replace(m, block=m.block + 1),
-    "words of another width": lambda m: replace(m, rows=np.zeros((*m.rows.shape[:2], 8), np.uint8)),
+    "words of another width": lambda m: replace(m, rows=np.zeros(m.rows.size * 2, np.uint64)),
     "no secrets": lambda m: replace(m, secrets=None),
     "secrets of another shape": lambda m: replace(m, secrets=Masked(m.secrets.words[:-1])),
 }
