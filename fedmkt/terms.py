@@ -209,7 +209,7 @@ def refused_correlation(
             return "StandardErrors with model.kind logistic or scorecard"
     if "CrossCorrelation" not in disclosures:
         return None
-    if model.kind == "trees":
+    if model.kind in ("trees", "additive"):
         return "CrossCorrelation with a linear kind of model"
     if not shown:
         return (
