@@ -15,7 +15,7 @@ from fedmkt.config import parse_job
 from fedmkt.contract import Limits, ScoreTerms
 from fedmkt.protocol.core import Step
 from fedmkt.protocol.family import FAMILIES
-from fedmkt.terms import ModelTerms, TreeTerms, needed_disclosures
+from fedmkt.terms import AdditiveTerms, ModelTerms, TreeTerms, needed_disclosures
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "parties").rglob("*.md")])
@@ -84,7 +84,7 @@ def test_the_job_file_in_the_documentation_is_accepted() -> None:
     (text,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "job.md").read_text(), re.M | re.S)
     job = parse_job(text, "docs/job.md")
     assert job.limits == Limits() and job.scores == ScoreTerms()  # what it calls defaults are the defaults
-    assert job.model == ModelTerms()
+    assert job.model == ModelTerms() and job.additive == AdditiveTerms()
 
 
 def test_the_changelog_names_every_disclosure_that_a_step_of_the_job_may_make() -> None:
