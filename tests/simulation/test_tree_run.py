@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +21,10 @@ from fedmkt.protocol.tree_growth import LevelSplits
 from fedmkt.report.build import read_summary
 from fedmkt.report.scores import read_scores
 from fedmkt.simulation import compare_trees
+from fedmkt.simulation.progress import ProgressEvent
 from fedmkt.simulation.rehearsal import Planned, rehearse
 from fedmkt.simulation.run import RunResult, read_job, simulate
+from fedmkt.simulation.stages import STAGES
 from fedmkt.simulation.traffic import Sizes, bytes_sent
 from fedmkt.simulation.tree_traffic import CONTENT, TreeFacts
 from fedmkt.simulation.world import generate, write_world
@@ -50,9 +53,22 @@ def tree_job(folder: Path, *sizes: int, partners: int = 1) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+def events() -> list[ProgressEvent]:
+    """The signs of life of the run below."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, events: list[ProgressEvent]) -> RunResult:
     folder = tmp_path_factory.mktemp("trees")
-    return simulate(tree_job(folder, 6000, 5000, 4500), out=folder / "run", seed=1)
+    job = tree_job(folder, 6000, 5000, 4500)
+    return simulate(job, out=folder / "run", seed=1, progress=events.append)
+
+
+def test_the_stages_of_a_job_of_trees_follow_each_other(run: RunResult, events: list[ProgressEvent]) -> None:
+    assert [stage for stage, _ in groupby(e.stage for e in events)][:6] == list(STAGES)
+    assert all(e.done <= e.total for e in events)
+    assert max(e.rows for e in events if e.stage == "fit") > 1000
 
 
 def test_the_joint_trees_are_those_of_the_pooled_table(run: RunResult) -> None:
