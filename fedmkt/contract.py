@@ -332,6 +332,8 @@ class Contract(Terms):
             raise mistake(
                 f"shown: hidden is for kind = logistic, not for {self.model.kind}", "align", "match"
             )
+        if self.model.start is not None and self.align.hidden:
+            raise mistake("shown: hidden, a model cannot start from an earlier one", "align", "match")
         if self.model.kind in ("scorecard", "trees") and (self.bank.offset or self.bank.weight):
             raise mistake(f"no offset or weight with kind = {self.model.kind}", "parties", 0)
         self._check_pairs()

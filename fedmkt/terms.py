@@ -35,6 +35,7 @@ class ModelTerms(Terms):
 
     max_offset : largest size of the bank's offset column, where it has one.
     class_weights : what a row without and one with a response count, a multiple of 1/16 each.
+    start : digest of an earlier contract of the same parties, with whose model training begins.
     """
 
     kind: Kind = "logistic"
@@ -47,6 +48,7 @@ class ModelTerms(Terms):
     checkpoint_every: Count = Field(default=4, ge=1, le=100)
     max_offset: Real = Field(default=8.0, gt=0, le=12.0)
     class_weights: tuple[Real, Real] | None = None
+    start: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     @property
     def link(self) -> Link:
@@ -60,6 +62,8 @@ class ModelTerms(Terms):
                 raise ValueError("class_weights are two multiples of 1/16 from 1/16 to 8")
             if self.kind != "logistic":
                 raise ValueError("class_weights of [model] are for kind = logistic")
+        if self.start is not None and self.kind in ("scorecard", "trees"):
+            raise ValueError(f"no start with kind = {self.kind}")
         return self
 
 

@@ -148,13 +148,23 @@ def simulate_command(
     out: Out = None,
     seed: Seed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in --out.")] = False,
+    after: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            show_default=False,
+            help="Let the parties remember what they do in this earlier run.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run the job of a job.toml with all its parties on this machine."""
     from fedmkt.simulation.run import simulate
 
     with _stoppable(), console.progress_display() as progress:
-        result = simulate(job, backend=backend.value, out=out, seed=seed, resume=resume, progress=progress)
+        result = simulate(
+            job, backend=backend.value, out=out, seed=seed, resume=resume, progress=progress, after=after
+        )
     if as_json:
         console.say_json(result.to_json())
     else:

@@ -307,6 +307,13 @@ def _fit_scaling(
     return Scaling(exponent, centre, spread, settings.clip, clipped_centre, clipped_spread * shrink)
 
 
+def effective_support(values: NDArray[np.float64]) -> float:
+    """Return how many rows carry a prepared column, (n,): of a two-valued one, those with the rarer value."""
+    if not len(values) or float(values.min()) == float(values.max()):
+        return 0.0
+    return _effective_support(values, values - values.mean())
+
+
 def _effective_support(values: NDArray[np.float64], centred: NDArray[np.float64]) -> float:
     """Rows that carry a column: the minority if two-valued, else also by (sum|x|)^2 / sum x^2."""
     absolute = np.abs(centred)

@@ -18,6 +18,7 @@ from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scorecard import weigh_columns
 from fedmkt.protocol.standard_errors import give_errors
 from fedmkt.protocol.tree_columns import cut_columns
+from fedmkt.protocol.warm import check_start
 from fedmkt.protocol.witness import checkpoint, witness
 
 Widths = dict[Name, int]
@@ -33,6 +34,8 @@ class Family:
 
 
 def _fit_linear(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
+    if contract.model.start is not None:
+        check_start(call, contract)
     shapes = prepare_columns(call, contract)
     check_bounds(contract, overlap, shapes)
     checkpoint(call, contract)

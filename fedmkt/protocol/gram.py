@@ -66,6 +66,7 @@ from fedmkt.protocol.shared import (
     sum_openings,
 )
 from fedmkt.protocol.targets import Labels
+from fedmkt.protocol.warm import earlier
 from fedmkt.ring import product
 from fedmkt.ring.fixed import encode
 from fedmkt.ring.kernels import gram
@@ -345,13 +346,16 @@ def _deal_inverse(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtProduct, Si
 
 
 def _begin(turn: Turn, inbox: Inbox[RoundOpening]) -> Outcome[Nothing, Silent]:
-    """Take in K and set the first weights: the bank's intercept at log(p/(1-p)), everything else zero."""
+    """Take in K and set the first weights: those of the earlier model, or the bank's null intercept and zeros."""
     plan = layout_of(turn, FIT)
     k = finish_product(turn, inbox, INVERSE_BITS).reshape(plan.width, plan.width)
     w = np.zeros(plan.width)
     if turn.first:
         w[plan.columns[turn.me].start] = turn.recall(Labels).null.intercept
-    words = encode(w, WEIGHT_BITS)
+    before = earlier(turn)
+    words = encode(w, WEIGHT_BITS) if before is None else before.share
+    if words.shape != (plan.width,):
+        raise ValueError("the share of the earlier model has another length")
     return Outcome(
         Silent(), keep=(Solver(k, words, 0), Weights(words)), forget=(Inverse, OwnBlock, Gram, Multiplication)
     )

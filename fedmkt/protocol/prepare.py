@@ -36,6 +36,7 @@ from fedmkt.protocol.core import (
     data_parties,
 )
 from fedmkt.protocol.items import NO_ROW, Known, Rows
+from fedmkt.protocol.warm import earlier
 from fedmkt.ring.fixed import encode32
 
 KNOWN = "known to the partner"
@@ -99,7 +100,11 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
         # Points are a multiple of WoE: nothing may be clipped, and with `scorecard.min_share` nothing is that far out.
         settings = replace(settings, clip=settings.bound)
     train = real(split.train)
-    fitted = _fit(turn, columns, train, settings)
+    before = earlier(turn)
+    if before is None:
+        fitted = _fit(turn, columns, train, settings)
+    else:
+        fitted = _still_carried(turn, read_fitted(before.preparation), columns, train)
     width = len(fitted.columns)
     if width == 0:
         raise DataError(
@@ -107,19 +112,19 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
         )
     if width > MAX_COLUMNS:
         raise DataError(f"{turn.me}: {width} prepared columns, at most {MAX_COLUMNS} are accepted")
-    moments = np.zeros((width, width))
-    for chunk in _chunks(train):
-        x = prepared_rows(fitted, columns, chunk)
-        moments += x.T @ x
-    white = whiten.fit(moments / len(train), RIDGE * turn.contract.model.penalty / len(train))
+    if before is None:
+        found = _whitening(fitted, columns, train, RIDGE * turn.contract.model.penalty / len(train))
+        transform, spread = found.transform, found.spread
+    else:
+        transform, spread = before.transform, before.spread
     norm = 0.0
     for chunk in _chunks(real(np.concatenate([split.train, split.held_out, split.unlabelled]))):
-        norm = max(norm, _largest_norm(prepared_rows(fitted, columns, chunk) @ white.transform))
+        norm = max(norm, _largest_norm(prepared_rows(fitted, columns, chunk) @ transform))
     if norm > MAX_ROW_NORM:
         raise DataError(f"{turn.me}: a row has norm {norm:.0f}, at most {MAX_ROW_NORM} is accepted")
     shape = Shape(width, math.ceil(norm))
     reveals = (MatrixShape(to=EVERYONE, columns=shape.columns, row_norm=shape.row_norm),)
-    kept = Prepared(fitted.to_json(), white.transform, white.spread)
+    kept = Prepared(fitted.to_json(), transform, spread)
     return Outcome(shape, keep=(kept,), reveals=reveals)
 
 
@@ -137,6 +142,28 @@ def read_fitted(text: str) -> Fitted:
         return prepare.Preparation.from_json(text)
     except ValueError:
         return additive.Additive.from_json(text)
+
+
+def _whitening(fitted: Fitted, columns: Columns, train: Rows, ridge: float) -> whiten.Whitening:
+    width = len(fitted.columns)
+    moments = np.zeros((width, width))
+    for chunk in _chunks(train):
+        x = prepared_rows(fitted, columns, chunk)
+        moments += x.T @ x
+    return whiten.fit(moments / len(train), ridge)
+
+
+def _still_carried(turn: Turn, fitted: Fitted, columns: Columns, train: Rows) -> Fitted:
+    """Refuse an earlier preparation of which some column is carried by too few of the new rows."""
+    least, x = turn.contract.limits.min_support, prepared_rows(fitted, columns, train)
+    for name, values in zip(fitted.columns, x.T, strict=True):
+        if prepare.effective_support(values) < least:
+            raise DataError(
+                f"{turn.me}: a prepared column of the earlier model, {name!r}, is carried by fewer than {least} train "
+                "rows now",
+                "leave out [model] start: the columns are prepared anew then",
+            )
+    return fitted
 
 
 def _chunks(rows: Rows) -> list[Rows]:

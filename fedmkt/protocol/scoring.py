@@ -65,7 +65,7 @@ from fedmkt.protocol.linear import (
 )
 from fedmkt.protocol.links import is_identity
 from fedmkt.protocol.matrices import mask_matrices
-from fedmkt.protocol.prepare import real
+from fedmkt.protocol.prepare import Prepared, real
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.shared import (
     DealtRounding,
@@ -75,6 +75,7 @@ from fedmkt.protocol.shared import (
     open_masked,
     sum_openings,
 )
+from fedmkt.protocol.warm import KeptModel, kept_as, own_columns_of
 from fedmkt.protocol.weighted import hide_weight
 from fedmkt.protocol.witness import checkpoint, witness
 from fedmkt.ring.fixed import decode
@@ -165,6 +166,21 @@ def _count_release(turn: Turn, share: Words) -> dict[str, bytes]:
     return {key: str(count).encode() for key, count in counts.items()} | {done: made}
 
 
+def _kept_model(turn: Turn) -> dict[str, bytes]:
+    """Return what the store shall remember of the model, for a contract that starts from it."""
+    if turn.contract.model.kind == "scorecard" or turn.contract.align.hidden:
+        return {}
+    plan, prepared = layout_of(turn, SCORE), turn.recall(Prepared)
+    names = tuple(f"{p} {plan.columns_of(p)}" for p in turn.parties)
+    return kept_as(
+        turn,
+        KeptModel(
+            turn.run, turn.contract.model.link, names, own_columns_of(turn), prepared.preparation,
+            prepared.transform, prepared.spread, turn.recall(Weights).w,
+        ),
+    )  # fmt: skip
+
+
 def _round(turn: Turn, inbox: Inbox[LiftOpening]) -> Outcome[ScoreOpening, Silent]:
     return _open_round(turn, finish_lift(turn, inbox, SCORE).done)
 
@@ -198,7 +214,7 @@ def _release(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreShare, Silent]:
     share = turn.recall(RoundedShare).words
     low = turn.published(Overlap, turn.parties[0]).unlabelled_low
     reveals = (Scores(to=turn.parties[0], low=low, high=len(share), decimals=turn.contract.scores.decimals),)
-    remember = _count_release(turn, share)
+    remember = _count_release(turn, share) | _kept_model(turn)
     return Outcome(Silent(), send={turn.parties[0]: ScoreShare(share)}, reveals=reveals, remember=remember)
 
 
@@ -220,6 +236,7 @@ def _read(turn: Turn, inbox: Inbox[ScoreShare]) -> Outcome[Nothing, Silent]:
         Silent(),
         keep=(Released(rows, len(held_out), units, turn.contract.scores.decimals),),
         forget=(RoundedShare,),
+        remember=_kept_model(turn),
     )
 
 

@@ -119,7 +119,8 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
         scale.labels(glm.predict(glm.Weights(intercept, weights), held_out, kind, offset)),
         scale.labels(glm.predict(central, held_out, kind, offset)),
         float(np.linalg.norm(ours - best) / np.linalg.norm(best)),
-        retrace(sides, known, config.model, config.align.hidden),
+        # Where training began at an earlier model only its parties know.
+        () if config.model.start else retrace(sides, known, config.model, config.align.hidden),
         _events(kind, known) / len(weights),
     )
 

@@ -35,6 +35,7 @@ from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.psi_oprf import KeptSet, KnownSets
 from fedmkt.protocol.range import InRange
 from fedmkt.protocol.tree_growth import LevelSplits
+from fedmkt.protocol.warm import StartedFrom
 from fedmkt.simulation.tree_traffic import TreeFacts, expected
 
 
@@ -121,6 +122,7 @@ class Rehearsal:
             SplitKey: SplitKey(bytes(32)),
             KeptSet: KeptSet(bytes(16)),
             KnownSets: KnownSets(()),
+            StartedFrom: StartedFrom(bytes(32)),
         }
         if call.step.tells is ListRows:
             return ListRows(self._lists[call.party])

@@ -94,11 +94,13 @@ def simulate(
     seed: int | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    after: Path | None = None,
 ) -> RunResult:
     """Run a job with all its parties on this machine, or resume the one in `out`.
 
     job : path of a job.toml; files named in it are relative to it. seed : makes keys, masks, nonces and times
-    repeatable, never to be used with real data. Raises ConfigError, DataError, PolicyRefused and the like.
+    repeatable, never to be used with real data. after : folder of an earlier run, whose parties' stores go on here:
+    ledgers, and the models that [model] start may name. Raises ConfigError, DataError, PolicyRefused and the like.
     """
     path = Path(job)
     config = read_job(path)
@@ -106,7 +108,7 @@ def simulate(
         raise ConfigError(f'{path}: task = "{config.task}": trains no model', f"fedmkt overlap {path}")
     layout = layout_of(config.name, out, resume)
     with in_plain_words(layout):
-        run = carry_out(config, path, layout, backend, seed, resume, progress)
+        run = carry_out(config, path, layout, backend, seed, resume, progress, after)
         if not isinstance(run.outcome, Finished):
             raise ValueError("the main job returned something else")
         if progress is not None:
@@ -118,6 +120,15 @@ def simulate(
         )
         write_atomically(layout.result, json.dumps(facts, indent=1).encode(), mode=0o644)
     return RunResult(layout.folder, summary, facts)
+
+
+def _go_on(config: JobConfig, after: Path, layout: Layout) -> None:
+    """Copy what each party remembers from an earlier run's folder into a new one."""
+    for party in config.parties:
+        before = Layout(after).place(party.name).store
+        if not before.is_dir():
+            raise ConfigError(f"{before}: no such folder", "give the folder of a finished simulation")
+        shutil.copytree(before, layout.place(party.name).store)
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ def layout_of(name: str, out: Path | None, resume: bool) -> Layout:
 
 def carry_out(
     config: JobConfig, path: Path, layout: Layout, backend: str, seed: int | None, resume: bool,
-    progress: Progress | None,
+    progress: Progress | None, after: Path | None = None,
 ) -> CarriedOut:  # fmt: skip
     """Read the tables, sign the contract and run its script to the end, or go on with a stopped run."""
     started = time.perf_counter()
@@ -152,6 +163,8 @@ def carry_out(
     tables = {p.name: open_data(p, path.parent, began.date()) for p in config.parties}
     seconds = {"read": time.perf_counter() - started}
     signed = before or _sign_contract(config, path, tables, layout, seed)
+    if after is not None and before is None:
+        _go_on(config, after, layout)
     run = _run_memory if backend == "memory" else _run_flower
     lists = {Name(n): len(t.ids) for n, t in tables.items()}
     staged = Stages(progress, signed.contract, lists) if progress is not None else None

@@ -325,6 +325,7 @@ _CONTENT: dict[str, Content] = {
     "split.divide": _silent,
     "prepare.fit": _silent,
     **{name: _about_columns(content) for name, content in correlation_traffic.CONTENT.items()},
+    "prepare.tell_start": _silent,
     "fit.load_labels": _silent,
     "fit.mask_rows": _masked_rows(FIT),
     "fit.deal_gram": _dealt(lambda s: 5 * WORD * s.pairs),
