@@ -123,9 +123,10 @@ class TreeTerms(Terms):
 
     reveal : `totals`, nobody learns which side of a partner's split a row takes; `sides`, the bank does.
     trees, depth, rate, penalty, min_gain, min_rows, row_share, column_share, class_weights : as in
-    `learn.splits.Settings`. max_thresholds : most edges of one column of a partner that the bank is told sides of;
-    where a column has more, the trees make do with the first ones that they chose. trends : of some numbers.
-    gradient_bits : of g and of h as integers; more than 3 cost bytes, fit fewer rows, and have not been seen to help.
+    `learn.splits.Settings`, but that nobody counts rows in mode `sides`: a total of h proves them. max_thresholds :
+    most edges of one column of a partner that the bank is told sides of; where a column has more, the trees make do
+    with the first ones that they chose. trends : of some numbers. gradient_bits : of g and of h as integers; more
+    than 3 cost bytes, fit fewer rows, and have not been seen to help.
     """
 
     reveal: Reveal = "totals"
