@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.model_plain import BOOSTED, GROWN, LOGISTIC, XGBOOST, Plain
+from benchmarks.model_plain import BOOSTED, COUNTS, GROWN, LOGISTIC, RIDGE, XGBOOST, Plain
 from benchmarks.model_worlds import Sections, Target
 
 
@@ -22,8 +22,20 @@ class Entry:
     most_rows: int = 1_000_000
 
 
+NUMBERS = {
+    "bank-full": Target("balance"), "bank-additional-full": Target("age"), "synthetic": Target("number"),
+}  # fmt: skip
+"""What a linear model predicts: what a customer has on the account, or its age where no balance is in the file."""
+COUNTED = {
+    "bank-full": Target("campaign"), "bank-additional-full": Target("campaign"), "synthetic": Target("count"),
+}  # fmt: skip
+"""What a Poisson model predicts: how often a customer was called in this campaign, counted by the bank."""
+
 FAMILIES = (
     Entry("logistic", {"model": {"kind": "logistic"}}, (LOGISTIC,)),
+    Entry("scorecard", {"model": {"kind": "scorecard"}}, (LOGISTIC,)),
+    Entry("linear", {"model": {"kind": "linear"}}, (RIDGE,), NUMBERS),
+    Entry("poisson", {"model": {"kind": "poisson"}}, (COUNTS,), COUNTED),
     Entry(
         "trees-sides", {"model": {"kind": "trees"}, "trees": {"reveal": "sides"}}, (BOOSTED, GROWN, XGBOOST)
     ),

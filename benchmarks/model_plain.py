@@ -191,8 +191,39 @@ def _probabilities(model: _Classifier, x: object, y: Array, x_held_out: object) 
     return fit
 
 
+def _ridge(pooled: Pooled) -> Callable[[], Fitted]:
+    from sklearn.linear_model import Ridge
+
+    x, x_held_out = pooled.prepared()
+    return _values(Ridge(alpha=pooled.config.model.penalty), x, pooled.y, x_held_out)
+
+
+def _counts(pooled: Pooled) -> Callable[[], Fitted]:
+    from sklearn.linear_model import PoissonRegressor
+
+    x, x_held_out = pooled.prepared()
+    # Its loss is a mean over rows; the joint one is a sum, of labels in units of their mean.
+    alpha = pooled.config.model.penalty * float(pooled.y.mean()) / len(x)
+    return _values(PoissonRegressor(alpha=alpha, max_iter=1000, tol=1e-6), x, pooled.y, x_held_out)
+
+
+class _Regressor(Protocol):
+    def fit(self, x: Array, y: Array) -> object: ...
+    def predict(self, x: Array) -> Array: ...
+
+
+def _values(model: _Regressor, x: Array, y: Array, x_held_out: Array) -> Callable[[], Fitted]:
+    def fit() -> Fitted:
+        model.fit(x, y)
+        return lambda: np.asarray(model.predict(x_held_out), np.float64)
+
+    return fit
+
+
 BOOSTED = Plain("learn.boosting", _boosted, "fedmkt")
 LOGISTIC = Plain("scikit-learn LogisticRegression", _logistic)
 SPLINES = Plain("scikit-learn SplineTransformer", _splines)
 GROWN = Plain("scikit-learn HistGradientBoosting", _grown)
+RIDGE = Plain("scikit-learn Ridge", _ridge)
+COUNTS = Plain("scikit-learn PoissonRegressor", _counts)
 XGBOOST = Plain("xgboost", _xgboost, "xgboost")

@@ -1,6 +1,6 @@
 """The tables of `benchmarks.models`: on the terminal, and in the README between two marks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fedmkt.cli.console import plain_table, stdout_console
@@ -14,10 +14,22 @@ MARKDOWN = (
 )
 
 
+VALUES = (
+    "| model | data, label | R²: bank → joint | twin | joint − twin | RMSE: bank → joint | deviance explained "
+    "| CPU s: joint, twin | wall s | MB: bank, partner, coordinator | rounds |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def measure_of(run: Facts) -> str:
+    """Return what a family is judged by: the AUC, or R² where labels are numbers or counts."""
+    return "auc" if "auc" in run["models"]["joint"] else "r2"
+
+
 def difference(run: Facts) -> float:
-    """AUC of the joint model before rounding minus that of the plain twin on the same prepared columns."""
-    models = run["models"]
-    return float(models["joint_exact"]["auc"] - models["centralised"]["auc"])
+    """AUC or R² of the joint model before rounding minus that of the plain twin on the same prepared columns."""
+    models, measure = run["models"], measure_of(run)
+    return float(models["joint_exact"][measure] - models["centralised"][measure])
 
 
 def megabytes(run: Facts) -> list[str]:
@@ -34,19 +46,18 @@ def _share(value: float, digits: int = 4) -> str:
 
 
 def _apart(value: float) -> str:
-    return (
-        "0"
-        if abs(value) < 5e-7
-        else f"{value:+.0e}".replace("e-0", "e-")
-        if abs(value) < 1e-4
-        else f"{value:+.4f}"
-    )
+    if abs(value) < 5e-7:
+        return "0"
+    return f"{value:+.4f}" if abs(value) >= 1e-4 else f"{value:+.0e}".replace("e-0", "e-")
 
 
 def markdown(figures: Facts) -> list[str]:
-    """Return the README's table, one row for each family and data set, and what was disclosed."""
-    rows = [_row(run) for run in figures["runs"]]
-    return [*MARKDOWN, *rows, "", *(f"{line}\n" for line in disclosed(figures["runs"]))]
+    """Return the README's tables, one row for each family and data set, and what was disclosed."""
+    runs = figures["runs"]
+    rows = [_row(run) for run in runs if measure_of(run) == "auc"]
+    values = [_value_row(run) for run in runs if measure_of(run) == "r2"]
+    second = ["", *VALUES, *values] if values else []
+    return [*MARKDOWN, *rows, *second, "", *(f"{line}\n" for line in disclosed(runs))]
 
 
 def _row(run: Facts) -> str:
@@ -64,6 +75,26 @@ def _row(run: Facts) -> str:
         _share(joint["log_loss"]),
         _share(joint["calibration_error"]),
         ", ".join(map(_size, seconds)),
+        _size(training["wall_s"]),
+        ", ".join(megabytes(run)),
+        str(training["rounds"]),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _value_row(run: Facts) -> str:
+    models, training = run["models"], run["training"]
+    bank, joint, twin = models["bank"], models["joint"], models["centralised"]
+    explained = "" if joint["explained"] is None else f"{bank['explained']:.3f} → {joint['explained']:.3f}"
+    cells = (
+        run["family"],
+        f"{run['data']}, {run['target']}",
+        f"{bank['r2']:.4f} → {joint['r2']:.4f}",
+        f"{twin['r2']:.4f}",
+        _apart(difference(run)),
+        f"{bank['rmse']:.4g} → {joint['rmse']:.4g}",
+        explained,
+        ", ".join(map(_size, [training["cpu_s"], run["plain"][0]["cpu_s"]])),
         _size(training["wall_s"]),
         ", ".join(megabytes(run)),
         str(training["rounds"]),
@@ -90,10 +121,11 @@ def say_tables(figures: Facts) -> None:
     """Print what was measured, 80 columns wide: quality, cost, plain models, and who learned what."""
     console = stdout_console()
     runs = figures["runs"]
-    quality = [line for run in runs for line in _quality(run)]
-    headings = ("model", "AUC", "KS", "log loss", "calibr. error")
-    console.print(plain_table(headings, quality))
-    console.print()
+    for measure, headings in _HEADINGS.items():
+        quality = [line for run in runs if measure_of(run) == measure for line in _quality(run)]
+        if quality:
+            console.print(plain_table(("model", *headings.values()), quality))
+            console.print()
     costs = [
         [_name(r), _size(r["training"]["cpu_s"]), _size(r["training"]["wall_s"]),
          "/".join(megabytes(r)), str(r["training"]["rounds"])]
@@ -102,10 +134,10 @@ def say_tables(figures: Facts) -> None:
     console.print(plain_table(("training", "CPU s", "wall s", "MB sent by each", "rounds"), costs))
     console.print()
     plain = [
-        [f"{_name(r)}: {p['name']}", _size(p["cpu_s"]), _size(p["wall_s"]), _share(p["auc"])]
+        [f"{_name(r)}: {p['name']}", _size(p["cpu_s"]), _size(p["wall_s"]), _share(p[measure_of(r)])]
         for r in runs for p in r["plain"]
     ]  # fmt: skip
-    console.print(plain_table(("plain model", "CPU s", "wall s", "AUC"), plain))
+    console.print(plain_table(("plain model", "CPU s", "wall s", "AUC or R²"), plain))
     console.print()
     for line in disclosed(runs):
         console.print(line, markup=False)
@@ -120,15 +152,26 @@ _MODELS = (
 )  # fmt: skip
 
 
-def _quality(run: Facts) -> list[list[str]]:
-    def line(title: str, found: Mapping[str, float]) -> list[str]:
-        return [
-            title, _share(found["auc"]), _share(found["ks"]), _share(found["log_loss"]),
-            _share(found["calibration_error"]),
-        ]  # fmt: skip
+_HEADINGS = {
+    "auc": {"auc": "AUC", "ks": "KS", "log_loss": "log loss", "calibration_error": "calibr. error"},
+    "r2": {"r2": "R²", "rmse": "RMSE", "deviance": "deviance", "explained": "explained"},
+}
 
-    lines = [line(f"  {title}", run["models"][name]) for name, title in _MODELS if name in run["models"]]
-    return [[f"{_name(run)}, {run['rows']['train']:,} rows", "", "", "", ""], *lines]
+
+def _quality(run: Facts) -> list[list[str]]:
+    keys, models = _HEADINGS[measure_of(run)], run["models"]
+    lines = [
+        [f"  {title}", *(_figure(models[name][key]) for key in keys)]
+        for name, title in _MODELS
+        if name in models
+    ]
+    return [[f"{_name(run)}, {run['rows']['train']:,} rows", *("" for _ in keys)], *lines]
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return ""
+    return _share(value) if abs(value) < 1 else f"{value:,.4g}"
 
 
 def disclosed(runs: Sequence[Facts]) -> list[str]:

@@ -57,9 +57,8 @@ class Uci:
         for side, rows in zip(self.sides, make_parties.split(table, seed), strict=True):
             rows.to_csv(folder / side.file, index=False, lineterminator="\n")
         gone = () if target is None else (target.column, *target.without)
-        return _write_job(
-            folder, [_without(side, gone) for side in self.sides], make_parties.COUNTRY, sections
-        )
+        sides = [_without(side, gone) for side in self.sides]
+        return _write_job(folder, sides, make_parties.COUNTRY, sections, target)
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Invented:
                 table[LABEL] = answer
             table.to_parquet(folder / side.file, index=False)
         model = {"test_fraction": TEST_FRACTION, **sections.get("model", {})}
-        return _write_job(folder, sides, COUNTRY, {**sections, "model": model})
+        return _write_job(folder, sides, COUNTRY, {**sections, "model": model}, target)
 
 
 def log_odds(bank: Array, partner: Array) -> Array:
@@ -116,10 +115,15 @@ def _without(side: PartyFile, gone: Sequence[str]) -> PartyFile:
     return PartyFile(side.name, side.organisation, side.file, numbers, categories)
 
 
-def _write_job(folder: Path, sides: Sequence[PartyFile], country: str, sections: Sections) -> Path:
-    job = folder / "job.toml"
-    text = job_text("bench-models", sides[0], [sides[1]], country, model=_text(sections))
-    job.write_text(text, encoding="utf-8")
+def _write_job(
+    folder: Path, sides: Sequence[PartyFile], country: str, sections: Sections, target: Target | None
+) -> Path:
+    job, label = folder / "job.toml", f"label = {json.dumps(LABEL)}\n"
+    before, found, after = job_text(
+        "bench-models", sides[0], [sides[1]], country, model=_text(sections)
+    ).partition(label)
+    kind = "" if target is None else 'label_kind = "number"\n'
+    job.write_text(f"{before}{found}{kind}{after}", encoding="utf-8")
     return job
 
 

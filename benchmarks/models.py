@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.model_families import FAMILIES, Entry
-from benchmarks.model_plain import Plain, Pooled, pool
+from benchmarks.model_plain import Array, Plain, Pooled, pool
 from benchmarks.model_tables import filled, markdown, say_tables
 from benchmarks.model_worlds import Invented, Uci
 from fedmkt.errors import FedmktError
 from fedmkt.learn.metrics import calibration_error
+from fedmkt.learn.regression import ValueFit, evaluate_values
 from fedmkt.protocol import wire
 from fedmkt.protocol.turns import Receipt
 from fedmkt.report.summary import ModelResult, RunSummary, measure_model
@@ -38,7 +39,9 @@ Facts = dict[str, Any]
 World = Uci | Invented
 AFTER = ("score", "close")
 """Stages of a job that come after its training."""
-WARM_UP = 4000
+VALUES = ("linear", "poisson")
+"""Kinds of models whose labels are numbers or counts."""
+WARM_UP = Invented(12_000, columns=6)
 
 
 class Stopwatch:
@@ -97,15 +100,20 @@ def measure_plain(model: Plain, pooled: Pooled) -> Facts:
     wall, cpu = time.perf_counter(), time.process_time()
     predict = fit()
     costs = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-    return {
-        "name": model.name,
-        **costs,
-        **figures(measure_model(pooled.y_held_out, predict(), secrets.token_bytes)),
-    }
+    return {"name": model.name, **costs, **figures(_measured(pooled, predict()))}
 
 
-def figures(model: ModelResult) -> Facts:
+def _measured(pooled: Pooled, predicted: Array) -> ModelResult | ValueFit:
+    kind = pooled.config.model.kind
+    if kind in VALUES:
+        return evaluate_values(pooled.y_held_out, predicted, kind == "poisson")
+    return measure_model(pooled.y_held_out, predicted, secrets.token_bytes)
+
+
+def figures(model: ModelResult | ValueFit) -> Facts:
     """Return what the table says of one model on the held-out rows."""
+    if isinstance(model, ValueFit):
+        return {"r2": model.r2, "rmse": model.rmse, "deviance": model.deviance, "explained": model.explained}
     found = model.metrics
     return {
         "auc": found.auc, "ks": found.ks, "log_loss": found.log_loss,
@@ -115,7 +123,9 @@ def figures(model: ModelResult) -> Facts:
 
 def _figures_of(summary: RunSummary) -> Facts:
     models = vars(summary.models)
-    return {name: figures(model) for name, model in models.items() if model is not None}
+    return {
+        name: figures(found) for name, found in models.items() if isinstance(found, ModelResult | ValueFit)
+    }
 
 
 def sent_in_training(folder: Path, names: Sequence[str]) -> dict[str, int]:
@@ -156,7 +166,7 @@ def measure(entries: Sequence[Entry], worlds: Sequence[World], seed: int) -> lis
     """Compare every family on every data set, after a small job that compiles and imports what is needed."""
     runs = []
     for entry in entries:
-        compare(entry, Invented(WARM_UP), seed)
+        compare(entry, WARM_UP, seed)
         for world in worlds:
             if isinstance(world, Invented):
                 world = Invented(min(world.rows, entry.most_rows))
