@@ -216,6 +216,8 @@ def refused_correlation(
         return None
     if model.kind in ("trees", "additive"):
         return "CrossCorrelation with a linear kind of model"
+    if model.start is not None:
+        return "CrossCorrelation without model.start: columns of an earlier preparation are not centred on new rows"
     if not shown:
         return (
             "CrossCorrelation where match = shown and join = inner: each party counts how many of the common rows "

@@ -9,6 +9,7 @@ import pytest
 from fedmkt.contract import Contract, digest
 from fedmkt.errors import DataError, PeerError, PolicyRefused
 from fedmkt.learn import glm
+from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.protocol import family
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.prepare import Prepared
@@ -72,7 +73,7 @@ def test_a_new_month_is_nearer_to_its_optimum_after_as_many_passes(k):
     warm = run(february(k, iterations=4), stores(january(k)))
     cold = run(month(1, k, {"iterations": 4}))
     assert 2 * weight_error(warm, optimum(warm)) < weight_error(cold, optimum(cold))
-    assert weight_error(warm, optimum(warm)) < 0.02
+    assert weight_error(warm, optimum(warm)) < 0.04
 
 
 def test_with_enough_passes_the_start_makes_no_difference():
@@ -149,6 +150,13 @@ def test_other_families_have_no_start(kind):
 def test_with_a_hidden_match_nothing_is_kept_and_nothing_starts_from_it():
     with pytest.raises(ValueError, match="a model cannot start from an earlier one"):
         hidden_contract(model={"start": "ab" * 32})
+
+
+def test_correlations_of_columns_that_an_earlier_month_centred_are_refused():
+    kinds = (*DEFAULT, "CrossCorrelation")
+    assert contract_of(disclosures=kinds, limits={"min_support": 50}).model.start is None
+    with pytest.raises(ValueError, match=r"CrossCorrelation without model\.start"):
+        contract_of(disclosures=kinds, limits={"min_support": 50}, model={"start": "ab" * 32})
 
 
 # ------------------------------------------------------------------------------------------ what is seen of it
