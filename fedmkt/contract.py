@@ -23,6 +23,7 @@ from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.privacy.disclosure import DEFAULT, EVERYONE, lookup
 from fedmkt.privacy.superset import epsilon
 from fedmkt.terms import (
+    GLM_KINDS,
     AdditiveTerms,
     BinTerms,
     Count,
@@ -334,7 +335,7 @@ class Contract(Terms):
             )
         if self.model.start is not None and self.align.hidden:
             raise mistake("shown: hidden, a model cannot start from an earlier one", "align", "match")
-        if self.model.kind in ("scorecard", "trees") and (self.bank.offset or self.bank.weight):
+        if self.model.kind not in GLM_KINDS and (self.bank.offset or self.bank.weight):
             raise mistake(f"no offset or weight with kind = {self.model.kind}", "parties", 0)
         self._check_pairs()
 

@@ -18,6 +18,8 @@ Kind = Literal["logistic", "linear", "poisson", "additive", "scorecard", "trees"
 Link = Literal["logistic", "linear", "poisson"]
 Reveal = Literal["totals", "sides"]
 
+GLM_KINDS: tuple[Kind, ...] = ("logistic", "linear", "poisson")
+"""Kinds that fit the prepared columns themselves: these may have offset and weights, and start from one another."""
 ROW_WEIGHT_UNIT = 1 / 16
 """Weights of rows are rounded to a multiple of this."""
 MAX_ROW_WEIGHT = 8.0
@@ -62,7 +64,7 @@ class ModelTerms(Terms):
                 raise ValueError("class_weights are two multiples of 1/16 from 1/16 to 8")
             if self.kind != "logistic":
                 raise ValueError("class_weights of [model] are for kind = logistic")
-        if self.start is not None and self.kind in ("scorecard", "trees"):
+        if self.start is not None and self.kind not in GLM_KINDS:
             raise ValueError(f"no start with kind = {self.kind}")
         return self
 

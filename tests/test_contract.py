@@ -435,3 +435,13 @@ def test_terms_of_the_glm_family_are_left_out_where_they_are_not_used():
 def test_offsets_and_weights_that_cannot_hold_are_refused(change, message):
     with pytest.raises(ValidationError, match=message):
         contract(**change)
+
+
+@pytest.mark.parametrize("kind", ["scorecard", "trees", "additive"])
+def test_offsets_and_weights_are_for_models_of_the_columns_themselves(kind):
+    terms = TREES if kind == "trees" else {"model": {"kind": kind}}
+    disclosures = (*TREES["disclosures"], "BinCounts", "BinTotals", "MinimumBits", "BinWeights")
+    with pytest.raises(ValidationError, match=f"no offset or weight with kind = {kind}"):
+        contract(
+            **(terms | {"parties": (party("bank", weight="w"), party("shop")), "disclosures": disclosures})
+        )

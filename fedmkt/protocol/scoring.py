@@ -79,6 +79,7 @@ from fedmkt.protocol.warm import KeptModel, kept_as, own_columns_of
 from fedmkt.protocol.weighted import hide_weight
 from fedmkt.protocol.witness import checkpoint, witness
 from fedmkt.ring.fixed import decode
+from fedmkt.terms import GLM_KINDS
 
 Units64 = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -168,7 +169,7 @@ def _count_release(turn: Turn, share: Words) -> dict[str, bytes]:
 
 def _kept_model(turn: Turn) -> dict[str, bytes]:
     """Return what the store shall remember of the model, for a contract that starts from it."""
-    if turn.contract.model.kind == "scorecard" or turn.contract.align.hidden:
+    if turn.contract.model.kind not in GLM_KINDS or turn.contract.align.hidden:
         return {}
     plan, prepared = layout_of(turn, SCORE), turn.recall(Prepared)
     names = tuple(f"{p} {plan.columns_of(p)}" for p in turn.parties)

@@ -141,7 +141,7 @@ def test_a_column_that_too_few_new_rows_carry_is_refused():
         start_aligned(data, stores=stores(january()))
 
 
-@pytest.mark.parametrize("kind", ["scorecard", "trees"])
+@pytest.mark.parametrize("kind", ["scorecard", "trees", "additive"])
 def test_other_families_have_no_start(kind):
     with pytest.raises(ValueError, match=f"no start with kind = {kind}"):
         contract_of(model={"kind": kind, "start": "ab" * 32})
