@@ -51,7 +51,7 @@ TOWNS = np.array(["north", "south", "east", None], dtype=object)
 
 def terms_of(k=2, merge="monotone", more=(), **terms) -> Contract:
     contract = contract_of(
-        k, model={"iterations": 16}, limits={"min_events": 10, "min_support": 30},
+        k, model={"iterations": 20}, limits={"min_events": 10, "min_support": 30},
         categories={SHOP: ("town",)}, disclosures=(*DEFAULT, *NEEDED, *more),
     )  # fmt: skip
     return contract.model_copy(

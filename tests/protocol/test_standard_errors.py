@@ -34,7 +34,7 @@ MASKED = {"MaskedColumns", "CrossOpening", "CurvatureShare"}
 
 def contract_with(k):
     return contract_of(
-        k, columns=(4, 3, 3), limits={"min_support": 50}, disclosures=ALL, model={"iterations": 12},
+        k, columns=(4, 3, 3), limits={"min_support": 50}, disclosures=ALL, model={"iterations": 20},
         scores={"decimals": 3},
     )  # fmt: skip
 
