@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.model_plain import BOOSTED, COUNTS, GROWN, LOGISTIC, RIDGE, XGBOOST, Plain
+from benchmarks.model_plain import BOOSTED, COUNTS, GROWN, LOGISTIC, RIDGE, SPLINES, XGBOOST, Plain
 from benchmarks.model_worlds import Sections, Target
 
 
@@ -34,6 +34,7 @@ COUNTED = {
 FAMILIES = (
     Entry("logistic", {"model": {"kind": "logistic"}}, (LOGISTIC,)),
     Entry("scorecard", {"model": {"kind": "scorecard"}}, (LOGISTIC,)),
+    Entry("additive", {"model": {"kind": "additive"}}, (LOGISTIC, SPLINES), most_rows=100_000),
     Entry("linear", {"model": {"kind": "linear"}}, (RIDGE,), NUMBERS),
     Entry("poisson", {"model": {"kind": "poisson"}}, (COUNTS,), COUNTED),
     Entry(

@@ -20,7 +20,7 @@ PAGE = (ROOT / "README.md").read_text()
 
 def test_the_table_is_that_of_the_figures() -> None:
     assert model_tables.filled(PAGE, model_tables.markdown(FIGURES)) == PAGE
-    rows = [line for line in PAGE.splitlines() if re.match(r"\| \w+ \| (bank|synthetic)", line)]
+    rows = [line for line in PAGE.splitlines() if re.match(r"\| [\w-]+ \| (bank|synthetic)", line)]
     assert len(rows) == len(FIGURES["runs"])
 
 

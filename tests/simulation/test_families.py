@@ -59,6 +59,10 @@ CASES = {
         "fit.update:6",
         apart=3,  # the exponential on shares has noise of .002 besides
     ),
+    "additive": Case(
+        {"model": {"kind": "additive", "iterations": 4, "checkpoint_every": 2}, "additive": {"knots": 2}},
+        "fit.update:6",
+    ),
     "scorecard": Case(
         {"model": {"kind": "scorecard", "iterations": 4, "checkpoint_every": 2}, "bins": {"count": 4}},
         "fit.update:6",
