@@ -9,12 +9,14 @@ is exact modulo 2^32 or 2^64, entry by entry, and |beta x| <= |x|, so a bound th
 c and x - v are uniform. One u serves one bit vector: two under one u would show their difference. One v serves one
 opening. Semi-honest parties; the dealer outside. Source: protocols.md section 4, redteam.md section 0.
 
-Every function takes words of any shape (n, ...), uint64 or uint32; bits : (n,) bool, one for each row.
+`chosen` and `signed` take words of any shape (n, ...), uint64 or uint32; bits : (n,) bool, one for each row. The
+`_part` functions do a whole side of many products at once, on (k, n) uint32, one row for each bit vector.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmkt.compiled import compiled, readable
 from fedmkt.ring.fixed import HalfWords, RingArray
 
 Bits = NDArray[np.bool_]
@@ -58,6 +60,63 @@ def signed(c: Bits, share: RingArray) -> RingArray:
     out = share.copy()
     np.negative(out, out=out, where=c.reshape(-1, *(1,) * (share.ndim - 1)))
     return out
+
+
+def owner_part(bits: Bits, c: Bits, opened: HalfWords, share: HalfWords, dealt: HalfWords) -> HalfWords:
+    """Return the owner's shares of beta x, (k, n): beta (own x + opened x - v) + (1 - 2 c) (own share of u v)."""
+    _check_same(bits, c, opened, share, dealt)
+    out = np.empty_like(share)
+    _owner(readable(bits), readable(c), readable(opened), readable(share), readable(dealt), out)
+    return out
+
+
+def other_part(c: Bits, v: HalfWords, dealt: HalfWords) -> HalfWords:
+    """Return the other party's shares of beta x, (k, n): c v + (1 - 2 c) (own share of u v)."""
+    _check_same(c, v, dealt)
+    out = np.empty_like(v)
+    _other(readable(c), readable(v), readable(dealt), out)
+    return out
+
+
+def dealt_part(u: Bits, v: HalfWords, share: HalfWords) -> HalfWords:
+    """Return what the dealer sends for shares of u v, (k, n): u v less the share that the other one has of its seed."""
+    _check_same(u, v, share)
+    out = np.empty_like(v)
+    _dealt(readable(u), readable(v), readable(share), out)
+    return out
+
+
+def _check_same(*arrays: NDArray[np.generic]) -> None:
+    if any(a.shape != arrays[0].shape or a.ndim != 2 or a.dtype not in (np.bool_, np.uint32) for a in arrays):
+        raise ValueError(f"expected bits and half words of one shape (k, n), got {[a.shape for a in arrays]}")
+
+
+@compiled
+def _owner(
+    bits: Bits, c: Bits, opened: HalfWords, share: HalfWords, dealt: HalfWords, out: HalfWords
+) -> None:
+    for k in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            # Masks of all ones or none: a branch on random bits would be guessed wrong half of the time.
+            taken, turned = np.uint32(0) - np.uint32(bits[k, i]), np.uint32(0) - np.uint32(c[k, i])
+            out[k, i] = np.uint32(taken & np.uint32(share[k, i] + opened[k, i])) + np.uint32(
+                np.uint32(dealt[k, i] ^ turned) - turned
+            )
+
+
+@compiled
+def _other(c: Bits, v: HalfWords, dealt: HalfWords, out: HalfWords) -> None:
+    for k in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            turned = np.uint32(0) - np.uint32(c[k, i])
+            out[k, i] = np.uint32(turned & v[k, i]) + np.uint32(np.uint32(dealt[k, i] ^ turned) - turned)
+
+
+@compiled
+def _dealt(u: Bits, v: HalfWords, share: HalfWords, out: HalfWords) -> None:
+    for k in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            out[k, i] = np.uint32((np.uint32(0) - np.uint32(u[k, i])) & v[k, i]) - share[k, i]
 
 
 def _check(bits: Bits, values: RingArray) -> None:
