@@ -1,0 +1,172 @@
+"""Shared gradients: g and h of the logistic loss for shared scores, rounded at random to small integers, still shared.
+
+Computes round(2^7 (sigma(F) - y)) and round(2^10 sigma(F) (1 - sigma(F))) of every row, for scores F that the bank
+and one partner share and labels y of the bank. Takes part: the bank, that partner, and the dealer.
+
+| learns | what |
+|---|---|
+| bank, partner | nothing: what is opened is uniform |
+| dealer, coordinator | nothing but the number of rows |
+
+Safe against a semi-honest bank or partner, while the dealer colludes with neither. A bank that takes other numbers
+than 0 and 1 for labels, or adds to its share, chooses its gradients; nothing here shows it.
+
+Two rounds. One opening of F - t, t from the dealer, serves both series: sigma by sines (`ring.sigmoid`), its
+derivative by cosines of the same angles. The rounding of `ring.rounding` goes up or down at random with the right
+mean, so it is the rounding of gradients at once. Shares of g and h are modulo 2^32.
+
+F is a number modulo one period of the series, 64, in 2^24 units: |F| < 0.45 * 64 must hold, which the bank, who knows
+the leaves, looks to. Error of the series: below 1e-3 of g and 2e-3 of h for |F| <= 8, below 4e-3 everywhere.
+
+Source: protocols.md sections 2 and 4. Letters: F, g, h, t as here; R the mask of a rounding. Bytes for each row: 3 of
+F - t and 8 of g and h from each party to the other, 2 K words and 16 from the dealer, K = 20.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmkt.protocol.core import HalfWords, Masked, Message, Name, Turn
+from fedmkt.protocol.side_product import Bytes, narrow, widen
+from fedmkt.ring import rounding, sigmoid
+from fedmkt.ring.sigmoid import Series
+
+SCORE_BITS = 24
+"""Scores are shared modulo 2^24 units, one period of the series."""
+PERIOD = 64
+UNIT = PERIOD / 2**SCORE_BITS
+"""One unit of a score, in log odds."""
+MOST_SCORE = 0.45 * PERIOD
+"""Beyond it the series turns back."""
+
+GRADIENT_BITS, HESSIAN_BITS = 8, 8
+"""As in `learn.splits.Settings`: g is at scale 2^7, h at scale 2^10."""
+LIMITS = (1 << (GRADIENT_BITS - 1)) + 2, (1 << HESSIAN_BITS) + 6
+"""Largest |g| and |h| with the error of the series and the rounding."""
+_SHIFTS = sigmoid.RESULT_BITS - (GRADIENT_BITS - 1), sigmoid.RESULT_BITS - (HESSIAN_BITS + 2)
+
+_ANGLE_SHIFT = np.uint32(32 - SCORE_BITS)
+
+# sigma' ~ d_0 + sum over k of d_k cos(2 pi k x / P), at scale 2^16: the fit of `ring.sigmoid` with cosines, on
+# |x| <= 0.45 P with the same weights.
+_CONSTANT = 2435
+_COSINES = (
+    -789, 4677, -885, 4160, -993, 3466, -1028, 2731, -955, 2042,
+    -794, 1443, -590, 958, -383, 586, -219, 311, -90, 192,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TreeAngles(Message):
+    """The sender's share of F minus its share of t, modulo one period."""
+
+    angles: Masked[Bytes]
+
+
+@dataclass(frozen=True)
+class TreeGradients(Message):
+    """The sender's shares of g and h before rounding, each under its mask R, (2, n)."""
+
+    values: Masked[HalfWords]
+
+
+@dataclass(frozen=True)
+class DealtGradients(Message):
+    """The bank's shares of sines and cosines, (2 K, n), and of R >> s and msb(R) of g and h, (2, n) each."""
+
+    angles: HalfWords
+    high: HalfWords
+    top: HalfWords
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """One set of gradients over n rows; `count` numbers it within the epoch."""
+
+    count: int
+    partner: Name
+    rows: int
+
+
+def series() -> Series:
+    """Return the series of sigma."""
+    return sigmoid.series(PERIOD)
+
+
+def cosine_series() -> Series:
+    """Return the series of its derivative, without the constant."""
+    return Series(series().log2_period, _COSINES)
+
+
+def deal_gradients(turn: Turn, batch: Gradients) -> DealtGradients:
+    """At the dealer: deal sines, cosines and the roundings."""
+    parties = (turn.parties[0], batch.partner)
+    t = _draw(turn, batch, parties[0], "t") + _draw(turn, batch, parties[1], "t")
+    others = _draw(turn, batch, batch.partner, "angles", (2 * series().harmonics, batch.rows))
+    angles = sigmoid.deal_correction(t << _ANGLE_SHIFT, series().harmonics, [others], out=others)
+    high, top = np.empty((2, 2, batch.rows), np.uint32)
+    masks = [_draw(turn, batch, p, "R", (2, batch.rows)) for p in parties]
+    for i, shift in enumerate(_SHIFTS):
+        dealt = rounding.deal_lift(masks[0][i] + masks[1][i], shift)
+        high[i], top[i] = dealt.high.astype(np.uint32), dealt.top.astype(np.uint32)
+    high -= _draw(turn, batch, batch.partner, "high", (2, batch.rows))
+    top -= _draw(turn, batch, batch.partner, "top", (2, batch.rows))
+    return DealtGradients(angles, high, top)
+
+
+def open_angles(turn: Turn, batch: Gradients, scores: HalfWords) -> tuple[TreeAngles, HalfWords]:
+    """Open the own share of the scores, (n,), under t; the own opening is to be kept."""
+    own = scores - _draw(turn, batch, turn.me, "t")
+    return TreeAngles(Masked(narrow(own, SCORE_BITS))), own
+
+
+def open_gradients(
+    turn: Turn, batch: Gradients, own: HalfWords, found: TreeAngles, dealt: DealtGradients | None,
+    y: NDArray[np.uint8] | None,
+) -> tuple[TreeGradients, HalfWords]:  # fmt: skip
+    """Evaluate both series and open the results under R; y : (n,) at the bank. The own opening is to be kept."""
+    delta = (own + widen(found.angles.words, own.shape, SCORE_BITS)) << _ANGLE_SHIFT
+    shape = (2 * series().harmonics, batch.rows)
+    if turn.first and (dealt is None or dealt.angles.shape != shape):
+        raise ValueError("the dealer's share of the angles is missing or has another shape")
+    angles = dealt.angles if dealt is not None else _draw(turn, batch, turn.me, "angles", shape)
+    value = np.empty((2, batch.rows), np.uint32)
+    value[0] = sigmoid.evaluate(delta, angles, series())
+    # cos(k t + k d) = cos(k t) cos(k d) - sin(k t) sin(k d): the sum for sines, with the dealt values in turned places.
+    turned = np.empty_like(angles)
+    turned[0::2], turned[1::2] = angles[1::2], np.uint32(0) - angles[0::2]
+    value[1] = sigmoid.evaluate(delta, turned, cosine_series())
+    if y is not None:
+        value[0] += sigmoid.HALF - (y.astype(np.uint32) << np.uint32(sigmoid.RESULT_BITS))
+        value[1] += np.uint32(_CONSTANT << (sigmoid.RESULT_BITS - sigmoid.COEFFICIENT_BITS))
+    opened = rounding.prepare_lift(value, _draw(turn, batch, turn.me, "R", value.shape), first=turn.first)
+    return TreeGradients(Masked(opened)), opened
+
+
+def take_gradients(
+    turn: Turn, batch: Gradients, own: HalfWords, found: TreeGradients, dealt: DealtGradients | None
+) -> HalfWords:
+    """Return the own shares of the rounded g and h, (2, n)."""
+    shape = (2, batch.rows)
+    if found.values.words.shape != shape:
+        raise ValueError("the gradients of the other party have another shape")
+    if turn.first and (dealt is None or not dealt.high.shape == dealt.top.shape == shape):
+        raise ValueError("the dealer's share of the rounding is missing or has another shape")
+    opened = own + found.values.words
+    out = np.empty(shape, np.uint32)
+    high = dealt.high if dealt is not None else _draw(turn, batch, turn.me, "high", shape)
+    top = dealt.top if dealt is not None else _draw(turn, batch, turn.me, "top", shape)
+    for i, shift in enumerate(_SHIFTS):
+        # Shares modulo 2^32 in words of 64 bits: what is above is noise, and is cut off again.
+        share = rounding.DealtRounding(high[i].astype(np.uint64), top[i].astype(np.uint64))
+        out[i] = rounding.finish_lift(opened[i], share, shift, first=turn.first).astype(np.uint32)
+    return out
+
+
+def _draw(
+    turn: Turn, batch: Gradients, of: Name, what: str, shape: tuple[int, int] | None = None
+) -> HalfWords:
+    return turn.masks.half_words(
+        of, f"gradients/{what}", batch.count, shape or (batch.rows,), to=batch.partner
+    )

@@ -1,0 +1,101 @@
+"""Shared gradients against the sigmoid in floats, and what is seen of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedmkt.protocol import shared_gradients
+from fedmkt.protocol.core import Masked
+from fedmkt.protocol.shared_gradients import (
+    LIMITS,
+    PERIOD,
+    UNIT,
+    Gradients,
+    cosine_series,
+    deal_gradients,
+    open_angles,
+    open_gradients,
+    take_gradients,
+)
+from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller, chi_square, contract_of
+
+
+def run(scores, y, seed=1, count=0, change=lambda m: m):
+    """Play all roles; scores : (n,) log odds. Returns g and h, and what was sent."""
+    batch = Gradients(count, SHOP, len(scores))
+    caller = PlainCaller(contract_of(2), {}, seed=seed)
+    turns = {p: caller.turn(p) for p in (BANK, SHOP)}
+    share = np.random.default_rng(seed).integers(0, 2**32, len(scores), np.uint32)
+    words = np.rint(scores / UNIT).astype(np.int64).astype(np.uint32)
+    shares, labels = {SHOP: share, BANK: words - share}, {BANK: y.astype(np.uint8), SHOP: None}
+    dealt = {BANK: deal_gradients(caller.turn(DEALER), batch), SHOP: None}
+    other = {BANK: SHOP, SHOP: BANK}
+    angles = {p: open_angles(turns[p], batch, shares[p]) for p in other}
+    values = {
+        p: open_gradients(turns[p], batch, angles[p][1], change(angles[other[p]][0]), dealt[p], labels[p])
+        for p in other
+    }
+    found = [
+        take_gradients(turns[p], batch, values[p][1], change(values[other[p]][0]), dealt[p]) for p in other
+    ]
+    sent = [m.angles.words for m, _ in angles.values()] + [m.values.words for m, _ in values.values()]
+    sent += [dealt[BANK].angles, dealt[BANK].high, dealt[BANK].top]
+    return (found[0] + found[1]).view(np.int32).astype(np.int64), sent
+
+
+def truth(scores, y):
+    p = 1 / (1 + np.exp(-scores))
+    return np.stack([128 * (p - y), 1024 * p * (1 - p)])
+
+
+@pytest.mark.parametrize(("most", "error"), [(8, (1e-3, 2e-3)), (28.8, (4e-3, 4e-3))])
+def test_gradients_are_those_of_the_sigmoid_up_or_down_to_an_integer(most, error):
+    random = np.random.default_rng(int(most))
+    scores, y = random.uniform(-most, most, 5000), random.random(5000) < 0.3
+    found, _ = run(scores, y)
+    exact = truth(scores, y)
+    for value, wanted, scale, wrong, limit in zip(found, exact, (128, 1024), error, LIMITS, strict=True):
+        assert np.abs(value - wanted).max() < 1 + scale * wrong
+        assert np.abs(value).max() <= limit
+
+
+def test_rounding_has_the_right_mean():
+    scores, y = np.full(40_000, -1.3), np.zeros(40_000)
+    found, _ = run(scores, y)
+    exact = truth(scores, y)[:, 0]
+    for value, wanted, error in zip(found, exact, (128 * 1e-3, 1024 * 2e-3), strict=True):
+        assert abs(value.mean() - wanted) < 0.02 + error
+        assert 0.1 < np.std(value) < 0.6
+
+
+def test_the_committed_cosines_are_the_float_fit():
+    series = cosine_series()
+    x = np.linspace(-0.45 * PERIOD, 0.45 * PERIOD, 4001)
+    p = 1 / (1 + np.exp(-x))
+    weight = np.sqrt(np.exp(-((x / 6) ** 2)) + 0.05)
+    basis = np.stack([np.cos(2 * np.pi * k * x / PERIOD) for k in range(series.harmonics + 1)], axis=1)
+    fit = np.linalg.lstsq(basis * weight[:, None], p * (1 - p) * weight, rcond=None)[0]
+    assert np.array_equal(np.rint(fit * 2**16), [shared_gradients._CONSTANT, *series.coefficients])
+    assert np.abs(basis @ fit - p * (1 - p)).max() < 4e-3
+
+
+def test_what_is_seen_is_uniform_whatever_scores_and_labels():
+    sizes = set()
+    for scores, y in ((np.zeros(20_000), np.zeros(20_000)), (np.full(20_000, 5.0), np.ones(20_000))):
+        _, sent = run(scores, y)
+        assert all(abs(chi_square(part)) < 5 for part in sent)
+        sizes.add(tuple(part.nbytes for part in sent))
+    assert len(sizes) == 1
+
+
+def cut(message):
+    if hasattr(message, "angles"):
+        return replace(message, angles=Masked(message.angles.words[:-1]))
+    return replace(message, values=Masked(message.values.words[:, :-1]))
+
+
+@pytest.mark.parametrize("name", ["TreeAngles", "TreeGradients"])
+def test_openings_of_another_length_are_refused(name):
+    with pytest.raises(ValueError, match=r"shape|are not"):
+        run(np.zeros(50), np.zeros(50), change=lambda m: cut(m) if type(m).__name__ == name else m)
