@@ -184,7 +184,7 @@ def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
         return (
             ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape")
             if trees.reveal == "sides"
-            else ("HistogramTotals", "MinimumBits", "BinCounts", "BinTotals", "ChosenSplits", "TreeShape")
+            else ("HistogramTotals", "CellBits", "BinCounts", "BinTotals", "ChosenSplits", "TreeShape")
         )
     if model.kind == "scorecard":
         return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights")

@@ -8,7 +8,7 @@ made sure, on shares, that they are of enough rows. Takes part: the bank, one pa
 |---|---|
 | bank | totals of g, h and rows per cell, of both parties' columns, each of no row or of `min_support` \
 (`HistogramTotals`); of the root of the first tree, where it knows g, that is `BinCounts` and `BinTotals` |
-| bank, partner | which groups of cells of a node's children are empty or large enough (`MinimumBits`) |
+| bank, partner | which groups of cells of a node's children are empty or large enough (`CellBits`) |
 | partner | which edges of its own bins were chosen, at which node of which tree (`ChosenSplits`) |
 | everybody | which nodes are split, and by whom (`TreeShape`); how many groups of cells are compared |
 | dealer, coordinator | nothing else |
@@ -60,9 +60,9 @@ from fedmkt.learn.trees import Decision, Floats, Nodes, Tree
 from fedmkt.privacy.disclosure import (
     BinCounts,
     BinTotals,
+    CellBits,
     ChosenSplits,
     HistogramTotals,
-    MinimumBits,
     TreeShape,
 )
 from fedmkt.protocol.align import joint_rows, train_rows
@@ -367,7 +367,7 @@ OPEN_GRADIENTS = Step("fit.open_gradients", _open_gradients, Silent, reads=(Tree
 PLANT = Step("fit.plant_shares", _plant, Silent, reads=(TreeGradients,))
 BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtCells))
 NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
-SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(MinimumBits,))
+SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
 OPEN_TOTALS = Step(
     "fit.open_totals",
     open_totals,
@@ -465,6 +465,7 @@ def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPa
     planes = call.all([ask(p, BEGIN_LAYERS, *both(opened, dealt, p)) for p in parties])
     for _ in range(layers - 1):
         planes = call.all([ask(p, NEXT_LAYER, *inbox_of(planes, p)) for p in parties])
+    witness(call, contract)
     return call.all([ask(p, SHARE_BITS, *inbox_of(planes, p)) for p in parties])
 
 

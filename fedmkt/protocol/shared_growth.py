@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.crypto.prg import SeededRandom, derive
@@ -30,10 +31,10 @@ from fedmkt.privacy.disclosure import (
     EVERYONE,
     BinCounts,
     BinTotals,
+    CellBits,
     ChosenSplits,
     Disclosure,
     HistogramTotals,
-    MinimumBits,
     TreeShape,
 )
 from fedmkt.protocol.bin_layout import BinSizes
@@ -286,8 +287,7 @@ def share_bits(turn: Turn, inbox: Inbox[PlaneOpening]) -> Outcome[CellPasses, Si
     """Take in the last layer and tell the other party the own share of the bits."""
     (other,) = turn.others
     state = take_planes(turn, turn.recall(CellComparison), inbox.one(other, PlaneOpening))
-    columns, groups = len(grid(turn).values), state.cells.groups
-    bits = MinimumBits(to=other, columns=columns, bits=groups, minimum=state.cells.minimum)
+    bits = CellBits(to=other, bits=state.cells.groups, minimum=state.cells.minimum)
     return Outcome(Silent(), send={other: own_passes(state)}, keep=(state,), reveals=(bits,))
 
 
@@ -309,16 +309,24 @@ def _joined_shares(state: LevelShares) -> HalfWords:
 # --- open
 
 
+def open_cells_of(cuts: Bools, table: Grid) -> NDArray[np.int64]:
+    """Count the cells that cuts, (nodes, F, B), part in each node and column, where there are bins: (nodes, F)."""
+    inside = np.arange(table.bins) < np.array(table.values)[:, None] - 1
+    inside[:, -1] = table.apart
+    # The cut from the missing may be the only one beyond the last bin of values.
+    return 1 + (cuts & inside).sum(axis=-1)
+
+
 def open_totals(turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Silent]:
     """At the partner: send the own shares of the cells that may be told apart, and of no others."""
     state, bank = _read_cuts(turn, inbox, turn.recall(LevelShares)), turn.parties[0]
-    cells = int(state.cuts.sum()) + state.cuts.shape[0] * state.cuts.shape[1]
+    cells = open_cells_of(state.cuts, grid(turn))
     least = settings_of(turn.contract).min_cell
-    reveals: tuple[Disclosure, ...] = (HistogramTotals(to=bank, totals=3 * cells, minimum=least),)
+    reveals: tuple[Disclosure, ...] = (HistogramTotals(to=bank, totals=3 * int(cells.sum()), minimum=least),)
     if not turn.recall(OwnSplits).trees and state.nodes == (0,):
         # The bank knows every gradient of the first tree.
         own = [i for i, c in enumerate(columns_of(turn.contract)) if c.owner == turn.me]
-        size = {"columns": len(own), "bins": len(own) + int(state.cuts[:, own].sum()), "minimum": least}
+        size = {"columns": len(own), "bins": int(cells[:, own].sum()), "minimum": least}
         reveals = (*reveals, BinCounts(to=bank, **size), BinTotals(to=bank, **size))
     return Outcome(
         Silent(),
@@ -385,9 +393,9 @@ def choose(
         leaves=(*tree.leaves, boosting.some(tree.level, ~is_split)),
     )
     rows = [(s.node, s.column - first, s.bin, s.missing_left) for s in taken if s.column >= first]
-    reveals: tuple[Disclosure, ...] = (TreeShape(to=EVERYONE, level=state.depth, splits=len(taken)),)
+    reveals: tuple[Disclosure, ...] = (TreeShape(to=EVERYONE, splits=len(taken)),)
     if rows:
-        reveals = (*reveals, ChosenSplits(to=partner, level=state.depth, splits=len(rows)))
+        reveals = (*reveals, ChosenSplits(to=partner, splits=len(rows)))
     own = [(s, columns[s.column].name) for s in taken if s.column < first]
     decisions = tuple(Decision(s.node, name, s.bin, s.missing_left) for s, name in own)
     return Outcome(
