@@ -443,8 +443,8 @@ class TreeShape(Disclosure):
     """How many splits a level of a tree has, and how many of them are of each partner's columns.
 
     The messages have that length. Where nobody learns sides, also which nodes are split by whom, and how many
-    groups of cells are compared, which says how finely all columns are open. It tells how much each side brings to
-    the model; nothing about any row.
+    groups of cells are compared, which says how finely all columns are open, and once whether the largest leaves
+    add up to much. It tells how much each side brings to the model; nothing about any row.
     """
 
     adds: ClassVar[tuple[str, ...]] = ("splits",)

@@ -10,7 +10,8 @@ made sure, on shares, that they are of enough rows. Takes part: the bank, one pa
 (`HistogramTotals`); of the root of the first tree, where it knows g, that is `BinCounts` and `BinTotals` |
 | bank, partner | which groups of cells of a node's children are empty or large enough (`CellBits`) |
 | partner | which edges of its own bins were chosen, at which node of which tree (`ChosenSplits`) |
-| everybody | which nodes are split, and by whom (`TreeShape`); how many groups of cells are compared |
+| everybody | which nodes are split, and by whom (`TreeShape`); how many groups of cells are compared; whether the \
+largest leaves of all trees so far add up to more than 12.8 |
 | dealer, coordinator | nothing else |
 
 Who holds what of the model: the bank the outline, the leaves' values and its own splits, the partner its own splits.
@@ -95,7 +96,8 @@ from fedmkt.protocol.linear import Labels, next_count
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.shared_gradients import (
-    MOST_SCORE,
+    FAR,
+    NEAR,
     SCORE_BITS,
     UNIT,
     DealtGradients,
@@ -167,6 +169,13 @@ class ScoreReach(State):
 
 
 @dataclass(frozen=True)
+class ScoreRange(PublicValue):
+    """The period of the series for the next tree: whether the leaves so far add up to little."""
+
+    period: int
+
+
+@dataclass(frozen=True)
 class GradientShares(State):
     """Gradients under way: the own opening, and at the bank the dealer's shares."""
 
@@ -231,18 +240,28 @@ def _base(turn: Turn) -> float:
 # --- gradients
 
 
+def _tell_range(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, ScoreRange]:
+    """Tell which series is long enough for all scores."""
+    reach = turn.recall(ScoreReach).bound
+    return Outcome(ScoreRange(NEAR.period if reach <= NEAR.most else FAR.period))
+
+
 def _open_angles(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Silent]:
     scores = turn.recall(SharedScores).words
     count, used = next_count(turn, "gradients")
-    batch = Gradients(count, turn.parties[1], len(scores))
+    batch = Gradients(count, turn.parties[1], len(scores), _period(turn))
     message, own = open_angles(turn, batch, scores)
     (other,) = turn.others
     return Outcome(Silent(), send={other: message}, keep=(GradientShares(batch, own, None), used))
 
 
+def _period(turn: Turn) -> int:
+    return turn.published(ScoreRange, turn.parties[0]).period
+
+
 def _deal_gradients(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtGradients, Silent]:
     count, used = next_count(turn, "gradients")
-    dealt = deal_gradients(turn, Gradients(count, turn.parties[1], rows))
+    dealt = deal_gradients(turn, Gradients(count, turn.parties[1], rows, _period(turn)))
     return Outcome(Silent(), send={turn.parties[0]: dealt}, keep=(used,))
 
 
@@ -284,9 +303,9 @@ def _begin_values(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]
         return Outcome(Silent(), keep=(start({}),))
     nodes, units = _leaves(turn)
     reach = turn.recall(ScoreReach).bound + float(np.abs(units).max()) * UNIT
-    if reach >= MOST_SCORE:
+    if reach > FAR.most:
         raise DataError(
-            f"{turn.me}: scores may leave the range of {MOST_SCORE:.1f}",
+            f"{turn.me}: scores may leave the range of {FAR.most}",
             hint="use fewer trees, a lower rate or a larger penalty",
         )
     leaves = {(0, node): int(unit) for node, unit in zip(nodes.tolist(), units.tolist(), strict=True)}
@@ -362,6 +381,7 @@ def both(
 # --- script
 
 LOAD = Step("fit.load_shares", _load, Silent)
+TELL_RANGE = Step("fit.tell_range", _tell_range, ScoreRange)
 OPEN_ANGLES = Step("fit.open_angles", _open_angles, Silent)
 OPEN_GRADIENTS = Step("fit.open_gradients", _open_gradients, Silent, reads=(TreeAngles, DealtGradients))
 PLANT = Step("fit.plant_shares", _plant, Silent, reads=(TreeGradients,))
@@ -409,6 +429,7 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
 def plant(call: Caller, contract: Contract, lanes: Lanes) -> None:
     """Share the gradients of all rows: the root of a tree."""
     parties, maker = data_parties(contract), dealer(contract)
+    call(parties[0], TELL_RANGE)
     deal = Step("fit.deal_gradients", partial(_deal_gradients, lanes.rows), Silent)
     angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in parties], [ask(maker, deal)])
     values = call.all([ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in parties])

@@ -15,11 +15,12 @@ Two rounds. One opening of F - t, t from the dealer, serves both series: sigma b
 derivative by cosines of the same angles. The rounding of `ring.rounding` goes up or down at random with the right
 mean, so it is the rounding of gradients at once. Shares of g and h are modulo 2^32.
 
-F is a number modulo one period of the series, 64, in 2^24 units: |F| < 0.45 * 64 must hold, which the bank, who knows
-the leaves, looks to. Error of the series: below 1e-3 of g and 2e-3 of h for |F| <= 8, below 4e-3 everywhere.
+F is a number modulo 64, in 2^24 units, and so modulo 32, the periods of two series. A longer one costs more: `NEAR` is
+for |F| <= 12.8, `FAR` for |F| <= 28.8, which the bank, who knows the leaves, looks to. Error of either: below 1e-3 of
+sigma and 2e-3 of its derivative for |F| <= 8, below 5e-3 everywhere.
 
 Source: protocols.md sections 2 and 4. Letters: F, g, h, t as here; R the mask of a rounding. Bytes for each row: 3 of
-F - t and 8 of g and h from each party to the other, 2 K words and 16 from the dealer, K = 20.
+F - t and 8 of g and h from each party to the other, 2 K words and 16 from the dealer, K = 10 or 20.
 """
 
 from dataclasses import dataclass
@@ -33,12 +34,9 @@ from fedmkt.ring import rounding, sigmoid
 from fedmkt.ring.sigmoid import Series
 
 SCORE_BITS = 24
-"""Scores are shared modulo 2^24 units, one period of the series."""
-PERIOD = 64
-UNIT = PERIOD / 2**SCORE_BITS
+"""Scores are shared modulo 2^24 units, which are 64."""
+UNIT = 2.0 ** (6 - SCORE_BITS)
 """One unit of a score, in log odds."""
-MOST_SCORE = 0.45 * PERIOD
-"""Beyond it the series turns back."""
 
 GRADIENT_BITS, HESSIAN_BITS = 8, 8
 """As in `learn.splits.Settings`: g is at scale 2^7, h at scale 2^10."""
@@ -46,15 +44,53 @@ LIMITS = (1 << (GRADIENT_BITS - 1)) + 2, (1 << HESSIAN_BITS) + 6
 """Largest |g| and |h| with the error of the series and the rounding."""
 _SHIFTS = sigmoid.RESULT_BITS - (GRADIENT_BITS - 1), sigmoid.RESULT_BITS - (HESSIAN_BITS + 2)
 
-_ANGLE_SHIFT = np.uint32(32 - SCORE_BITS)
 
-# sigma' ~ d_0 + sum over k of d_k cos(2 pi k x / P), at scale 2^16: the fit of `ring.sigmoid` with cosines, on
-# |x| <= 0.45 P with the same weights.
-_CONSTANT = 2435
-_COSINES = (
-    -789, 4677, -885, 4160, -993, 3466, -1028, 2731, -955, 2042,
-    -794, 1443, -590, 958, -383, 586, -219, 311, -90, 192,
+@dataclass(frozen=True)
+class ScoreSeries:
+    """sigma by sines and its derivative by cosines of one period; most : largest |F| that they are for.
+
+    sigma' ~ constant + sum over k of d_k cos(2 pi k F / P), all at scale 2^16.
+    """
+
+    sines: Series
+    cosines: Series
+    constant: int
+    most: float
+
+    @property
+    def period(self) -> int:
+        """P, of both."""
+        return 1 << self.sines.log2_period
+
+    def angles(self, scores: HalfWords) -> HalfWords:
+        """Turn scores, or shares of them, into angles, 2^32 to a turn."""
+        return scores << np.uint32(38 - SCORE_BITS - self.sines.log2_period)
+
+
+# The fits of `ring.sigmoid` and the same with cosines: least squares with weights exp(-(x/6)^2) + 0.05 on |x| <= 0.4 P
+# (its square root for all of NEAR and for cosines), |x| <= 0.45 P for FAR.
+NEAR = ScoreSeries(
+    Series(5, (39692, -780, 9062, -559, 2646, -51, 587, 162, 40, 119)),
+    Series(5, (-3658, 10175, -3683, 6828, -2842, 3680, -1513, 1508, -478, 389)),
+    5895,
+    12.8,
+)
+FAR = ScoreSeries(
+    sigmoid.series(64),
+    Series(6, (
+        -789, 4677, -885, 4160, -993, 3466, -1028, 2731, -955, 2042,
+        -794, 1443, -590, 958, -383, 586, -219, 311, -90, 192,
+    )),
+    2435,
+    28.8,
 )  # fmt: skip
+
+
+def series_of(period: int) -> ScoreSeries:
+    """Return the series of a period; ValueError where there is none."""
+    if period not in (NEAR.period, FAR.period):
+        raise ValueError(f"there is no series of period {period}")
+    return NEAR if period == NEAR.period else FAR
 
 
 @dataclass(frozen=True)
@@ -82,29 +118,31 @@ class DealtGradients(Message):
 
 @dataclass(frozen=True)
 class Gradients:
-    """One set of gradients over n rows; `count` numbers it within the epoch."""
+    """One set of gradients over n rows by the series of a period; `count` numbers it within the epoch."""
 
     count: int
     partner: Name
     rows: int
+    period: int
 
+    @property
+    def series(self) -> ScoreSeries:
+        """The series that is used."""
+        return series_of(self.period)
 
-def series() -> Series:
-    """Return the series of sigma."""
-    return sigmoid.series(PERIOD)
-
-
-def cosine_series() -> Series:
-    """Return the series of its derivative, without the constant."""
-    return Series(series().log2_period, _COSINES)
+    @property
+    def dealt(self) -> tuple[int, int]:
+        """The shape of dealt sines and cosines, (2 K, n)."""
+        return 2 * self.series.sines.harmonics, self.rows
 
 
 def deal_gradients(turn: Turn, batch: Gradients) -> DealtGradients:
     """At the dealer: deal sines, cosines and the roundings."""
     parties = (turn.parties[0], batch.partner)
     t = _draw(turn, batch, parties[0], "t") + _draw(turn, batch, parties[1], "t")
-    others = _draw(turn, batch, batch.partner, "angles", (2 * series().harmonics, batch.rows))
-    angles = sigmoid.deal_correction(t << _ANGLE_SHIFT, series().harmonics, [others], out=others)
+    others = _draw(turn, batch, batch.partner, "angles", batch.dealt)
+    harmonics = batch.series.sines.harmonics
+    angles = sigmoid.deal_correction(batch.series.angles(t), harmonics, [others], out=others)
     high, top = np.empty((2, 2, batch.rows), np.uint32)
     masks = [_draw(turn, batch, p, "R", (2, batch.rows)) for p in parties]
     for i, shift in enumerate(_SHIFTS):
@@ -126,20 +164,20 @@ def open_gradients(
     y: NDArray[np.uint8] | None,
 ) -> tuple[TreeGradients, HalfWords]:  # fmt: skip
     """Evaluate both series and open the results under R; y : (n,) at the bank. The own opening is to be kept."""
-    delta = (own + widen(found.angles.words, own.shape, SCORE_BITS)) << _ANGLE_SHIFT
-    shape = (2 * series().harmonics, batch.rows)
-    if turn.first and (dealt is None or dealt.angles.shape != shape):
+    chosen = batch.series
+    delta = chosen.angles(own + widen(found.angles.words, own.shape, SCORE_BITS))
+    if turn.first and (dealt is None or dealt.angles.shape != batch.dealt):
         raise ValueError("the dealer's share of the angles is missing or has another shape")
-    angles = dealt.angles if dealt is not None else _draw(turn, batch, turn.me, "angles", shape)
+    angles = dealt.angles if dealt is not None else _draw(turn, batch, turn.me, "angles", batch.dealt)
     value = np.empty((2, batch.rows), np.uint32)
-    value[0] = sigmoid.evaluate(delta, angles, series())
+    value[0] = sigmoid.evaluate(delta, angles, chosen.sines)
     # cos(k t + k d) = cos(k t) cos(k d) - sin(k t) sin(k d): the sum for sines, with the dealt values in turned places.
     turned = np.empty_like(angles)
     turned[0::2], turned[1::2] = angles[1::2], np.uint32(0) - angles[0::2]
-    value[1] = sigmoid.evaluate(delta, turned, cosine_series())
+    value[1] = sigmoid.evaluate(delta, turned, chosen.cosines)
     if y is not None:
         value[0] += sigmoid.HALF - (y.astype(np.uint32) << np.uint32(sigmoid.RESULT_BITS))
-        value[1] += np.uint32(_CONSTANT << (sigmoid.RESULT_BITS - sigmoid.COEFFICIENT_BITS))
+        value[1] += np.uint32(chosen.constant << (sigmoid.RESULT_BITS - sigmoid.COEFFICIENT_BITS))
     opened = rounding.prepare_lift(value, _draw(turn, batch, turn.me, "R", value.shape), first=turn.first)
     return TreeGradients(Masked(opened)), opened
 

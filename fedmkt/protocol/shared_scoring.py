@@ -55,7 +55,7 @@ from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scoring import READ, RELEASE, SHARE, Rounding, ScoreOpening
 from fedmkt.protocol.shared import DealtRounding, deal_rounding, deal_value, open_masked, shared_from_seeds
 from fedmkt.protocol.shared_boosting import both, fold
-from fedmkt.protocol.shared_gradients import SCORE_BITS, UNIT, series
+from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, UNIT
 from fedmkt.protocol.shared_growth import TreeOwners
 from fedmkt.protocol.shared_values import Folding, Forests, open_values, start, total
 from fedmkt.protocol.side_product import Bytes, MaskedSides, narrow, widen
@@ -66,7 +66,8 @@ from fedmkt.ring import rounding, sigmoid
 from fedmkt.ring.rlwe import Codes
 from fedmkt.ring.side_bits import Bits
 
-_ANGLE_SHIFT = np.uint32(32 - SCORE_BITS)
+_DEALT = 2 * FAR.sines.harmonics
+"""Sines and cosines of a row: scores are few, so there is one series for all of them."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,8 @@ def _open_scores(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreAngles, Sile
 def _deal_scores(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtScores, Silent]:
     bank, partner = turn.parties
     t, mask = (_mask(turn, bank, f, (rows,)) + _mask(turn, partner, f, (rows,)) for f in ("t", "R"))
-    others = _mask(turn, partner, "angles", (2 * series().harmonics, rows))
-    angles = sigmoid.deal_correction(t << _ANGLE_SHIFT, series().harmonics, [others], out=others)
+    others = _mask(turn, partner, "angles", (_DEALT, rows))
+    angles = sigmoid.deal_correction(FAR.angles(t), FAR.sines.harmonics, [others], out=others)
     lift = rounding.deal_lift(mask, LIFT_SHIFT)
     high, top = (
         deal_value(turn, f"score/trees/{f}", 0, v) for f, v in (("high", lift.high), ("top", lift.top))
@@ -201,11 +202,10 @@ def _deal_scores(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtS
 def _lift(turn: Turn, inbox: Inbox[ScoreAngles | DealtScores]) -> Outcome[ScoreLift, Silent]:
     own, (other,) = turn.recall(Lifted).own, turn.others
     found = inbox.one(other, ScoreAngles).angles.words
-    delta = (own + widen(found, own.shape, SCORE_BITS)) << _ANGLE_SHIFT
-    shape = (2 * series().harmonics, len(own))
+    delta = FAR.angles(own + widen(found, own.shape, SCORE_BITS))
     dealt = inbox.one(dealer(turn.contract), DealtScores) if turn.first else None
-    angles = dealt.angles if dealt else _mask(turn, turn.me, "angles", shape)
-    value = sigmoid.evaluate(delta, angles, series())
+    angles = dealt.angles if dealt else _mask(turn, turn.me, "angles", (_DEALT, len(own)))
+    value = sigmoid.evaluate(delta, angles, FAR.sines)
     if turn.first:
         value += sigmoid.HALF
     opened = rounding.prepare_lift(value, _mask(turn, turn.me, "R", value.shape), first=turn.first)

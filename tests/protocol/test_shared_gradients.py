@@ -5,25 +5,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmkt.protocol import shared_gradients
 from fedmkt.protocol.core import Masked
 from fedmkt.protocol.shared_gradients import (
+    FAR,
     LIMITS,
-    PERIOD,
+    NEAR,
     UNIT,
     Gradients,
-    cosine_series,
     deal_gradients,
     open_angles,
     open_gradients,
+    series_of,
     take_gradients,
 )
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller, chi_square, contract_of
 
 
-def run(scores, y, seed=1, count=0, change=lambda m: m):
+def run(scores, y, series=FAR, seed=1, count=0, change=lambda m: m):
     """Play all roles; scores : (n,) log odds. Returns g and h, and what was sent."""
-    batch = Gradients(count, SHOP, len(scores))
+    batch = Gradients(count, SHOP, len(scores), series.period)
     caller = PlainCaller(contract_of(2), {}, seed=seed)
     turns = {p: caller.turn(p) for p in (BANK, SHOP)}
     share = np.random.default_rng(seed).integers(0, 2**32, len(scores), np.uint32)
@@ -49,11 +49,19 @@ def truth(scores, y):
     return np.stack([128 * (p - y), 1024 * p * (1 - p)])
 
 
-@pytest.mark.parametrize(("most", "error"), [(8, (1e-3, 2e-3)), (28.8, (4e-3, 4e-3))])
-def test_gradients_are_those_of_the_sigmoid_up_or_down_to_an_integer(most, error):
+@pytest.mark.parametrize(
+    ("series", "most", "error"),
+    [
+        (FAR, 8, (1e-3, 2e-3)),
+        (FAR, FAR.most, (4e-3, 4e-3)),
+        (NEAR, 8, (1e-3, 2e-3)),
+        (NEAR, NEAR.most, (4e-3, 5e-3)),
+    ],
+)
+def test_gradients_are_those_of_the_sigmoid_up_or_down_to_an_integer(series, most, error):
     random = np.random.default_rng(int(most))
     scores, y = random.uniform(-most, most, 5000), random.random(5000) < 0.3
-    found, _ = run(scores, y)
+    found, _ = run(scores, y, series)
     exact = truth(scores, y)
     for value, wanted, scale, wrong, limit in zip(found, exact, (128, 1024), error, LIMITS, strict=True):
         assert np.abs(value - wanted).max() < 1 + scale * wrong
@@ -69,15 +77,27 @@ def test_rounding_has_the_right_mean():
         assert 0.1 < np.std(value) < 0.6
 
 
-def test_the_committed_cosines_are_the_float_fit():
-    series = cosine_series()
-    x = np.linspace(-0.45 * PERIOD, 0.45 * PERIOD, 4001)
+@pytest.mark.parametrize("series", [NEAR, FAR])
+def test_the_committed_coefficients_are_the_float_fit(series):
+    x = np.linspace(-series.most, series.most, 4001)
     p = 1 / (1 + np.exp(-x))
     weight = np.sqrt(np.exp(-((x / 6) ** 2)) + 0.05)
-    basis = np.stack([np.cos(2 * np.pi * k * x / PERIOD) for k in range(series.harmonics + 1)], axis=1)
+    angles = 2 * np.pi * np.outer(x, np.arange(series.cosines.harmonics + 1)) / series.period
+    basis = np.cos(angles)
     fit = np.linalg.lstsq(basis * weight[:, None], p * (1 - p) * weight, rcond=None)[0]
-    assert np.array_equal(np.rint(fit * 2**16), [shared_gradients._CONSTANT, *series.coefficients])
-    assert np.abs(basis @ fit - p * (1 - p)).max() < 4e-3
+    assert np.array_equal(np.rint(fit * 2**16), [series.constant, *series.cosines.coefficients])
+    assert np.abs(basis @ fit - p * (1 - p)).max() < 5e-3
+    if series is NEAR:  # the other one is tested where it stands
+        sines = np.sin(angles[:, 1:])
+        fit = np.linalg.lstsq(sines * weight[:, None], (p - 0.5) * weight, rcond=None)[0]
+        assert np.array_equal(np.rint(fit * 2**16), series.sines.coefficients)
+        assert np.abs(sines @ fit + 0.5 - p).max() < 4e-3
+
+
+def test_there_are_two_series():
+    assert series_of(32) is NEAR and series_of(64) is FAR
+    with pytest.raises(ValueError, match="no series of period 16"):
+        series_of(16)
 
 
 def test_what_is_seen_is_uniform_whatever_scores_and_labels():
