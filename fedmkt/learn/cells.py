@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from fedmkt.learn.trees import Bools
 
 Counts = NDArray[np.int64]
-Sums = TypeVar("Sums", NDArray[np.int64], NDArray[np.uint32])
-"""Totals, or shares of them modulo 2^32."""
+Sums = TypeVar("Sums", NDArray[np.int64], NDArray[np.uint64])
+"""Totals, or shares of them modulo 2^64."""
 
 
 def enough_rows(counts: Counts, minimum: int) -> Bools:

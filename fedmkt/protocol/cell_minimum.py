@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.protocol.core import HalfWords, Masked, Message, Name, State, Turn
-from fedmkt.protocol.side_product import Bytes, narrow, widen
+from fedmkt.protocol.side_product import Bytes, narrow, widen_halves
 
 Planes = NDArray[np.uint8]
 """Packed bits: (..., members, bytes), eight groups to a byte."""
@@ -160,13 +160,13 @@ def first_layer(
 ) -> CellComparison:
     """Take in the opened values, and at the bank the dealer's shares."""
     cells, shape = state.cells, state.own.shape
-    c = state.own + widen(found.values.words, shape, cells.word_bits)
+    c = state.own + widen_halves(found.values.words, shape, cells.word_bits)
     if not turn.first:
         shared = _drawn(turn, cells, turn.me, "bits", shape)
     elif dealt is None or [len(p) for p in dealt.products] != cells.layer_bytes():
         raise ValueError("the dealer's share of the comparison is missing or has another length")
     else:
-        shared = widen(dealt.r, shape, cells.word_bits)
+        shared = widen_halves(dealt.r, shape, cells.word_bits)
     r, opened, zero = (_planes(w, cells) for w in (shared, c, c + np.uint32(cells.least)))
     flip = np.uint8(255 if turn.first else 0)
     lt, eq = r & ~opened, r ^ (~opened if turn.first else np.uint8(0))

@@ -54,7 +54,7 @@ import numpy as np
 
 from fedmkt.contract import Contract
 from fedmkt.crypto.prg import KEY_BYTES
-from fedmkt.errors import DataError
+from fedmkt.errors import ConfigError, DataError
 from fedmkt.learn import boosting
 from fedmkt.learn.splits import leaf_values, scale_of
 from fedmkt.learn.trees import Decision, Floats, Nodes, Tree
@@ -110,8 +110,8 @@ from fedmkt.protocol.shared_gradients import (
     take_gradients,
 )
 from fedmkt.protocol.shared_growth import (
-    COUNT,
-    LANE_LIMITS,
+    APART,
+    TOGETHER,
     BankTree,
     CellGroups,
     LevelShares,
@@ -192,7 +192,13 @@ def lanes_of(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes
     # After the root one node of each pair is asked for: 1 + 1 + 2 + 4 ... in all.
     vectors = (1 << (terms.depth - 1)) * (terms.trees + again)
     counts = {p: s.sizes for p, s in sizes.items()}
-    return Lanes(train_rows(contract, overlap), counts, LANE_LIMITS, vectors)
+    together = Lanes(train_rows(contract, overlap), counts, TOGETHER, vectors)
+    try:
+        for party in data_parties(contract):
+            together.budgets(party)
+    except ConfigError:
+        return replace(together, limits=APART)
+    return together
 
 
 # --- load
@@ -274,11 +280,11 @@ def _open_gradients(turn: Turn, inbox: Inbox[TreeAngles | DealtGradients]) -> Ou
     return Outcome(Silent(), send={other: message}, keep=(kept,))
 
 
-def _plant(turn: Turn, inbox: Inbox[TreeGradients]) -> Outcome[Nothing, Silent]:
+def _plant(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients]) -> Outcome[Nothing, Silent]:
     state, (other,) = turn.recall(GradientShares), turn.others
     shares = take_gradients(turn, state.batch, state.own, inbox.one(other, TreeGradients), state.dealt)
     tree = len(turn.recall(TreeOwners).trees)
-    return Outcome(Silent(), keep=root_shares(turn, shares, tree), forget=(GradientShares, BankTree))
+    return Outcome(Silent(), keep=root_shares(lanes, turn, shares, tree), forget=(GradientShares, BankTree))
 
 
 # --- scores
@@ -384,7 +390,6 @@ LOAD = Step("fit.load_shares", _load, Silent)
 TELL_RANGE = Step("fit.tell_range", _tell_range, ScoreRange)
 OPEN_ANGLES = Step("fit.open_angles", _open_angles, Silent)
 OPEN_GRADIENTS = Step("fit.open_gradients", _open_gradients, Silent, reads=(TreeAngles, DealtGradients))
-PLANT = Step("fit.plant_shares", _plant, Silent, reads=(TreeGradients,))
 BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtCells))
 NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
 SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
@@ -433,7 +438,8 @@ def plant(call: Caller, contract: Contract, lanes: Lanes) -> None:
     deal = Step("fit.deal_gradients", partial(_deal_gradients, lanes.rows), Silent)
     angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in parties], [ask(maker, deal)])
     values = call.all([ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in parties])
-    call.all([ask(p, PLANT, *inbox_of(values, p)) for p in parties])
+    begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients,))
+    call.all([ask(p, begin, *inbox_of(values, p)) for p in parties])
 
 
 def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
@@ -482,7 +488,7 @@ def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPa
     opened = call.all([ask(p, open_) for p in parties])
     groups = opened[0].public.value
     dealt = call(dealer(contract), deal)
-    layers = len(Cells("", 0, parties[1], groups.groups, groups.members, lanes.bits[COUNT], 1).layer_bytes())
+    layers = len(Cells("", 0, parties[1], groups.groups, groups.members, lanes.bits[-1], 1).layer_bytes())
     planes = call.all([ask(p, BEGIN_LAYERS, *both(opened, dealt, p)) for p in parties])
     for _ in range(layers - 1):
         planes = call.all([ask(p, NEXT_LAYER, *inbox_of(planes, p)) for p in parties])

@@ -1,6 +1,6 @@
 """Shared gradients: g and h of the logistic loss for shared scores, rounded at random to small integers, still shared.
 
-Computes round(2^7 (sigma(F) - y)) and round(2^10 sigma(F) (1 - sigma(F))) of every row, for scores F that the bank
+Computes round(2^5 (sigma(F) - y)) and round(2^8 sigma(F) (1 - sigma(F))) of every row, for scores F that the bank
 and one partner share and labels y of the bank. Takes part: the bank, that partner, and the dealer.
 
 | learns | what |
@@ -13,14 +13,14 @@ than 0 and 1 for labels, or adds to its share, chooses its gradients; nothing he
 
 Two rounds. One opening of F - t, t from the dealer, serves both series: sigma by sines (`ring.sigmoid`), its
 derivative by cosines of the same angles. The rounding of `ring.rounding` goes up or down at random with the right
-mean, so it is the rounding of gradients at once. Shares of g and h are modulo 2^32.
+mean, so it is the rounding of gradients at once. Shares of g are modulo 2^48, of h modulo 2^32.
 
 F is a number modulo 64, in 2^24 units, and so modulo 32, the periods of two series. A longer one costs more: `NEAR` is
 for |F| <= 12.8, `FAR` for |F| <= 28.8, which the bank, who knows the leaves, looks to. Error of either: below 1e-3 of
 sigma and 2e-3 of its derivative for |F| <= 8, below 5e-3 everywhere.
 
 Source: protocols.md sections 2 and 4. Letters: F, g, h, t as here; R the mask of a rounding. Bytes for each row: 3 of
-F - t and 8 of g and h from each party to the other, 2 K words and 16 from the dealer, K = 10 or 20.
+F - t and 8 of g and h from each party to the other, 2 K words and 20 from the dealer, K = 10 or 20.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.protocol.core import HalfWords, Masked, Message, Name, Turn
-from fedmkt.protocol.side_product import Bytes, narrow, widen
+from fedmkt.protocol.core import HalfWords, Masked, Message, Name, Turn, Words
+from fedmkt.protocol.side_product import Bytes, narrow, widen, widen_halves
 from fedmkt.ring import rounding, sigmoid
 from fedmkt.ring.sigmoid import Series
 
@@ -38,10 +38,12 @@ SCORE_BITS = 24
 UNIT = 2.0 ** (6 - SCORE_BITS)
 """One unit of a score, in log odds."""
 
-GRADIENT_BITS, HESSIAN_BITS = 8, 8
-"""As in `learn.splits.Settings`: g is at scale 2^7, h at scale 2^10."""
-LIMITS = (1 << (GRADIENT_BITS - 1)) + 2, (1 << HESSIAN_BITS) + 6
+GRADIENT_BITS, HESSIAN_BITS = 6, 6
+"""As in `learn.splits.Settings`: g is at scale 2^5, h at scale 2^8."""
+LIMITS = (1 << (GRADIENT_BITS - 1)) + 2, (1 << HESSIAN_BITS) + 3
 """Largest |g| and |h| with the error of the series and the rounding."""
+SHARE_BITS = (48, 32)
+"""Bits that shares of g and h are modulo: g may stand below h in one word."""
 _SHIFTS = sigmoid.RESULT_BITS - (GRADIENT_BITS - 1), sigmoid.RESULT_BITS - (HESSIAN_BITS + 2)
 
 
@@ -109,11 +111,11 @@ class TreeGradients(Message):
 
 @dataclass(frozen=True)
 class DealtGradients(Message):
-    """The bank's shares of sines and cosines, (2 K, n), and of R >> s and msb(R) of g and h, (2, n) each."""
+    """The bank's shares of sines and cosines, (2 K, n), and of R >> s and msb(R), of g and h, (n, bytes) each."""
 
     angles: HalfWords
-    high: HalfWords
-    top: HalfWords
+    high: tuple[Bytes, ...]
+    top: tuple[Bytes, ...]
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,13 @@ def deal_gradients(turn: Turn, batch: Gradients) -> DealtGradients:
     others = _draw(turn, batch, batch.partner, "angles", batch.dealt)
     harmonics = batch.series.sines.harmonics
     angles = sigmoid.deal_correction(batch.series.angles(t), harmonics, [others], out=others)
-    high, top = np.empty((2, 2, batch.rows), np.uint32)
+    high, top = [], []
     masks = [_draw(turn, batch, p, "R", (2, batch.rows)) for p in parties]
-    for i, shift in enumerate(_SHIFTS):
+    for i, (shift, bits) in enumerate(zip(_SHIFTS, SHARE_BITS, strict=True)):
         dealt = rounding.deal_lift(masks[0][i] + masks[1][i], shift)
-        high[i], top[i] = dealt.high.astype(np.uint32), dealt.top.astype(np.uint32)
-    high -= _draw(turn, batch, batch.partner, "high", (2, batch.rows))
-    top -= _draw(turn, batch, batch.partner, "top", (2, batch.rows))
-    return DealtGradients(angles, high, top)
+        high.append(narrow(dealt.high - _wide(turn, batch, batch.partner, "high", i), bits))
+        top.append(narrow(dealt.top - _wide(turn, batch, batch.partner, "top", i), bits))
+    return DealtGradients(angles, tuple(high), tuple(top))
 
 
 def open_angles(turn: Turn, batch: Gradients, scores: HalfWords) -> tuple[TreeAngles, HalfWords]:
@@ -165,7 +166,7 @@ def open_gradients(
 ) -> tuple[TreeGradients, HalfWords]:  # fmt: skip
     """Evaluate both series and open the results under R; y : (n,) at the bank. The own opening is to be kept."""
     chosen = batch.series
-    delta = chosen.angles(own + widen(found.angles.words, own.shape, SCORE_BITS))
+    delta = chosen.angles(own + widen_halves(found.angles.words, own.shape, SCORE_BITS))
     if turn.first and (dealt is None or dealt.angles.shape != batch.dealt):
         raise ValueError("the dealer's share of the angles is missing or has another shape")
     angles = dealt.angles if dealt is not None else _draw(turn, batch, turn.me, "angles", batch.dealt)
@@ -184,22 +185,25 @@ def open_gradients(
 
 def take_gradients(
     turn: Turn, batch: Gradients, own: HalfWords, found: TreeGradients, dealt: DealtGradients | None
-) -> HalfWords:
-    """Return the own shares of the rounded g and h, (2, n)."""
-    shape = (2, batch.rows)
-    if found.values.words.shape != shape:
+) -> Words:
+    """Return the own shares of the rounded g and h, (2, n), modulo 2^48 and 2^32."""
+    if found.values.words.shape != own.shape:
         raise ValueError("the gradients of the other party have another shape")
-    if turn.first and (dealt is None or not dealt.high.shape == dealt.top.shape == shape):
+    if turn.first and (dealt is None or not len(dealt.high) == len(dealt.top) == len(_SHIFTS)):
         raise ValueError("the dealer's share of the rounding is missing or has another shape")
-    opened = own + found.values.words
-    out = np.empty(shape, np.uint32)
-    high = dealt.high if dealt is not None else _draw(turn, batch, turn.me, "high", shape)
-    top = dealt.top if dealt is not None else _draw(turn, batch, turn.me, "top", shape)
-    for i, shift in enumerate(_SHIFTS):
-        # Shares modulo 2^32 in words of 64 bits: what is above is noise, and is cut off again.
-        share = rounding.DealtRounding(high[i].astype(np.uint64), top[i].astype(np.uint64))
-        out[i] = rounding.finish_lift(opened[i], share, shift, first=turn.first).astype(np.uint32)
+    opened, out = own + found.values.words, np.empty(own.shape, np.uint64)
+    for i, (shift, bits) in enumerate(zip(_SHIFTS, SHARE_BITS, strict=True)):
+        if dealt is None:
+            high, top = (_wide(turn, batch, turn.me, what, i) for what in ("high", "top"))
+        else:
+            high, top = (widen(d[i], (batch.rows,), bits).astype(np.uint64) for d in (dealt.high, dealt.top))
+        # What is above the bits of a share is noise, and never used.
+        out[i] = rounding.finish_lift(opened[i], rounding.DealtRounding(high, top), shift, first=turn.first)
     return out
+
+
+def _wide(turn: Turn, batch: Gradients, of: Name, what: str, field: int) -> Words:
+    return turn.masks.words(of, f"gradients/{what}", batch.count, batch.rows, to=batch.partner, block=field)
 
 
 def _draw(

@@ -10,8 +10,8 @@ level is grown in four turns:
     split       the bank chooses; the owner of each split knows the sides; membership, g and h of the left child are the
                 parent's times the side bits (`side_product`), of the right child what is left
 
-Arrays: lanes g, h and 1; nodes of a level left and right in turn; F columns, the bank's first; B bins and the missing.
-Letters: g, h, G, H as in learn/splits.py.
+Arrays: fields g, h and 1, in lanes, the last of which is that of 1 (`shared_histogram.Lanes`); nodes of a level left
+and right in turn; F columns, the bank's first; B bins and the missing. Letters: g, h, G, H as in learn/splits.py.
 """
 
 from dataclasses import dataclass, replace
@@ -56,7 +56,6 @@ from fedmkt.protocol.cell_minimum import (
 )
 from fedmkt.protocol.cell_tests import Grid, cuts_of, grid_of, group_sums, needed
 from fedmkt.protocol.core import (
-    HalfWords,
     Inbox,
     Message,
     Name,
@@ -66,6 +65,7 @@ from fedmkt.protocol.core import (
     Silent,
     State,
     Turn,
+    Words,
     data_parties,
     dealer,
 )
@@ -86,18 +86,20 @@ from fedmkt.protocol.side_product import (
 )
 from fedmkt.protocol.tree_columns import common_bins
 from fedmkt.protocol.tree_growth import SplitRequest, columns_of
+from fedmkt.ring.fixed import RingArray
 from fedmkt.ring.side_bits import Bits
 
 COUNT = 2
-"""The lane of membership, after g and h."""
-LANE_LIMITS = (*LIMITS, 1)
+"""The field of membership, after g and h."""
+TOGETHER, APART = ((*LIMITS,), (1,)), (*((limit,) for limit in LIMITS), (1,))
+"""Limits by lane: g and h in one word where there is room, which is cheaper."""
 
 
 @dataclass(frozen=True)
 class NodeTotals(Message):
     """The partner's shares of the joined cells of the left children, (nodes, F (B + 1), lanes)."""
 
-    cells: HalfWords
+    cells: Words
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,8 @@ class LevelShares(State):
 
     durable: ClassVar[bool] = False
     nodes: tuple[int, ...]
-    vectors: tuple[HalfWords, ...]
-    cells: HalfWords
+    vectors: tuple[RingArray, ...]
+    cells: Words
     above: Bools
     cuts: Bools
     owners: Owners
@@ -209,18 +211,17 @@ def drawn_rows(turn: Turn, tree: int, rows: int) -> Bools:
 # --- begin
 
 
-def root_shares(turn: Turn, gradients: HalfWords, tree: int) -> tuple[State, ...]:
+def root_shares(lanes: Lanes, turn: Turn, gradients: Words, tree: int) -> tuple[State, ...]:
     """Begin a tree from the own shares of g and h, (2, n): membership is 1 for all rows that are drawn."""
-    n = gradients.shape[1]
-    lanes = np.empty((3, 1, n), np.uint32)
-    lanes[:2, 0] = gradients
-    lanes[COUNT] = 1 if turn.first else 0
+    fields = np.empty((3, 1, lanes.rows), np.uint64)
+    fields[:2, 0] = gradients
+    fields[COUNT] = 1 if turn.first else 0
     # Padding is in no bin; what its rows hold never counts.
-    lanes[:, :, ~drawn_rows(turn, tree, n)] = 0
+    fields[:, :, ~drawn_rows(turn, tree, lanes.rows)] = 0
     table = grid(turn)
     columns, bins = len(table.values), table.bins
     level = LevelShares(
-        (0,), tuple(lanes), np.empty((3, 0, columns, bins + 1), np.uint32),
+        (0,), lanes.join(fields), np.empty((len(lanes.bits), 0, columns, bins + 1), np.uint64),
         np.ones((1, columns, bins), np.bool_), np.empty((0, columns, bins), np.bool_), (), (),
     )  # fmt: skip
     return level, ShareVectors(level.vectors)
@@ -231,7 +232,7 @@ def root_shares(turn: Turn, gradients: HalfWords, tree: int) -> tuple[State, ...
 
 def _cells(turn: Turn, groups: CellGroups, count: int, lanes: Lanes) -> Cells:
     return Cells(
-        "cells", count, turn.parties[1], groups.groups, groups.members, lanes.bits[COUNT],
+        "cells", count, turn.parties[1], groups.groups, groups.members, lanes.bits[-1],
         settings_of(turn.contract).min_cell,
     )  # fmt: skip
 
@@ -240,13 +241,13 @@ def open_counts(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Cell
     """Work out the own shares of the level's cells, and open the counts that are compared."""
     state, table, totals = turn.recall(LevelShares), grid(turn), turn.recall(TotalShares).values
     joint = np.concatenate([totals[str(p)] for p in turn.parties], axis=-1)
-    added = table.cells(joint).astype(np.uint32, copy=False)
+    added = table.cells(joint).astype(np.uint64, copy=False)
     cells = added
     if len(state.nodes) > 1:
-        cells = np.empty((3, len(state.nodes), *added.shape[2:]), np.uint32)
+        cells = np.empty((len(added), len(state.nodes), *added.shape[2:]), np.uint64)
         cells[:, 0::2], cells[:, 1::2] = added, state.cells - added
     children = 2 if len(state.nodes) > 1 else 1
-    counts = cells[COUNT].reshape(-1, children, *cells.shape[2:])
+    counts = cells[-1].astype(np.uint32).reshape(-1, children, *cells.shape[2:])
     sums = group_sums(counts, table)[needed(state.above, table)]
     groups = CellGroups(len(sums), 2 * children)
     count, counts_used = next_count(turn, "cells")
@@ -301,7 +302,7 @@ def _read_cuts(turn: Turn, inbox: Inbox[Message], state: LevelShares) -> LevelSh
     return replace(state, cuts=np.repeat(cuts_of(passed, state.above, table), children, axis=0))
 
 
-def _joined_shares(state: LevelShares) -> HalfWords:
+def _joined_shares(state: LevelShares) -> Words:
     left = np.moveaxis(state.cells[:, state.left], 0, -1)
     return joined_cells(left, state.cuts[state.left])
 
@@ -330,7 +331,11 @@ def open_totals(turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Sil
         reveals = (*reveals, BinCounts(to=bank, **size), BinTotals(to=bank, **size))
     return Outcome(
         Silent(),
-        send={bank: NodeTotals(_joined_shares(state).reshape(len(state.nodes[state.left]), -1, 3))},
+        send={
+            bank: NodeTotals(
+                _joined_shares(state).reshape(len(state.nodes[state.left]), -1, len(state.cells))
+            )
+        },
         keep=(state,),
         forget=(CellComparison,),
         reveals=reveals,
@@ -340,12 +345,9 @@ def open_totals(turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Sil
 def _opened(turn: Turn, state: LevelShares, found: NodeTotals, lanes: Lanes, above: Counts) -> Counts:
     """Add the partner's shares: the joined cells of all nodes of the level."""
     own = _joined_shares(state)
-    if found.cells.shape != (len(own), own[0, ..., 0].size, 3):
+    if found.cells.shape != (len(own), own[0, ..., 0].size, own.shape[-1]):
         raise ValueError("the totals of the partner have another shape than agreed")
-    shift = np.array([32 - bits for bits in lanes.bits], np.uint32)
-    left = (
-        ((own + found.cells.reshape(own.shape)) << shift).view(np.int32) >> shift.astype(np.int32)
-    ).astype(np.int64)
+    left = lanes.split(own + found.cells.reshape(own.shape))
     if len(state.nodes) == 1:
         return left
     out = np.empty((len(state.nodes), *left.shape[1:]), np.int64)
@@ -492,7 +494,7 @@ def take_node_sides(turn: Turn, inbox: Inbox[MaskedSides | DealtSides]) -> Outco
     places = [state.nodes.index(node) for node, _ in owners]
     vectors = []
     for product, parents in zip(left, state.vectors, strict=True):
-        both = np.empty((2 * len(places), product.shape[1]), np.uint32)
+        both = np.empty((2 * len(places), product.shape[1]), product.dtype)
         both[0::2], both[1::2] = product, parents[places] - product
         vectors.append(both)
     level = replace(

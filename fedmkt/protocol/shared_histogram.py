@@ -22,14 +22,16 @@ Safe against a semi-honest bank or partner, and a semi-honest dealer, who collud
 whose words on D e and on a malicious asker hold here for both. A party that adds something to its share m changes the
 totals; nothing here shows it. A holder counts the vectors of the whole training against what was agreed.
 
-The numbers of a row stand in lanes (gradient, Hessian, membership), each modulo a power of two of its own: what
-travels is cut to what the lane's noise budget allows. Bytes for each row, vector and direction: 4 to 6 of b; for each
-bin and vector: 8 of the reply and 8 of w_a; 8 N bytes for each bin once per epoch.
+The numbers of a row stand in lanes, each modulo a power of two of its own: what travels is cut to what the lane's
+noise budget allows. A lane has one or more fields (gradient and Hessian, membership), one above the other: sums are
+of the whole lane, and its fields are told apart once it is opened. Noise and flooding take the room of 20 bits of
+each word, so two fields in one word of 8 bytes are cheaper than two words of 5. Bytes for each row, vector and
+direction: 4 to 8 of b; for each bin and vector: 8 of the reply and 8 of w_a; 8 N for each bin once per epoch.
 
 Source: protocols.md section 4. Letters: as in `histogram`; V vectors = lanes times nodes, lane by lane.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -39,10 +41,9 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.crypto.prg import KEY_BYTES, derive
-from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.errors import PolicyRefused
 from fedmkt.protocol.core import (
     Caller,
-    HalfWords,
     Inbox,
     Masked,
     Message,
@@ -62,10 +63,11 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.histogram import RowBins, bin_blocks
 from fedmkt.protocol.layout import BLOCK_BYTES
 from fedmkt.protocol.linear import next_count
+from fedmkt.protocol.side_product import kind_of
 from fedmkt.ring import kernels, rlwe
 from fedmkt.ring.budget import Budget, message_bits, shortest_words
-from fedmkt.ring.fixed import correction
-from fedmkt.ring.rlwe import DEGREE
+from fedmkt.ring.fixed import RingArray, correction
+from fedmkt.ring.rlwe import DEGREE, Integers
 
 _TOGETHER = 3
 """Vectors encrypted at a time: more of them fall out of the caches."""
@@ -75,19 +77,46 @@ _TOGETHER = 3
 class Lanes:
     """What all participants know of the shared histograms of one training, from the contract and public values.
 
-    rows : padded; counts : bins of each column, by party; limits : by lane, |m| <= limit for each row;
-    vectors : most vectors of a lane in the whole training, over all epochs.
+    rows : padded; counts : bins of each column, by party; limits : by lane the limits of its fields from below,
+    |m| <= limit for each row; vectors : most vectors of a lane in the whole training, over all epochs.
     """
 
     rows: int
     counts: Mapping[Name, tuple[int, ...]]
-    limits: tuple[int, ...]
+    limits: tuple[tuple[int, ...], ...]
     vectors: int
 
     @property
+    def fields(self) -> tuple[tuple[int, ...], ...]:
+        """By lane how many bits hold a total of each field with its sign."""
+        return tuple(tuple(message_bits(self.rows, limit) for limit in lane) for lane in self.limits)
+
+    @property
     def bits(self) -> tuple[int, ...]:
-        """By lane how many bits hold a total with its sign: shares are modulo t = 2^bits."""
-        return tuple(message_bits(self.rows, limit) for limit in self.limits)
+        """By lane how many bits hold all of it: shares are modulo t = 2^bits."""
+        return tuple(map(sum, self.fields))
+
+    def join(self, values: Sequence[RingArray]) -> tuple[RingArray, ...]:
+        """Put fields, or shares of them modulo the bits of their lanes, into lanes."""
+        left, out = [*values], []
+        for fields, bits in zip(self.fields, self.bits, strict=True):
+            lane, at = np.zeros(values[0].shape, kind_of(bits)), 0
+            for width in fields:
+                lane += left.pop(0).astype(lane.dtype) << lane.dtype.type(at)
+                at += width
+            out.append(lane)
+        return tuple(out)
+
+    def split(self, totals: Words) -> Integers:
+        """Tell the fields of opened lanes apart: (..., lanes) modulo t to (..., fields) with their signs."""
+        out = []
+        for lane, fields in enumerate(self.fields):
+            rest = totals[..., lane].view(np.int64)
+            for width in fields:
+                unused = np.int64(64 - width)
+                out.append((rest << unused) >> unused)
+                rest = (rest - out[-1]) >> np.int64(width)
+        return np.stack(out, axis=-1)
 
     def bins(self, holder: Name) -> int:
         """K, the bins of all columns of a party."""
@@ -140,15 +169,15 @@ class ShareVectors(State):
     """The own shares of the next batch, by lane (nodes, rows), each modulo 2^bits at least; zero in padding."""
 
     durable: ClassVar[bool] = False
-    lanes: tuple[HalfWords, ...]
+    lanes: tuple[RingArray, ...]
 
 
 @dataclass(frozen=True)
 class TotalShares(State):
-    """The own shares of the totals of the last batch, by party whose bins they are, (lanes, nodes, K)."""
+    """The own shares modulo 2^bits of the totals of the last batch, by party whose bins they are, (lanes, nodes, K)."""
 
     durable: ClassVar[bool] = False
-    values: dict[str, HalfWords]
+    values: dict[str, Words]
 
 
 @dataclass(frozen=True)
@@ -196,8 +225,6 @@ def _begin_hints(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Not
     held = turn.recall(RowBins)
     if held.codes.shape != (len(held.counts), lanes.rows) or held.counts != lanes.counts[turn.me]:
         raise ValueError(f"bins of {held.codes.shape} are not those that were agreed")
-    if max(lanes.bits) > 32:
-        raise ConfigError(f"totals over {lanes.rows:,} rows need more than 32 bits", "use fewer rows")
     lanes.budgets(turn.me)
     # Nobody chooses the polynomials: they follow from the nonces of all participants.
     info = b"fedmkt shared histogram polynomials v1\n" + turn.epoch.to_bytes(8, "big")
@@ -276,7 +303,7 @@ def _encrypt(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Out
     a = held.a.part(rows.start // DEGREE, rlwe.polynomials(rows.stop))
     packed = []
     for lane, plan in enumerate(lanes.budgets(_other(turn))):
-        values = np.ascontiguousarray(shares[lane][:, rows].T).astype(np.int64)
+        values = np.ascontiguousarray(shares[lane][:, rows].T).astype(np.uint64).view(np.int64)
         b = np.empty(values.shape, np.uint64)
         for start in range(0, nodes, _TOGETHER):
             some = slice(start, min(nodes, start + _TOGETHER))
@@ -370,16 +397,16 @@ def _decrypt(
     if found.shape != shape or dealt.shape != shape:
         raise ValueError("totals or the dealer's shares have another shape than agreed")
     noisy = found - kernels.matmul(held.masked, _columns(state.secrets)) - dealt
-    total = np.empty(shape, np.uint32)
+    total = np.empty(shape, np.uint64)
     for lane, plan in enumerate(lanes.budgets(holder)):
         at = slice(lane * nodes, (lane + 1) * nodes)
-        total[:, at] = rlwe.decode(noisy[:, at], plan.delta_bits).astype(np.uint32)
-    own = (np.uint64(0) - turn.recall(Answered).r).astype(np.uint32)
+        total[:, at] = rlwe.decode(noisy[:, at], plan.delta_bits).view(np.uint64)
+    own = np.uint64(0) - turn.recall(Answered).r
     values = {str(holder): _by_node(total, nodes), str(turn.me): _by_node(own, nodes)}
     return Outcome(Silent(), keep=(TotalShares(values),), forget=(Asking, Answered))
 
 
-def _by_node(totals: HalfWords, nodes: int) -> HalfWords:
+def _by_node(totals: Words, nodes: int) -> Words:
     return np.ascontiguousarray(totals.T).reshape(-1, nodes, len(totals))
 
 

@@ -58,7 +58,7 @@ from fedmkt.protocol.shared_boosting import both, fold
 from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, UNIT
 from fedmkt.protocol.shared_growth import TreeOwners
 from fedmkt.protocol.shared_values import Folding, Forests, open_values, start, total
-from fedmkt.protocol.side_product import Bytes, MaskedSides, narrow, widen
+from fedmkt.protocol.side_product import Bytes, MaskedSides, narrow, widen_halves
 from fedmkt.protocol.tree_columns import own_codes
 from fedmkt.protocol.tree_growth import Forest
 from fedmkt.protocol.witness import checkpoint, witness
@@ -202,7 +202,7 @@ def _deal_scores(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtS
 def _lift(turn: Turn, inbox: Inbox[ScoreAngles | DealtScores]) -> Outcome[ScoreLift, Silent]:
     own, (other,) = turn.recall(Lifted).own, turn.others
     found = inbox.one(other, ScoreAngles).angles.words
-    delta = FAR.angles(own + widen(found, own.shape, SCORE_BITS))
+    delta = FAR.angles(own + widen_halves(found, own.shape, SCORE_BITS))
     dealt = inbox.one(dealer(turn.contract), DealtScores) if turn.first else None
     angles = dealt.angles if dealt else _mask(turn, turn.me, "angles", (_DEALT, len(own)))
     value = sigmoid.evaluate(delta, angles, FAR.sines)

@@ -126,7 +126,7 @@ def take_values(
     """Finish the products at a depth: the values of its nodes."""
     if state.opened is None or state.batch is None:
         raise ValueError("no products are under way")
-    (products,) = multiply_sides(turn, state.batch, state.opened, found, dealt)
+    products = multiply_sides(turn, state.batch, state.opened, found, dealt)[0].astype(np.uint32, copy=False)
     values = dict(state.values)
     for (place, _), product in zip(forest.products(depth), products, strict=True):
         _, right = _children(values, place)

@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.protocol.core import HalfWords, Masked, Message, Name, Turn
+from fedmkt.ring.fixed import RingArray
 from fedmkt.ring.side_bits import Bits, dealt_part, other_part, owner_part, pack, packed_words, unpack
 
 Bytes = NDArray[np.uint8]
 Lanes = tuple[int, ...]
-"""Bits of each lane, at most 32: its vectors are shared modulo 2^bits at least."""
+"""Bits of each lane, at most 64: its vectors are shared modulo 2^bits at least, in half words up to 32."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Opened:
 
     bits: Bits
     masked: Bits
-    x: tuple[HalfWords, ...]
-    v: tuple[HalfWords, ...]
+    x: tuple[RingArray, ...]
+    v: tuple[RingArray, ...]
 
 
 def width(bits: int) -> int:
@@ -79,22 +80,43 @@ def width(bits: int) -> int:
     return -(-bits // 8)
 
 
-def narrow(words: HalfWords, bits: int) -> Bytes:
+def narrow(words: RingArray, bits: int) -> Bytes:
     """Cut words, (..., n), to the bytes that `bits` need: (..., n, bytes), little-endian."""
-    raw = np.ascontiguousarray(words).astype("<u4", copy=False).view(np.uint8)
-    return np.ascontiguousarray(raw.reshape(*words.shape, 4)[..., : width(bits)])
+    little = np.ascontiguousarray(words).astype(words.dtype.newbyteorder("<"), copy=False)
+    raw = little.view(np.uint8).reshape(*words.shape, words.dtype.itemsize)
+    return np.ascontiguousarray(raw[..., : width(bits)])
 
 
-def widen(narrowed: Bytes, shape: tuple[int, ...], bits: int) -> HalfWords:
-    """Turn bytes back into words of this shape; ValueError for another one."""
+def widen(narrowed: Bytes, shape: tuple[int, ...], bits: int) -> RingArray:
+    """Turn bytes back into words of this shape, half words up to 32 bits; ValueError for another one."""
     if narrowed.shape != (*shape, width(bits)):
         raise ValueError(f"bytes of {narrowed.shape} are not {shape} numbers of {bits} bits")
-    raw = np.zeros((*shape, 4), np.uint8)
+    dtype = kind_of(bits)
+    raw = np.zeros((*shape, dtype.itemsize), np.uint8)
     raw[..., : width(bits)] = narrowed
-    return raw.view("<u4").astype(np.uint32, copy=False).reshape(shape)
+    return raw.view(dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
 
 
-def open_sides(turn: Turn, batch: Batch, bits: Bits, x: Sequence[HalfWords]) -> tuple[MaskedSides, Opened]:
+def widen_halves(narrowed: Bytes, shape: tuple[int, ...], bits: int) -> HalfWords:
+    """Do the same for at most 32 bits."""
+    return widen(narrowed, shape, bits).astype(np.uint32, copy=False)
+
+
+def kind_of(bits: int) -> np.dtype[np.uint32] | np.dtype[np.uint64]:
+    """Return the kind of words that numbers of so many bits are kept in."""
+    return np.dtype(np.uint32) if bits <= 32 else np.dtype(np.uint64)
+
+
+def draw(
+    turn: Turn, of: Name, label: str, count: int, shape: tuple[int, int], bits: int, to: str, block: int = 0
+) -> RingArray:
+    """Draw masks for numbers of so many bits."""
+    if bits <= 32:
+        return turn.masks.half_words(of, label, count, shape, to=to, block=block)
+    return turn.masks.words(of, label, count, shape, to=to, block=block)
+
+
+def open_sides(turn: Turn, batch: Batch, bits: Bits, x: Sequence[RingArray]) -> tuple[MaskedSides, Opened]:
     """Mask the own bits, (own, n), and for the others' bits the own shares x, by lane (k, n), of which all are kept."""
     own = batch.own(turn)
     k, n = len(own), batch.rows
@@ -112,7 +134,7 @@ def open_sides(turn: Turn, batch: Batch, bits: Bits, x: Sequence[HalfWords]) -> 
 
 def multiply_sides(
     turn: Turn, batch: Batch, opened: Opened, found: MaskedSides, dealt: DealtSides | None
-) -> tuple[HalfWords, ...]:
+) -> tuple[RingArray, ...]:
     """Return the own shares of all products, by lane (k, n)."""
     own = batch.own(turn)
     k, n, mine = len(own), batch.rows, int(own.sum())
@@ -125,7 +147,7 @@ def multiply_sides(
     for lane, (size, x, v) in enumerate(zip(batch.lanes, opened.x, opened.v, strict=True)):
         share = widen(dealt.products[lane], (k, n), size) if dealt else _w(turn, batch, lane)
         masked = widen(found.vectors[lane].words, (mine, n), size)
-        product = np.empty((k, n), np.uint32)
+        product = np.empty((k, n), kind_of(size))
         product[own] = owner_part(opened.bits, opened.masked, masked, x[own], share[own])
         product[~own] = other_part(theirs, v, share[~own])
         out.append(product)
@@ -142,7 +164,7 @@ def deal_sides(turn: Turn, batch: Batch) -> DealtSides:
     u[~of_bank] = _u(turn, batch, batch.partner, k - mine)
     products = []
     for lane, size in enumerate(batch.lanes):
-        v = np.empty((k, batch.rows), np.uint32)
+        v = np.empty((k, batch.rows), kind_of(size))
         v[of_bank] = _v(turn, batch, batch.partner, mine, lane)
         v[~of_bank] = _v(turn, batch, bank, k - mine, lane)
         products.append(narrow(dealt_part(u, v, _w(turn, batch, lane)), size))
@@ -156,12 +178,11 @@ def _u(turn: Turn, batch: Batch, of: Name, k: int) -> Bits:
     return np.array([unpack(row, batch.rows) for row in words], np.bool_).reshape(k, batch.rows)
 
 
-def _v(turn: Turn, batch: Batch, of: Name, k: int, lane: int) -> HalfWords:
-    return turn.masks.half_words(
-        of, f"{batch.label}/v", batch.count, (k, batch.rows), to=batch.partner, block=lane
-    )
+def _v(turn: Turn, batch: Batch, of: Name, k: int, lane: int) -> RingArray:
+    shape, bits = (k, batch.rows), batch.lanes[lane]
+    return draw(turn, of, f"{batch.label}/v", batch.count, shape, bits, to=batch.partner, block=lane)
 
 
-def _w(turn: Turn, batch: Batch, lane: int) -> HalfWords:
-    shape = (len(batch.of_bank), batch.rows)
-    return turn.masks.half_words(batch.partner, f"{batch.label}/w", batch.count, shape, block=lane)
+def _w(turn: Turn, batch: Batch, lane: int) -> RingArray:
+    shape, bits = (len(batch.of_bank), batch.rows), batch.lanes[lane]
+    return draw(turn, batch.partner, f"{batch.label}/w", batch.count, shape, bits, to="", block=lane)

@@ -26,9 +26,9 @@ class Watch:
         self.gradients, self.opened, self.cuts, self.vectors = [], [], [], {}
         root, opened = shared_growth.root_shares, shared_growth._opened
 
-        def root_shares(turn, gradients, tree):
-            self.gradients.append(gradients.copy())
-            return root(turn, gradients, tree)
+        def root_shares(lanes, turn, gradients, tree):
+            self.gradients.append(gradients.astype(np.uint32))
+            return root(lanes, turn, gradients, tree)
 
         def opened_totals(turn, state, *rest):
             cells = opened(turn, state, *rest)

@@ -58,8 +58,8 @@ def test_gradients_are_those_of_the_scores_up_to_rounding_and_the_series(monkeyp
     y = watch.rows(caller, 0)[:, 0] < 0
     p = 1 / (1 + np.exp(-caller.recall(BANK, Forest).base))
     first, second = watch.rows(caller, 0), watch.rows(caller, 1)
-    assert np.abs(first[:, 0] - 128 * (p - y)).max() < 1.2
-    assert np.abs(first[:, 1] - 1024 * p * (1 - p)).max() < 3
+    assert np.abs(first[:, 0] - 32 * (p - y)).max() < 1.2
+    assert np.abs(first[:, 1] - 256 * p * (1 - p)).max() < 2
     assert np.std(second[:, 0]) > np.std(first[:, 0]) / 2 and len(np.unique(second[:, 1])) > 5
 
 

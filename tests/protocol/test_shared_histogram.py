@@ -29,10 +29,11 @@ from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller, chi_squ
 
 COUNTS = {BANK: (4, 9), SHOP: (5, 32, 3)}
 LIMITS = (127, 260, 1)
+APART, TOGETHER = ((127,), (260,), (1,)), ((127, 260), (1,))
 
 
-def lanes_of(rows=5000, counts=COUNTS, vectors=64):
-    return Lanes(rows, counts, LIMITS, vectors)
+def lanes_of(rows=5000, counts=COUNTS, vectors=64, limits=TOGETHER):
+    return Lanes(rows, counts, limits, vectors)
 
 
 def world(lanes, seed=1, **options):
@@ -59,18 +60,15 @@ def draw(lanes, nodes, seed=1):
 def add_up(caller, lanes, values, seed=9):
     random = np.random.default_rng(seed)
     nodes = len(values[0])
-    shares = [random.integers(0, 2**32, v.shape, np.uint32) for v in values]
-    caller.states[SHOP][ShareVectors] = ShareVectors(tuple(shares))
-    rest = [v.astype(np.uint32) - s for v, s in zip(values, shares, strict=True)]
-    caller.states[BANK][ShareVectors] = ShareVectors(tuple(rest))
+    shares = [random.integers(0, 2**64, v.shape, np.uint64) for v in values]
+    caller.states[SHOP][ShareVectors] = ShareVectors(lanes.join(shares))
+    rest = [v.astype(np.uint64) - s for v, s in zip(values, shares, strict=True)]
+    caller.states[BANK][ShareVectors] = ShareVectors(lanes.join(rest))
     add_up_nodes(caller, caller.contract, lanes, nodes)
     found = {}
     for party in lanes.counts:
         total = sum(caller.recall(p, TotalShares).values[party] for p in lanes.counts)
-        for lane, bits in enumerate(lanes.bits):
-            shift = np.uint32(32 - bits)
-            total[lane] = ((total[lane] << shift).view(np.int32) >> shift.astype(np.int32)).view(np.uint32)
-        found[party] = total.view(np.int32).astype(np.int64)
+        found[party] = np.moveaxis(lanes.split(np.moveaxis(total, 0, -1)), -1, 0)
     return found
 
 
@@ -81,9 +79,10 @@ def plain(caller, party, values):
     return np.stack([np.stack([v[:, i].sum(axis=1) for i in bins], axis=1) for v in values])
 
 
+@pytest.mark.parametrize("limits", [APART, TOGETHER], ids=["apart", "together"])
 @pytest.mark.parametrize("seed", range(3))
-def test_shares_of_totals_add_up_to_plain_totals_for_both_parties_bins(seed):
-    lanes = lanes_of(4096 + 37 * seed)
+def test_shares_of_totals_add_up_to_plain_totals_for_both_parties_bins(seed, limits):
+    lanes = lanes_of(4096 + 37 * seed, limits=limits)
     caller = world(lanes, seed)
     for batch, nodes in enumerate((1, 4, 2)):
         values = draw(lanes, nodes, 10 * seed + batch)
@@ -148,7 +147,7 @@ def test_the_share_of_either_party_alone_is_uniform():
     for party in (BANK, SHOP):
         for totals in caller.recall(party, TotalShares).values.values():
             for lane, bits in enumerate(lanes.bits):
-                top = (totals[lane] << np.uint32(32 - bits) >> np.uint32(24)).astype(np.uint8)
+                top = (totals[lane] << np.uint64(64 - bits) >> np.uint64(56)).astype(np.uint8)
                 assert abs(chi_square(top)) < 5
 
 
@@ -179,10 +178,10 @@ def test_either_party_refuses_more_vectors_than_agreed_even_after_a_resume():
         add_up(resumed, lanes, draw(lanes, 1))
 
 
-@pytest.mark.parametrize("limit", [1 << 20, 1 << 40])
-def test_totals_that_do_not_fit_are_refused_at_the_start(limit):
-    with pytest.raises(ConfigError, match="more than 32 bits"):
-        world(replace(lanes_of(), limits=(limit, 1, 1)))
+@pytest.mark.parametrize("limits", [((1 << 33,), (1,)), ((1 << 20, 1 << 12), (1,))])
+def test_totals_that_do_not_fit_are_refused_at_the_start(limits):
+    with pytest.raises(ConfigError, match=r"do not fit|too many encrypted"):
+        world(lanes_of(limits=limits))
 
 
 def test_three_parties_are_refused():

@@ -173,15 +173,15 @@ def test_the_partner_refuses_a_split_that_was_not_opened():
 
 def test_a_bank_that_adds_to_its_share_reads_the_open_cell_of_a_row(monkeypatch):
     """Redteam 1.5, offsets: not caught. It reads in which open cell a row is, for every column; no finer than that."""
-    watch, at, offset = Watch(monkeypatch), 7, 1 << 17
+    watch, at, offset = Watch(monkeypatch), 7, 1 << 15
     caller = tree_caller(contract(trees=1, depth=1, penalty=1e5))
     original = shared_growth.root_shares
 
-    def cheating(turn, gradients, tree):
-        level, vectors = original(turn, gradients, tree)
+    def cheating(lanes, turn, gradients, tree):
+        level, vectors = original(lanes, turn, gradients, tree)
         if turn.me == BANK:
             g, *others = (v.copy() for v in vectors.lanes)
-            g[0, at] += np.uint32(offset)
+            g[0, at] += g.dtype.type(offset)
             vectors = ShareVectors((g, *others))
         return level, vectors
 

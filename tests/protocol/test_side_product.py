@@ -12,6 +12,7 @@ from fedmkt.protocol.side_product import (
     DealtSides,
     MaskedSides,
     deal_sides,
+    kind_of,
     multiply_sides,
     narrow,
     open_sides,
@@ -19,7 +20,7 @@ from fedmkt.protocol.side_product import (
 )
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller, chi_square, contract_of
 
-LANES = (23, 16, 8, 32)
+LANES = (23, 16, 43, 32, 64)
 
 
 def batch_of(owners=(True, False, False), rows=1000, count=0):
@@ -30,7 +31,7 @@ def run(batch, bits, x, seed=1, change=lambda m: m):
     """Play all roles; bits : (k, n), x : by lane (k, n). Returns what is sent and the products."""
     caller = PlainCaller(contract_of(2), {}, seed=seed)
     random = np.random.default_rng(seed)
-    shares = {SHOP: [random.integers(0, 2**32, v.shape, np.uint32) for v in x]}
+    shares = {SHOP: [random.integers(0, 2 ** (8 * v.itemsize), v.shape, v.dtype) for v in x]}
     shares[BANK] = [v - s for v, s in zip(x, shares[SHOP], strict=True)]
     opened, sent = {}, {}
     for party in (BANK, SHOP):
@@ -46,7 +47,9 @@ def run(batch, bits, x, seed=1, change=lambda m: m):
 
 def drawn(k, n, seed=1):
     random = np.random.default_rng(seed)
-    return random.random((k, n)) < 0.3, [random.integers(0, 2**32, (k, n), np.uint32) for _ in LANES]
+    return random.random((k, n)) < 0.3, [
+        random.integers(0, 2 ** (8 * kind_of(b).itemsize), (k, n), kind_of(b)) for b in LANES
+    ]
 
 
 @pytest.mark.parametrize("owners", [(True, False, False), (True, True), (False,), ()])
@@ -55,13 +58,16 @@ def test_products_are_exact_in_every_lane(owners, rows):
     bits, x = drawn(len(owners), rows)
     _, _, products = run(batch_of(owners, rows), bits, x)
     for size, values, product in zip(LANES, x, products, strict=True):
-        modulus = np.uint32((1 << size) - 1)
-        assert np.array_equal(product & modulus, np.where(bits, values, 0) & modulus)
+        modulus = values.dtype.type((1 << size) - 1)
+        assert np.array_equal(product & modulus, np.where(bits, values, values.dtype.type(0)) & modulus)
 
 
 def test_what_travels_is_uniform_and_of_the_same_size_whatever_bits_and_vectors():
     sizes = set()
-    for bits, x in (drawn(3, 9000), (np.ones((3, 9000), bool), [np.zeros((3, 9000), np.uint32)] * 4)):
+    for bits, x in (
+        drawn(3, 9000),
+        (np.ones((3, 9000), bool), [np.zeros((3, 9000), kind_of(b)) for b in LANES]),
+    ):
         sent, dealt, _ = run(batch_of(rows=9000), bits, x)
         parts = [m.bits.words for m in sent.values()]
         parts += [v.words for m in sent.values() for v in m.vectors] + list(dealt.products)
@@ -78,9 +84,9 @@ def test_a_second_product_has_masks_of_its_own():
         assert (first[party].vectors[0].words != second[party].vectors[0].words).any(axis=-1).mean() > 0.99
 
 
-@pytest.mark.parametrize("bits", [1, 8, 9, 24, 25, 32])
+@pytest.mark.parametrize("bits", [1, 8, 9, 24, 25, 32, 33, 43, 64])
 def test_numbers_cut_to_their_bytes_come_back(bits):
-    values = np.random.default_rng(1).integers(0, 1 << bits, (3, 7), np.uint32)
+    values = np.random.default_rng(1).integers(0, 1 << bits, (3, 7), kind_of(bits))
     assert np.array_equal(widen(narrow(values, bits), (3, 7), bits), values)
     with pytest.raises(ValueError, match="are not"):
         widen(narrow(values, bits), (3, 8), bits)

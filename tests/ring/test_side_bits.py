@@ -82,13 +82,18 @@ def test_wrong_shapes_and_types_are_refused():
 
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(0, 4), n=st.integers(0, 70))
 def test_many_products_at_once_are_those_of_the_formula(seed, k, n):
+    for dtype in (np.uint32, np.uint64):
+        check_products(seed, k, n, dtype)
+
+
+def check_products(seed, k, n, dtype):
     random = np.random.default_rng(seed)
     beta, u = random.integers(0, 2, (2, k, n)).astype(bool)
-    x, v, other, theirs = random.integers(0, 2**32, (4, k, n), np.uint32)
+    x, v, other, theirs = random.integers(0, np.iinfo(dtype).max, (4, k, n), dtype, endpoint=True)
     c, own = beta ^ u, dealt_part(u, v, theirs)
-    assert np.array_equal(own + theirs, np.where(u, v, np.uint32(0)))
+    assert np.array_equal(own + theirs, np.where(u, v, dtype(0)))
     shares = owner_part(beta, c, other - v, x, own), other_part(c, v, theirs)
-    assert np.array_equal(shares[0] + shares[1], np.where(beta, x + other, np.uint32(0)))
+    assert np.array_equal(shares[0] + shares[1], np.where(beta, x + other, dtype(0)))
 
 
 def test_products_of_different_shapes_are_refused():
