@@ -86,8 +86,7 @@ from fedmkt.protocol.side_product import (
 )
 from fedmkt.protocol.tree_columns import common_bins
 from fedmkt.protocol.tree_growth import SplitRequest, columns_of
-from fedmkt.ring.fixed import RingArray
-from fedmkt.ring.side_bits import Bits
+from fedmkt.ring.side_bits import Bits, Numbers
 
 COUNT = 2
 """The field of membership, after g and h."""
@@ -135,7 +134,7 @@ class LevelShares(State):
 
     durable: ClassVar[bool] = False
     nodes: tuple[int, ...]
-    vectors: tuple[RingArray, ...]
+    vectors: tuple[Numbers, ...]
     cells: Words
     above: Bools
     cuts: Bools
@@ -221,7 +220,7 @@ def root_shares(lanes: Lanes, turn: Turn, gradients: Words, tree: int) -> tuple[
     table = grid(turn)
     columns, bins = len(table.values), table.bins
     level = LevelShares(
-        (0,), lanes.join(fields), np.empty((len(lanes.bits), 0, columns, bins + 1), np.uint64),
+        (0,), lanes.join([*fields]), np.empty((len(lanes.bits), 0, columns, bins + 1), np.uint64),
         np.ones((1, columns, bins), np.bool_), np.empty((0, columns, bins), np.bool_), (), (),
     )  # fmt: skip
     return level, ShareVectors(level.vectors)
@@ -315,7 +314,8 @@ def open_cells_of(cuts: Bools, table: Grid) -> NDArray[np.int64]:
     inside = np.arange(table.bins) < np.array(table.values)[:, None] - 1
     inside[:, -1] = table.apart
     # The cut from the missing may be the only one beyond the last bin of values.
-    return 1 + (cuts & inside).sum(axis=-1)
+    cells: NDArray[np.int64] = 1 + (cuts & inside).sum(axis=-1)
+    return cells
 
 
 def open_totals(turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Silent]:

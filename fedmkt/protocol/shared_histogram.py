@@ -66,8 +66,9 @@ from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.side_product import kind_of
 from fedmkt.ring import kernels, rlwe
 from fedmkt.ring.budget import Budget, message_bits, shortest_words
-from fedmkt.ring.fixed import RingArray, correction
+from fedmkt.ring.fixed import correction
 from fedmkt.ring.rlwe import DEGREE, Integers
+from fedmkt.ring.side_bits import Numbers
 
 _TOGETHER = 3
 """Vectors encrypted at a time: more of them fall out of the caches."""
@@ -96,7 +97,7 @@ class Lanes:
         """By lane how many bits hold all of it: shares are modulo t = 2^bits."""
         return tuple(map(sum, self.fields))
 
-    def join(self, values: Sequence[RingArray]) -> tuple[RingArray, ...]:
+    def join(self, values: Sequence[Numbers]) -> tuple[Numbers, ...]:
         """Put fields, or shares of them modulo the bits of their lanes, into lanes."""
         left, out = [*values], []
         for fields, bits in zip(self.fields, self.bits, strict=True):
@@ -169,7 +170,7 @@ class ShareVectors(State):
     """The own shares of the next batch, by lane (nodes, rows), each modulo 2^bits at least; zero in padding."""
 
     durable: ClassVar[bool] = False
-    lanes: tuple[RingArray, ...]
+    lanes: tuple[Numbers, ...]
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.protocol.core import HalfWords, Masked, Message, Name, Turn
-from fedmkt.ring.fixed import RingArray
-from fedmkt.ring.side_bits import Bits, dealt_part, other_part, owner_part, pack, packed_words, unpack
+from fedmkt.ring.side_bits import (
+    Bits,
+    Numbers,
+    dealt_part,
+    other_part,
+    owner_part,
+    pack,
+    packed_words,
+    unpack,
+)
 
 Bytes = NDArray[np.uint8]
 Lanes = tuple[int, ...]
@@ -71,8 +79,8 @@ class Opened:
 
     bits: Bits
     masked: Bits
-    x: tuple[RingArray, ...]
-    v: tuple[RingArray, ...]
+    x: tuple[Numbers, ...]
+    v: tuple[Numbers, ...]
 
 
 def width(bits: int) -> int:
@@ -80,21 +88,22 @@ def width(bits: int) -> int:
     return -(-bits // 8)
 
 
-def narrow(words: RingArray, bits: int) -> Bytes:
+def narrow(words: Numbers, bits: int) -> Bytes:
     """Cut words, (..., n), to the bytes that `bits` need: (..., n, bytes), little-endian."""
     little = np.ascontiguousarray(words).astype(words.dtype.newbyteorder("<"), copy=False)
     raw = little.view(np.uint8).reshape(*words.shape, words.dtype.itemsize)
     return np.ascontiguousarray(raw[..., : width(bits)])
 
 
-def widen(narrowed: Bytes, shape: tuple[int, ...], bits: int) -> RingArray:
+def widen(narrowed: Bytes, shape: tuple[int, ...], bits: int) -> Numbers:
     """Turn bytes back into words of this shape, half words up to 32 bits; ValueError for another one."""
     if narrowed.shape != (*shape, width(bits)):
         raise ValueError(f"bytes of {narrowed.shape} are not {shape} numbers of {bits} bits")
-    dtype = kind_of(bits)
-    raw = np.zeros((*shape, dtype.itemsize), np.uint8)
+    raw = np.zeros((*shape, kind_of(bits).itemsize), np.uint8)
     raw[..., : width(bits)] = narrowed
-    return raw.view(dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+    if bits <= 32:
+        return raw.view("<u4").astype(np.uint32, copy=False).reshape(shape)
+    return raw.view("<u8").astype(np.uint64, copy=False).reshape(shape)
 
 
 def widen_halves(narrowed: Bytes, shape: tuple[int, ...], bits: int) -> HalfWords:
@@ -109,14 +118,14 @@ def kind_of(bits: int) -> np.dtype[np.uint32] | np.dtype[np.uint64]:
 
 def draw(
     turn: Turn, of: Name, label: str, count: int, shape: tuple[int, int], bits: int, to: str, block: int = 0
-) -> RingArray:
+) -> Numbers:
     """Draw masks for numbers of so many bits."""
     if bits <= 32:
         return turn.masks.half_words(of, label, count, shape, to=to, block=block)
     return turn.masks.words(of, label, count, shape, to=to, block=block)
 
 
-def open_sides(turn: Turn, batch: Batch, bits: Bits, x: Sequence[RingArray]) -> tuple[MaskedSides, Opened]:
+def open_sides(turn: Turn, batch: Batch, bits: Bits, x: Sequence[Numbers]) -> tuple[MaskedSides, Opened]:
     """Mask the own bits, (own, n), and for the others' bits the own shares x, by lane (k, n), of which all are kept."""
     own = batch.own(turn)
     k, n = len(own), batch.rows
@@ -134,7 +143,7 @@ def open_sides(turn: Turn, batch: Batch, bits: Bits, x: Sequence[RingArray]) -> 
 
 def multiply_sides(
     turn: Turn, batch: Batch, opened: Opened, found: MaskedSides, dealt: DealtSides | None
-) -> tuple[RingArray, ...]:
+) -> tuple[Numbers, ...]:
     """Return the own shares of all products, by lane (k, n)."""
     own = batch.own(turn)
     k, n, mine = len(own), batch.rows, int(own.sum())
@@ -178,11 +187,11 @@ def _u(turn: Turn, batch: Batch, of: Name, k: int) -> Bits:
     return np.array([unpack(row, batch.rows) for row in words], np.bool_).reshape(k, batch.rows)
 
 
-def _v(turn: Turn, batch: Batch, of: Name, k: int, lane: int) -> RingArray:
+def _v(turn: Turn, batch: Batch, of: Name, k: int, lane: int) -> Numbers:
     shape, bits = (k, batch.rows), batch.lanes[lane]
     return draw(turn, of, f"{batch.label}/v", batch.count, shape, bits, to=batch.partner, block=lane)
 
 
-def _w(turn: Turn, batch: Batch, lane: int) -> RingArray:
+def _w(turn: Turn, batch: Batch, lane: int) -> Numbers:
     shape, bits = (len(batch.of_bank), batch.rows), batch.lanes[lane]
     return draw(turn, batch.partner, f"{batch.label}/w", batch.count, shape, bits, to="", block=lane)

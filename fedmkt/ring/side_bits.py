@@ -22,6 +22,8 @@ from fedmkt.compiled import compiled, readable
 from fedmkt.ring.fixed import HalfWords, RingArray
 
 Bits = NDArray[np.bool_]
+Numbers = NDArray[np.unsignedinteger]
+"""Words of either kind, where one file deals with both."""
 WORD_BITS = 32
 
 
@@ -64,7 +66,7 @@ def signed(c: Bits, share: RingArray) -> RingArray:
     return out
 
 
-def owner_part(bits: Bits, c: Bits, opened: RingArray, share: RingArray, dealt: RingArray) -> RingArray:
+def owner_part(bits: Bits, c: Bits, opened: Numbers, share: Numbers, dealt: Numbers) -> Numbers:
     """Return the owner's shares of beta x, (k, n): beta (own x + opened x - v) + (1 - 2 c) (own share of u v)."""
     _check_same((bits, c), (opened, share, dealt))
     out = np.empty_like(share)
@@ -72,7 +74,7 @@ def owner_part(bits: Bits, c: Bits, opened: RingArray, share: RingArray, dealt: 
     return out
 
 
-def other_part(c: Bits, v: RingArray, dealt: RingArray) -> RingArray:
+def other_part(c: Bits, v: Numbers, dealt: Numbers) -> Numbers:
     """Return the other party's shares of beta x, (k, n): c v + (1 - 2 c) (own share of u v)."""
     _check_same((c,), (v, dealt))
     out = np.empty_like(v)
@@ -80,7 +82,7 @@ def other_part(c: Bits, v: RingArray, dealt: RingArray) -> RingArray:
     return out
 
 
-def dealt_part(u: Bits, v: RingArray, share: RingArray) -> RingArray:
+def dealt_part(u: Bits, v: Numbers, share: Numbers) -> Numbers:
     """Return what the dealer sends for shares of u v, (k, n): u v less the share that the other one has of its seed."""
     _check_same((u,), (v, share))
     out = np.empty_like(v)
@@ -88,7 +90,7 @@ def dealt_part(u: Bits, v: RingArray, share: RingArray) -> RingArray:
     return out
 
 
-def _check_same(bits: Sequence[Bits], words: Sequence[RingArray]) -> None:
+def _check_same(bits: Sequence[Bits], words: Sequence[Numbers]) -> None:
     shape, dtype = words[0].shape, words[0].dtype
     if (
         len(shape) != 2
@@ -104,9 +106,7 @@ def _check_same(bits: Sequence[Bits], words: Sequence[RingArray]) -> None:
 
 
 @compiled
-def _owner(
-    bits: Bits, c: Bits, opened: RingArray, share: RingArray, dealt: RingArray, out: RingArray
-) -> None:
+def _owner(bits: Bits, c: Bits, opened: Numbers, share: Numbers, dealt: Numbers, out: Numbers) -> None:
     for k in range(out.shape[0]):
         for i in range(out.shape[1]):
             # Masks of all ones or none: a branch on random bits would be guessed wrong half of the time.
@@ -116,7 +116,7 @@ def _owner(
 
 
 @compiled
-def _other(c: Bits, v: RingArray, dealt: RingArray, out: RingArray) -> None:
+def _other(c: Bits, v: Numbers, dealt: Numbers, out: Numbers) -> None:
     for k in range(out.shape[0]):
         for i in range(out.shape[1]):
             turned = np.uint64(0) - np.uint64(c[k, i])
@@ -124,7 +124,7 @@ def _other(c: Bits, v: RingArray, dealt: RingArray, out: RingArray) -> None:
 
 
 @compiled
-def _dealt(u: Bits, v: RingArray, share: RingArray, out: RingArray) -> None:
+def _dealt(u: Bits, v: Numbers, share: Numbers, out: Numbers) -> None:
     for k in range(out.shape[0]):
         for i in range(out.shape[1]):
             taken = np.uint64(0) - np.uint64(u[k, i])
