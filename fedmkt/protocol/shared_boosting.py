@@ -51,6 +51,7 @@ from functools import partial
 from typing import ClassVar, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.crypto.prg import KEY_BYTES
@@ -92,7 +93,7 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.items import NO_ROW
-from fedmkt.protocol.linear import Labels, next_count
+from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.shared_gradients import (
@@ -162,6 +163,14 @@ class SharedScores(State):
 
 
 @dataclass(frozen=True)
+class TrainAnswers(State):
+    """At the bank: the label of each train row, (n,), 0 or 1; 0 for padding."""
+
+    durable: ClassVar[bool] = False
+    y: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
 class ScoreReach(State):
     """At the bank: no score is further from 0, log odds."""
 
@@ -211,7 +220,7 @@ def _load(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     y = np.zeros(len(rows), np.uint8)
     if turn.first:
         y[rows != NO_ROW] = _labels(turn)
-        keep.append(Labels(y))
+        keep.append(TrainAnswers(y))
     if not turn.has(TreeOwners):
         share = np.zeros(len(rows), np.uint32)
         if turn.first:
@@ -274,7 +283,7 @@ def _deal_gradients(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Dea
 def _open_gradients(turn: Turn, inbox: Inbox[TreeAngles | DealtGradients]) -> Outcome[TreeGradients, Silent]:
     state, (other,) = turn.recall(GradientShares), turn.others
     dealt = inbox.one(dealer(turn.contract), DealtGradients) if turn.first else None
-    y = turn.recall(Labels).y if turn.first else None
+    y = turn.recall(TrainAnswers).y if turn.first else None
     message, own = open_gradients(turn, state.batch, state.own, inbox.one(other, TreeAngles), dealt, y)
     kept = GradientShares(state.batch, own, dealt)
     return Outcome(Silent(), send={other: message}, keep=(kept,))

@@ -24,9 +24,9 @@ totals; nothing here shows it. A holder counts the vectors of the whole training
 
 The numbers of a row stand in lanes, each modulo a power of two of its own: what travels is cut to what the lane's
 noise budget allows. A lane has one or more fields (gradient and Hessian, membership), one above the other: sums are
-of the whole lane, and its fields are told apart once it is opened. Noise and flooding take the room of 20 bits of
-each word, so two fields in one word of 8 bytes are cheaper than two words of 5. Bytes for each row, vector and
-direction: 4 to 8 of b; for each bin and vector: 8 of the reply and 8 of w_a; 8 N for each bin once per epoch.
+of the whole lane, and its fields are told apart once it is opened. Noise and flooding take the room of some 20 bits
+of each word, so two fields in one word are cheaper than two words. Bytes for each row, vector and direction: 4 to 8
+of b; for each bin and vector: 8 of the reply and 8 of w_a; 8 N for each bin once per epoch.
 
 Source: protocols.md section 4. Letters: as in `histogram`; V vectors = lanes times nodes, lane by lane.
 """
@@ -60,12 +60,13 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol.histogram import RowBins, bin_blocks
+from fedmkt.protocol.histogram import RowBins
+from fedmkt.protocol.histogram_terms import bin_blocks
 from fedmkt.protocol.layout import BLOCK_BYTES
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.side_product import kind_of
-from fedmkt.ring import kernels, rlwe
-from fedmkt.ring.budget import Budget, message_bits, shortest_words
+from fedmkt.ring import kernels, rlwe, short_words
+from fedmkt.ring.budget import Budget, shortest_words
 from fedmkt.ring.fixed import correction
 from fedmkt.ring.rlwe import DEGREE, Integers
 from fedmkt.ring.side_bits import Numbers
@@ -90,7 +91,7 @@ class Lanes:
     @property
     def fields(self) -> tuple[tuple[int, ...], ...]:
         """By lane how many bits hold a total of each field with its sign."""
-        return tuple(tuple(message_bits(self.rows, limit) for limit in lane) for lane in self.limits)
+        return tuple(tuple(_total_bits(self.rows, limit) for limit in lane) for lane in self.limits)
 
     @property
     def bits(self) -> tuple[int, ...]:
@@ -128,10 +129,18 @@ class Lanes:
         asked = self.vectors * len(self.limits)
         return tuple(shortest_words(self.rows, b, len(self.counts[holder]), asked) for b in self.bits)
 
+    def words(self, holder: Name, nodes: int) -> list[Budget]:
+        """Return the plan of each vector of a batch, lane by lane."""
+        return [plan for plan in self.budgets(holder) for _ in range(nodes)]
+
     def row_blocks(self, nodes: int) -> list[slice]:
         """Split the rows at whole polynomials, into messages of about `BLOCK_BYTES`."""
         step = max(1, BLOCK_BYTES // (8 * len(self.limits) * nodes * DEGREE)) * DEGREE
         return [slice(i, min(self.rows, i + step)) for i in range(0, self.rows, step)]
+
+
+def _total_bits(rows: int, limit: int) -> int:
+    return (rows * limit).bit_length() + 1
 
 
 @dataclass(frozen=True)
@@ -144,10 +153,10 @@ class HintBlock(Message):
 
 @dataclass(frozen=True)
 class EncryptedShares(Message):
-    """A block of rows of b, by lane (rows, nodes, bytes of a word); with the first block s - v, (N, V)."""
+    """A block of rows of b, in a stream of short words; with the first block s - v, (N, V)."""
 
     block: int
-    lanes: tuple[NDArray[np.uint8], ...]
+    rows: Words
     secrets: Masked[Words] | None
 
 
@@ -302,23 +311,22 @@ def _encrypt(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Out
         keep, remember = (counts,), _count_vectors(lanes, nodes, turn)
     rows = lanes.row_blocks(nodes)[state.sent]
     a = held.a.part(rows.start // DEGREE, rlwe.polynomials(rows.stop))
-    packed = []
-    for lane, plan in enumerate(lanes.budgets(_other(turn))):
-        values = np.ascontiguousarray(shares[lane][:, rows].T).astype(np.uint64).view(np.int64)
-        b = np.empty(values.shape, np.uint64)
-        for start in range(0, nodes, _TOGETHER):
-            some = slice(start, min(nodes, start + _TOGETHER))
-            noise = rlwe.draw_noise(turn.random(KEY_BYTES), len(b), some.stop - start)
-            secret = state.secrets[lane * nodes :][some]
-            b[:, some] = rlwe.encrypt(
-                a, secret, noise, np.ascontiguousarray(values[:, some]), plan.delta_bits
-            )
-        packed.append(rlwe.pack(b, plan.word_bytes))
+    plans = lanes.words(_other(turn), nodes)
+    values = np.concatenate([lane[:, rows].T.astype(np.uint64) for lane in shares], axis=1).view(np.int64)
+    b = np.empty(values.shape, np.uint64)
+    for start in range(0, width, _TOGETHER):
+        some = slice(start, min(width, start + _TOGETHER))
+        noise = rlwe.draw_noise(turn.random(KEY_BYTES), len(b), some.stop - start)
+        deltas = [plan.delta_bits for plan in plans[some]]
+        b[:, some] = rlwe.encrypt(
+            a, state.secrets[some], noise, np.ascontiguousarray(values[:, some]), deltas
+        )
+    packed = short_words.pack(b, [plan.word_bits for plan in plans])
     masked = None
     if state.sent == 0:
         s = _columns(state.secrets)
         masked = Masked(s - turn.masks.words(turn.me, "nodes/v", state.count, s.shape))
-    message = EncryptedShares(state.sent, tuple(packed), masked)
+    message = EncryptedShares(state.sent, packed, masked)
     kept = (replace(state, sent=state.sent + 1), *keep)
     return Outcome(Silent(), send={_other(turn): message}, keep=kept, remember=remember)
 
@@ -339,21 +347,21 @@ def _count_vectors(lanes: Lanes, nodes: int, turn: Turn) -> dict[str, bytes]:
 
 def _take_block(lanes: Lanes, nodes: int, turn: Turn, message: EncryptedShares) -> Asking:
     state, held = turn.recall(Asking), turn.recall(RowBins)
-    plans = lanes.budgets(turn.me)
+    plans = lanes.words(turn.me, nodes)
     rows = lanes.row_blocks(nodes)[state.taken]
-    shapes = [(rows.stop - rows.start, nodes, plan.word_bytes) for plan in plans]
-    if message.block != state.taken or [x.shape for x in message.lanes] != shapes:
+    count, bits = rows.stop - rows.start, [plan.word_bits for plan in plans]
+    if message.block != state.taken or message.rows.shape != (short_words.stream_length(count, bits),):
         raise ValueError("a block of encrypted shares is out of order or has another shape than agreed")
     theirs = state.theirs
     if message.block == 0:
-        if message.secrets is None or message.secrets.words.shape != (DEGREE, len(plans) * nodes):
+        if message.secrets is None or message.secrets.words.shape != (DEGREE, len(plans)):
             raise ValueError("the masked secrets are missing or have another shape than agreed")
         theirs = message.secrets.words
-    b = np.empty((rows.stop - rows.start, len(plans) * nodes), np.uint64)
-    for lane, (plan, own) in enumerate(zip(plans, turn.recall(ShareVectors).lanes, strict=True)):
-        at = slice(lane * nodes, (lane + 1) * nodes)
-        own_words = own[:, rows].T.astype(np.uint64) << np.uint64(plan.delta_bits)
-        b[:, at] = rlwe.unpack(message.lanes[lane]) + own_words
+    b = short_words.unpack(message.rows, count, bits)
+    own = np.concatenate(
+        [lane[:, rows].T.astype(np.uint64) for lane in turn.recall(ShareVectors).lanes], axis=1
+    )
+    b += own << np.array([plan.delta_bits for plan in plans], np.uint64)
     sums = state.sums + rlwe.histogram(held.codes[:, rows], held.counts, b)
     return replace(state, sums=sums, theirs=theirs, taken=state.taken + 1)
 
@@ -401,7 +409,7 @@ def _decrypt(
     total = np.empty(shape, np.uint64)
     for lane, plan in enumerate(lanes.budgets(holder)):
         at = slice(lane * nodes, (lane + 1) * nodes)
-        total[:, at] = rlwe.decode(noisy[:, at], plan.delta_bits).view(np.uint64)
+        total[:, at] = rlwe.decode(noisy[:, at], [plan.delta_bits] * nodes).view(np.uint64)
     own = np.uint64(0) - turn.recall(Answered).r
     values = {str(holder): _by_node(total, nodes), str(turn.me): _by_node(own, nodes)}
     return Outcome(Silent(), keep=(TotalShares(values),), forget=(Asking, Answered))

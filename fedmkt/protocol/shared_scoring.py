@@ -50,7 +50,7 @@ from fedmkt.protocol.core import (
     inbox_of,
 )
 from fedmkt.protocol.layout import BLOCK_BYTES, RESIDUAL_BITS
-from fedmkt.protocol.linear import LIFT_SHIFT, next_count
+from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scoring import READ, RELEASE, SHARE, Rounding, ScoreOpening
 from fedmkt.protocol.shared import DealtRounding, deal_rounding, deal_value, open_masked, shared_from_seeds
@@ -66,6 +66,7 @@ from fedmkt.ring import rounding, sigmoid
 from fedmkt.ring.rlwe import Codes
 from fedmkt.ring.side_bits import Bits
 
+_LIFT_SHIFT = sigmoid.RESULT_BITS - RESIDUAL_BITS
 _DEALT = 2 * FAR.sines.harmonics
 """Sines and cosines of a row: scores are few, so there is one series for all of them."""
 
@@ -192,7 +193,7 @@ def _deal_scores(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtS
     t, mask = (_mask(turn, bank, f, (rows,)) + _mask(turn, partner, f, (rows,)) for f in ("t", "R"))
     others = _mask(turn, partner, "angles", (_DEALT, rows))
     angles = sigmoid.deal_correction(FAR.angles(t), FAR.sines.harmonics, [others], out=others)
-    lift = rounding.deal_lift(mask, LIFT_SHIFT)
+    lift = rounding.deal_lift(mask, _LIFT_SHIFT)
     high, top = (
         deal_value(turn, f"score/trees/{f}", 0, v) for f, v in (("high", lift.high), ("top", lift.top))
     )
@@ -221,7 +222,7 @@ def _round(turn: Turn, inbox: Inbox[ScoreLift]) -> Outcome[ScoreOpening, Silent]
     high = shared_from_seeds(turn, "score/trees/high", 0, n, dealt.high if dealt else None)
     top = shared_from_seeds(turn, "score/trees/top", 0, n, dealt.top if dealt else None)
     share = rounding.finish_lift(
-        state.own + found, rounding.DealtRounding(high, top), LIFT_SHIFT, first=turn.first
+        state.own + found, rounding.DealtRounding(high, top), _LIFT_SHIFT, first=turn.first
     )
     own = open_masked(turn, "score/round", 0, share * np.uint64(10**turn.contract.scores.decimals))
     return Outcome(Silent(), send={other: ScoreOpening(Masked(own))}, keep=(Rounding(own),), forget=(Lifted,))

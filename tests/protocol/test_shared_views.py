@@ -39,7 +39,7 @@ from tests.protocol.tree_world import BANK, SHOP, tree_caller, tree_data
 
 UNIFORM = {
     HintBlock: lambda m: [m.rows.words],
-    EncryptedShares: lambda m: [x for x in m.lanes],
+    EncryptedShares: lambda m: [m.rows],
     SharedTotals: lambda m: [m.words.words],
     MaskedSides: lambda m: [m.bits.words, *(v.words for v in m.vectors)],
     TreeAngles: lambda m: [m.angles.words],
