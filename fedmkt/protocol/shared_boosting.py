@@ -45,13 +45,11 @@ its rounding is drawn again, so its totals are other ones, of the same rows.
 Source: protocols.md section 4, redteam.md 1.5. Letters: g, h as in learn/splits.py; F the shared scores.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.crypto.prg import KEY_BYTES
@@ -73,13 +71,10 @@ from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, Cells, DealtCells, PlaneOpening
 from fedmkt.protocol.core import (
     Caller,
-    HalfWords,
     Inbox,
-    Message,
     Name,
     Nothing,
     Outcome,
-    PublicValue,
     Reply,
     Sealed,
     Silent,
@@ -96,43 +91,49 @@ from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.shared_cells import (
+    APART,
+    TOGETHER,
+    CellGroups,
+    LevelShares,
+    begin_layers,
+    deal_counts,
+    next_layer,
+    open_counts,
+    settings_of,
+    share_bits,
+)
 from fedmkt.protocol.shared_gradients import (
     FAR,
-    NEAR,
     SCORE_BITS,
     UNIT,
     DealtGradients,
-    Gradients,
+    GradientShares,
+    ScoreRange,
+    ScoreReach,
+    SharedScores,
+    TrainAnswers,
     TreeAngles,
     TreeGradients,
-    deal_gradients,
-    open_angles,
-    open_gradients,
+    begin_gradients,
+    deal_step,
+    next_gradients,
     take_gradients,
+    tell_range,
 )
 from fedmkt.protocol.shared_growth import (
-    APART,
-    TOGETHER,
     BankTree,
-    CellGroups,
-    LevelShares,
     NodeOwners,
     NodeTotals,
     TreeOwners,
-    begin_layers,
     choose,
-    deal_counts,
     deal_node_sides,
-    next_layer,
-    open_counts,
     open_node_sides,
     open_totals,
     own_sides,
     partner_of,
     record_splits,
     root_shares,
-    settings_of,
-    share_bits,
     take_node_sides,
 )
 from fedmkt.protocol.shared_histogram import Lanes, add_up_nodes, send_hints
@@ -140,10 +141,10 @@ from fedmkt.protocol.shared_values import (
     Folding,
     Forests,
     Owners,
-    deal_values,
+    both,
+    fold,
     open_values,
     start,
-    take_values,
     total,
 )
 from fedmkt.protocol.side_product import DealtSides, MaskedSides
@@ -153,45 +154,6 @@ from fedmkt.protocol.witness import checkpoint, witness
 
 DROPPED_SHARE = 5
 """Of so many agreed trees one may be without a split of the partner's, and one in any case."""
-
-
-@dataclass(frozen=True)
-class SharedScores(State):
-    """The own share of the score of each train row, (n,), modulo 2^24 units."""
-
-    words: HalfWords
-
-
-@dataclass(frozen=True)
-class TrainAnswers(State):
-    """At the bank: the label of each train row, (n,), 0 or 1; 0 for padding."""
-
-    durable: ClassVar[bool] = False
-    y: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class ScoreReach(State):
-    """At the bank: no score is further from 0, log odds."""
-
-    bound: float
-
-
-@dataclass(frozen=True)
-class ScoreRange(PublicValue):
-    """The period of the series for the next tree: whether the leaves so far add up to little."""
-
-    period: int
-
-
-@dataclass(frozen=True)
-class GradientShares(State):
-    """Gradients under way: the own opening, and at the bank the dealer's shares."""
-
-    durable: ClassVar[bool] = False
-    batch: Gradients
-    own: HalfWords
-    dealt: DealtGradients | None
 
 
 def lanes_of(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> Lanes:
@@ -252,41 +214,7 @@ def _base(turn: Turn) -> float:
     return boosting.base_score(y, np.ones(len(y)))
 
 
-# --- gradients
-
-
-def _tell_range(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, ScoreRange]:
-    """Tell which series is long enough for all scores."""
-    reach = turn.recall(ScoreReach).bound
-    return Outcome(ScoreRange(NEAR.period if reach <= NEAR.most else FAR.period))
-
-
-def _open_angles(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Silent]:
-    scores = turn.recall(SharedScores).words
-    count, used = next_count(turn, "gradients")
-    batch = Gradients(count, turn.parties[1], len(scores), _period(turn))
-    message, own = open_angles(turn, batch, scores)
-    (other,) = turn.others
-    return Outcome(Silent(), send={other: message}, keep=(GradientShares(batch, own, None), used))
-
-
-def _period(turn: Turn) -> int:
-    return turn.published(ScoreRange, turn.parties[0]).period
-
-
-def _deal_gradients(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtGradients, Silent]:
-    count, used = next_count(turn, "gradients")
-    dealt = deal_gradients(turn, Gradients(count, turn.parties[1], rows, _period(turn)))
-    return Outcome(Silent(), send={turn.parties[0]: dealt}, keep=(used,))
-
-
-def _open_gradients(turn: Turn, inbox: Inbox[TreeAngles | DealtGradients]) -> Outcome[TreeGradients, Silent]:
-    state, (other,) = turn.recall(GradientShares), turn.others
-    dealt = inbox.one(dealer(turn.contract), DealtGradients) if turn.first else None
-    y = turn.recall(TrainAnswers).y if turn.first else None
-    message, own = open_gradients(turn, state.batch, state.own, inbox.one(other, TreeAngles), dealt, y)
-    kept = GradientShares(state.batch, own, dealt)
-    return Outcome(Silent(), send={other: message}, keep=(kept,))
+# --- begin
 
 
 def _plant(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients]) -> Outcome[Nothing, Silent]:
@@ -339,22 +267,6 @@ def _open_values(
     return Outcome(Silent(), send={other: message}, keep=(state, used))
 
 
-def take_depth(
-    forest: Forests, depth: int, turn: Turn, inbox: Inbox[MaskedSides | DealtSides]
-) -> Outcome[Nothing, Silent]:
-    """Finish the products at a depth."""
-    dealt, (other,) = inbox.one(dealer(turn.contract), DealtSides) if turn.first else None, turn.others
-    found = inbox.one(other, MaskedSides)
-    return Outcome(Silent(), keep=(take_values(turn, forest, depth, turn.recall(Folding), found, dealt),))
-
-
-def deal_depth(forest: Forests, depth: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtSides, Silent]:
-    """At the dealer: deal the products at a depth."""
-    count, used = next_count(turn, forest.label)
-    dealt = deal_values(turn, forest, depth, count)
-    return Outcome(Silent(), send={turn.parties[0]: dealt}, keep=(used,))
-
-
 def _add_tree(forest: Forests, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     """Add the tree to the scores and to the own part of the model."""
     scores = turn.recall(SharedScores).words + total(forest, turn.recall(Folding))
@@ -382,23 +294,12 @@ def _extended(
     return after, replace(forest, trees=(*forest.trees, tree), decisions=(*forest.decisions, decisions))
 
 
-Sent = TypeVar("Sent", bound=Message)
-Dealt = TypeVar("Dealt", bound=Message)
-
-
-def both(
-    sent: Sequence[Reply[Sent, PublicValue]], dealt: Reply[Dealt, Silent], party: Name
-) -> tuple[Sealed[Sent | Dealt], ...]:
-    """Collect what a round sent to a party, and what the dealer did."""
-    return (*inbox_of(sent, party), *inbox_of([dealt], party))
-
-
 # --- script
 
 LOAD = Step("fit.load_shares", _load, Silent)
-TELL_RANGE = Step("fit.tell_range", _tell_range, ScoreRange)
-OPEN_ANGLES = Step("fit.open_angles", _open_angles, Silent)
-OPEN_GRADIENTS = Step("fit.open_gradients", _open_gradients, Silent, reads=(TreeAngles, DealtGradients))
+TELL_RANGE = Step("fit.tell_range", tell_range, ScoreRange)
+OPEN_ANGLES = Step("fit.open_angles", begin_gradients, Silent)
+OPEN_GRADIENTS = Step("fit.open_gradients", next_gradients, Silent, reads=(TreeAngles, DealtGradients))
 BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtCells))
 NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
 SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
@@ -444,7 +345,7 @@ def plant(call: Caller, contract: Contract, lanes: Lanes) -> None:
     """Share the gradients of all rows: the root of a tree."""
     parties, maker = data_parties(contract), dealer(contract)
     call(parties[0], TELL_RANGE)
-    deal = Step("fit.deal_gradients", partial(_deal_gradients, lanes.rows), Silent)
+    deal = Step("fit.deal_gradients", partial(deal_step, lanes.rows), Silent)
     angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in parties], [ask(maker, deal)])
     values = call.all([ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in parties])
     begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients,))
@@ -513,21 +414,3 @@ def add_tree(call: Caller, contract: Contract, lanes: Lanes, owners: Owners) -> 
     fold(call, contract, forest, _open_values)
     add = Step("fit.add_tree", partial(_add_tree, forest), Silent)
     call.all([ask(p, add) for p in parties])
-
-
-Open = Callable[[Forests, int, Turn, Inbox[Nothing]], Outcome[MaskedSides, Silent]]
-
-
-def fold(call: Caller, contract: Contract, forest: Forests, open_: Open) -> None:
-    """Compute the values of trees from the deepest splits upward; `Folding` at both before and after."""
-    parties, maker = data_parties(contract), dealer(contract)
-    for depth in reversed(range(forest.depth)):
-        begin = Step(f"{forest.label}.open", partial(open_, forest, depth), Silent)
-        if not forest.products(depth):
-            call.all([ask(p, begin) for p in parties])
-            continue
-        deal = Step(f"{forest.label}.deal", partial(deal_depth, forest, depth), Silent)
-        reads = (MaskedSides, DealtSides)
-        take = Step(f"{forest.label}.take", partial(take_depth, forest, depth), Silent, reads=reads)
-        sides, (dealt,) = call.both([ask(p, begin) for p in parties], [ask(maker, deal)])
-        call.all([ask(p, take, *both(sides, dealt, p)) for p in parties])

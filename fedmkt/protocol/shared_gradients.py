@@ -24,11 +24,27 @@ F - t and 8 of g and h from each party to the other, 2 K words and 20 from the d
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.protocol.core import HalfWords, Masked, Message, Name, Turn, Words
+from fedmkt.protocol.core import (
+    HalfWords,
+    Inbox,
+    Masked,
+    Message,
+    Name,
+    Nothing,
+    Outcome,
+    PublicValue,
+    Silent,
+    State,
+    Turn,
+    Words,
+    dealer,
+)
+from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.side_product import Bytes, narrow, widen, widen_halves
 from fedmkt.ring import rounding, sigmoid
 from fedmkt.ring.sigmoid import Series
@@ -212,3 +228,82 @@ def _draw(
     return turn.masks.half_words(
         of, f"gradients/{what}", batch.count, shape or (batch.rows,), to=batch.partner
     )
+
+
+# --- states and steps
+
+
+@dataclass(frozen=True)
+class SharedScores(State):
+    """The own share of the score of each train row, (n,), modulo 2^24 units."""
+
+    words: HalfWords
+
+
+@dataclass(frozen=True)
+class TrainAnswers(State):
+    """At the bank: the label of each train row, (n,), 0 or 1; 0 for padding."""
+
+    durable: ClassVar[bool] = False
+    y: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ScoreReach(State):
+    """At the bank: no score is further from 0, log odds."""
+
+    bound: float
+
+
+@dataclass(frozen=True)
+class ScoreRange(PublicValue):
+    """The period of the series for the next tree: whether the leaves so far add up to little."""
+
+    period: int
+
+
+@dataclass(frozen=True)
+class GradientShares(State):
+    """Gradients under way: the own opening, and at the bank the dealer's shares."""
+
+    durable: ClassVar[bool] = False
+    batch: Gradients
+    own: HalfWords
+    dealt: DealtGradients | None
+
+
+def tell_range(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, ScoreRange]:
+    """Tell which series is long enough for all scores."""
+    reach = turn.recall(ScoreReach).bound
+    return Outcome(ScoreRange(NEAR.period if reach <= NEAR.most else FAR.period))
+
+
+def begin_gradients(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Silent]:
+    """Begin a tree: open the own share of the scores."""
+    scores = turn.recall(SharedScores).words
+    count, used = next_count(turn, "gradients")
+    batch = Gradients(count, turn.parties[1], len(scores), _period(turn))
+    message, own = open_angles(turn, batch, scores)
+    (other,) = turn.others
+    return Outcome(Silent(), send={other: message}, keep=(GradientShares(batch, own, None), used))
+
+
+def _period(turn: Turn) -> int:
+    return turn.published(ScoreRange, turn.parties[0]).period
+
+
+def deal_step(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtGradients, Silent]:
+    """At the dealer: deal the gradients of a tree."""
+    count, used = next_count(turn, "gradients")
+    dealt = deal_gradients(turn, Gradients(count, turn.parties[1], rows, _period(turn)))
+    return Outcome(Silent(), send={turn.parties[0]: dealt}, keep=(used,))
+
+
+def next_gradients(turn: Turn, inbox: Inbox[TreeAngles | DealtGradients]) -> Outcome[TreeGradients, Silent]:
+    """Evaluate both series and open them under the masks of their roundings."""
+    state, (other,) = turn.recall(GradientShares), turn.others
+    dealt = inbox.one(dealer(turn.contract), DealtGradients) if turn.first else None
+    y = turn.recall(TrainAnswers).y if turn.first else None
+    message, own = open_gradients(turn, state.batch, state.own, inbox.one(other, TreeAngles), dealt, y)
+    kept = GradientShares(state.batch, own, dealt)
+    return Outcome(Silent(), send={other: message}, keep=(kept,))

@@ -25,13 +25,12 @@ from fedmkt.crypto.prg import SeededRandom, derive
 from fedmkt.errors import PolicyRefused
 from fedmkt.learn import boosting
 from fedmkt.learn.cells import Counts, at_cuts, enough_rows, joined_cells
-from fedmkt.learn.splits import Level, Settings, Split, best_splits, next_level, root_level, scale_of
+from fedmkt.learn.splits import Level, Split, best_splits, next_level, root_level, scale_of
 from fedmkt.learn.trees import Bools, Decision
 from fedmkt.privacy.disclosure import (
     EVERYONE,
     BinCounts,
     BinTotals,
-    CellBits,
     ChosenSplits,
     Disclosure,
     HistogramTotals,
@@ -41,20 +40,9 @@ from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import OwnSplits, own_names, read_request, sides_of
 from fedmkt.protocol.cell_minimum import (
     CellComparison,
-    CellOpening,
     CellPasses,
-    Cells,
-    DealtCells,
-    PlaneOpening,
-    deal_cells,
-    first_layer,
-    open_cells,
-    open_planes,
-    own_passes,
-    read_cells,
-    take_planes,
 )
-from fedmkt.protocol.cell_tests import Grid, cuts_of, grid_of, group_sums, needed
+from fedmkt.protocol.cell_tests import Grid
 from fedmkt.protocol.core import (
     Inbox,
     Message,
@@ -72,8 +60,8 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.linear import Counts as Used
 from fedmkt.protocol.linear import next_count
-from fedmkt.protocol.shared_gradients import GRADIENT_BITS, HESSIAN_BITS, LIMITS
-from fedmkt.protocol.shared_histogram import Lanes, ShareVectors, TotalShares
+from fedmkt.protocol.shared_cells import COUNT, LevelShares, grid, read_cuts, settings_of
+from fedmkt.protocol.shared_histogram import Lanes, ShareVectors
 from fedmkt.protocol.shared_values import Owners
 from fedmkt.protocol.side_product import (
     Batch,
@@ -84,14 +72,8 @@ from fedmkt.protocol.side_product import (
     multiply_sides,
     open_sides,
 )
-from fedmkt.protocol.tree_columns import common_bins
 from fedmkt.protocol.tree_growth import SplitRequest, columns_of
-from fedmkt.ring.side_bits import Bits, Numbers
-
-COUNT = 2
-"""The field of membership, after g and h."""
-TOGETHER, APART = ((*LIMITS,), (1,)), (*((limit,) for limit in LIMITS), (1,))
-"""Limits by lane: g and h in one word where there is room, which is cheaper."""
+from fedmkt.ring.side_bits import Bits
 
 
 @dataclass(frozen=True)
@@ -99,14 +81,6 @@ class NodeTotals(Message):
     """The partner's shares of the joined cells of the left children, (nodes, F (B + 1), lanes)."""
 
     cells: Words
-
-
-@dataclass(frozen=True)
-class CellGroups(PublicValue):
-    """How many groups of cells are compared at a level, with how many members."""
-
-    groups: int
-    members: int
 
 
 @dataclass(frozen=True)
@@ -121,35 +95,6 @@ class TreeOwners(State):
     """The trees so far by node: whether splits are the bank's; none where a tree was dropped."""
 
     trees: tuple[Owners, ...]
-
-
-@dataclass(frozen=True)
-class LevelShares(State):
-    """The tree under way, at both: shares of the level's nodes.
-
-    nodes : their numbers; vectors : by lane (nodes, n); cells : (lanes, nodes, F, B + 1); above : (s, F, B), the cuts
-    of their parents; cuts : those of the level's own nodes, known after the comparison
-    owners, decisions : the splits so far, and the own ones
-    """
-
-    durable: ClassVar[bool] = False
-    nodes: tuple[int, ...]
-    vectors: tuple[Numbers, ...]
-    cells: Words
-    above: Bools
-    cuts: Bools
-    owners: Owners
-    decisions: tuple[Decision, ...]
-
-    @property
-    def depth(self) -> int:
-        """The depth of the level; 0 is the root."""
-        return (self.nodes[0] + 1).bit_length() - 1
-
-    @property
-    def left(self) -> slice:
-        """Which of the nodes are added up: the root, or the left children."""
-        return slice(None, None, 2) if len(self.nodes) > 1 else slice(None)
 
 
 @dataclass(frozen=True)
@@ -174,23 +119,6 @@ class BankTree(State):
 
 
 # --- what follows from the contract and public values
-
-
-def settings_of(contract: Contract) -> Settings:
-    """Return how trees are grown where only joined cells are seen."""
-    terms, least = contract.trees, contract.limits.min_support
-    return Settings(
-        trees=terms.trees, depth=terms.depth, rate=terms.rate, penalty=terms.penalty, min_gain=terms.min_gain,
-        min_rows=max(terms.min_rows, least), min_cell=least, gradient_bits=GRADIENT_BITS, hessian_bits=HESSIAN_BITS,
-        row_share=terms.row_share, column_share=terms.column_share,
-    )  # fmt: skip
-
-
-def grid(turn: Turn) -> Grid:
-    """Return the table of both parties' columns."""
-    found = [turn.published(BinSizes, p) for p in turn.parties]
-    sizes = [pair for s in found for pair in zip(s.sizes, s.apart, strict=True)]
-    return grid_of(sizes, common_bins(turn.contract))
 
 
 def partner_of(contract: Contract) -> Name:
@@ -226,81 +154,6 @@ def root_shares(lanes: Lanes, turn: Turn, gradients: Words, tree: int) -> tuple[
     return level, ShareVectors(level.vectors)
 
 
-# --- compare
-
-
-def _cells(turn: Turn, groups: CellGroups, count: int, lanes: Lanes) -> Cells:
-    return Cells(
-        "cells", count, turn.parties[1], groups.groups, groups.members, lanes.bits[-1],
-        settings_of(turn.contract).min_cell,
-    )  # fmt: skip
-
-
-def open_counts(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[CellOpening, CellGroups]:
-    """Work out the own shares of the level's cells, and open the counts that are compared."""
-    state, table, totals = turn.recall(LevelShares), grid(turn), turn.recall(TotalShares).values
-    joint = np.concatenate([totals[str(p)] for p in turn.parties], axis=-1)
-    added = table.cells(joint).astype(np.uint64, copy=False)
-    cells = added
-    if len(state.nodes) > 1:
-        cells = np.empty((len(added), len(state.nodes), *added.shape[2:]), np.uint64)
-        cells[:, 0::2], cells[:, 1::2] = added, state.cells - added
-    children = 2 if len(state.nodes) > 1 else 1
-    counts = cells[-1].astype(np.uint32).reshape(-1, children, *cells.shape[2:])
-    sums = group_sums(counts, table)[needed(state.above, table)]
-    groups = CellGroups(len(sums), 2 * children)
-    count, counts_used = next_count(turn, "cells")
-    message, comparison = open_cells(turn, _cells(turn, groups, count, lanes), sums)
-    (other,) = turn.others
-    kept = (replace(state, cells=cells), comparison, counts_used)
-    return Outcome(groups, send={other: message}, keep=kept, forget=(TotalShares,))
-
-
-def deal_counts(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtCells, Silent]:
-    """At the dealer: deal the comparison of a level."""
-    bank, partner = turn.parties
-    groups = turn.published(CellGroups, bank)
-    if groups != turn.published(CellGroups, partner):
-        raise ValueError("bank and partner do not compare the same number of cells")
-    count, used = next_count(turn, "cells")
-    return Outcome(Silent(), send={bank: deal_cells(turn, _cells(turn, groups, count, lanes))}, keep=(used,))
-
-
-def begin_layers(turn: Turn, inbox: Inbox[CellOpening | DealtCells]) -> Outcome[PlaneOpening, Silent]:
-    """Take in the opened counts and open the first layer."""
-    (other,) = turn.others
-    dealt = inbox.one(dealer(turn.contract), DealtCells) if turn.first else None
-    state = first_layer(turn, turn.recall(CellComparison), inbox.one(other, CellOpening), dealt)
-    message, kept = open_planes(turn, state)
-    return Outcome(Silent(), send={other: message}, keep=(kept,))
-
-
-def next_layer(turn: Turn, inbox: Inbox[PlaneOpening]) -> Outcome[PlaneOpening, Silent]:
-    """Take in a layer and open the next."""
-    (other,) = turn.others
-    state = take_planes(turn, turn.recall(CellComparison), inbox.one(other, PlaneOpening))
-    message, kept = open_planes(turn, state)
-    return Outcome(Silent(), send={other: message}, keep=(kept,))
-
-
-def share_bits(turn: Turn, inbox: Inbox[PlaneOpening]) -> Outcome[CellPasses, Silent]:
-    """Take in the last layer and tell the other party the own share of the bits."""
-    (other,) = turn.others
-    state = take_planes(turn, turn.recall(CellComparison), inbox.one(other, PlaneOpening))
-    bits = CellBits(to=other, bits=state.cells.groups, minimum=state.cells.minimum)
-    return Outcome(Silent(), send={other: own_passes(state)}, keep=(state,), reveals=(bits,))
-
-
-def _read_cuts(turn: Turn, inbox: Inbox[Message], state: LevelShares) -> LevelShares:
-    """Read the bits: the cuts of the level's nodes, the same for both children of a node."""
-    (other,) = turn.others
-    table = grid(turn)
-    passed = ~needed(state.above, table)
-    passed[~passed] = read_cells(turn.recall(CellComparison), inbox.one(other, CellPasses))
-    children = 2 if len(state.nodes) > 1 else 1
-    return replace(state, cuts=np.repeat(cuts_of(passed, state.above, table), children, axis=0))
-
-
 def _joined_shares(state: LevelShares) -> Words:
     left = np.moveaxis(state.cells[:, state.left], 0, -1)
     return joined_cells(left, state.cuts[state.left])
@@ -320,7 +173,7 @@ def open_cells_of(cuts: Bools, table: Grid) -> NDArray[np.int64]:
 
 def open_totals(turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Silent]:
     """At the partner: send the own shares of the cells that may be told apart, and of no others."""
-    state, bank = _read_cuts(turn, inbox, turn.recall(LevelShares)), turn.parties[0]
+    state, bank = read_cuts(turn, inbox, turn.recall(LevelShares)), turn.parties[0]
     cells = open_cells_of(state.cuts, grid(turn))
     least = settings_of(turn.contract).min_cell
     reveals: tuple[Disclosure, ...] = (HistogramTotals(to=bank, totals=3 * int(cells.sum()), minimum=least),)
@@ -365,7 +218,7 @@ def choose(
     (partner,) = turn.others
     settings, columns = settings_of(turn.contract), columns_of(turn.contract)
     scale, trends = scale_of(settings, 1.0), [c.trend for c in columns]
-    state = _read_cuts(turn, inbox, turn.recall(LevelShares))
+    state = read_cuts(turn, inbox, turn.recall(LevelShares))
     tree = turn.recall(BankTree) if turn.has(BankTree) else None
     above = np.empty(0, np.int64) if tree is None else tree.opened
     cells = _opened(turn, state, inbox.one(partner, NodeTotals), lanes, above)

@@ -54,10 +54,9 @@ from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scoring import READ, RELEASE, SHARE, Rounding, ScoreOpening
 from fedmkt.protocol.shared import DealtRounding, deal_rounding, deal_value, open_masked, shared_from_seeds
-from fedmkt.protocol.shared_boosting import both, fold
 from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, UNIT
 from fedmkt.protocol.shared_growth import TreeOwners
-from fedmkt.protocol.shared_values import Folding, Forests, open_values, start, total
+from fedmkt.protocol.shared_values import Folding, Forests, both, fold, open_values, start, total
 from fedmkt.protocol.side_product import Bytes, MaskedSides, narrow, widen_halves
 from fedmkt.protocol.tree_columns import own_codes
 from fedmkt.protocol.tree_growth import Forest

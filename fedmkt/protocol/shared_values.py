@@ -17,13 +17,35 @@ split of the partner's below it costs nothing: its value is the bank's. 6 bytes 
 The letters are those of ring/side_bits.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from fedmkt.protocol.core import HalfWords, Name, State, Turn
+from fedmkt.contract import Contract
+from fedmkt.protocol.core import (
+    Caller,
+    HalfWords,
+    Inbox,
+    Message,
+    Name,
+    Nothing,
+    Outcome,
+    PublicValue,
+    Reply,
+    Sealed,
+    Silent,
+    State,
+    Step,
+    Turn,
+    ask,
+    data_parties,
+    dealer,
+    inbox_of,
+)
+from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.shared_gradients import SCORE_BITS
 from fedmkt.protocol.side_product import (
     Batch,
@@ -163,3 +185,51 @@ def _ancestors(node: int) -> list[int]:
         node = (node - 1) // 2
         found.append(node)
     return found
+
+
+# --- steps and script
+
+
+def take_depth(
+    forest: Forests, depth: int, turn: Turn, inbox: Inbox[MaskedSides | DealtSides]
+) -> Outcome[Nothing, Silent]:
+    """Finish the products at a depth."""
+    dealt, (other,) = inbox.one(dealer(turn.contract), DealtSides) if turn.first else None, turn.others
+    found = inbox.one(other, MaskedSides)
+    return Outcome(Silent(), keep=(take_values(turn, forest, depth, turn.recall(Folding), found, dealt),))
+
+
+def deal_depth(forest: Forests, depth: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtSides, Silent]:
+    """At the dealer: deal the products at a depth."""
+    count, used = next_count(turn, forest.label)
+    dealt = deal_values(turn, forest, depth, count)
+    return Outcome(Silent(), send={turn.parties[0]: dealt}, keep=(used,))
+
+
+Sent = TypeVar("Sent", bound=Message)
+Dealt = TypeVar("Dealt", bound=Message)
+
+
+def both(
+    sent: Sequence[Reply[Sent, PublicValue]], dealt: Reply[Dealt, Silent], party: Name
+) -> tuple[Sealed[Sent | Dealt], ...]:
+    """Collect what a round sent to a party, and what the dealer did."""
+    return (*inbox_of(sent, party), *inbox_of([dealt], party))
+
+
+Open = Callable[[Forests, int, Turn, Inbox[Nothing]], Outcome[MaskedSides, Silent]]
+
+
+def fold(call: Caller, contract: Contract, forest: Forests, open_: Open) -> None:
+    """Compute the values of trees from the deepest splits upward; `Folding` at both before and after."""
+    parties, maker = data_parties(contract), dealer(contract)
+    for depth in reversed(range(forest.depth)):
+        begin = Step(f"{forest.label}.open", partial(open_, forest, depth), Silent)
+        if not forest.products(depth):
+            call.all([ask(p, begin) for p in parties])
+            continue
+        deal = Step(f"{forest.label}.deal", partial(deal_depth, forest, depth), Silent)
+        reads = (MaskedSides, DealtSides)
+        take = Step(f"{forest.label}.take", partial(take_depth, forest, depth), Silent, reads=reads)
+        sides, (dealt,) = call.both([ask(p, begin) for p in parties], [ask(maker, deal)])
+        call.all([ask(p, take, *both(sides, dealt, p)) for p in parties])

@@ -14,9 +14,10 @@ from fedmkt.protocol.cell_minimum import Cells
 from fedmkt.protocol.cell_tests import Grid, grid_of, needed
 from fedmkt.protocol.core import PublicValue, data_parties
 from fedmkt.protocol.histogram_terms import bin_blocks
-from fedmkt.protocol.shared_boosting import ScoreRange, lanes_of
-from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, SHARE_BITS
-from fedmkt.protocol.shared_growth import CellGroups, NodeOwners
+from fedmkt.protocol.shared_boosting import lanes_of
+from fedmkt.protocol.shared_cells import CellGroups
+from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, SHARE_BITS, ScoreRange
+from fedmkt.protocol.shared_growth import NodeOwners
 from fedmkt.protocol.shared_histogram import Lanes
 from fedmkt.protocol.shared_scoring import TreesToScore, tree_groups
 from fedmkt.protocol.side_product import width

@@ -7,8 +7,8 @@ from fedmkt.protocol import shared_boosting, shared_growth
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.shared_boosting import SharedScores, fit
-from fedmkt.protocol.shared_gradients import UNIT
+from fedmkt.protocol.shared_boosting import fit
+from fedmkt.protocol.shared_gradients import UNIT, SharedScores
 from fedmkt.protocol.shared_growth import drawn_rows
 from fedmkt.protocol.tree_columns import common_bins, cut_columns
 from fedmkt.protocol.tree_growth import Forest

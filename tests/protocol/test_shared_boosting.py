@@ -7,9 +7,9 @@ from fedmkt.learn import boosting
 from fedmkt.learn.cells import joined_cells
 from fedmkt.learn.splits import leaf_values, scale_of
 from fedmkt.learn.trees import linear_predictor
-from fedmkt.protocol import shared_growth
+from fedmkt.protocol import shared_cells, shared_growth
+from fedmkt.protocol.shared_cells import settings_of
 from fedmkt.protocol.shared_gradients import UNIT
-from fedmkt.protocol.shared_growth import settings_of
 from fedmkt.protocol.tree_growth import Forest, columns_of
 from tests.protocol.shared_world import Watch, contract, grown, model_of, scores_of, splits_of
 from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller
@@ -85,7 +85,7 @@ def test_no_total_that_follows_from_what_the_bank_is_shown_is_of_a_few_rows(monk
 def test_without_the_comparison_many_such_totals_would_be_of_a_few_rows(monkeypatch):
     """The attack of redteam.md 1.5, so that the test above is known to look at the right place."""
     watch = Watch(monkeypatch)
-    monkeypatch.setattr(shared_growth, "read_cells", lambda state, found: np.ones(state.cells.groups, bool))
+    monkeypatch.setattr(shared_cells, "read_cells", lambda state, found: np.ones(state.cells.groups, bool))
     grown(tree_caller(contract(trees=2, depth=4, bins=16)))
     counts = np.concatenate([c[..., shared_growth.COUNT].ravel() for c in watch.opened])
     assert ((counts > 0) & (counts < 20)).sum() > 1000

@@ -22,9 +22,9 @@ from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, PlaneOpening
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.scoring import Released
-from fedmkt.protocol.shared_boosting import SharedScores
-from fedmkt.protocol.shared_gradients import TreeAngles, TreeGradients
-from fedmkt.protocol.shared_growth import COUNT, NodeTotals, grid
+from fedmkt.protocol.shared_cells import COUNT, grid
+from fedmkt.protocol.shared_gradients import SharedScores, TreeAngles, TreeGradients
+from fedmkt.protocol.shared_growth import NodeTotals
 from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals, ShareVectors
 from fedmkt.protocol.side_product import MaskedSides
 from fedmkt.protocol.tree_growth import Forest, SplitRequest
