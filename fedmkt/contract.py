@@ -354,8 +354,11 @@ class Contract(Terms):
             )
         if self.align.join == "left":
             raise mistake("inner: rows without the partner's columns have no bins there", "align", "join")
-        if self.trees.reveal != "sides":
-            raise mistake("sides: trees that reveal totals alone cannot be trained yet", "trees", "reveal")
+        if self.trees.reveal == "totals":
+            if len(self.parties) != 2:
+                raise mistake("sides: trees that reveal totals alone are for one partner", "trees", "reveal")
+            if self.trees.class_weights != (1.0, 1.0):
+                raise mistake("[1.0, 1.0]: on shares all rows weigh the same", "trees", "class_weights")
 
         numbers = {(party.name, name) for party in self.parties for name in party.numbers}
         for place, trend in enumerate(self.trees.trends):

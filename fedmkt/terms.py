@@ -186,7 +186,7 @@ def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
         return (
             ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape")
             if trees.reveal == "sides"
-            else ("HistogramTotals", "MinimumBits")
+            else ("HistogramTotals", "CellBits", "BinCounts", "BinTotals", "ChosenSplits", "TreeShape")
         )
     if model.kind == "scorecard":
         return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights")

@@ -4,12 +4,16 @@ A cell is one bin of one column in one node. Arrays of cells have bins + 1 entri
 A candidate is a last bin that goes left, and the side of the missing: (bins, 2), missing left before right.
 """
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.learn.trees import Bools
 
 Counts = NDArray[np.int64]
+Sums = TypeVar("Sums", NDArray[np.int64], NDArray[np.uint64])
+"""Totals, or shares of them modulo 2^64."""
 
 
 def enough_rows(counts: Counts, minimum: int) -> Bools:
@@ -57,7 +61,7 @@ def open_cuts(counts: Counts, parents: Bools, minimum: int) -> Bools:
     return np.repeat(cuts, groups.shape[1], axis=0)
 
 
-def joined_cells(cells: Counts, cuts: Bools) -> Counts:
+def joined_cells(cells: Sums, cuts: Bools) -> Sums:
     """Add the cells up that no cut parts; the sum stands in the last of them, 0 in the others.
 
     cells : (nodes, columns, bins + 1) or with a further axis; cuts : (nodes, columns, bins)

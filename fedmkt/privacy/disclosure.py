@@ -368,11 +368,31 @@ class MinimumBits(Disclosure):
 
 
 @dataclass(frozen=True)
+class CellBits(Disclosure):
+    """Which groups of cells in the nodes of trees have nobody or enough rows in each cell: one bit for each group.
+
+    A group is two ranges of a column's bins, of either party, in both children of a node. Where the bit is not set,
+    one of its cells has at least one row and fewer than the minimum; nothing says which, or how many.
+    """
+
+    adds: ClassVar[tuple[str, ...]] = ("bits",)
+    bits: int
+    minimum: int
+
+    def describe(self) -> str:
+        """Say how many bits, and what was compared."""
+        return (
+            f"learned {self.bits:,} bits: whether the cells of a group are empty or have {self.minimum:,} rows"
+        )
+
+
+@dataclass(frozen=True)
 class HistogramTotals(Disclosure):
-    """Sums of gradients and Hessians per bin in each node of each tree.
+    """Sums of gradients and Hessians, and numbers of rows, per bin in each node of each tree.
 
     The first tree's gradients are known to the bank, so its totals are `BinCounts` and `BinTotals`. A node
-    minus its child is a group that nobody released; it may be smaller than the minimum of either.
+    minus its child is a group that nobody released: it may be smaller than the minimum of either, unless the
+    minimum is enforced on shares, in all children of a node at once (`reveal = "totals"`).
     """
 
     adds: ClassVar[tuple[str, ...]] = ("totals",)
@@ -422,7 +442,9 @@ class ChosenSplits(Disclosure):
 class TreeShape(Disclosure):
     """How many splits a level of a tree has, and how many of them are of each partner's columns.
 
-    The messages have that length. It tells how much each side brings to the model; nothing about any row.
+    The messages have that length. Where nobody learns sides, also which nodes are split by whom, and how many
+    groups of cells are compared, which says how finely all columns are open, and once whether the largest leaves
+    add up to much. It tells how much each side brings to the model; nothing about any row.
     """
 
     adds: ClassVar[tuple[str, ...]] = ("splits",)
@@ -500,6 +522,7 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         BinTotals,
         BinWeights,
         MinimumBits,
+        CellBits,
         HistogramTotals,
         SplitSides,
         ChosenSplits,
@@ -541,6 +564,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "BinTotals": ("bank",),
     "BinWeights": ("partner",),
     "MinimumBits": ("bank", "partner"),
+    "CellBits": ("bank", "partner"),
     "HistogramTotals": ("bank",),
     "SplitSides": ("bank",),
     "ChosenSplits": ("partner",),

@@ -115,7 +115,7 @@ def _tell_sides(turn: Turn, inbox: Inbox[SplitRequest]) -> Outcome[RowSides, Sil
     sizes = turn.published(BinSizes, turn.me)
     level = turn.published(LevelSplits, bank)
     asked = level.partners[turn.parties.index(turn.me) - 1]
-    decisions = _checked(turn, inbox.one(bank, SplitRequest), asked, level.depth, sizes)
+    decisions = read_request(turn, inbox.one(bank, SplitRequest), asked, level.depth)
     remember = _count_thresholds(turn, decisions)
     sides = sides_of(held.codes, decisions, sizes, own_names(turn))
     before = turn.recall(OwnSplits).trees
@@ -132,11 +132,9 @@ def own_names(turn: Turn) -> list[str]:
     return [column.name for column in party_columns(turn.contract, turn.me)]
 
 
-def _checked(
-    turn: Turn, request: SplitRequest, asked: int, depth: int, sizes: BinSizes
-) -> tuple[Decision, ...]:
+def read_request(turn: Turn, request: SplitRequest, asked: int, depth: int) -> tuple[Decision, ...]:
     """Read a request; ValueError unless it names `asked` nodes of the level, in order, and edges of own bins."""
-    splits, names = request.splits, own_names(turn)
+    splits, names, sizes = request.splits, own_names(turn), turn.published(BinSizes, turn.me)
     if splits.shape != (asked, 4) or not asked:
         raise ValueError("the chosen splits are not as many as were announced")
     nodes, columns, bins, missing = splits.T

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedmkt.contract import Contract
-from fedmkt.protocol import boosting, logistic, scoring, tree_scoring
+from fedmkt.protocol import boosting, logistic, scoring, shared_boosting, shared_scoring, tree_scoring
+from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.bounds import check_bounds
 from fedmkt.protocol.core import Caller, Name
 from fedmkt.protocol.correlation import cross_correlation
@@ -61,12 +62,26 @@ def _score_linear(call: Caller, contract: Contract, overlap: Overlap, columns: W
 def _fit_trees(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
     sizes = cut_columns(call, contract)
     checkpoint(call, contract)
-    boosting.fit(call, contract, overlap, sizes)
+    _MODES[contract.trees.reveal].fit(call, contract, overlap, sizes)
     return {p: s.width for p, s in sizes.items()}
 
 
 def _score_trees(call: Caller, contract: Contract, overlap: Overlap, bins: Widths) -> None:
-    tree_scoring.score(call, contract, overlap)
+    _MODES[contract.trees.reveal].score(call, contract, overlap)
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """How trees are grown and scored where a contract lets so much be revealed."""
+
+    fit: Callable[[Caller, Contract, Overlap, Mapping[Name, BinSizes]], None]
+    score: Callable[[Caller, Contract, Overlap], None]
+
+
+_MODES: Mapping[str, _Mode] = {
+    "sides": _Mode(boosting.fit, tree_scoring.score),
+    "totals": _Mode(shared_boosting.fit, shared_scoring.score),
+}
 
 
 _GLM = Family(_fit_linear, _score_linear)

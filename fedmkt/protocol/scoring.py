@@ -158,7 +158,9 @@ def _count_release(turn: Turn, share: Words) -> dict[str, bytes]:
     if turn.store.get(done) == made:
         return {}
     counts = {key: int(turn.store.get(key, b"0")) + 1 for key in ledger_keys(turn)}
-    cap = max(1, layout_of(turn, SCORE).columns_of(turn.me) // 4)
+    is_linear = turn.contract.model.kind != "trees"
+    own = layout_of(turn, SCORE).columns_of(turn.me) if is_linear else len(ledger_keys(turn))
+    cap = max(1, own // 4)
     if max(counts.values()) > cap:
         raise PolicyRefused(
             f"scores of these columns were released {cap} times to this bank: the ledger's cap is reached"

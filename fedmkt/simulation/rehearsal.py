@@ -36,6 +36,7 @@ from fedmkt.protocol.psi_oprf import KeptSet, KnownSets
 from fedmkt.protocol.range import InRange
 from fedmkt.protocol.tree_growth import LevelSplits
 from fedmkt.protocol.warm import StartedFrom
+from fedmkt.simulation import shared_traffic
 from fedmkt.simulation.tree_traffic import TreeFacts, expected
 
 
@@ -137,6 +138,10 @@ class Rehearsal:
             return HistogramShape(self._trees.bins[call.party].sizes)
         if call.step.tells is LevelSplits:
             return next(self._levels)
+        made = self._made[call.party, call.step.name] - 1
+        of_trees = shared_traffic.assumed(self._contract, self._trees, call.step.tells, made)
+        if of_trees is not None:
+            return of_trees
         if call.step.tells not in assumed:
             raise ValueError(f"nothing is assumed for what {call.step.name} tells")
         return assumed[call.step.tells]

@@ -15,7 +15,7 @@ STAGES = ("psi", "split", "prepare", "fit", "score", "close")
 _STAGES_OF = {"train": STAGES, "overlap": ("overlap", "close")}
 _BELONGS = {
     "model": "score", "run": "close", "histogram": "fit", "scorecard": "prepare", "totals": "prepare",
-    "correlation": "prepare", "errors": "score",
+    "correlation": "prepare", "errors": "score", "nodes": "fit", "values": "fit", "scores": "score",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from fedmkt.privacy.row_bits import ColumnBins, most_from_sides
 from fedmkt.protocol.align import scored_rows, train_rows
 from fedmkt.protocol.boosting import histogram_terms
 from fedmkt.protocol.core import data_parties
+from fedmkt.protocol.shared_boosting import lanes_of
 from fedmkt.ring.bounds import Bound
 from fedmkt.ring.budget import FAILURE_SIGMAS, LEAST_RATIO_BITS
 from fedmkt.ring.rlwe import DEGREE
@@ -19,6 +20,8 @@ _PER_CELL_ADDED = 1.5e-9
 """One row of one vector, added up for one column."""
 _PER_HINT = 3e-7
 """One number of a hint, for each 4096 rows."""
+_ON_SHARES, _SCORED_ON_SHARES = 4.0, 30.0
+"""Mode totals beside mode sides, of all roles together."""
 _PER_WORD = 3e-9
 """One number of a hint or its mask, for each vector: at partner, dealer and bank."""
 
@@ -33,18 +36,23 @@ def tree_seconds(sizes: Sizes) -> dict[str, float]:
     words = DEGREE * sum(facts.bins[p].width for p in partners)
     fit = vectors * rows * (_PER_CELL_ENCRYPTED + _PER_CELL_ADDED * columns) + 3 * _PER_WORD * words * vectors
     score = 1e-8 * scored_rows(contract, sizes.overlap) * sum(level.splits for level in facts.levels)
+    if contract.trees.reveal == "totals":
+        fit, score = _ON_SHARES * fit, _SCORED_ON_SHARES * score
     return {"prepare": _PER_HINT * words * math.ceil(rows / DEGREE) / DEGREE, "fit": fit, "score": score}
 
 
 def tree_memory(sizes: Sizes) -> int:
     """Return the bytes of hints, masks and of the largest batch of vectors, of all parties together."""
     rows, facts = train_rows(sizes.contract, sizes.overlap), sizes.trees
-    words = DEGREE * sum(facts.bins[p].width for p in sizes.parties[1:])
-    return 8 * (3 * words + 4 * rows * max(facts.widths(), default=1))
+    holders = sizes.parties if sizes.contract.trees.reveal == "totals" else sizes.parties[1:]
+    words = DEGREE * sum(facts.bins[p].width for p in holders)
+    return 8 * len(holders) * (3 * words + 4 * rows * max(facts.widths(), default=1))
 
 
 def tree_bounds(sizes: Sizes) -> list[Bound]:
     """Return what a total and its noise take of a word; raises ConfigError where they do not fit."""
+    if sizes.contract.trees.reveal == "totals":
+        return _shared_bounds(sizes)
     terms = histogram_terms(sizes.contract, sizes.overlap, sizes.trees.bins)
     plan = terms.budget(max(len(sizes.trees.bins[p].sizes) for p in sizes.parties[1:]))
     noise = FAILURE_SIGMAS * plan.sum_deviation * math.hypot(1, 2**LEAST_RATIO_BITS)
@@ -55,6 +63,22 @@ def tree_bounds(sizes: Sizes) -> list[Bound]:
         Bound("noise, flooded", math.log2(noise), "8 sigma of both, at least", plan.delta_bits - 1.0),
         Bound("encrypted vectors", math.log2(terms.vectors), "of all trees", math.log2(plan.max_vectors + 1)),
     ]
+
+
+def _shared_bounds(sizes: Sizes) -> list[Bound]:
+    lanes = lanes_of(sizes.contract, sizes.overlap, sizes.trees.bins)
+    vectors, found = lanes.vectors * len(lanes.limits), []
+    for holder in sizes.parties:
+        for lane, plan in enumerate(lanes.budgets(holder)):
+            noise = FAILURE_SIGMAS * plan.sum_deviation * math.hypot(1, 2**LEAST_RATIO_BITS)
+            name = f"word {lane + 1} of {holder}"
+            found += [
+                Bound(f"{name}: noise", math.log2(noise), "8 sigma, flooded", plan.delta_bits - 1.0),
+                Bound(
+                    f"{name}: vectors", math.log2(vectors), "of all trees", math.log2(plan.max_vectors + 1)
+                ),
+            ]
+    return found
 
 
 def most_bits_per_row(contract: Contract, sizes: Sizes) -> float:
@@ -68,6 +92,12 @@ def most_bits_per_row(contract: Contract, sizes: Sizes) -> float:
 
 def tree_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
     """Say what was assumed of trees, and what their sides can give away of a row."""
+    if contract.trees.reveal == "totals":
+        return (
+            "every tree is full, all of its splits are of the partner's columns, and all cells of nodes are open",
+            "nobody learns the sides of splits; totals of cells tell of nobody alone, as long as parties keep to the "
+            "protocol",
+        )
     return (
         "every tree is full, all of its splits are of partners' columns, and all columns have all bins",
         f"the sides of the splits tell the bank at most {most_bits_per_row(contract, sizes):.1f} bits about the "

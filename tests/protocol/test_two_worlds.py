@@ -57,6 +57,8 @@ def contents(value: object) -> object:
         return ("array", value.shape, value.dtype.str)
     if is_dataclass(value):
         return (type(value).__name__, tuple(contents(getattr(value, f.name)) for f in fields(value)))
+    if isinstance(value, tuple):
+        return tuple(map(contents, value))
     return value
 
 

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmkt.ring.side_bits import chosen, pack, packed_words, signed, unpack
+from fedmkt.ring.side_bits import (
+    chosen,
+    dealt_part,
+    other_part,
+    owner_part,
+    pack,
+    packed_words,
+    signed,
+    unpack,
+)
 
 
 def product(beta, u, x, v, others):
@@ -69,3 +78,27 @@ def test_wrong_shapes_and_types_are_refused():
         unpack(np.zeros(2, np.uint32), 10)
     with pytest.raises(ValueError, match="vector of bits"):
         pack(np.ones(4, np.uint8))
+
+
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(0, 4), n=st.integers(0, 70))
+def test_many_products_at_once_are_those_of_the_formula(seed, k, n):
+    for dtype in (np.uint32, np.uint64):
+        check_products(seed, k, n, dtype)
+
+
+def check_products(seed, k, n, dtype):
+    random = np.random.default_rng(seed)
+    beta, u = random.integers(0, 2, (2, k, n)).astype(bool)
+    x, v, other, theirs = random.integers(0, np.iinfo(dtype).max, (4, k, n), dtype, endpoint=True)
+    c, own = beta ^ u, dealt_part(u, v, theirs)
+    assert np.array_equal(own + theirs, np.where(u, v, dtype(0)))
+    shares = owner_part(beta, c, other - v, x, own), other_part(c, v, theirs)
+    assert np.array_equal(shares[0] + shares[1], np.where(beta, x + other, dtype(0)))
+
+
+def test_products_of_different_shapes_are_refused():
+    bits, words = np.ones((2, 3), bool), np.ones((2, 3), np.uint32)
+    with pytest.raises(ValueError, match="one shape"):
+        other_part(bits[:1], words, words)
+    with pytest.raises(ValueError, match="one shape"):
+        dealt_part(bits, words.astype(np.uint64), words)

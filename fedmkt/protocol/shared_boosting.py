@@ -1,0 +1,416 @@
+"""Boosted trees in mode `totals`: nobody learns which side of the other's split a row takes.
+
+Computes gradient-boosted trees of the columns of the bank and one partner. Scores of train rows, gradients and
+membership of nodes stay shared between the two; totals per bin are opened to the bank, in each node only where both
+made sure, on shares, that they are of enough rows. Takes part: the bank, one partner, and the dealer.
+
+| learns | what |
+|---|---|
+| bank | totals of g, h and rows per cell, of both parties' columns, each of no row or of `min_support` \
+(`HistogramTotals`); of the root of the first tree, where it knows g, that is `BinCounts` and `BinTotals` |
+| bank, partner | which groups of cells of a node's children are empty or large enough (`CellBits`) |
+| partner | which edges of its own bins were chosen, at which node of which tree (`ChosenSplits`) |
+| everybody | which nodes are split, and by whom (`TreeShape`); how many groups of cells are compared; whether the \
+largest leaves of all trees so far add up to more than 12.8 |
+| dealer, coordinator | nothing else |
+
+Who holds what of the model: the bank the outline, the leaves' values and its own splits, the partner its own splits.
+
+**The minimum.** A cell is a range of bins of a column in a node; the missing count as a bin. Both children of a node
+have the same cells, and none that their parent lacks, so whatever follows from open totals by adding and subtracting
+is 0 rows or at least `min_support` (`learn.cells.open_cuts`). What is not opened is not sent. Counts of the opened
+cells are opened too; a child has `min_rows`.
+
+**The partner's say.** A bank that split by its own columns alone would know the scores of all rows, and so their
+gradients and who is in each node. So a tree without a split of the partner's adds nothing to the scores: both drop it
+(and the bank, so that it need not, gives the last level's best split by a column of the partner's a node). Training
+ends with the tree by which more than one in `DROPPED_SHARE` of the agreed trees would have been dropped. The script,
+which every party runs for itself, counts them. That is a say in each tree, not in each node: totals of nodes above
+the first split of the partner's are of rows that the bank can name, cell by cell of at least `min_support` rows.
+
+Safe against: a semi-honest bank or partner, as far as the table says, and a semi-honest dealer that colludes with
+neither; with the partner it would read gradients and so labels, with the bank the partner's bins. **Not safe against
+a malicious bank**: labels are its own to choose, and nothing authenticates shares. A bank that adds numbers to its
+share of g on a few rows, before it is encrypted, reads the cells of those rows, of every column of the partner at
+once, though only as finely as the cells are open: counts are compared on shares too, and a bank can add to those.
+Totals of a malicious partner are not checked.
+
+Of one bin of one node the totals are exact. Differences between trees or runs may be of fewer rows than the minimum
+where the bank knows who is in two nodes, that is above the partner's splits, and if its own columns differ by few
+rows; `limits.max_runs` bounds the runs.
+
+A run that is killed within a tree goes back to the last checkpoint, masks and hints anew, and grows that tree again:
+its rounding is drawn again, so its totals are other ones, of the same rows.
+
+Source: protocols.md section 4, redteam.md 1.5. Letters: g, h as in learn/splits.py; F the shared scores.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from fedmkt.contract import Contract
+from fedmkt.crypto.prg import KEY_BYTES
+from fedmkt.errors import ConfigError, DataError
+from fedmkt.learn import boosting
+from fedmkt.learn.splits import leaf_values, scale_of
+from fedmkt.learn.trees import Decision, Floats, Nodes, Tree
+from fedmkt.privacy.disclosure import (
+    BinCounts,
+    BinTotals,
+    CellBits,
+    ChosenSplits,
+    HistogramTotals,
+    TreeShape,
+)
+from fedmkt.protocol.align import joint_rows, train_rows
+from fedmkt.protocol.bin_layout import BinSizes
+from fedmkt.protocol.boosting import OwnSplits
+from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, Cells, DealtCells, PlaneOpening
+from fedmkt.protocol.core import (
+    Caller,
+    Inbox,
+    Name,
+    Nothing,
+    Outcome,
+    Reply,
+    Sealed,
+    Silent,
+    State,
+    Step,
+    Turn,
+    ask,
+    data_parties,
+    dealer,
+    inbox_of,
+)
+from fedmkt.protocol.histogram import RowBins
+from fedmkt.protocol.items import NO_ROW
+from fedmkt.protocol.linear import next_count
+from fedmkt.protocol.prepare import own_columns, real
+from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.shared_cells import (
+    APART,
+    TOGETHER,
+    CellGroups,
+    LevelShares,
+    begin_layers,
+    deal_counts,
+    next_layer,
+    open_counts,
+    settings_of,
+    share_bits,
+)
+from fedmkt.protocol.shared_gradients import (
+    FAR,
+    SCORE_BITS,
+    UNIT,
+    DealtGradients,
+    GradientShares,
+    ScoreRange,
+    ScoreReach,
+    SharedScores,
+    TrainAnswers,
+    TreeAngles,
+    TreeGradients,
+    begin_gradients,
+    deal_step,
+    next_gradients,
+    take_gradients,
+    tell_range,
+)
+from fedmkt.protocol.shared_growth import (
+    BankTree,
+    NodeOwners,
+    NodeTotals,
+    TreeOwners,
+    choose,
+    deal_node_sides,
+    open_node_sides,
+    open_totals,
+    own_sides,
+    partner_of,
+    record_splits,
+    root_shares,
+    take_node_sides,
+)
+from fedmkt.protocol.shared_histogram import Lanes, add_up_nodes, send_hints
+from fedmkt.protocol.shared_values import (
+    Folding,
+    Forests,
+    Owners,
+    both,
+    fold,
+    open_values,
+    start,
+    total,
+)
+from fedmkt.protocol.side_product import DealtSides, MaskedSides
+from fedmkt.protocol.tree_columns import own_codes
+from fedmkt.protocol.tree_growth import Forest, SplitRequest
+from fedmkt.protocol.witness import checkpoint, witness
+
+DROPPED_SHARE = 5
+"""Of so many agreed trees one may be without a split of the partner's, and one in any case."""
+
+
+def lanes_of(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> Lanes:
+    """Plan the encrypted vectors of a whole training."""
+    terms = contract.trees
+    again = contract.limits.max_resumes * contract.model.checkpoint_every
+    # After the root one node of each pair is asked for: 1 + 1 + 2 + 4 ... in all.
+    vectors = (1 << (terms.depth - 1)) * (terms.trees + again)
+    counts = {p: s.sizes for p, s in sizes.items()}
+    together = Lanes(train_rows(contract, overlap), counts, TOGETHER, vectors)
+    try:
+        for party in data_parties(contract):
+            together.budgets(party)
+    except ConfigError:
+        return replace(together, limits=APART)
+    return together
+
+
+# --- load
+
+
+def _load(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
+    """Read the own train rows into bins, and begin the forest if there is none yet."""
+    rows = joint_rows(turn, True)
+    keep: list[State] = [RowBins(own_codes(turn, rows), turn.published(BinSizes, turn.me).sizes)]
+    y = np.zeros(len(rows), np.uint8)
+    if turn.first:
+        y[rows != NO_ROW] = _labels(turn)
+        keep.append(TrainAnswers(y))
+    if not turn.has(TreeOwners):
+        share = np.zeros(len(rows), np.uint32)
+        if turn.first:
+            base = round(_base(turn) / UNIT)
+            share[:] = base % 2**SCORE_BITS
+            none = np.empty(0, np.float64), np.empty((0, 0), np.bool_)
+            forest = Forest(turn.random(KEY_BYTES), base * UNIT, (), (), *none)
+            keep += [forest, ScoreReach(abs(base * UNIT))]
+        else:
+            keep.append(OwnSplits(()))
+        keep += [SharedScores(share), TreeOwners(())]
+    return Outcome(Silent(), keep=tuple(keep))
+
+
+def _labels(turn: Turn) -> Floats:
+    label = own_columns(turn).label
+    if label is None:
+        raise ValueError(f"{turn.me} has no label")
+    return label[real(joint_rows(turn, True))]
+
+
+def _base(turn: Turn) -> float:
+    y = _labels(turn)
+    events, least = int(y.sum()), max(1, turn.contract.limits.min_events)
+    if min(events, len(y) - events) < least:
+        raise DataError(
+            f"{turn.me}: of customers who answered, or of those who did not, the training rows have fewer than {least}"
+        )
+    return boosting.base_score(y, np.ones(len(y)))
+
+
+# --- begin
+
+
+def _plant(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients]) -> Outcome[Nothing, Silent]:
+    state, (other,) = turn.recall(GradientShares), turn.others
+    shares = take_gradients(turn, state.batch, state.own, inbox.one(other, TreeGradients), state.dealt)
+    tree = len(turn.recall(TreeOwners).trees)
+    return Outcome(Silent(), keep=root_shares(lanes, turn, shares, tree), forget=(GradientShares, BankTree))
+
+
+# --- scores
+
+
+def is_kept(owners: Owners) -> bool:
+    """Tell whether a tree has a split of the partner's."""
+    return any(not of_bank for _, of_bank in owners)
+
+
+def _leaves(turn: Turn) -> tuple[Nodes, Floats]:
+    """Return the leaves of the tree under way with their values, in whole units: at the bank."""
+    tree, settings = turn.recall(BankTree), settings_of(turn.contract)
+    grown = boosting.joined((*tree.leaves, tree.level))
+    values = leaf_values(grown, settings, scale_of(settings, 1.0))
+    return grown.nodes, np.rint(values / UNIT)
+
+
+def _begin_values(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
+    """Begin to add the tree to the scores; the bank looks to it that they stay in range."""
+    if not turn.first:
+        return Outcome(Silent(), keep=(start({}),))
+    nodes, units = _leaves(turn)
+    reach = turn.recall(ScoreReach).bound + float(np.abs(units).max()) * UNIT
+    if reach > FAR.most:
+        raise DataError(
+            f"{turn.me}: scores may leave the range of {FAR.most}",
+            hint="use fewer trees, a lower rate or a larger penalty",
+        )
+    leaves = {(0, node): int(unit) for node, unit in zip(nodes.tolist(), units.tolist(), strict=True)}
+    return Outcome(Silent(), keep=(start(leaves), ScoreReach(reach)))
+
+
+def _open_values(
+    forest: Forests, depth: int, turn: Turn, inbox: Inbox[Nothing]
+) -> Outcome[MaskedSides, Silent]:
+    decisions, (other,) = turn.recall(LevelShares).decisions, turn.others
+    own = dict(zip(((0, d.node) for d in decisions), own_sides(turn, decisions), strict=True))
+    count, used = next_count(turn, forest.label)
+    message, state = open_values(turn, forest, depth, count, turn.recall(Folding), own)
+    if message is None:
+        return Outcome(Silent(), keep=(state,))
+    return Outcome(Silent(), send={other: message}, keep=(state, used))
+
+
+def _add_tree(forest: Forests, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
+    """Add the tree to the scores and to the own part of the model."""
+    scores = turn.recall(SharedScores).words + total(forest, turn.recall(Folding))
+    nodes, values = _leaves(turn) if turn.first else (np.empty(0, np.int32), np.empty(0))
+    (owners,) = forest.trees
+    kept = _extended(turn, owners, turn.recall(LevelShares).decisions, nodes, values * UNIT)
+    return Outcome(Silent(), keep=(SharedScores(scores), *kept), forget=(Folding, LevelShares, BankTree))
+
+
+def _drop_tree(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
+    """Leave a tree without a split of the partner's out: a leaf that adds nothing stands in its place."""
+    kept = _extended(turn, (), (), np.zeros(1, np.int32), np.zeros(1))
+    return Outcome(Silent(), keep=kept, forget=(LevelShares, BankTree))
+
+
+def _extended(
+    turn: Turn, owners: Owners, decisions: tuple[Decision, ...], nodes: Nodes, values: Floats
+) -> tuple[State, ...]:
+    after = TreeOwners((*turn.recall(TreeOwners).trees, owners))
+    if not turn.first:
+        return after, OwnSplits((*turn.recall(OwnSplits).trees, decisions))
+    forest = turn.recall(Forest)
+    names = tuple((node, str(turn.parties[0 if of_bank else 1])) for node, of_bank in sorted(owners))
+    tree = Tree(names, tuple(sorted(zip(nodes.tolist(), values.tolist(), strict=True))))
+    return after, replace(forest, trees=(*forest.trees, tree), decisions=(*forest.decisions, decisions))
+
+
+# --- script
+
+LOAD = Step("fit.load_shares", _load, Silent)
+TELL_RANGE = Step("fit.tell_range", tell_range, ScoreRange)
+OPEN_ANGLES = Step("fit.open_angles", begin_gradients, Silent)
+OPEN_GRADIENTS = Step("fit.open_gradients", next_gradients, Silent, reads=(TreeAngles, DealtGradients))
+BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtCells))
+NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
+SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
+OPEN_TOTALS = Step(
+    "fit.open_totals",
+    open_totals,
+    Silent,
+    reads=(CellPasses,),
+    reveals=(HistogramTotals, BinCounts, BinTotals),
+)
+RECORD = Step("fit.record_splits", record_splits, Silent, reads=(SplitRequest,))
+TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtSides))
+DROP_TREE = Step("fit.drop_tree", _drop_tree, Silent)
+BEGIN_VALUES = Step("fit.begin_values", _begin_values, Silent)
+
+
+def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> None:
+    """Grow the contract's number of trees, with a checkpoint every few."""
+    partner_of(contract)
+    parties, lanes = data_parties(contract), lanes_of(contract, overlap, sizes)
+    loaded_in = dropped = 0
+    for tree in range(contract.trees.trees):
+        if call.epoch != loaded_in:
+            # Hints and masks live for one epoch.
+            loaded_in = call.epoch
+            call.all([ask(p, LOAD) for p in parties])
+            send_hints(call, contract, lanes)
+        plant(call, contract, lanes)
+        owners = grow(call, contract, lanes)
+        if is_kept(owners):
+            add_tree(call, contract, lanes, owners)
+        else:
+            dropped += 1
+            call.all([ask(p, DROP_TREE) for p in parties])
+        ends = tree + 1 == contract.trees.trees or dropped > max(1, contract.trees.trees // DROPPED_SHARE)
+        if ends or (tree + 1) % contract.model.checkpoint_every == 0:
+            checkpoint(call, contract)
+        if ends:
+            break
+
+
+def plant(call: Caller, contract: Contract, lanes: Lanes) -> None:
+    """Share the gradients of all rows: the root of a tree."""
+    parties, maker = data_parties(contract), dealer(contract)
+    call(parties[0], TELL_RANGE)
+    deal = Step("fit.deal_gradients", partial(deal_step, lanes.rows), Silent)
+    angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in parties], [ask(maker, deal)])
+    values = call.all([ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in parties])
+    begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients,))
+    call.all([ask(p, begin, *inbox_of(values, p)) for p in parties])
+
+
+def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
+    """Grow a tree level by level; it ends early where no node has a split that is worth it."""
+    parties, maker = data_parties(contract), dealer(contract)
+    bank, partner = parties
+    open_sides = Step("fit.open_sides", partial(open_node_sides, lanes), Silent)
+    deal_sides = Step("fit.deal_sides", partial(deal_node_sides, lanes), Silent)
+    split = Step(
+        "fit.choose_splits",
+        partial(choose, lanes),
+        NodeOwners,
+        (CellPasses, NodeTotals),
+        (TreeShape, ChosenSplits),
+    )
+    owners: list[tuple[int, bool]] = []
+    nodes = [0]
+    for depth in range(contract.trees.depth):
+        add_up_nodes(call, contract, lanes, (len(nodes) + 1) // 2)
+        passes = compare(call, contract, lanes)
+        witness(call, contract)
+        opened = call(partner, OPEN_TOTALS, *inbox_of(passes, partner))
+        chosen = call(bank, split, *_totals_inbox(passes, opened, bank))
+        call.all([ask(p, RECORD, *inbox_of([chosen], p)) for p in parties])
+        level = [(n, o == 1) for n, o in zip(nodes, chosen.public.value.owners, strict=True) if o]
+        owners += level
+        nodes = [child for node, _ in level for child in (2 * node + 1, 2 * node + 2)]
+        if not level or depth + 1 == contract.trees.depth:
+            break
+        sides, (dealt,) = call.both([ask(p, open_sides) for p in parties], [ask(maker, deal_sides)])
+        call.all([ask(p, TAKE_SIDES, *both(sides, dealt, p)) for p in parties])
+    return tuple(owners)
+
+
+def _totals_inbox(
+    passes: Sequence[Reply[CellPasses, Silent]], opened: Reply[NodeTotals, Silent], bank: Name
+) -> tuple[Sealed[CellPasses | NodeTotals], ...]:
+    return (*inbox_of(passes, bank), *inbox_of([opened], bank))
+
+
+def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPasses, Silent]]:
+    """Compare the counts of a level with the minimum, up to both parties' shares of the bits."""
+    parties = data_parties(contract)
+    open_ = Step("fit.open_counts", partial(open_counts, lanes), CellGroups)
+    deal = Step("fit.deal_counts", partial(deal_counts, lanes), Silent)
+    opened = call.all([ask(p, open_) for p in parties])
+    groups = opened[0].public.value
+    dealt = call(dealer(contract), deal)
+    layers = len(Cells("", 0, parties[1], groups.groups, groups.members, lanes.bits[-1], 1).layer_bytes())
+    planes = call.all([ask(p, BEGIN_LAYERS, *both(opened, dealt, p)) for p in parties])
+    for _ in range(layers - 1):
+        planes = call.all([ask(p, NEXT_LAYER, *inbox_of(planes, p)) for p in parties])
+    witness(call, contract)
+    return call.all([ask(p, SHARE_BITS, *inbox_of(planes, p)) for p in parties])
+
+
+def add_tree(call: Caller, contract: Contract, lanes: Lanes, owners: Owners) -> None:
+    """Add the values of a tree to the shared scores."""
+    parties = data_parties(contract)
+    forest = Forests("values", parties[1], lanes.rows, (owners,))
+    call.all([ask(p, BEGIN_VALUES) for p in parties])
+    fold(call, contract, forest, _open_values)
+    add = Step("fit.add_tree", partial(_add_tree, forest), Silent)
+    call.all([ask(p, add) for p in parties])

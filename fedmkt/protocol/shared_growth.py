@@ -1,0 +1,361 @@
+"""Growing a tree on shares: the steps of one tree in mode `totals`, of which `shared_boosting` says who learns what.
+
+Bank and partner hold shares of g, h and membership of every node that is open, and of the totals of all its cells. A
+level is grown in four turns:
+
+    add up      totals of the left children (the root at first) over all bins, shared (`shared_histogram`); those of the
+                right ones are the parents' less these. Nobody knows which child is the smaller.
+    compare     which cells of both children may be told apart (`cell_tests`, `cell_minimum`); bits to both
+    open        the partner sends its shares of the left children's cells, joined as the bits say, to the bank
+    split       the bank chooses; the owner of each split knows the sides; membership, g and h of the left child are the
+                parent's times the side bits (`side_product`), of the right child what is left
+
+Arrays: fields g, h and 1, in lanes, the last of which is that of 1 (`shared_histogram.Lanes`); nodes of a level left
+and right in turn; F columns, the bank's first; B bins and the missing. Letters: g, h, G, H as in learn/splits.py.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmkt.contract import Contract
+from fedmkt.crypto.prg import SeededRandom, derive
+from fedmkt.errors import PolicyRefused
+from fedmkt.learn import boosting
+from fedmkt.learn.cells import Counts, at_cuts, enough_rows, joined_cells
+from fedmkt.learn.splits import Level, Split, best_splits, next_level, root_level, scale_of
+from fedmkt.learn.trees import Bools, Decision
+from fedmkt.privacy.disclosure import (
+    EVERYONE,
+    BinCounts,
+    BinTotals,
+    ChosenSplits,
+    Disclosure,
+    HistogramTotals,
+    TreeShape,
+)
+from fedmkt.protocol.bin_layout import BinSizes
+from fedmkt.protocol.boosting import OwnSplits, own_names, read_request, sides_of
+from fedmkt.protocol.cell_minimum import (
+    CellComparison,
+    CellPasses,
+)
+from fedmkt.protocol.cell_tests import Grid
+from fedmkt.protocol.core import (
+    Inbox,
+    Message,
+    Name,
+    Nothing,
+    Outcome,
+    PublicValue,
+    Silent,
+    State,
+    Turn,
+    Words,
+    data_parties,
+    dealer,
+)
+from fedmkt.protocol.histogram import RowBins
+from fedmkt.protocol.linear import Counts as Used
+from fedmkt.protocol.linear import next_count
+from fedmkt.protocol.shared_cells import COUNT, LevelShares, grid, read_cuts, settings_of
+from fedmkt.protocol.shared_histogram import Lanes, ShareVectors
+from fedmkt.protocol.shared_values import Owners
+from fedmkt.protocol.side_product import (
+    Batch,
+    DealtSides,
+    MaskedSides,
+    Opened,
+    deal_sides,
+    multiply_sides,
+    open_sides,
+)
+from fedmkt.protocol.tree_growth import SplitRequest, columns_of
+from fedmkt.ring.side_bits import Bits
+
+
+@dataclass(frozen=True)
+class NodeTotals(Message):
+    """The partner's shares of the joined cells of the left children, (nodes, F (B + 1), lanes)."""
+
+    cells: Words
+
+
+@dataclass(frozen=True)
+class NodeOwners(PublicValue):
+    """For each open node of a level who splits it: 0 nobody, 1 the bank, 2 the partner."""
+
+    owners: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TreeOwners(State):
+    """The trees so far by node: whether splits are the bank's; none where a tree was dropped."""
+
+    trees: tuple[Owners, ...]
+
+
+@dataclass(frozen=True)
+class NodeSplits(State):
+    """Products of the splits of a level under way."""
+
+    durable: ClassVar[bool] = False
+    batch: Batch
+    opened: Opened
+
+
+@dataclass(frozen=True)
+class BankTree(State):
+    """At the bank: the tree under way; opened : the joined cells of the level, (nodes, F, B + 1, lanes)."""
+
+    durable: ClassVar[bool] = False
+    level: Level
+    opened: Counts
+    usable: Bools
+    splits: tuple[Split, ...]
+    leaves: tuple[Level, ...]
+
+
+# --- what follows from the contract and public values
+
+
+def partner_of(contract: Contract) -> Name:
+    """Return the only partner; PolicyRefused where there are more."""
+    partners = data_parties(contract)[1:]
+    if len(partners) != 1:
+        raise PolicyRefused("trees that reveal totals alone are for one partner", 'allow reveal = "sides"')
+    return partners[0]
+
+
+def drawn_rows(turn: Turn, tree: int, rows: int) -> Bools:
+    """Return the rows drawn for a tree: everybody draws the same, whoever is in them."""
+    info = b"fedmkt rows of a tree v1\n" + tree.to_bytes(8, "big")
+    return boosting.draw_rows(rows, turn.contract.trees.row_share, SeededRandom(derive(turn.run, info)))
+
+
+# --- begin
+
+
+def root_shares(lanes: Lanes, turn: Turn, gradients: Words, tree: int) -> tuple[State, ...]:
+    """Begin a tree from the own shares of g and h, (2, n): membership is 1 for all rows that are drawn."""
+    fields = np.empty((3, 1, lanes.rows), np.uint64)
+    fields[:2, 0] = gradients
+    fields[COUNT] = 1 if turn.first else 0
+    # Padding is in no bin; what its rows hold never counts.
+    fields[:, :, ~drawn_rows(turn, tree, lanes.rows)] = 0
+    table = grid(turn)
+    columns, bins = len(table.values), table.bins
+    level = LevelShares(
+        (0,), lanes.join([*fields]), np.empty((len(lanes.bits), 0, columns, bins + 1), np.uint64),
+        np.ones((1, columns, bins), np.bool_), np.empty((0, columns, bins), np.bool_), (), (),
+    )  # fmt: skip
+    return level, ShareVectors(level.vectors)
+
+
+def _joined_shares(state: LevelShares) -> Words:
+    left = np.moveaxis(state.cells[:, state.left], 0, -1)
+    return joined_cells(left, state.cuts[state.left])
+
+
+# --- open
+
+
+def open_cells_of(cuts: Bools, table: Grid) -> NDArray[np.int64]:
+    """Count the cells that cuts, (nodes, F, B), part in each node and column, where there are bins: (nodes, F)."""
+    inside = np.arange(table.bins) < np.array(table.values)[:, None] - 1
+    inside[:, -1] = table.apart
+    # The cut from the missing may be the only one beyond the last bin of values.
+    cells: NDArray[np.int64] = 1 + (cuts & inside).sum(axis=-1)
+    return cells
+
+
+def open_totals(turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Silent]:
+    """At the partner: send the own shares of the cells that may be told apart, and of no others."""
+    state, bank = read_cuts(turn, inbox, turn.recall(LevelShares)), turn.parties[0]
+    cells = open_cells_of(state.cuts, grid(turn))
+    least = settings_of(turn.contract).min_cell
+    reveals: tuple[Disclosure, ...] = (HistogramTotals(to=bank, totals=3 * int(cells.sum()), minimum=least),)
+    if not turn.recall(OwnSplits).trees and state.nodes == (0,):
+        # The bank knows every gradient of the first tree.
+        own = [i for i, c in enumerate(columns_of(turn.contract)) if c.owner == turn.me]
+        size = {"columns": len(own), "bins": int(cells[:, own].sum()), "minimum": least}
+        reveals = (*reveals, BinCounts(to=bank, **size), BinTotals(to=bank, **size))
+    return Outcome(
+        Silent(),
+        send={
+            bank: NodeTotals(
+                _joined_shares(state).reshape(len(state.nodes[state.left]), -1, len(state.cells))
+            )
+        },
+        keep=(state,),
+        forget=(CellComparison,),
+        reveals=reveals,
+    )
+
+
+def _opened(turn: Turn, state: LevelShares, found: NodeTotals, lanes: Lanes, above: Counts) -> Counts:
+    """Add the partner's shares: the joined cells of all nodes of the level."""
+    own = _joined_shares(state)
+    if found.cells.shape != (len(own), own[0, ..., 0].size, own.shape[-1]):
+        raise ValueError("the totals of the partner have another shape than agreed")
+    left = lanes.split(own + found.cells.reshape(own.shape))
+    if len(state.nodes) == 1:
+        return left
+    out = np.empty((len(state.nodes), *left.shape[1:]), np.int64)
+    out[0::2], out[1::2] = left, joined_cells(above, state.cuts[0::2]) - left
+    return out
+
+
+# --- split
+
+
+def choose(
+    lanes: Lanes, turn: Turn, inbox: Inbox[CellPasses | NodeTotals]
+) -> Outcome[SplitRequest, NodeOwners]:
+    """At the bank: read the totals, choose splits, tell the partner those of its columns."""
+    (partner,) = turn.others
+    settings, columns = settings_of(turn.contract), columns_of(turn.contract)
+    scale, trends = scale_of(settings, 1.0), [c.trend for c in columns]
+    state = read_cuts(turn, inbox, turn.recall(LevelShares))
+    tree = turn.recall(BankTree) if turn.has(BankTree) else None
+    above = np.empty(0, np.int64) if tree is None else tree.opened
+    cells = _opened(turn, state, inbox.one(partner, NodeTotals), lanes, above)
+    if tree is None:
+        usable = boosting.draw_columns(len(columns), settings.column_share, turn.random)
+        tree = BankTree(root_level(cells[0, 0, :, :2].sum(axis=0)), cells, usable, (), ())
+    allowed = enough_rows(cells[..., COUNT], settings.min_rows) & at_cuts(state.cuts)
+    allowed &= tree.usable[:, None, None]
+    found = best_splits(cells[..., :2], tree.level, settings, scale, trends, allowed)
+    first = next(i for i, c in enumerate(columns) if c.owner == partner)
+    is_last = state.depth + 1 == settings.depth or found.count(None) == len(found)
+    if is_last and all(s.column < first for s in (*tree.splits, *found) if s is not None):
+        # Without a split of the partner's the tree would be dropped.
+        allowed[:, :first] = False
+        theirs = best_splits(cells[..., :2], tree.level, settings, scale, trends, allowed)
+        found = _with_best(found, theirs)
+    is_split = np.array([split is not None for split in found])
+    taken = [_at_last_value(split, grid(turn)) for split in found if split is not None]
+    owners = tuple(
+        0 if split is None else 1 if columns[split.column].owner == turn.me else 2 for split in found
+    )
+    kept = replace(
+        tree,
+        level=next_level(tree.level, found, settings, scale, trends),
+        opened=cells[is_split],
+        splits=(*tree.splits, *taken),
+        leaves=(*tree.leaves, boosting.some(tree.level, ~is_split)),
+    )
+    rows = [(s.node, s.column - first, s.bin, s.missing_left) for s in taken if s.column >= first]
+    reveals: tuple[Disclosure, ...] = (TreeShape(to=EVERYONE, splits=len(taken)),)
+    if rows:
+        reveals = (*reveals, ChosenSplits(to=partner, splits=len(rows)))
+    own = [(s, columns[s.column].name) for s in taken if s.column < first]
+    decisions = tuple(Decision(s.node, name, s.bin, s.missing_left) for s, name in own)
+    return Outcome(
+        NodeOwners(owners),
+        send={partner: SplitRequest(np.array(rows, np.int32).reshape(-1, 4))},
+        keep=(kept, replace(state, decisions=(*state.decisions, *decisions))),
+        forget=(CellComparison,),
+        reveals=reveals,
+    )
+
+
+def _with_best(found: tuple[Split | None, ...], theirs: tuple[Split | None, ...]) -> tuple[Split | None, ...]:
+    """Take the one split of most gain among `theirs`, if there is any, in place of what was found for its node."""
+    gains = [-np.inf if split is None else split.gain for split in theirs]
+    best = int(np.argmax(gains))
+    return found if theirs[best] is None else (*found[:best], theirs[best], *found[best + 1 :])
+
+
+def _at_last_value(split: Split, table: Grid) -> Split:
+    """Move a split beyond the last bin of values, which parts them from the missing, to that bin."""
+    return replace(split, bin=min(split.bin, table.values[split.column] - 1))
+
+
+def _level_owners(turn: Turn, nodes: tuple[int, ...]) -> Owners:
+    owners = turn.published(NodeOwners, turn.parties[0]).owners
+    if len(owners) != len(nodes) or not set(owners) <= {0, 1, 2}:
+        raise ValueError("the owners of splits are not those of the open nodes")
+    return tuple((node, owner == 1) for node, owner in zip(nodes, owners, strict=True) if owner)
+
+
+def record_splits(turn: Turn, inbox: Inbox[SplitRequest]) -> Outcome[Nothing, Silent]:
+    """Write down who splits which node, and at the partner its own splits, which must be at cuts that were opened."""
+    state = turn.recall(LevelShares)
+    owners = _level_owners(turn, state.nodes)
+    decisions = state.decisions
+    if not turn.first:
+        asked = [node for node, of_bank in owners if not of_bank]
+        request = inbox.one(turn.parties[0], SplitRequest)
+        own = read_request(turn, request, len(asked), state.depth) if asked else ()
+        if [d.node for d in own] != asked or not _are_cuts(turn, state, own):
+            raise ValueError("a chosen split is of another node, or at no edge that was opened")
+        decisions = (*decisions, *own)
+    return Outcome(Silent(), keep=(replace(state, owners=(*state.owners, *owners), decisions=decisions),))
+
+
+def _are_cuts(turn: Turn, state: LevelShares, own: tuple[Decision, ...]) -> bool:
+    table, names = grid(turn), [c.name if c.owner == turn.me else None for c in columns_of(turn.contract)]
+    for decision in own:
+        column = names.index(decision.column)
+        cuts = state.cuts[state.nodes.index(decision.node), column, decision.bin :]
+        # Beyond the last bin of values all cuts are one: that from the missing.
+        if not (cuts.any() if decision.bin == table.values[column] - 1 else cuts[0]):
+            return False
+    return True
+
+
+def own_sides(turn: Turn, decisions: tuple[Decision, ...]) -> Bits:
+    """Tell for own splits which train rows go left, (splits, n)."""
+    return sides_of(turn.recall(RowBins).codes, decisions, turn.published(BinSizes, turn.me), own_names(turn))
+
+
+def open_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[MaskedSides, Silent]:
+    """Open what the products of the level's splits need."""
+    state = turn.recall(LevelShares)
+    owners = _level_owners(turn, state.nodes)
+    batch, used = _sides_batch(turn, lanes, owners)
+    places = [state.nodes.index(node) for node, _ in owners]
+    mine = {node for node, of_bank in owners if of_bank == turn.first}
+    sides = own_sides(turn, tuple(d for d in state.decisions if d.node in mine))
+    message, opened = open_sides(turn, batch, sides, [lane[places] for lane in state.vectors])
+    (other,) = turn.others
+    return Outcome(Silent(), send={other: message}, keep=(NodeSplits(batch, opened), used))
+
+
+def _sides_batch(turn: Turn, lanes: Lanes, owners: Owners) -> tuple[Batch, Used]:
+    count, used = next_count(turn, "node sides")
+    of_bank = tuple(of_bank for _, of_bank in owners)
+    return Batch("node sides", count, turn.parties[1], of_bank, lanes.rows, lanes.bits), used
+
+
+def deal_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtSides, Silent]:
+    """At the dealer: deal the products of a level's splits."""
+    owners = turn.published(NodeOwners, turn.parties[0]).owners
+    batch, used = _sides_batch(turn, lanes, tuple((i, o == 1) for i, o in enumerate(owners) if o))
+    return Outcome(Silent(), send={turn.parties[0]: deal_sides(turn, batch)}, keep=(used,))
+
+
+def take_node_sides(turn: Turn, inbox: Inbox[MaskedSides | DealtSides]) -> Outcome[Nothing, Silent]:
+    """Finish the products: the children's vectors, of which the left ones are added up next."""
+    state, products, (other,) = turn.recall(LevelShares), turn.recall(NodeSplits), turn.others
+    dealt = inbox.one(dealer(turn.contract), DealtSides) if turn.first else None
+    left = multiply_sides(turn, products.batch, products.opened, inbox.one(other, MaskedSides), dealt)
+    owners = _level_owners(turn, state.nodes)
+    places = [state.nodes.index(node) for node, _ in owners]
+    vectors = []
+    for product, parents in zip(left, state.vectors, strict=True):
+        both = np.empty((2 * len(places), product.shape[1]), product.dtype)
+        both[0::2], both[1::2] = product, parents[places] - product
+        vectors.append(both)
+    level = replace(
+        state,
+        nodes=tuple(child for node, _ in owners for child in (2 * node + 1, 2 * node + 2)),
+        vectors=tuple(vectors),
+        cells=state.cells[:, places],
+        above=state.cuts[places],
+        cuts=state.cuts[:0],
+    )
+    return Outcome(Silent(), keep=(level, ShareVectors(left)), forget=(NodeSplits,))

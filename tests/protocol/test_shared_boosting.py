@@ -1,0 +1,91 @@
+"""Boosted trees in mode totals against the same trees in plain, and what each side gets to see."""
+
+import numpy as np
+import pytest
+
+from fedmkt.learn import boosting
+from fedmkt.learn.cells import joined_cells
+from fedmkt.learn.splits import leaf_values, scale_of
+from fedmkt.learn.trees import linear_predictor
+from fedmkt.protocol import shared_cells, shared_growth
+from fedmkt.protocol.shared_cells import settings_of
+from fedmkt.protocol.shared_gradients import UNIT
+from fedmkt.protocol.tree_growth import Forest, columns_of
+from tests.protocol.shared_world import Watch, contract, grown, model_of, scores_of, splits_of
+from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller
+
+
+@pytest.mark.parametrize(
+    "terms", [{"depth": 4}, {"bins": 13, "penalty": 3.0}, {"row_share": 0.6}], ids=["deep", "fine", "sampled"]
+)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_trees_and_scores_are_those_of_the_pooled_table_with_the_same_rounding(terms, seed, monkeypatch):
+    watch = Watch(monkeypatch)
+    caller = grown(tree_caller(contract(trees=3, **terms), seed=seed))
+    settings, columns, table = (
+        settings_of(caller.contract),
+        columns_of(caller.contract),
+        pooled(caller, lambda split: split.train),
+    )
+    last, compared = np.array(shared_growth.grid(caller.turn(BANK)).values) - 1, 0
+    for tree, found in enumerate(caller.recall(BANK, Forest).trees):
+        rows = watch.rows(caller, tree)
+        usable = np.ones(len(columns), bool)
+        plain = boosting.grow(table, rows, usable, settings, scale_of(settings, 1.0), [0] * len(columns))
+        assert SHOP in {owner for _, owner in found.owners}
+        if SHOP in {columns[s.column].owner for s in plain.splits}:
+            compared += 1
+            assert splits_of(caller, tree) == {
+                (
+                    s.node,
+                    columns[s.column].owner,
+                    columns[s.column].name,
+                    min(s.bin, last[s.column]),
+                    s.missing_left,
+                )
+                for s in plain.splits
+            }
+            units = np.rint(leaf_values(plain.leaves, settings, scale_of(settings, 1.0)) / UNIT)
+            leaves = zip(plain.leaves.nodes.tolist(), (units * UNIT).tolist(), strict=True)
+            assert dict(found.leaves) == dict(leaves)
+    expected = linear_predictor(model_of(caller), by_owner(table))
+    assert compared >= 2 and np.allclose(scores_of(caller), expected, atol=1e-12)
+
+
+def test_gradients_are_those_of_the_scores_up_to_rounding_and_the_series(monkeypatch):
+    watch = Watch(monkeypatch)
+    caller = grown(tree_caller(contract(trees=2)))
+    y = watch.rows(caller, 0)[:, 0] < 0
+    p = 1 / (1 + np.exp(-caller.recall(BANK, Forest).base))
+    first, second = watch.rows(caller, 0), watch.rows(caller, 1)
+    assert np.abs(first[:, 0] - 32 * (p - y)).max() < 1.2
+    assert np.abs(first[:, 1] - 256 * p * (1 - p)).max() < 2
+    assert np.std(second[:, 0]) > np.std(first[:, 0]) / 2 and len(np.unique(second[:, 1])) > 5
+
+
+def test_no_total_that_follows_from_what_the_bank_is_shown_is_of_a_few_rows(monkeypatch):
+    """Cells, and all that an ancestor's cells leave of them: 0 rows or at least the minimum, over a training."""
+    watch = Watch(monkeypatch)
+    caller = grown(tree_caller(contract(trees=4, depth=4, bins=16)))
+    least, checked, shown = settings_of(caller.contract).min_cell, 0, {}
+    for (nodes, cuts), cells in zip(watch.cuts, watch.opened, strict=True):
+        counts = cells[..., shared_growth.COUNT]
+        assert ((counts == 0) | (counts >= least)).all()
+        assert (counts.sum(axis=-1) == counts.sum(axis=-1)[:, :1]).all()
+        for node, own, cut in zip(nodes, counts, cuts, strict=True):
+            shown[node], above = own, node
+            while above:
+                above = (above - 1) // 2
+                rest = joined_cells(shown[above][None], cut[None])[0] - own
+                assert ((rest == 0) | (rest >= least)).all()
+                checked += rest.size
+    assert checked > 5000 and least == 20
+
+
+def test_without_the_comparison_many_such_totals_would_be_of_a_few_rows(monkeypatch):
+    """The attack of redteam.md 1.5, so that the test above is known to look at the right place."""
+    watch = Watch(monkeypatch)
+    monkeypatch.setattr(shared_cells, "read_cells", lambda state, found: np.ones(state.cells.groups, bool))
+    grown(tree_caller(contract(trees=2, depth=4, bins=16)))
+    counts = np.concatenate([c[..., shared_growth.COUNT].ravel() for c in watch.opened])
+    assert ((counts > 0) & (counts < 20)).sum() > 1000
