@@ -95,16 +95,14 @@ def test_the_changelog_names_every_disclosure_that_a_step_of_the_job_may_make() 
 
 def test_the_readme_has_a_row_for_each_family_that_names_what_it_reveals() -> None:
     section = (ROOT / "README.md").read_text().partition("\n## Families\n")[2].partition("\n## ")[0]
-    rows = {row.split("`")[1]: row for row in section.splitlines() if row.startswith("| `")}
-    assert list(rows) == list(FAMILIES)
-    for kind, row in rows.items():
-        assert needed_by(kind) == set(re.findall(r"`([A-Z]\w+)`", row))
-
-
-def needed_by(kind: str) -> set[str]:
-    """Name what a family discloses besides the job's own; of trees, in the one mode that a contract may name."""
-    model = ModelTerms.model_validate({"kind": kind})
-    return set(needed_disclosures(model, TreeTerms(reveal="sides")))
+    rows = [row for row in section.splitlines() if row.startswith("| `")]
+    assert list(dict.fromkeys(row.split("`")[1] for row in rows)) == list(FAMILIES)
+    modes = [re.findall(r'`trees.reveal = "(\w+)"`', row) for row in rows]
+    assert [mode for found in modes for mode in found] == ["sides", "totals"]
+    for row, mode in zip(rows, modes, strict=True):
+        model = ModelTerms.model_validate({"kind": row.split("`")[1]})
+        trees = TreeTerms.model_validate({"reveal": mode[0]} if mode else {})
+        assert set(needed_disclosures(model, trees)) == set(re.findall(r"`([A-Z]\w+)`", row))
 
 
 def all_steps() -> list[Step[Any, Any, Any]]:

@@ -28,6 +28,8 @@ REHEARSAL = (
 )
 
 
+_SECTIONS = {"trees": ("bins", "trees"), "scorecard": ("bins", "scorecard"), "additive": ("additive",)}
+"""Terms that only some kinds of model have."""
 _TASKS = {
     "train": "train a joint model and score with it",
     "overlap": "count the common customers, shown as a band; no column, no model",
@@ -141,9 +143,8 @@ class Sheet:
             lines += _terms_lines("alignment", contract.align, width)
             lines += _match_lines(contract, width)
             lines += _terms_lines("model", contract.model, width)
-            if contract.model.kind == "trees":
-                lines += _terms_lines("bins", contract.bins, width)
-                lines += _terms_lines("trees", contract.trees, width)
+            for section in _SECTIONS.get(contract.model.kind, ()):
+                lines += _terms_lines(section, getattr(contract, section), width)
         lines += _terms_lines("limits, for all parties", contract.limits, width)
         if contract.task == "train":
             lines += _terms_lines("scores", contract.scores, width)

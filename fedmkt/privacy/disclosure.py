@@ -381,9 +381,7 @@ class CellBits(Disclosure):
 
     def describe(self) -> str:
         """Say how many bits, and what was compared."""
-        return (
-            f"learned {self.bits:,} bits: whether the cells of a group are empty or have {self.minimum:,} rows"
-        )
+        return f"learned {self.bits:,} bits: whether the cells of a group are empty or have {self.minimum:,} rows"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.contract import Signer, check_signatures, digest, from_toml, sign, to_toml
+from fedmkt.contract import SignedContract, Signer, check_signatures, digest, from_toml, sign, to_toml
 from fedmkt.deploy import contracts
 from fedmkt.deploy.contracts import (
     check_own_terms,
@@ -23,7 +23,7 @@ from fedmkt.deploy.contracts import (
     write_draft,
 )
 from fedmkt.deploy.papers import Coordinator, Versions, encode
-from fedmkt.deploy.sheet import READERS, Sheet
+from fedmkt.deploy.sheet import _SECTIONS, READERS, Sheet
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.party import journal
 from fedmkt.party.policy import CONTRACT_RULES, Policy
@@ -527,10 +527,19 @@ def test_the_sheet_fits_80_columns_and_says_everything_that_is_signed(tmp_path, 
         assert all(f"{name}=" in text for name in type(terms).model_fields)
 
 
+@pytest.mark.parametrize("kind", ["trees", "scorecard", "additive"])
+def test_the_sheet_shows_the_terms_of_a_kind_of_model(tmp_path, kind):
+    contract = read_contract(drafted(tmp_path, f'{JOB}\n[model]\nkind = "{kind}"\n')).contract
+    text = "".join("".join(Sheet(SignedContract(contract=contract), NOW).lines()).split())
+    for section in _SECTIONS[kind]:
+        assert all(f"{name}=" in text for name in type(getattr(contract, section)).model_fields)
+
+
 def test_the_sheet_names_every_term_of_a_contract(tmp_path):
     # A term that is added later must be shown too.
     shown = {"name", "purpose", "family", "created", "expires", "coordinator", "parties", "model", "limits"}
     shown |= {"scores", "disclosures", "channel", "rehearsal", "version", "task", "align"}
+    shown |= {section for sections in _SECTIONS.values() for section in sections}
     assert set(type(read_contract(drafted(tmp_path)).contract).model_fields) == shown
     assert set(Signer.model_fields) == {"name", "organisation", "key"}
 
