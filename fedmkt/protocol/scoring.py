@@ -170,7 +170,7 @@ def _count_release(turn: Turn, share: Words) -> dict[str, bytes]:
 
 def _kept_model(turn: Turn) -> dict[str, bytes]:
     """Return what the store shall remember of the model, for a contract that starts from it."""
-    if turn.contract.model.kind == "scorecard" or turn.contract.align.hidden:
+    if turn.contract.model.kind in ("scorecard", "trees") or turn.contract.align.hidden:
         return {}
     plan, prepared = layout_of(turn, SCORE), turn.recall(Prepared)
     names = tuple(f"{p} {plan.columns_of(p)}" for p in turn.parties)
