@@ -258,7 +258,9 @@ def _begin_values(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]
 def _open_values(
     forest: Forests, depth: int, turn: Turn, inbox: Inbox[Nothing]
 ) -> Outcome[MaskedSides, Silent]:
-    decisions, (other,) = turn.recall(LevelShares).decisions, turn.others
+    (other,) = turn.others
+    nodes = {node for (_, node), _ in forest.splits(depth)}
+    decisions = tuple(d for d in turn.recall(LevelShares).decisions if d.node in nodes)
     own = dict(zip(((0, d.node) for d in decisions), own_sides(turn, decisions), strict=True))
     count, used = next_count(turn, forest.label)
     message, state = open_values(turn, forest, depth, count, turn.recall(Folding), own)

@@ -18,7 +18,7 @@ Values of trees: `shared_values`, some trees at a time; the sigmoid and the roun
 and `scoring`. Source: protocols.md sections 2 and 4. Letters: F, t, R as in `shared_gradients`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -56,7 +56,7 @@ from fedmkt.protocol.scoring import READ, RELEASE, SHARE, Rounding, ScoreOpening
 from fedmkt.protocol.shared import DealtRounding, deal_rounding, deal_value, open_masked, shared_from_seeds
 from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, UNIT
 from fedmkt.protocol.shared_growth import TreeOwners
-from fedmkt.protocol.shared_values import Folding, Forests, both, fold, open_values, start, total
+from fedmkt.protocol.shared_values import Folding, Forests, Place, both, fold, open_values, start, total
 from fedmkt.protocol.side_product import Bytes, MaskedSides, narrow, widen_halves
 from fedmkt.protocol.tree_columns import own_codes
 from fedmkt.protocol.tree_growth import Forest
@@ -145,11 +145,12 @@ def _begin_group(trees: slice, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Not
     return Outcome(Silent(), keep=(start(leaves),))
 
 
-def _own_sides(turn: Turn, trees: slice) -> dict[tuple[int, int], Bits]:
+def _own_sides(turn: Turn, trees: slice, places: Collection[Place]) -> dict[Place, Bits]:
     own = turn.recall(Forest).decisions if turn.first else turn.recall(OwnSplits).trees
     sizes, codes = turn.published(BinSizes, turn.me), turn.recall(TreeSums).codes
-    found: dict[tuple[int, int], Bits] = {}
-    for t, decisions in enumerate(own[trees]):
+    found: dict[Place, Bits] = {}
+    for t, tree in enumerate(own[trees]):
+        decisions = tuple(d for d in tree if (t, d.node) in places)
         sides = sides_of(codes, decisions, sizes, own_names(turn))
         found |= {(t, d.node): bits for d, bits in zip(decisions, sides, strict=True)}
     return found
@@ -160,7 +161,8 @@ def _open_group(
 ) -> Outcome[MaskedSides, Silent]:
     (other,) = turn.others
     count, used = next_count(turn, forest.label)
-    state, sides = turn.recall(Folding), _own_sides(turn, trees)
+    places = {place for place, _ in forest.splits(depth)}
+    state, sides = turn.recall(Folding), _own_sides(turn, trees, places)
     message, kept = open_values(turn, forest, depth, count, state, sides)
     if message is None:
         return Outcome(Silent(), keep=(kept,))
