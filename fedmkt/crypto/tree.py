@@ -23,18 +23,20 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class Tree:
-    """A growing tree that remembers its full subtrees only: at most one hash per bit of its size."""
+    """A growing tree that remembers every full subtree, so that a root or a proof costs a hash per level.
+
+    Level k holds the roots of its full subtrees of 2^k leaves, in their order: 64 bytes for each leaf in all.
+    """
 
     def __init__(self, leaves: Iterable[bytes] = ()) -> None:
-        self._size = 0
-        self._peaks: list[bytes] = []
+        self._levels: list[bytearray] = [bytearray()]
         for leaf in leaves:
             self.append(leaf)
 
     @property
     def size(self) -> int:
         """How many leaves were appended."""
-        return self._size
+        return len(self._levels[0]) // HASH_BYTES
 
     def append(self, leaf: bytes) -> int:
         """Append the bytes of a leaf and return its index."""
@@ -42,23 +44,69 @@ class Tree:
 
     def append_hash(self, leaf: bytes) -> int:
         """Append a leaf of which only the hash is at hand and return its index."""
-        index, node = self._size, _checked(leaf)
-        full = index
-        while full & 1:
-            node = node_hash(self._peaks.pop(), node)
-            full >>= 1
-        self._peaks.append(node)
-        self._size += 1
+        index, node, level = self.size, _checked(leaf), 0
+        self._levels[0] += node
+        while index >> level & 1:
+            node = node_hash(bytes(self._levels[level][-2 * HASH_BYTES : -HASH_BYTES]), node)
+            level += 1
+            if level == len(self._levels):
+                self._levels.append(bytearray())
+            self._levels[level] += node
         return index
 
-    def root(self) -> bytes:
-        """Return the root over all leaves so far; of no leaves, the hash of nothing."""
-        if not self._peaks:
-            return EMPTY_ROOT
-        node = self._peaks[-1]
-        for peak in reversed(self._peaks[:-1]):
-            node = node_hash(peak, node)
-        return node
+    def root(self, size: int | None = None) -> bytes:
+        """Return the root over the first `size` leaves, or over all so far; of no leaves, the hash of nothing."""
+        stop = self.size if size is None else size
+        if not 0 <= stop <= self.size:
+            raise ValueError(f"no tree of {stop} out of {self.size} leaves")
+        return self._root(0, stop) if stop else EMPTY_ROOT
+
+    def inclusion_proof(self, index: int, size: int) -> list[bytes]:
+        """Prove leaf `index` in the tree of the first `size` leaves; nearest neighbour first."""
+        if not 0 <= index < size <= self.size:
+            raise ValueError(f"no leaf {index} in a tree of {size} out of {self.size} leaves")
+        proof: list[bytes] = []
+        start, stop = 0, size
+        while stop - start > 1:
+            middle = start + _split(stop - start)
+            if index < middle:
+                proof.append(self._root(middle, stop))
+                stop = middle
+            else:
+                proof.append(self._root(start, middle))
+                start = middle
+        return proof[::-1]
+
+    def consistency_proof(self, first: int, second: int) -> list[bytes]:
+        """Prove that the tree of the first `second` leaves starts with the tree of the first `first`."""
+        if not 0 <= first <= second <= self.size:
+            raise ValueError(f"no proof from size {first} to {second} out of {self.size} leaves")
+        if first in (0, second):
+            return []
+        proof: list[bytes] = []
+        start, stop = 0, second
+        while stop != first:
+            middle = start + _split(stop - start)
+            if first <= middle:
+                proof.append(self._root(middle, stop))
+                stop = middle
+            else:
+                proof.append(self._root(start, middle))
+                start = middle
+        if start:
+            # The verifier has the first root itself only when that root is a full subtree of the second tree.
+            proof.append(self._root(start, stop))
+        return proof[::-1]
+
+    def _root(self, start: int, stop: int) -> bytes:
+        """Return the root over some leaves that begin where the RFC parts a tree: at a multiple of a full subtree."""
+        count = stop - start
+        if count & (count - 1) == 0:
+            level = count.bit_length() - 1
+            at = (start >> level) * HASH_BYTES
+            return bytes(self._levels[level][at : at + HASH_BYTES])
+        middle = start + _split(count)
+        return node_hash(self._root(start, middle), self._root(middle, stop))
 
 
 def root_of(leaves: Iterable[bytes]) -> bytes:
@@ -72,23 +120,6 @@ def root_of_hashes(hashes: Iterable[bytes]) -> bytes:
     for leaf in hashes:
         tree.append_hash(leaf)
     return tree.root()
-
-
-def inclusion_proof(hashes: Sequence[bytes], index: int, size: int) -> list[bytes]:
-    """Prove leaf `index` in the tree of the first `size` leaf hashes; nearest neighbour first."""
-    if not 0 <= index < size <= len(hashes):
-        raise ValueError(f"no leaf {index} in a tree of {size} out of {len(hashes)} leaves")
-    proof: list[bytes] = []
-    start, stop = 0, size
-    while stop - start > 1:
-        middle = start + _split(stop - start)
-        if index < middle:
-            proof.append(root_of_hashes(hashes[middle:stop]))
-            stop = middle
-        else:
-            proof.append(root_of_hashes(hashes[start:middle]))
-            start = middle
-    return proof[::-1]
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
@@ -109,28 +140,6 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
         raise ValueError("the inclusion proof is too short")
     if node != _checked(root):
         raise ValueError(f"the inclusion proof of leaf {index} does not lead to the root")
-
-
-def consistency_proof(hashes: Sequence[bytes], first: int, second: int) -> list[bytes]:
-    """Prove that the tree of the first `second` leaf hashes starts with the tree of the first `first`."""
-    if not 0 <= first <= second <= len(hashes):
-        raise ValueError(f"no proof from size {first} to {second} out of {len(hashes)} leaves")
-    if first in (0, second):
-        return []
-    proof: list[bytes] = []
-    start, stop = 0, second
-    while stop != first:
-        middle = start + _split(stop - start)
-        if first <= middle:
-            proof.append(root_of_hashes(hashes[middle:stop]))
-            stop = middle
-        else:
-            proof.append(root_of_hashes(hashes[start:middle]))
-            start = middle
-    if start:
-        # The verifier has the first root itself only when that root is a full subtree of the second tree.
-        proof.append(root_of_hashes(hashes[start:stop]))
-    return proof[::-1]
 
 
 def verify_consistency(

@@ -8,6 +8,7 @@ Records say that messages were exchanged; what a party does locally with what it
 """
 
 import base64
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ import rfc8785
 from fedmkt.audit import checkpoint
 from fedmkt.audit.records import Json, Record, leaf, read_leaf, timestamp
 from fedmkt.crypto.sign import Identity
-from fedmkt.crypto.tree import Tree, consistency_proof, leaf_hash, root_of_hashes, verify_consistency
+from fedmkt.crypto.tree import EMPTY_ROOT, Tree, verify_consistency
 from fedmkt.errors import AuditError
 from fedmkt.party.journal import write_atomically
 
@@ -53,7 +54,6 @@ class AuditLog:
         self._clock = clock
         self._contract = contract_digest.hex()
         self._tree = Tree()
-        self._hashes: list[bytes] = []
         self._note: checkpoint.Note | None = None
         folder.mkdir(parents=True, exist_ok=True)
         cut = self._load()
@@ -108,7 +108,7 @@ class AuditLog:
 
     def extension(self, size: int) -> list[bytes]:
         """Prove to a peer who cosigned `size` records that the log now only appended to them."""
-        return consistency_proof(self._hashes, size, self.size)
+        return self._tree.consistency_proof(size, self.size)
 
     def peer_size(self, peer_name: str) -> int:
         """How many records of this peer's log were cosigned here last; 0 if none were."""
@@ -183,7 +183,6 @@ class AuditLog:
 
     def _grow(self, data: bytes) -> None:
         self._tree.append(data)
-        self._hashes.append(leaf_hash(data))
 
     def _load(self) -> int:
         path = self._folder / LOG
@@ -216,7 +215,7 @@ class AuditLog:
             raise AuditError(f"{path}: {error}") from None
         if head.origin != self._origin or head.size > self.size:
             raise AuditError(f"{path}: signed {head.size} records of {head.origin}, the log has {self.size}")
-        if root_of_hashes(self._hashes[: head.size]) != head.root:
+        if self._tree.root(head.size) != head.root:
             raise AuditError(f"{path}: the log was changed below its signed head of {head.size} records")
         self._note = note
 
@@ -236,8 +235,8 @@ class AuditLog:
 
     def _last_seen(self, peer_name: str) -> checkpoint.Checkpoint:
         if peer_name not in self._peers:
-            return checkpoint.Checkpoint("", 0, Tree().root())
-        return checkpoint.parse_body(checkpoint.parse_note(self._peers[peer_name]["note"].encode()).text)
+            return checkpoint.Checkpoint("", 0, EMPTY_ROOT)
+        return _head_of(self._peers[peer_name]["note"])
 
     def _check_extends(self, peer: str, head: checkpoint.Checkpoint, proof: Sequence[bytes]) -> None:
         last = self._last_seen(peer)
@@ -251,6 +250,12 @@ class AuditLog:
         except ValueError as error:
             shown = base64.b64encode(head.root).decode()
             raise AuditError(f"log of {peer}: head {shown} does not extend the last one: {error}") from None
+
+
+@functools.lru_cache(maxsize=64)
+def _head_of(note: str) -> checkpoint.Checkpoint:
+    """Read the head in a signed note: the last one of each peer is asked for several times in each witness."""
+    return checkpoint.parse_body(checkpoint.parse_note(note.encode()).text)
 
 
 def _write_all(file: int, data: bytes) -> None:

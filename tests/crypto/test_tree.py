@@ -17,6 +17,21 @@ MANY = [b"leaf %d" % i for i in range(40)]
 HASHES = [tree.leaf_hash(leaf) for leaf in MANY]
 
 
+def inclusion_proof(hashes: Sequence[bytes], index: int, size: int) -> list[bytes]:
+    return grown(hashes).inclusion_proof(index, size)
+
+
+def consistency_proof(hashes: Sequence[bytes], first: int, second: int) -> list[bytes]:
+    return grown(hashes).consistency_proof(first, second)
+
+
+def grown(hashes: Sequence[bytes]) -> tree.Tree:
+    found = tree.Tree()
+    for leaf in hashes:
+        found.append_hash(leaf)
+    return found
+
+
 def split(n: int) -> int:
     k = 1
     while 2 * k < n:
@@ -79,20 +94,28 @@ def refused(check: Callable[[], None]) -> bool:
 
 
 def test_reference_roots_are_reached_by_the_growing_tree() -> None:
-    grown = tree.Tree()
-    assert grown.root().hex() == VECTORS["empty_root"]
+    growing = tree.Tree()
+    assert growing.root().hex() == VECTORS["empty_root"]
     for index, leaf in enumerate(LEAVES):
-        assert grown.append(leaf) == index
-        assert grown.root().hex() == VECTORS["roots"][index]
-        assert grown.size == index + 1
-        assert tree.root_of(LEAVES[: index + 1]) == grown.root()
+        assert growing.append(leaf) == index
+        assert growing.root().hex() == VECTORS["roots"][index]
+        assert growing.size == index + 1
+        assert tree.root_of(LEAVES[: index + 1]) == growing.root()
+
+
+def test_the_root_of_every_earlier_size_is_still_known() -> None:
+    found = grown(HASHES)
+    assert [found.root(size) for size in range(len(MANY) + 1)] == ROOTS
+    for size in (-1, len(MANY) + 1):
+        with pytest.raises(ValueError, match=f"no tree of {size}"):
+            found.root(size)
 
 
 def test_reference_inclusion_proofs_are_made_and_accepted() -> None:
     hashes = [tree.leaf_hash(leaf) for leaf in LEAVES]
     for vector in VECTORS["inclusion"]:
         index, size = vector["index"], vector["size"]
-        proof = tree.inclusion_proof(hashes, index, size)
+        proof = inclusion_proof(hashes, index, size)
         assert [node.hex() for node in proof] == vector["proof"]
         root = bytes.fromhex(VECTORS["roots"][size - 1])
         tree.verify_inclusion(hashes[index], index, size, proof, root)
@@ -102,7 +125,7 @@ def test_reference_consistency_proofs_are_made_and_accepted() -> None:
     hashes = [tree.leaf_hash(leaf) for leaf in LEAVES]
     for vector in VECTORS["consistency"]:
         first, second = vector["first"], vector["second"]
-        proof = tree.consistency_proof(hashes, first, second)
+        proof = consistency_proof(hashes, first, second)
         assert [node.hex() for node in proof] == vector["proof"]
         roots = [bytes.fromhex(VECTORS["roots"][size - 1]) for size in (first, second)]
         tree.verify_consistency(first, second, roots[0], roots[1], proof)
@@ -111,7 +134,7 @@ def test_reference_consistency_proofs_are_made_and_accepted() -> None:
 def test_every_inclusion_proof_up_to_forty_leaves_is_that_of_the_rfc_and_verifies() -> None:
     for size in range(1, len(MANY) + 1):
         for index in range(size):
-            proof = tree.inclusion_proof(HASHES, index, size)
+            proof = inclusion_proof(HASHES, index, size)
             assert proof == slow_path(index, MANY[:size])
             tree.verify_inclusion(HASHES[index], index, size, proof, ROOTS[size])
 
@@ -119,7 +142,7 @@ def test_every_inclusion_proof_up_to_forty_leaves_is_that_of_the_rfc_and_verifie
 def test_every_consistency_proof_up_to_forty_leaves_is_that_of_the_rfc_and_verifies() -> None:
     for second in range(1, len(MANY) + 1):
         for first in range(1, second + 1):
-            proof = tree.consistency_proof(HASHES, first, second)
+            proof = consistency_proof(HASHES, first, second)
             assert proof == slow_subproof(first, MANY[:second], True)
             tree.verify_consistency(first, second, ROOTS[first], ROOTS[second], proof)
 
@@ -128,7 +151,7 @@ def test_an_inclusion_proof_with_one_mistake_is_refused() -> None:
     for size in range(1, len(MANY) + 1):
         for index in range(size):
             leaf, root = HASHES[index], ROOTS[size]
-            proof = tree.inclusion_proof(HASHES, index, size)
+            proof = inclusion_proof(HASHES, index, size)
             for wrong in altered(proof):
                 assert refused(lambda: tree.verify_inclusion(leaf, index, size, wrong, root))  # noqa: B023
             with pytest.raises(ValueError, match="does not lead to the root"):
@@ -140,7 +163,7 @@ def test_an_inclusion_proof_with_one_mistake_is_refused() -> None:
 def test_an_inclusion_proof_is_refused_for_every_other_index() -> None:
     for size in range(1, len(MANY) + 1):
         for index in range(size):
-            proof = tree.inclusion_proof(HASHES, index, size)
+            proof = inclusion_proof(HASHES, index, size)
             for other in range(-1, size + 2):
                 if other != index:
                     with pytest.raises(ValueError):
@@ -150,7 +173,7 @@ def test_an_inclusion_proof_is_refused_for_every_other_index() -> None:
 def test_an_inclusion_proof_is_refused_under_the_root_of_every_other_size() -> None:
     for size in range(1, len(MANY) + 1):
         for index in range(size):
-            proof = tree.inclusion_proof(HASHES, index, size)
+            proof = inclusion_proof(HASHES, index, size)
             for other in range(1, len(MANY) + 1):
                 if other != size:
                     with pytest.raises(ValueError):
@@ -159,7 +182,7 @@ def test_an_inclusion_proof_is_refused_under_the_root_of_every_other_size() -> N
 
 def test_an_inner_node_does_not_pass_for_a_leaf() -> None:
     inner = tree.node_hash(HASHES[0], HASHES[1])
-    proof = tree.inclusion_proof(HASHES, 0, 8)[1:]
+    proof = inclusion_proof(HASHES, 0, 8)[1:]
     tree.verify_inclusion(inner, 0, 4, proof, ROOTS[8])  # as hashes alone it fits ...
     assert tree.leaf_hash(HASHES[0] + HASHES[1]) != inner  # ... but no leaf hashes to it
     with pytest.raises(ValueError):
@@ -170,7 +193,7 @@ def test_a_consistency_proof_with_one_mistake_is_refused() -> None:
     for second in range(1, len(MANY) + 1):
         for first in range(1, second + 1):
             roots = ROOTS[first], ROOTS[second]
-            proof = tree.consistency_proof(HASHES, first, second)
+            proof = consistency_proof(HASHES, first, second)
             for wrong in altered(proof):
                 assert refused(lambda: tree.verify_consistency(first, second, *roots, wrong))  # noqa: B023
             with pytest.raises(ValueError):
@@ -182,7 +205,7 @@ def test_a_consistency_proof_with_one_mistake_is_refused() -> None:
 def test_a_consistency_proof_is_refused_for_other_sizes_under_their_own_roots() -> None:
     for second in range(1, 24):
         for first in range(1, second + 1):
-            proof = tree.consistency_proof(HASHES, first, second)
+            proof = consistency_proof(HASHES, first, second)
             for other in range(1, 24):
                 if other != second:
                     assert refused(
@@ -196,7 +219,7 @@ def test_a_consistency_proof_is_refused_for_other_sizes_under_their_own_roots() 
 
 def test_a_consistency_proof_that_stops_before_the_second_size_is_consumed_is_refused() -> None:
     # haskell hash-tree 0.1.1: a proof to size 6 was accepted as one to any size of the same shape so far.
-    proof = tree.consistency_proof(HASHES, 3, 6)
+    proof = consistency_proof(HASHES, 3, 6)
     with pytest.raises(ValueError, match="too short"):
         tree.verify_consistency(3, 12, ROOTS[3], ROOTS[6], proof)
     with pytest.raises(ValueError, match="too long"):
@@ -206,7 +229,7 @@ def test_a_consistency_proof_that_stops_before_the_second_size_is_consumed_is_re
 def test_sizes_are_bound_even_where_the_roots_are_not() -> None:
     for second in range(2, 33):
         for first in range(1, second):
-            proof = tree.consistency_proof(HASHES, first, second)
+            proof = consistency_proof(HASHES, first, second)
             for other in (2 * second, 4 * second, second << 20):
                 with pytest.raises(ValueError):
                     tree.verify_consistency(first, other, ROOTS[first], ROOTS[second], proof)
@@ -215,13 +238,13 @@ def test_sizes_are_bound_even_where_the_roots_are_not() -> None:
 def test_a_rewritten_history_has_no_consistency_proof() -> None:
     forged = [tree.leaf_hash(b"other"), *HASHES[1:]]
     for first in range(1, 20):
-        proof = tree.consistency_proof(forged, first, 20)
+        proof = consistency_proof(forged, first, 20)
         with pytest.raises(ValueError):
             tree.verify_consistency(first, 20, ROOTS[first], tree.root_of_hashes(forged[:20]), proof)
 
 
 def test_the_empty_tree_is_the_start_of_every_tree_and_has_one_root() -> None:
-    assert tree.consistency_proof(HASHES, 0, 5) == []
+    assert consistency_proof(HASHES, 0, 5) == []
     tree.verify_consistency(0, 5, tree.EMPTY_ROOT, ROOTS[5], [])
     tree.verify_consistency(0, 0, tree.EMPTY_ROOT, tree.EMPTY_ROOT, [])
     with pytest.raises(ValueError, match="hash of nothing"):
@@ -240,13 +263,13 @@ def test_one_size_has_one_root() -> None:
 @pytest.mark.parametrize(("first", "second"), [(6, 5), (-1, 5), (5, 41), (0, 41)])
 def test_proofs_beyond_the_tree_are_not_made(first: int, second: int) -> None:
     with pytest.raises(ValueError):
-        tree.consistency_proof(HASHES, first, second)
+        consistency_proof(HASHES, first, second)
 
 
 @pytest.mark.parametrize(("index", "size"), [(0, 0), (5, 5), (-1, 5), (0, 41)])
 def test_leaves_beyond_the_tree_have_no_proof(index: int, size: int) -> None:
     with pytest.raises(ValueError):
-        tree.inclusion_proof(HASHES, index, size)
+        inclusion_proof(HASHES, index, size)
 
 
 @pytest.mark.parametrize("length", [0, 31, 33, 64])
@@ -281,11 +304,11 @@ def test_any_proof_verifies_and_no_other_leaf_takes_its_place(
     first = data.draw(st.integers(1, size))
     hashes = [tree.leaf_hash(leaf) for leaf in leaves]
     root = slow_root(leaves[:size])
-    proof = tree.inclusion_proof(hashes, index, size)
+    proof = inclusion_proof(hashes, index, size)
     tree.verify_inclusion(hashes[index], index, size, proof, root)
     with pytest.raises(ValueError):
         tree.verify_inclusion(tree.leaf_hash(leaves[index] + b"x"), index, size, proof, root)
-    steps = tree.consistency_proof(hashes, first, size)
+    steps = consistency_proof(hashes, first, size)
     tree.verify_consistency(first, size, slow_root(leaves[:first]), root, steps)
 
 
@@ -300,4 +323,4 @@ def test_a_made_up_consistency_proof_passes_only_if_it_is_the_true_one(
 ) -> None:
     first, second = min(a, b), max(a, b)
     if not refused(lambda: tree.verify_consistency(first, second, ROOTS[first], ROOTS[second], proof)):
-        assert proof == tree.consistency_proof(HASHES, first, second)
+        assert proof == consistency_proof(HASHES, first, second)
