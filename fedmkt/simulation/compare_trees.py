@@ -1,7 +1,8 @@
 """Boosted trees of a joint run beside the same ones grown on the pooled table, in a simulation.
 
 Reads all parties' model folders and tables, puts outline and parts together, and trains `learn.boosting` on all
-columns with the random numbers that the bank drew: where the run was right, both models are the same.
+columns with the random numbers that the bank drew. In mode `sides` both models are the same where the run was right;
+in mode `totals`, whose rounding nobody knows, they differ by it and by trees that the partner had no split in.
 """
 
 import json
@@ -19,14 +20,17 @@ from fedmkt.learn.bins import Binning
 from fedmkt.learn.trees import Model, Outline, Part
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
+from fedmkt.protocol import shared_cells, tree_growth
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.prepare import Columns
 from fedmkt.protocol.tree_columns import table_of
-from fedmkt.protocol.tree_growth import Draws, settings_of
+from fedmkt.protocol.tree_growth import Draws
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.simulation.comparison import Comparison
 
 Array = NDArray[np.float64]
+
+_SETTINGS = {"sides": tree_growth.settings_of, "totals": shared_cells.settings_of}
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
     draws = Draws(bytes.fromhex(str(bank.header["draws"])))
     pooled = boosting.Labelled(_pooled([s.train for s in sides]), bank.label_train)
     held = boosting.Labelled(_pooled([s.held_out for s in sides]), bank.label_held_out)
-    central = boosting.fit(pooled, settings_of(contract), draws, held)
+    central = boosting.fit(pooled, _SETTINGS[contract.trees.reveal](contract), draws, held)
     points = tuple(ConvergencePoint(k, loss, 0.0) for k, loss in enumerate(central.losses, start=1))
     held_out = {p.name: s.held_out for p, s in zip(config.parties, sides, strict=True)}
     return Comparison(
