@@ -40,5 +40,8 @@ FAMILIES = (
     Entry(
         "trees-sides", {"model": {"kind": "trees"}, "trees": {"reveal": "sides"}}, (BOOSTED, GROWN, XGBOOST)
     ),
+    Entry(
+        "trees-totals", {"model": {"kind": "trees"}, "trees": {"reveal": "totals"}}, (BOOSTED, GROWN, XGBOOST)
+    ),
 )
 """What is compared, in the order of the table."""
