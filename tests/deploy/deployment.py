@@ -92,6 +92,7 @@ class Deployment:
                 "superlink_port = 8000": f"superlink_port = {self.superlink}",
                 "health_port = 8090": f"health_port = {self.health}",
                 "purposes = []": f"purposes = [{json.dumps(self.job.purpose)}]\nrehearsals = true\n"
+                f"disclosures = {json.dumps(list(self.job.disclosures))}\n"
                 f"min_list = {limits.min_list}\nmin_common = {limits.min_common}\nmin_support = {limits.min_support}",
                 "max_runs = 5": "max_runs = 1000",
                 "max_resumes = 3": "max_resumes = 100",
@@ -175,10 +176,12 @@ class Deployment:
             f"purposes = [{json.dumps(self.job.purpose)}]\ncolumns = {json.dumps(list(party.columns))}\n"
             f"min_list = {limits.min_list}\nmin_common = {limits.min_common}\nmin_support = {limits.min_support}\n"
             f"max_size_runs = 1000\nmax_runs = {limits.max_runs}\nmax_resumes = {limits.max_resumes}\n"
-            "rehearsals = true\n"
+            f"rehearsals = true\ndisclosures = {json.dumps(list(self.job.disclosures))}\n"
         )
         has_label = isinstance(party, BankConfig) and party.label is not None
-        label = f"label = {json.dumps(party.label)}\n" if has_label else ""
+        label = ""
+        if has_label:
+            label = f"label = {json.dumps(party.label)}\nlabel_kind = {json.dumps(party.label_kind)}\n"
         (own / "schema.toml").write_text(
             f"file = {json.dumps(party.file)}\nid = {json.dumps(party.id)}\nid_kind = {json.dumps(party.id_kind)}\n"
             f"country = {json.dumps(party.country)}\nnumbers = {json.dumps(list(party.numbers))}\n"

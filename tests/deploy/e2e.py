@@ -31,7 +31,6 @@ from fedmkt.transport.memory import MemoryEndpoint
 from tests.deploy.deployment import COORDINATOR, ROOT, Deployment
 
 SEED = 7
-MODEL = ("share", "transform", "spread", "train", "held_out", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -83,23 +82,28 @@ def differences(deployment: Deployment, folder: Path) -> tuple[str, ...]:
         (one,), (other,) = (
             list(root.glob("state/contracts/*/model")) for root in (deployment.place(name), folder / name)
         )
-        found += [
-            f"{name}: {a}" for a in MODEL
-            if (one / f"{a}.npy").read_bytes() != (other / f"{a}.npy").read_bytes()
-        ]  # fmt: skip
+        files = {
+            f.name for side in (one, other) for f in side.iterdir() if f.suffix in (".npy", ".json", ".csv")
+        }
+        found += [f"{name}: {f}" for f in sorted(files) if bytes_of(one / f) != bytes_of(other / f)]
+        if "model.json" not in files:
+            found.append(f"{name}: model")
         if (one / "scores.npz").exists() != (name == deployment.job.bank.name):
             found.append(f"{name}: scores")
         elif (one / "scores.npz").exists():
             a, b = np.load(one / "scores.npz"), np.load(other / "scores.npz")
-            found += [
-                f"{name}: scores, {k}" for k in a.files if not np.array_equal(a[k], b[k], equal_nan=True)
-            ]
+            found += [f"{name}: scores, {k}" for k in a.files if a[k].tobytes() != b[k].tobytes()]
     run = next((deployment.place(COORDINATOR) / "runs").iterdir())
     if (run / "coordinator" / "receipts.bin").read_bytes() != (
         folder / "receipts" / "receipts.bin"
     ).read_bytes():
         found.append("receipts")
     return tuple(found)
+
+
+def bytes_of(path: Path) -> bytes | None:
+    """Return what is in a file, if there is one."""
+    return path.read_bytes() if path.exists() else None
 
 
 def compare(folder: Path, job: Path, channel: str = "hub") -> Comparison:

@@ -3,12 +3,19 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.e2e import compare, invented_job
+from tests.simulation.test_families import CASES
 
 
 def test_a_deployment_gives_the_model_of_the_run_in_memory_to_the_last_bit(tmp_path: Path) -> None:
     found = compare(tmp_path, invented_job(tmp_path / "data", (2000, 2400, 1500), 1))
     assert found.differences == ()
     assert found.common[0] <= 1500 <= found.common[1]
+
+
+@pytest.mark.slow  # a deployment of a minute for each
+@pytest.mark.parametrize("family", CASES)
+def test_each_family_gives_the_same_in_a_deployment(tmp_path: Path, family: str) -> None:
+    assert compare(tmp_path, CASES[family].write(tmp_path / "data")).differences == ()
 
 
 @pytest.mark.slow  # each step waits for Flower's polls: some 3 s a round
