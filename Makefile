@@ -39,10 +39,10 @@ format: $(STAMP)  ## let ruff format and fix what it can
 	$(BIN)/ruff check --fix .
 
 test: $(STAMP)  ## the tests that CI runs
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not slow" $(TESTS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
 
 long: $(STAMP)  ## the slow tests too: hundreds of seeds, kills, large data
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup $(TESTS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 e2e: $(STAMP)  ## a deployment of real processes beside a run in memory, UCI=bank-full.csv.gz
 	$(BIN)/python -m tests.deploy.e2e $(UCI)

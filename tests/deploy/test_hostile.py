@@ -70,8 +70,6 @@ from tests.deploy.hostile import (
 )
 from tests.engine import job_config
 
-pytestmark = pytest.mark.xdist_group("one deployment")  # what all of them share takes 20 s to start
-
 
 @pytest.fixture(scope="module")
 def it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuickDeployment]:

@@ -25,8 +25,6 @@ from fedmkt.report.logs import disclosures, logs_of
 from fedmkt.report.own import bank_summary, report
 from tests.deploy.own_folders import Circle, circle
 
-pytestmark = pytest.mark.xdist_group("results")  # what they share takes seconds to make
-
 NAMES = ("bank", "partner", "coordinator")
 
 

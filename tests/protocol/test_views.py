@@ -31,8 +31,6 @@ from tests.engine import Tap, World, job_config, world_of
 from tests.protocol.leak_scanner import LABEL_RUN, Found, Scanner, Secrets, Seen, places, seen
 from tests.protocol.plain_caller import chi_square
 
-pytestmark = pytest.mark.xdist_group("views")  # what they share takes seconds to make
-
 
 @dataclasses.dataclass(frozen=True)
 class Opened:

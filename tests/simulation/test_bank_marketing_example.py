@@ -67,7 +67,7 @@ def test_the_job_beside_the_script_is_the_one_it_writes() -> None:
 
 def test_no_data_file_lies_in_the_example() -> None:
     names = {p.name for p in FOLDER.iterdir() if p.name != "__pycache__"}
-    assert names == {"make_parties.py", "job.toml", "README.md"}
+    assert names == {"make_parties.py", "job.toml", "scorecard.toml", "README.md"}
 
 
 def test_the_script_splits_a_file_given_by_path(tmp_path: Path) -> None:

@@ -18,8 +18,6 @@ from fedmkt.simulation.compare import compare
 from fedmkt.simulation.run import RunResult, read_job, simulate
 from fedmkt.simulation.world import generate, write_world
 
-pytestmark = pytest.mark.xdist_group("glm jobs")  # what they share takes seconds to make
-
 COMMON = 1800
 
 

@@ -13,8 +13,6 @@ from fedmkt.simulation.plan import plan
 from fedmkt.simulation.run import RunResult, simulate
 from fedmkt.simulation.world import generate, write_world
 
-pytestmark = pytest.mark.xdist_group("hidden job")  # what they share takes seconds to make
-
 HIDDEN = '\n[align]\nmatch = "hidden"\n'
 LISTED = HIDDEN + "drop = 0.05\ndummies = 0.3\n"
 KINDS = ("ListSize", "MatchedOwnRows", "MatrixShape", "RangeBit", "Scores", "SupersetList", "LastingNames")

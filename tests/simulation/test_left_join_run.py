@@ -5,8 +5,6 @@ from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.simulation.run import RunResult, simulate
 from fedmkt.simulation.world import generate, write_world
 
-pytestmark = pytest.mark.xdist_group("left join")  # what they share takes seconds to make
-
 BANK_ROWS, COMMON = 3000, 1500
 
 

@@ -14,8 +14,6 @@ from fedmkt.simulation import compare_trees
 from fedmkt.simulation.run import RunResult, read_job, simulate
 from tests.simulation.test_tree_run import tree_job
 
-pytestmark = pytest.mark.xdist_group("trees")  # what they share takes seconds to make
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:

@@ -23,8 +23,6 @@ from tests.simulation.size_attack import (
     undefended,
 )
 
-pytestmark = pytest.mark.xdist_group("size attack")  # what they share takes seconds to make
-
 SEEDS = range(1, 6)
 
 

@@ -30,8 +30,6 @@ from fedmkt.simulation.tree_traffic import CONTENT, TreeFacts
 from fedmkt.simulation.world import generate, write_world
 from tests.protocol.tree_world import tree_caller, tree_contract
 
-pytestmark = pytest.mark.xdist_group("trees")  # what they share takes seconds to make
-
 TREES = """kind = "trees"
 checkpoint_every = 2
 

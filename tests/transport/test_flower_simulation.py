@@ -23,8 +23,6 @@ from fedmkt.simulation.run import party_settings, read_job, simulate
 from fedmkt.transport.driver import REPLIES, Opened, Refusal
 from tests.engine import job_config
 
-pytestmark = pytest.mark.xdist_group("twins")  # what they share takes seconds to make
-
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 5
 LONGEST = 240.0
