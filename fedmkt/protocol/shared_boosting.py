@@ -305,13 +305,6 @@ OPEN_GRADIENTS = Step("fit.open_gradients", next_gradients, Silent, reads=(TreeA
 BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtCells))
 NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
 SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
-OPEN_TOTALS = Step(
-    "fit.open_totals",
-    open_totals,
-    Silent,
-    reads=(CellPasses,),
-    reveals=(HistogramTotals, BinCounts, BinTotals),
-)
 RECORD = Step("fit.record_splits", record_splits, Silent, reads=(SplitRequest,))
 TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtSides))
 DROP_TREE = Step("fit.drop_tree", _drop_tree, Silent)
@@ -367,13 +360,20 @@ def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
         (CellPasses, NodeTotals),
         (TreeShape, ChosenSplits),
     )
+    open_cells = Step(
+        "fit.open_totals",
+        partial(open_totals, lanes),
+        Silent,
+        (CellPasses,),
+        (HistogramTotals, BinCounts, BinTotals),
+    )
     owners: list[tuple[int, bool]] = []
     nodes = [0]
     for depth in range(contract.trees.depth):
         add_up_nodes(call, contract, lanes, (len(nodes) + 1) // 2)
         passes = compare(call, contract, lanes)
         witness(call, contract)
-        opened = call(partner, OPEN_TOTALS, *inbox_of(passes, partner))
+        opened = call(partner, open_cells, *inbox_of(passes, partner))
         chosen = call(bank, split, *_totals_inbox(passes, opened, bank))
         call.all([ask(p, RECORD, *inbox_of([chosen], p)) for p in parties])
         level = [(n, o == 1) for n, o in zip(nodes, chosen.public.value.owners, strict=True) if o]

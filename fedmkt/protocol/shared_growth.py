@@ -78,7 +78,7 @@ from fedmkt.ring.side_bits import Bits
 
 @dataclass(frozen=True)
 class NodeTotals(Message):
-    """The partner's shares of the joined cells of the left children, (nodes, F (B + 1), lanes)."""
+    """The partner's shares of the joined cells of the left children, (nodes, F (B + 1), lanes), modulo 2^bits."""
 
     cells: Words
 
@@ -171,7 +171,7 @@ def open_cells_of(cuts: Bools, table: Grid) -> NDArray[np.int64]:
     return cells
 
 
-def open_totals(turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Silent]:
+def open_totals(lanes: Lanes, turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Silent]:
     """At the partner: send the own shares of the cells that may be told apart, and of no others."""
     state, bank = read_cuts(turn, inbox, turn.recall(LevelShares)), turn.parties[0]
     cells = open_cells_of(state.cuts, grid(turn))
@@ -182,13 +182,11 @@ def open_totals(turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Sil
         own = [i for i, c in enumerate(columns_of(turn.contract)) if c.owner == turn.me]
         size = {"columns": len(own), "bins": int(cells[:, own].sum()), "minimum": least}
         reveals = (*reveals, BinCounts(to=bank, **size), BinTotals(to=bank, **size))
+    # How often a sum of shares went around t would compare totals of single bins with masks that the bank knows.
+    joined = _joined_shares(state) & np.array([(1 << bits) - 1 for bits in lanes.bits], np.uint64)
     return Outcome(
         Silent(),
-        send={
-            bank: NodeTotals(
-                _joined_shares(state).reshape(len(state.nodes[state.left]), -1, len(state.cells))
-            )
-        },
+        send={bank: NodeTotals(joined.reshape(len(state.nodes[state.left]), -1, len(state.cells)))},
         keep=(state,),
         forget=(CellComparison,),
         reveals=reveals,

@@ -17,11 +17,13 @@ from fedmkt.privacy.disclosure import (
     TreeShape,
 )
 from fedmkt.protocol import shared_growth
+from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, PlaneOpening
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.scoring import Released
+from fedmkt.protocol.shared_boosting import lanes_of
 from fedmkt.protocol.shared_cells import COUNT, grid
 from fedmkt.protocol.shared_gradients import SharedScores, TreeAngles, TreeGradients
 from fedmkt.protocol.shared_growth import NodeTotals
@@ -106,6 +108,15 @@ def test_what_is_opened_is_declared_and_no_more():
     sent = [s.message.cells for s in caller.sent if isinstance(s.message, NodeTotals)]
     shown = sum(int((cells != 0).any(axis=-1).sum()) for cells in sent)
     assert 0 < shown <= sum(d.totals for d in by_kind[HistogramTotals]) // 3
+
+
+def test_the_partners_shares_say_nothing_of_the_bins_that_are_joined():
+    """Sums of shares are modulo t: that they went around would compare a bin's rows with the bank's own mask."""
+    caller = grown(tree_caller(contract(trees=2, depth=4, bins=16)))
+    terms, sizes = caller.contract, {p: caller.publics[p, BinSizes] for p in (BANK, SHOP)}
+    t = np.array([1 << bits for bits in lanes_of(terms, caller.overlap, sizes).bits], np.uint64)
+    sent = [s.message.cells for s in caller.sent if isinstance(s.message, NodeTotals)]
+    assert len(sent) >= 4 and all((cells < t).all() for cells in sent)
 
 
 # ------------------------------------------------------------------------------------------ the partner's say
