@@ -35,6 +35,9 @@ share of g on a few rows, before it is encrypted, reads the cells of those rows,
 once, though only as finely as the cells are open: counts are compared on shares too, and a bank can add to those.
 Totals of a malicious partner are not checked.
 
+All trees are of all rows: rows drawn anew for each tree (`row_share`), by lots that everybody knows, would be as many
+known groups, and of 206 rows 120 trees' counts told every bin (a bounded least-squares fit); contracts refuse it.
+
 Of one bin of one node the totals are exact. Differences between trees or runs may be of fewer rows than the minimum
 where the bank knows who is in two nodes, that is above the partner's splits, and if its own columns differ by few
 rows; `limits.max_runs` bounds the runs.
@@ -220,8 +223,7 @@ def _base(turn: Turn) -> float:
 def _plant(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients]) -> Outcome[Nothing, Silent]:
     state, (other,) = turn.recall(GradientShares), turn.others
     shares = take_gradients(turn, state.batch, state.own, inbox.one(other, TreeGradients), state.dealt)
-    tree = len(turn.recall(TreeOwners).trees)
-    return Outcome(Silent(), keep=root_shares(lanes, turn, shares, tree), forget=(GradientShares, BankTree))
+    return Outcome(Silent(), keep=root_shares(lanes, turn, shares), forget=(GradientShares, BankTree))
 
 
 # --- scores

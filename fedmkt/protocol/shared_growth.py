@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
-from fedmkt.crypto.prg import SeededRandom, derive
 from fedmkt.errors import PolicyRefused
 from fedmkt.learn import boosting
 from fedmkt.learn.cells import Counts, at_cuts, enough_rows, joined_cells
@@ -129,22 +128,15 @@ def partner_of(contract: Contract) -> Name:
     return partners[0]
 
 
-def drawn_rows(turn: Turn, tree: int, rows: int) -> Bools:
-    """Return the rows drawn for a tree: everybody draws the same, whoever is in them."""
-    info = b"fedmkt rows of a tree v1\n" + tree.to_bytes(8, "big")
-    return boosting.draw_rows(rows, turn.contract.trees.row_share, SeededRandom(derive(turn.run, info)))
-
-
 # --- begin
 
 
-def root_shares(lanes: Lanes, turn: Turn, gradients: Words, tree: int) -> tuple[State, ...]:
-    """Begin a tree from the own shares of g and h, (2, n): membership is 1 for all rows that are drawn."""
+def root_shares(lanes: Lanes, turn: Turn, gradients: Words) -> tuple[State, ...]:
+    """Begin a tree from the own shares of g and h, (2, n): membership is 1 for all rows."""
     fields = np.empty((3, 1, lanes.rows), np.uint64)
     fields[:2, 0] = gradients
-    fields[COUNT] = 1 if turn.first else 0
     # Padding is in no bin; what its rows hold never counts.
-    fields[:, :, ~drawn_rows(turn, tree, lanes.rows)] = 0
+    fields[COUNT] = 1 if turn.first else 0
     table = grid(turn)
     columns, bins = len(table.values), table.bins
     level = LevelShares(

@@ -16,7 +16,7 @@ from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller
 
 
 @pytest.mark.parametrize(
-    "terms", [{"depth": 4}, {"bins": 13, "penalty": 3.0}, {"row_share": 0.6}], ids=["deep", "fine", "sampled"]
+    "terms", [{"depth": 4}, {"bins": 13, "penalty": 3.0}, {"rate": 0.6}], ids=["deep", "fine", "fast"]
 )
 @pytest.mark.parametrize("seed", [1, 2])
 def test_trees_and_scores_are_those_of_the_pooled_table_with_the_same_rounding(terms, seed, monkeypatch):
