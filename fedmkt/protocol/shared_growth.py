@@ -169,8 +169,8 @@ def open_totals(lanes: Lanes, turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[N
     cells = open_cells_of(state.cuts, grid(turn))
     least = settings_of(turn.contract).min_cell
     reveals: tuple[Disclosure, ...] = (HistogramTotals(to=bank, totals=3 * int(cells.sum()), minimum=least),)
-    if not turn.recall(OwnSplits).trees and state.nodes == (0,):
-        # The bank knows every gradient of the first tree.
+    if not any(turn.recall(TreeOwners).trees) and state.nodes == (0,):
+        # The bank knows every gradient until a tree has been added to the scores.
         own = [i for i, c in enumerate(columns_of(turn.contract)) if c.owner == turn.me]
         size = {"columns": len(own), "bins": int(cells[:, own].sum()), "minimum": least}
         reveals = (*reveals, BinCounts(to=bank, **size), BinTotals(to=bank, **size))
@@ -291,6 +291,9 @@ def _are_cuts(turn: Turn, state: LevelShares, own: tuple[Decision, ...]) -> bool
     for decision in own:
         column = names.index(decision.column)
         cuts = state.cuts[state.nodes.index(decision.node), column, decision.bin :]
+        # The missing go left of an edge only where they are apart from the last values: else their number would show.
+        if decision.missing_left and not cuts[-1]:
+            return False
         # Beyond the last bin of values all cuts are one: that from the missing.
         if not (cuts.any() if decision.bin == table.values[column] - 1 else cuts[0]):
             return False

@@ -7,6 +7,7 @@ import pytest
 
 from fedmkt.config import parse_job
 from fedmkt.learn.splits import best_splits
+from fedmkt.learn.trees import Decision
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import (
     BinCounts,
@@ -24,12 +25,13 @@ from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.scoring import Released
 from fedmkt.protocol.shared_boosting import lanes_of
-from fedmkt.protocol.shared_cells import COUNT, grid
+from fedmkt.protocol.shared_cells import COUNT, LevelShares, grid
 from fedmkt.protocol.shared_gradients import SharedScores, TreeAngles, TreeGradients
 from fedmkt.protocol.shared_growth import NodeTotals
 from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals, ShareVectors
 from fedmkt.protocol.side_product import MaskedSides
-from fedmkt.protocol.tree_growth import Forest, SplitRequest
+from fedmkt.protocol.tree_columns import cut_columns
+from fedmkt.protocol.tree_growth import Forest, SplitRequest, columns_of
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
 from tests.protocol.plain_caller import DEALER, chi_square, start_aligned
@@ -136,6 +138,8 @@ def test_trees_without_a_split_of_the_partner_add_nothing_and_end_the_training(m
     only_the_banks(monkeypatch, first=4)
     caller = grown(tree_caller(contract(trees=12)))
     forest = caller.recall(BANK, Forest)
+    # The bank knows all gradients in each of the three.
+    assert sum(isinstance(d, BinTotals) for _, d in caller.revealed) == 3
     # One in five of twelve may be dropped; the third one ends the training.
     assert [len(t.owners) for t in forest.trees] == [0, 0, 0] and len(
         caller.recall(SHOP, OwnSplits).trees
@@ -177,6 +181,23 @@ def test_the_partner_refuses_a_split_that_was_not_opened():
     with pytest.raises(ValueError, match="no edge that was opened"):
         grown(caller)
     assert caller.tampered
+
+
+def test_missing_values_go_left_of_an_edge_only_where_they_are_apart():
+    """Else the rows on the left, less those of the values there, would be how many are missing: perhaps one."""
+    caller = tree_caller(contract())
+    cut_columns(caller, caller.contract)
+    turn = caller.turn(SHOP)
+    cuts = np.ones((1, 8, grid(turn).bins), bool)
+    cuts[0, 4, -1] = False
+    none = np.empty(0, np.uint64)
+    state = LevelShares((0,), (), none, none.astype(bool), cuts, (), ())
+    name = columns_of(turn.contract)[4].name
+    assert grid(turn).apart[4]
+    assert shared_growth._are_cuts(turn, state, (Decision(0, name, 0, False),))
+    assert not shared_growth._are_cuts(turn, state, (Decision(0, name, 0, True),))
+    cuts[0, 4, -1] = True
+    assert shared_growth._are_cuts(turn, state, (Decision(0, name, 0, True),))
 
 
 # ------------------------------------------------------------------------------------------ a malicious bank
