@@ -36,7 +36,7 @@ from fedmkt.privacy.disclosure import (
     TreeShape,
 )
 from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.boosting import OwnSplits, own_names, read_request, sides_of
+from fedmkt.protocol.boosting import own_names, read_request, sides_of
 from fedmkt.protocol.cell_minimum import (
     CellComparison,
     CellPasses,
