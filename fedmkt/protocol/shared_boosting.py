@@ -124,6 +124,7 @@ from fedmkt.protocol.shared_gradients import (
     take_gradients,
     tell_range,
 )
+from fedmkt.protocol.shared_gradients import SHARE_BITS as RINGS
 from fedmkt.protocol.shared_growth import (
     BankTree,
     NodeOwners,
@@ -167,11 +168,18 @@ def lanes_of(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes
     vectors = (1 << (terms.depth - 1)) * (terms.trees + again)
     counts = {p: s.sizes for p, s in sizes.items()}
     together = Lanes(train_rows(contract, overlap), counts, TOGETHER, vectors)
+    apart = replace(together, limits=APART)
+    if any(bits > most for bits, most in zip(apart.bits, (*RINGS, 31), strict=True)):
+        # Totals beyond the ring of their shares would be wrong, and nothing would show it.
+        raise ConfigError(
+            f"{together.rows:,} rows are more than shared totals are for",
+            "use fewer rows, about 30 million at most",
+        )
     try:
         for party in data_parties(contract):
             together.budgets(party)
     except ConfigError:
-        return replace(together, limits=APART)
+        return apart
     return together
 
 
