@@ -17,8 +17,8 @@ largest leaves of all trees so far add up to more than 12.8 |
 Who holds what of the model: the bank the outline, the leaves' values and its own splits, the partner its own splits.
 
 **The minimum.** A cell is a range of bins of a column in a node; the missing count as a bin. Both children of a node
-have the same cells, and none that their parent lacks, so whatever follows from open totals by adding and subtracting
-is 0 rows or at least `min_support` (`learn.cells.open_cuts`). What is not opened is not sent. Counts of the opened
+have the same cells, and none that their parent lacks, so whatever follows from a tree's open totals by adding and
+subtracting is 0 rows or at least `min_support` (`learn.cells.open_cuts`). What is not opened is not sent. Counts of the opened
 cells are opened too; a child has `min_rows`.
 
 **The partner's say.** A bank that split by its own columns alone would know the scores of all rows, and so their
@@ -38,9 +38,10 @@ Totals of a malicious partner are not checked.
 All trees are of all rows: rows drawn anew for each tree (`row_share`), by lots that everybody knows, would be as many
 known groups, and of 206 rows 120 trees' counts told every bin (a bounded least-squares fit); contracts refuse it.
 
-Of one bin of one node the totals are exact. Differences between trees or runs may be of fewer rows than the minimum
-where the bank knows who is in two nodes, that is above the partner's splits, and if its own columns differ by few
-rows; `limits.max_runs` bounds the runs.
+Of one bin of one node the totals are exact. Differences between trees or runs are of fewer rows than the minimum where
+the bank knows who is in two nodes, that is above the partner's splits, and these differ by few rows. That is no rare
+case and needs no deviation: 50 trees of depth 4 with 16 bins on 928 rows showed 292 such cells, some of one row.
+`limits.max_runs` bounds the runs, nothing the trees.
 
 A run that is killed within a tree goes back to the last checkpoint, masks and hints anew, and grows that tree again:
 its rounding is drawn again, so its totals are other ones, of the same rows.

@@ -19,19 +19,20 @@ from fedmkt.privacy.disclosure import (
 )
 from fedmkt.protocol import shared_growth
 from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.boosting import OwnSplits
+from fedmkt.protocol.boosting import OwnSplits, own_names, sides_of
 from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, PlaneOpening
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.scoring import Released
 from fedmkt.protocol.shared_boosting import lanes_of
-from fedmkt.protocol.shared_cells import COUNT, LevelShares, grid
+from fedmkt.protocol.shared_cells import COUNT, LevelShares, grid, settings_of
 from fedmkt.protocol.shared_gradients import SharedScores, TreeAngles, TreeGradients
 from fedmkt.protocol.shared_growth import NodeTotals
 from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals, ShareVectors
 from fedmkt.protocol.side_product import MaskedSides
 from fedmkt.protocol.tree_columns import cut_columns
 from fedmkt.protocol.tree_growth import Forest, SplitRequest, columns_of
+from fedmkt.ring.rlwe import NO_BIN
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
 from tests.protocol.plain_caller import DEALER, chi_square, start_aligned
@@ -232,6 +233,48 @@ def test_a_bank_that_adds_to_its_share_reads_the_open_cell_of_a_row(monkeypatch)
         before = [t for t in range(open_cell) if cuts[0, 4 + column, t]]
         assert (before[-1] if before else -1) < place <= open_cell
         assert cells[0, 4 + column, open_cell, COUNT] >= 20
+
+
+# ------------------------------------------------------------------------------------------ between trees
+
+
+def named_groups(caller, watch):
+    """Put together what an honest bank may: the nodes above the partner's splits, whose rows it knows."""
+    codes = caller.recall(BANK, RowBins).codes
+    held = codes.shape[1]
+    sizes, names, found, tree = caller.publics[BANK, BinSizes], own_names(caller.turn(BANK)), [], -1
+    decisions = caller.recall(BANK, Forest).decisions
+    for (nodes, cuts), cells in zip(watch.cuts, watch.opened, strict=True):
+        if nodes == (0,):
+            tree, known = tree + 1, {0: codes[1] != NO_BIN}
+        found += [(known[n], cuts[i, 4:], cells[i, 4:, :, COUNT]) for i, n in enumerate(nodes) if n in known]
+        for d in decisions[tree]:
+            if d.node in nodes and d.node in known:
+                left = sides_of(codes, (d,), sizes, names)[0].reshape(held)
+                known |= {2 * d.node + 1: known[d.node] & left, 2 * d.node + 2: known[d.node] & ~left}
+    return found
+
+
+def test_between_trees_totals_of_few_rows_follow_where_the_bank_knows_who_is_in_two_nodes(monkeypatch):
+    """Not prevented, and said in the documentation: the minimum holds within a tree."""
+    watch = Watch(monkeypatch)
+    caller = grown(tree_caller(contract(trees=20, depth=4, bins=16)))
+    groups, codes, told = named_groups(caller, watch), caller.recall(SHOP, RowBins).codes, 0
+    for inner, inner_cuts, inner_counts in groups:
+        for outer, outer_cuts, outer_counts in groups:
+            if inner.sum() == outer.sum() or (inner & ~outer).any():
+                continue
+            for column, code in enumerate(codes):
+                both = np.flatnonzero(inner_cuts[column] & outer_cuts[column])
+                both = both[both < grid(caller.turn(BANK)).values[4 + column] - 1]
+                if not len(both):
+                    continue
+                # Rows up to the first edge that both show.
+                up_to = slice(0, int(both[0]) + 1)
+                rest = int(outer_counts[column, up_to].sum() - inner_counts[column, up_to].sum())
+                assert rest == ((code <= both[0]) & outer & ~inner).sum()
+                told += 0 < rest < settings_of(caller.contract).min_cell
+    assert told > 0
 
 
 # ------------------------------------------------------------------------------------------ kill and resume
