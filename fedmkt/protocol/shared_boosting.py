@@ -18,8 +18,8 @@ Who holds what of the model: the bank the outline, the leaves' values and its ow
 
 **The minimum.** A cell is a range of bins of a column in a node; the missing count as a bin. Both children of a node
 have the same cells, and none that their parent lacks, so whatever follows from a tree's open totals by adding and
-subtracting is 0 rows or at least `min_support` (`learn.cells.open_cuts`). What is not opened is not sent. Counts of the opened
-cells are opened too; a child has `min_rows`.
+subtracting is 0 rows or at least `min_support` (`learn.cells.open_cuts`). What is not opened is not sent. Counts of the
+opened cells are opened too; a child has `min_rows`.
 
 **The partner's say.** A bank that split by its own columns alone would know the scores of all rows, and so their
 gradients and who is in each node. So a tree without a split of the partner's adds nothing to the scores: both drop it
