@@ -7,7 +7,7 @@ made sure, on shares, that they are of enough rows. Takes part: the bank, one pa
 | learns | what |
 |---|---|
 | bank | totals of g, h and rows per cell, of both parties' columns, each of no row or of `min_support` \
-(`HistogramTotals`); of the root of the first tree, where it knows g, that is `BinCounts` and `BinTotals` |
+(`HistogramTotals`); until a tree is added it knows g: these are rows and events, of roots `BinCounts`, `BinTotals` |
 | bank, partner | which groups of cells of a node's children are empty or large enough (`CellBits`) |
 | partner | which edges of its own bins were chosen, at which node of which tree (`ChosenSplits`) |
 | everybody | which nodes are split, and by whom (`TreeShape`); how many groups of cells are compared; whether the \
