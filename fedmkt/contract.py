@@ -359,6 +359,9 @@ class Contract(Terms):
                 raise mistake("sides: trees that reveal totals alone are for one partner", "trees", "reveal")
             if self.trees.class_weights != (1.0, 1.0):
                 raise mistake("[1.0, 1.0]: on shares all rows weigh the same", "trees", "class_weights")
+            if self.trees.row_share < 1:
+                # Everybody knows who is drawn: counts of as many known groups as there are trees tell single rows.
+                raise mistake("1: totals of groups drawn anew for each tree tell rows", "trees", "row_share")
 
         numbers = {(party.name, name) for party in self.parties for name in party.numbers}
         for place, trend in enumerate(self.trees.trends):

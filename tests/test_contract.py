@@ -394,6 +394,7 @@ def test_trees_say_what_they_reveal_in_the_contract():
         ),
         ({"trees": {}}, "needs CellBits, BinCounts, BinTotals too"),
         ({"trees": {"class_weights": (1.0, 2.0)}}, "all rows weigh the same"),
+        ({"trees": {"row_share": 0.9}}, "drawn anew for each tree"),
         ({"trees": {"reveal": "sides", "max_thresholds": 0}}, "greater than or equal to 1"),
         ({"trees": {"reveal": "sides", "class_weights": (0.0, 1.0)}}, "greater than or equal to 0.001"),
     ],

@@ -242,7 +242,9 @@ class StandardErrors(Disclosure):
     the other side's. The mean of p(1 - p) over held-out rows, weighted by the squares of that column, to about three
     digits: as many linear equations about the scores of these rows as the reader has columns, in each run. Of a
     yes/no column it tells about the rate at which its rows respond. The reader itself leaves out columns that fewer
-    than min_support held-out rows carry, of which a row could be read so: one that deviates is not stopped.
+    than min_support held-out rows carry, of which a row could be read so: one that deviates is not stopped. **Of two
+    own columns that differ by one held-out row it tells that row's p(1 - p)**, to about three digits; no ledger counts
+    these sums from contract to contract.
     """
 
     weights: int
@@ -390,7 +392,8 @@ class HistogramTotals(Disclosure):
 
     The first tree's gradients are known to the bank, so its totals are `BinCounts` and `BinTotals`. A node
     minus its child is a group that nobody released: it may be smaller than the minimum of either, unless the
-    minimum is enforced on shares, in all children of a node at once (`reveal = "totals"`).
+    minimum is enforced on shares, in all children of a node at once (`reveal = "totals"`). That is for each tree by
+    itself: the difference of two trees' nodes whose rows the reader knows may be of fewer rows, be it one.
     """
 
     adds: ClassVar[tuple[str, ...]] = ("totals",)

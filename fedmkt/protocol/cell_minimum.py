@@ -144,7 +144,9 @@ def deal_cells(turn: Turn, cells: Cells) -> DealtCells:
 
 def open_cells(turn: Turn, cells: Cells, counts: HalfWords) -> tuple[CellOpening, CellComparison]:
     """Open the own shares of all counts, (groups, members), less the minimum, under r."""
-    if counts.shape != (cells.groups, cells.members) or cells.minimum < 1 or cells.scale > 31:
+    # Beyond half of the ring 0 - minimum is no negative number any more, and every count would pass.
+    fits = 1 <= cells.minimum <= 1 << (cells.scale - 1) and cells.scale <= 31
+    if counts.shape != (cells.groups, cells.members) or not fits:
         raise ValueError(f"counts of {counts.shape} are not those of {cells}")
     x = np.ascontiguousarray(counts.T) << np.uint32(cells.word_bits - cells.scale)
     if turn.first:

@@ -225,7 +225,8 @@ def _check_share(turn: Turn, party: Name, message: CorrelationShare, shape: tupl
         fits
         and (own == own.T).all()
         and (np.diag(own) == UNIT).all()
-        and np.abs(own).max() <= UNIT
+        and (own >= -UNIT).all()
+        and (own <= UNIT).all()
         and all(0 <= i < columns for i in message.raw)
     ):
         raise PeerError(f"{party}: correlation.release: correlations of this kind are not accepted")

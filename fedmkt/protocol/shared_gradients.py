@@ -17,7 +17,7 @@ mean, so it is the rounding of gradients at once. Shares of g are modulo 2^48, o
 
 F is a number modulo 64, in 2^24 units, and so modulo 32, the periods of two series. A longer one costs more: `NEAR` is
 for |F| <= 12.8, `FAR` for |F| <= 28.8, which the bank, who knows the leaves, looks to. Error of either: below 1e-3 of
-sigma and 2e-3 of its derivative for |F| <= 8, below 5e-3 everywhere.
+sigma and 2e-3 of its derivative for |F| <= 8, below 6e-3 everywhere.
 
 Source: protocols.md sections 2 and 4. Letters: F, g, h, t as here; R the mask of a rounding. Bytes for each row: 3 of
 F - t and 8 of g and h from each party to the other, 2 K words and 20 from the dealer, K = 10 or 20.

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
-from fedmkt.crypto.prg import SeededRandom, derive
 from fedmkt.errors import PolicyRefused
 from fedmkt.learn import boosting
 from fedmkt.learn.cells import Counts, at_cuts, enough_rows, joined_cells
@@ -37,7 +36,7 @@ from fedmkt.privacy.disclosure import (
     TreeShape,
 )
 from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.boosting import OwnSplits, own_names, read_request, sides_of
+from fedmkt.protocol.boosting import own_names, read_request, sides_of
 from fedmkt.protocol.cell_minimum import (
     CellComparison,
     CellPasses,
@@ -78,7 +77,7 @@ from fedmkt.ring.side_bits import Bits
 
 @dataclass(frozen=True)
 class NodeTotals(Message):
-    """The partner's shares of the joined cells of the left children, (nodes, F (B + 1), lanes)."""
+    """The partner's shares of the joined cells of the left children, (nodes, F (B + 1), lanes), modulo 2^bits."""
 
     cells: Words
 
@@ -129,22 +128,15 @@ def partner_of(contract: Contract) -> Name:
     return partners[0]
 
 
-def drawn_rows(turn: Turn, tree: int, rows: int) -> Bools:
-    """Return the rows drawn for a tree: everybody draws the same, whoever is in them."""
-    info = b"fedmkt rows of a tree v1\n" + tree.to_bytes(8, "big")
-    return boosting.draw_rows(rows, turn.contract.trees.row_share, SeededRandom(derive(turn.run, info)))
-
-
 # --- begin
 
 
-def root_shares(lanes: Lanes, turn: Turn, gradients: Words, tree: int) -> tuple[State, ...]:
-    """Begin a tree from the own shares of g and h, (2, n): membership is 1 for all rows that are drawn."""
+def root_shares(lanes: Lanes, turn: Turn, gradients: Words) -> tuple[State, ...]:
+    """Begin a tree from the own shares of g and h, (2, n): membership is 1 for all rows."""
     fields = np.empty((3, 1, lanes.rows), np.uint64)
     fields[:2, 0] = gradients
-    fields[COUNT] = 1 if turn.first else 0
     # Padding is in no bin; what its rows hold never counts.
-    fields[:, :, ~drawn_rows(turn, tree, lanes.rows)] = 0
+    fields[COUNT] = 1 if turn.first else 0
     table = grid(turn)
     columns, bins = len(table.values), table.bins
     level = LevelShares(
@@ -171,24 +163,22 @@ def open_cells_of(cuts: Bools, table: Grid) -> NDArray[np.int64]:
     return cells
 
 
-def open_totals(turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Silent]:
+def open_totals(lanes: Lanes, turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Silent]:
     """At the partner: send the own shares of the cells that may be told apart, and of no others."""
     state, bank = read_cuts(turn, inbox, turn.recall(LevelShares)), turn.parties[0]
     cells = open_cells_of(state.cuts, grid(turn))
     least = settings_of(turn.contract).min_cell
     reveals: tuple[Disclosure, ...] = (HistogramTotals(to=bank, totals=3 * int(cells.sum()), minimum=least),)
-    if not turn.recall(OwnSplits).trees and state.nodes == (0,):
-        # The bank knows every gradient of the first tree.
+    if not any(turn.recall(TreeOwners).trees) and state.nodes == (0,):
+        # The bank knows every gradient until a tree has been added to the scores.
         own = [i for i, c in enumerate(columns_of(turn.contract)) if c.owner == turn.me]
         size = {"columns": len(own), "bins": int(cells[:, own].sum()), "minimum": least}
         reveals = (*reveals, BinCounts(to=bank, **size), BinTotals(to=bank, **size))
+    # How often a sum of shares went around t would compare totals of single bins with masks that the bank knows.
+    joined = _joined_shares(state) & np.array([(1 << bits) - 1 for bits in lanes.bits], np.uint64)
     return Outcome(
         Silent(),
-        send={
-            bank: NodeTotals(
-                _joined_shares(state).reshape(len(state.nodes[state.left]), -1, len(state.cells))
-            )
-        },
+        send={bank: NodeTotals(joined.reshape(len(state.nodes[state.left]), -1, len(state.cells)))},
         keep=(state,),
         forget=(CellComparison,),
         reveals=reveals,
@@ -301,6 +291,9 @@ def _are_cuts(turn: Turn, state: LevelShares, own: tuple[Decision, ...]) -> bool
     for decision in own:
         column = names.index(decision.column)
         cuts = state.cuts[state.nodes.index(decision.node), column, decision.bin :]
+        # The missing go left of an edge only where they are apart from the last values: else their number would show.
+        if decision.missing_left and not cuts[-1]:
+            return False
         # Beyond the last bin of values all cuts are one: that from the missing.
         if not (cuts.any() if decision.bin == table.values[column] - 1 else cuts[0]):
             return False

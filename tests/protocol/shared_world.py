@@ -9,7 +9,6 @@ from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.shared_boosting import fit
 from fedmkt.protocol.shared_gradients import UNIT, SharedScores
-from fedmkt.protocol.shared_growth import drawn_rows
 from fedmkt.protocol.tree_columns import common_bins, cut_columns
 from fedmkt.protocol.tree_growth import Forest
 from tests.protocol.tree_world import BANK, SHOP, tree_contract
@@ -26,9 +25,9 @@ class Watch:
         self.gradients, self.opened, self.cuts, self.vectors = [], [], [], {}
         root, opened = shared_growth.root_shares, shared_growth._opened
 
-        def root_shares(lanes, turn, gradients, tree):
+        def root_shares(lanes, turn, gradients):
             self.gradients.append(gradients.astype(np.uint32))
-            return root(lanes, turn, gradients, tree)
+            return root(lanes, turn, gradients)
 
         def opened_totals(turn, state, *rest):
             cells = opened(turn, state, *rest)
@@ -43,7 +42,6 @@ class Watch:
         """Return g, h and 1 of the real rows of a tree, (n, 3)."""
         g, h = (self.gradients[2 * tree] + self.gradients[2 * tree + 1]).view(np.int32)
         rows = np.stack([g, h, np.ones_like(g)], axis=1)
-        rows[~drawn_rows(caller.turn(BANK), tree, len(rows))] = 0
         return rows[: len(real(caller.recall(BANK, Split).train))]
 
 

@@ -104,6 +104,10 @@ def test_messages_of_another_length_are_refused(name):
 
 def test_a_minimum_of_nothing_and_counts_of_another_shape_are_refused():
     counts = np.zeros((9, 2), int)
-    for cells in (cells_of(counts, minimum=0), replace(cells_of(counts), groups=8), cells_of(counts, 32)):
+    # 2^8 + 1 of a ring of 2^9: an 1 would pass as enough.
+    beyond = cells_of(counts, scale=9, minimum=257)
+    for cells in (
+        cells_of(counts, minimum=0), replace(cells_of(counts), groups=8), cells_of(counts, 32), beyond,
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="are not those"):
             run(counts, cells)

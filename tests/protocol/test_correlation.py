@@ -226,6 +226,10 @@ def test_the_same_share_sent_again_counts_once_and_another_rounding_again():
         lambda m: dataclasses.replace(m, own=m.own + np.triu(np.ones_like(m.own), 1)),
         lambda m: dataclasses.replace(m, own=m.own[:2, :2]),
         lambda m: dataclasses.replace(m, own=m.own * 2),
+        # The least number of 64 bits is its own absolute value.
+        lambda m: dataclasses.replace(
+            m, own=np.where(np.eye(len(m.own)) == 1, m.own, np.iinfo(np.int64).min)
+        ),
         lambda m: dataclasses.replace(m, raw=(9, *m.raw[1:])),
         lambda m: dataclasses.replace(m, share=m.share[1:]),
     ],

@@ -1,22 +1,27 @@
 """Boosted trees in mode totals against the same trees in plain, and what each side gets to see."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from fedmkt.errors import ConfigError
 from fedmkt.learn import boosting
 from fedmkt.learn.cells import joined_cells
 from fedmkt.learn.splits import leaf_values, scale_of
 from fedmkt.learn.trees import linear_predictor
 from fedmkt.protocol import shared_cells, shared_growth
+from fedmkt.protocol.shared_boosting import lanes_of
 from fedmkt.protocol.shared_cells import settings_of
 from fedmkt.protocol.shared_gradients import UNIT
+from fedmkt.protocol.tree_columns import cut_columns
 from fedmkt.protocol.tree_growth import Forest, columns_of
 from tests.protocol.shared_world import Watch, contract, grown, model_of, scores_of, splits_of
 from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller
 
 
 @pytest.mark.parametrize(
-    "terms", [{"depth": 4}, {"bins": 13, "penalty": 3.0}, {"row_share": 0.6}], ids=["deep", "fine", "sampled"]
+    "terms", [{"depth": 4}, {"bins": 13, "penalty": 3.0}, {"rate": 0.6}], ids=["deep", "fine", "fast"]
 )
 @pytest.mark.parametrize("seed", [1, 2])
 def test_trees_and_scores_are_those_of_the_pooled_table_with_the_same_rounding(terms, seed, monkeypatch):
@@ -89,3 +94,12 @@ def test_without_the_comparison_many_such_totals_would_be_of_a_few_rows(monkeypa
     grown(tree_caller(contract(trees=2, depth=4, bins=16)))
     counts = np.concatenate([c[..., shared_growth.COUNT].ravel() for c in watch.opened])
     assert ((counts > 0) & (counts < 20)).sum() > 1000
+
+
+def test_totals_that_do_not_fit_the_ring_of_their_shares_are_refused():
+    caller = tree_caller(contract())
+    sizes = cut_columns(caller, caller.contract)
+    most = replace(caller.overlap, labelled_high=1 << 25)
+    assert lanes_of(caller.contract, most, sizes).bits[1] <= 32
+    with pytest.raises(ConfigError, match="more than shared totals are for"):
+        lanes_of(caller.contract, replace(most, labelled_high=1 << 26), sizes)

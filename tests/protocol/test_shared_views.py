@@ -7,6 +7,7 @@ import pytest
 
 from fedmkt.config import parse_job
 from fedmkt.learn.splits import best_splits
+from fedmkt.learn.trees import Decision
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import (
     BinCounts,
@@ -17,17 +18,21 @@ from fedmkt.privacy.disclosure import (
     TreeShape,
 )
 from fedmkt.protocol import shared_growth
-from fedmkt.protocol.boosting import OwnSplits
+from fedmkt.protocol.bin_layout import BinSizes
+from fedmkt.protocol.boosting import OwnSplits, own_names, sides_of
 from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, PlaneOpening
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.scoring import Released
-from fedmkt.protocol.shared_cells import COUNT, grid
+from fedmkt.protocol.shared_boosting import lanes_of
+from fedmkt.protocol.shared_cells import COUNT, LevelShares, grid, settings_of
 from fedmkt.protocol.shared_gradients import SharedScores, TreeAngles, TreeGradients
 from fedmkt.protocol.shared_growth import NodeTotals
 from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals, ShareVectors
 from fedmkt.protocol.side_product import MaskedSides
-from fedmkt.protocol.tree_growth import Forest, SplitRequest
+from fedmkt.protocol.tree_columns import cut_columns
+from fedmkt.protocol.tree_growth import Forest, SplitRequest, columns_of
+from fedmkt.ring.rlwe import NO_BIN
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
 from tests.protocol.plain_caller import DEALER, chi_square, start_aligned
@@ -108,6 +113,15 @@ def test_what_is_opened_is_declared_and_no_more():
     assert 0 < shown <= sum(d.totals for d in by_kind[HistogramTotals]) // 3
 
 
+def test_the_partners_shares_say_nothing_of_the_bins_that_are_joined():
+    """Sums of shares are modulo t: that they went around would compare a bin's rows with the bank's own mask."""
+    caller = grown(tree_caller(contract(trees=2, depth=4, bins=16)))
+    terms, sizes = caller.contract, {p: caller.publics[p, BinSizes] for p in (BANK, SHOP)}
+    t = np.array([1 << bits for bits in lanes_of(terms, caller.overlap, sizes).bits], np.uint64)
+    sent = [s.message.cells for s in caller.sent if isinstance(s.message, NodeTotals)]
+    assert len(sent) >= 4 and all((cells < t).all() for cells in sent)
+
+
 # ------------------------------------------------------------------------------------------ the partner's say
 
 
@@ -125,6 +139,8 @@ def test_trees_without_a_split_of_the_partner_add_nothing_and_end_the_training(m
     only_the_banks(monkeypatch, first=4)
     caller = grown(tree_caller(contract(trees=12)))
     forest = caller.recall(BANK, Forest)
+    # The bank knows all gradients in each of the three.
+    assert sum(isinstance(d, BinTotals) for _, d in caller.revealed) == 3
     # One in five of twelve may be dropped; the third one ends the training.
     assert [len(t.owners) for t in forest.trees] == [0, 0, 0] and len(
         caller.recall(SHOP, OwnSplits).trees
@@ -168,6 +184,23 @@ def test_the_partner_refuses_a_split_that_was_not_opened():
     assert caller.tampered
 
 
+def test_missing_values_go_left_of_an_edge_only_where_they_are_apart():
+    """Else the rows on the left, less those of the values there, would be how many are missing: perhaps one."""
+    caller = tree_caller(contract())
+    cut_columns(caller, caller.contract)
+    turn = caller.turn(SHOP)
+    cuts = np.ones((1, 8, grid(turn).bins), bool)
+    cuts[0, 4, -1] = False
+    none = np.empty(0, np.uint64)
+    state = LevelShares((0,), (), none, none.astype(bool), cuts, (), ())
+    name = columns_of(turn.contract)[4].name
+    assert grid(turn).apart[4]
+    assert shared_growth._are_cuts(turn, state, (Decision(0, name, 0, False),))
+    assert not shared_growth._are_cuts(turn, state, (Decision(0, name, 0, True),))
+    cuts[0, 4, -1] = True
+    assert shared_growth._are_cuts(turn, state, (Decision(0, name, 0, True),))
+
+
 # ------------------------------------------------------------------------------------------ a malicious bank
 
 
@@ -177,8 +210,8 @@ def test_a_bank_that_adds_to_its_share_reads_the_open_cell_of_a_row(monkeypatch)
     caller = tree_caller(contract(trees=1, depth=1, penalty=1e5))
     original = shared_growth.root_shares
 
-    def cheating(lanes, turn, gradients, tree):
-        level, vectors = original(lanes, turn, gradients, tree)
+    def cheating(lanes, turn, gradients):
+        level, vectors = original(lanes, turn, gradients)
         if turn.me == BANK:
             g, *others = (v.copy() for v in vectors.lanes)
             g[0, at] += g.dtype.type(offset)
@@ -202,6 +235,48 @@ def test_a_bank_that_adds_to_its_share_reads_the_open_cell_of_a_row(monkeypatch)
         assert cells[0, 4 + column, open_cell, COUNT] >= 20
 
 
+# ------------------------------------------------------------------------------------------ between trees
+
+
+def named_groups(caller, watch):
+    """Put together what an honest bank may: the nodes above the partner's splits, whose rows it knows."""
+    codes = caller.recall(BANK, RowBins).codes
+    held = codes.shape[1]
+    sizes, names, found, tree = caller.publics[BANK, BinSizes], own_names(caller.turn(BANK)), [], -1
+    decisions = caller.recall(BANK, Forest).decisions
+    for (nodes, cuts), cells in zip(watch.cuts, watch.opened, strict=True):
+        if nodes == (0,):
+            tree, known = tree + 1, {0: codes[1] != NO_BIN}
+        found += [(known[n], cuts[i, 4:], cells[i, 4:, :, COUNT]) for i, n in enumerate(nodes) if n in known]
+        for d in decisions[tree]:
+            if d.node in nodes and d.node in known:
+                left = sides_of(codes, (d,), sizes, names)[0].reshape(held)
+                known |= {2 * d.node + 1: known[d.node] & left, 2 * d.node + 2: known[d.node] & ~left}
+    return found
+
+
+def test_between_trees_totals_of_few_rows_follow_where_the_bank_knows_who_is_in_two_nodes(monkeypatch):
+    """Not prevented, and said in the documentation: the minimum holds within a tree."""
+    watch = Watch(monkeypatch)
+    caller = grown(tree_caller(contract(trees=20, depth=4, bins=16)))
+    groups, codes, told = named_groups(caller, watch), caller.recall(SHOP, RowBins).codes, 0
+    for inner, inner_cuts, inner_counts in groups:
+        for outer, outer_cuts, outer_counts in groups:
+            if inner.sum() == outer.sum() or (inner & ~outer).any():
+                continue
+            for column, code in enumerate(codes):
+                both = np.flatnonzero(inner_cuts[column] & outer_cuts[column])
+                both = both[both < grid(caller.turn(BANK)).values[4 + column] - 1]
+                if not len(both):
+                    continue
+                # Rows up to the first edge that both show.
+                up_to = slice(0, int(both[0]) + 1)
+                rest = int(outer_counts[column, up_to].sum() - inner_counts[column, up_to].sum())
+                assert rest == ((code <= both[0]) & outer & ~inner).sum()
+                told += 0 < rest < settings_of(caller.contract).min_cell
+    assert told > 0
+
+
 # ------------------------------------------------------------------------------------------ kill and resume
 
 JOB = """kind = "trees"
@@ -212,7 +287,7 @@ reveal = "totals"
 trees = 3
 depth = 2
 min_rows = 20
-row_share = 0.8
+column_share = 0.8
 """
 
 
