@@ -402,7 +402,7 @@ class HistogramTotals(Disclosure):
 
     def describe(self) -> str:
         """Say how many totals, and the smallest group."""
-        return f"received {self.totals:,} gradient totals of groups of at least {self.minimum:,} rows"
+        return f"received {self.totals:,} gradient totals of groups of at least {self.minimum:,} rows in each tree"
 
 
 @dataclass(frozen=True)

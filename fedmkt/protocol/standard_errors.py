@@ -15,7 +15,7 @@ Safe against semi-honest parties, all but one of them together, while the dealer
 give away stands at `StandardErrors` in privacy/disclosure.py. Source: protocols.md section 2 (what may be opened).
 Letters: W = p(1 - p); Q the squares of columns of norm 1, times min_support, at most 1: no row that trained has more,
 as at least so many rows carry each column. Of a column that fewer held-out rows carry, one of which could be read so,
-its owner takes 0 in every row: its weight has no error.
+its owner takes 0 in every row: its weight has no error. Two columns that differ by one row still tell it together.
 """
 
 from dataclasses import dataclass
