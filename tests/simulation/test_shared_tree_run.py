@@ -1,5 +1,6 @@
 """A job of boosted trees in mode totals from the files to the report, and its plan."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -48,4 +49,7 @@ def test_nothing_costs_more_than_planned(run: RunResult) -> None:
     assert all(planned.bytes_sent[p] >= real for p, real in run.summary.bytes_sent.items())
     assert planned.rounds >= run.summary.rounds
     assert all(bound.holds for bound in planned.bounds)
-    assert max(map(len, planned.lines())) <= 80
+    lines = planned.lines()
+    assert max(map(len, lines)) <= 80
+    most = re.search(r"cannot hold more than ([0-9.]+) bits about", " ".join(" ".join(lines).split()))
+    assert most and 0 < float(most[1]) <= np.log2(planned.train_rows) + 0.05
