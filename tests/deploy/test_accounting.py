@@ -377,25 +377,28 @@ def test_the_heads_of_a_short_run_are_grpcs(short: Short) -> None:
         assert {name for name, _ in account.heads[way]} <= GRPC_FIELDS[way]
 
 
-def by_size(short: Short) -> list[Connection]:
-    """The connections, the longest first: on a busy machine a session may have been taken up again."""
-    return sorted(short.connections, key=lambda c: -len(c.up.plain))
+def with_another(short: Short, change: Callable[[Connection], Connection]) -> HubAccount:
+    """Account for the run with its longest connection changed: on a busy machine a session may have had several."""
+    longest = max(short.connections, key=lambda c: len(c.up.plain))
+    return account_of_hub([change(c) if c is longest else c for c in short.connections], BANK)
 
 
 def test_a_changed_byte_of_an_envelope_is_not_in_the_ledger(short: Short) -> None:
-    connection, *others = by_size(short)
-    changed = bytearray(connection.up.plain)
-    changed[len(changed) // 2] ^= 1
-    spoiled = Connection(up=replace(connection.up, plain=changed), down=connection.down)
-    account = account_of_hub([spoiled, *others], BANK)
+    def spoil(connection: Connection) -> Connection:
+        changed = bytearray(connection.up.plain)
+        changed[len(changed) // 2] ^= 1
+        return Connection(up=replace(connection.up, plain=changed), down=connection.down)
+
+    account = with_another(short, spoil)
     assert account.remainder("up") == 0
     assert account.passed("up", is_witness=False) != short.ledger(LOG, "up")
 
 
 def test_a_byte_more_on_the_socket_is_a_remainder(short: Short) -> None:
-    connection, *others = by_size(short)
-    longer = Connection(up=replace(connection.up, tcp=connection.up.tcp + 1), down=connection.down)
-    assert account_of_hub([longer, *others], BANK).remainder("up") == 1
+    def lengthen(connection: Connection) -> Connection:
+        return Connection(up=replace(connection.up, tcp=connection.up.tcp + 1), down=connection.down)
+
+    assert with_another(short, lengthen).remainder("up") == 1
 
 
 def test_a_letter_with_room_for_more_than_its_fields_is_refused() -> None:
