@@ -130,7 +130,7 @@ def budget(rows: int, bits: int, columns: int, vectors: int, word_bits: int) -> 
         raise ConfigError(
             f"encrypted sums over {rows:,} rows do not fit: messages of {bits} bits leave 2^{math.log2(room):.1f} "
             f"for noise; noise of a sum 2^{math.log2(noise):.1f} and its flooding need 2^{math.log2(needed):.1f}",
-            hint="use fewer rows or coarser gradients" + longer,
+            hint="use fewer rows or coarser gradients (gradient_bits)" + longer,
         )
     flooding = math.sqrt(room**2 - noise**2)
     cap = _most_vectors(RHO_LIMIT * flooding**2 / (columns * variance))
