@@ -7,13 +7,13 @@ the same bytes back; event names are a closed vocabulary.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import rfc8785
 
 VERSION = 1
 MAX_LEAF_BYTES = 16 * 1024
+MAX_NUMBER = 2**53 - 1
+"""What every JSON reader gives back as it was."""
 
 Json = str | int | bool | None | Sequence["Json"] | Mapping[str, "Json"]
 
@@ -72,11 +72,19 @@ def leaf(record: Record) -> bytes:
     """Encode as canonical bytes; ValueError for an unknown event, a fraction, or more than 16 KiB."""
     if record.type not in EVENTS:
         raise ValueError(f"unknown event {record.type!r}")
-    _check_json(record.body)
-    data = rfc8785.dumps({"v": VERSION, **asdict(record)})
+    data = canonical({"v": VERSION, **vars(record)})
     if len(data) > MAX_LEAF_BYTES:
         raise ValueError(f"a record of {len(data)} bytes; at most {MAX_LEAF_BYTES}")
     return data
+
+
+def canonical(value: Json) -> bytes:
+    """Encode as RFC 8785 does what a record may hold: text, whole numbers, lists, and tables by ASCII names.
+
+    For these the standard library writes the same bytes as `rfc8785`, several times as fast. ValueError for others.
+    """
+    _check_json(value)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def read_leaf(data: bytes) -> Record:
@@ -108,5 +116,8 @@ def _check_json(value: object, depth: int = 0) -> None:
     elif isinstance(value, list | tuple):
         for item in value:
             _check_json(item, depth + 1)
-    elif not (value is None or isinstance(value, str | int)):
+    elif isinstance(value, int):
+        if abs(value) > MAX_NUMBER:
+            raise ValueError("a whole number in a record is below 2^53")
+    elif not (value is None or isinstance(value, str)):
         raise ValueError(f"a record holds text, whole numbers, lists and tables, not {type(value).__name__}")

@@ -14,11 +14,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-
-import rfc8785
+from typing import TypeVar
 
 from fedmkt.audit import checkpoint
-from fedmkt.audit.records import Json, Record, leaf, read_leaf, timestamp
+from fedmkt.audit.records import Json, Record, canonical, leaf, read_leaf, timestamp
 from fedmkt.crypto.sign import Identity
 from fedmkt.crypto.tree import EMPTY_ROOT, Tree, verify_consistency
 from fedmkt.errors import AuditError
@@ -28,6 +27,10 @@ LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.txt"
 PEERS = "peers.json"
 WITNESS = "witness.jsonl"
+
+
+N = TypeVar("N", bound=str)
+"""The name of a participant."""
 
 
 class AuditLog:
@@ -87,7 +90,7 @@ class AuditLog:
 
     def append_beside(self, events: Sequence[tuple[str, Mapping[str, Json]]]) -> None:
         """Write what no head can cover beside the log: canonical lines with run, type and body."""
-        lines = [rfc8785.dumps({"run": self.run, "type": e, "body": body}) + b"\n" for e, body in events]
+        lines = [canonical({"run": self.run, "type": e, "body": body}) + b"\n" for e, body in events]
         file = os.open(self._folder / WITNESS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             size = os.fstat(file).st_size
@@ -114,11 +117,19 @@ class AuditLog:
         """How many records of this peer's log were cosigned here last; 0 if none were."""
         return self._last_seen(peer_name).size
 
-    def cosign(self, peer_note: bytes, peer_key: bytes, peer_name: str, proof: Sequence[bytes] = ()) -> bytes:
-        """Cosign a peer's head; AuditError unless signed and, by `proof`, an extension of the last one.
+    def cosign(
+        self, heads: Mapping[N, tuple[bytes, Sequence[bytes]]], keys: Mapping[N, bytes]
+    ) -> dict[N, bytes]:
+        """Cosign the heads of peers; AuditError unless signed and, by its proof, an extension of the last one.
 
-        The head is remembered on disk before the cosignature is returned.
+        heads : note and proof by name. They are remembered on disk before the cosignatures are returned.
         """
+        lines = {name: self._cosign(name, keys[name], *head) for name, head in heads.items()}
+        text = json.dumps(self._peers, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        write_atomically(self._folder / PEERS, text.encode() + b"\n")
+        return lines
+
+    def _cosign(self, peer_name: str, peer_key: bytes, peer_note: bytes, proof: Sequence[bytes]) -> bytes:
         try:
             note = checkpoint.verify_note(peer_note, peer_name, peer_key)
             head = checkpoint.parse_body(note.text)
@@ -132,14 +143,13 @@ class AuditLog:
             "cosignature": line.decode(),
             "note": bytes(checkpoint.Note(note.text, (own,))).decode(),
         }
-        text = json.dumps(self._peers, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        write_atomically(self._folder / PEERS, text.encode() + b"\n")
         return line
 
-    def add_cosignatures(self, lines: Mapping[str, bytes], keys: Mapping[str, bytes]) -> None:
-        """Add peers' cosignatures to the last head, on disk too; AuditError unless each peer sent its own.
+    def add_cosignatures(self, lines: Mapping[N, bytes], keys: Mapping[N, bytes]) -> int:
+        """Add peers' cosignatures to the last head, on disk too; return its size.
 
-        `lines` : by who sent it. `keys` : public key of every signer, by name; all but the owner must cosign.
+        AuditError unless each peer sent its own. `lines` : by who sent it. `keys` : public key of every signer, by
+        name; all but the owner must cosign.
         """
         if self._note is None:
             raise ValueError("there is no head to cosign yet")
@@ -155,6 +165,7 @@ class AuditLog:
         ordered = (checkpoint.parse_line(lines[name]) for name in sorted(lines))
         self._note = checkpoint.Note(self._note.text, (self._note.lines[0], *ordered))
         write_atomically(self._folder / CHECKPOINT, bytes(self._note))
+        return checkpoint.parse_body(self._note.text).size
 
     def close(self) -> bytes:
         """Write `checkpoint.txt` with all cosignatures and return it; the head must cover every record."""

@@ -8,6 +8,7 @@ nothing of it can be answered.
 """
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,37 +63,54 @@ Event = tuple[str, Mapping[str, Json]]
 class _LogNotary:
     """What a step may see of the party's own log."""
 
-    def __init__(self, log: AuditLog, keys: Mapping[Name, bytes], store: Store, contract: str) -> None:
+    def __init__(
+        self, me: Name, log: AuditLog, keys: Mapping[Name, bytes], store: Store, contract: str
+    ) -> None:
+        self._me = me
         self._log = log
         self._keys = keys
         self._store = store
-        self._contract = contract
+        self._place = f"heads/{contract}"
+        self._cosigned: dict[Name, int] = {}
 
-    def seen(self, peer: Name) -> int:
+    def seen(self) -> dict[Name, int]:
+        """Return how many records of each peer's log were counter-signed here last."""
         # The store outlives a log folder: with the last heads gone, a peer could show another past.
-        size, known = self._log.peer_size(peer), int(self._store.get(f"head/{self._contract}/{peer}", b"0"))
-        if size < known:
-            raise AuditError(
-                f"log of {peer}: {known} records were cosigned, {PEERS} has {size}: restore the logs"
-            )
-        return size
+        known = json.loads(self._store.get(self._place, b"{}"))
+        sizes = {p: self._log.peer_size(p) for p in self._keys if p != self._me}
+        for peer, size in sizes.items():
+            if size < known.get(peer, 0):
+                raise AuditError(
+                    f"log of {peer}: {known[peer]} records were cosigned, {PEERS} has {size}: restore the logs"
+                )
+        return sizes
+
+    def begin(self, hellos: Sequence[Hello]) -> None:
+        """Learn from the hellos what each peer counter-signed of the own log last."""
+        self._cosigned = {Name(h.party): dict(h.heads).get(self._me, 0) for h in hellos}
+        for peer, size in self._cosigned.items():
+            if not 0 <= size <= self._log.size:
+                raise PeerError(
+                    f"{peer}: cosigned {size} records, the log of {self._me} has {self._log.size}"
+                )
 
     def head(self) -> bytes:
         return self._log.head()
 
-    def extension(self, size: int) -> tuple[bytes, ...]:
+    def extension(self, peer: Name) -> tuple[bytes, ...]:
+        size = self._cosigned[peer]
         return tuple(self._log.extension(size)) if size else ()
 
-    def cosign(self, peer: Name, note: bytes, proof: tuple[bytes, ...]) -> bytes:
-        self.seen(peer)
-        line = self._log.cosign(note, self._keys[peer], peer, proof)
-        self._store.put(f"head/{self._contract}/{peer}", str(self._log.peer_size(peer)).encode())
-        return line
+    def cosign(self, heads: Mapping[Name, tuple[bytes, tuple[bytes, ...]]]) -> Mapping[Name, bytes]:
+        self.seen()
+        lines = self._log.cosign(heads, self._keys)
+        self._store.put(self._place, json.dumps(self.seen()).encode())
+        return {p: lines[p] for p in heads}
 
     def collect(self, lines: Mapping[Name, bytes]) -> None:
-        self._log.add_cosignatures(
-            {str(n): lines[n] for n in lines}, {str(n): self._keys[n] for n in self._keys}
-        )
+        keys = {n: self._keys[n] for n in (self._me, *lines)}
+        size = self._log.add_cosignatures(lines, keys)
+        self._cosigned |= dict.fromkeys(lines, size)
 
 
 @dataclass(frozen=True)
@@ -152,7 +170,7 @@ class Party:
         self._count_list = count_list
         self._keys = {Name(s.name): bytes.fromhex(s.key) for s in contract.signers}
         self._digest = digest(contract)  # once: every envelope names it
-        self._notary = _LogNotary(log, self._keys, store, self._digest.hex())
+        self._notary = _LogNotary(me, log, self._keys, store, self._digest.hex())
         self._states: dict[type[State], State] = {}
         self._hello: tuple[Hello, Prekey] | None = None
         self._live: _Live | None = None
@@ -182,6 +200,7 @@ class Party:
             self._random(32),
             prekey,
             held,
+            self._notary.seen(),
             _version(self.contract),
         )
         self._hello = (hello, prekey)
@@ -200,6 +219,7 @@ class Party:
         self._store.raise_epoch(epoch.run.hex(), epoch.number)
         self._log.run = epoch.run.hex()
         self._journal.run = epoch.run
+        self._notary.begin(opening.hellos)
         follower = Follower(self._script, self.contract, epoch.run, self._keys, epoch.number)
         follower.start(opening.receipts[0].epoch if opening.receipts else epoch.number)
         self._states = dict(self._local) | {DataSeen: DataSeen(self._data)}

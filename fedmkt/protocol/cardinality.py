@@ -66,7 +66,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.items import Bytes, Items, ListRows, Rows, block_of, blocks
 from fedmkt.protocol.psi import ANNOUNCE, band, band_width, shuffled
 from fedmkt.protocol.psi_oprf import inputs_of
-from fedmkt.protocol.witness import close, witness
+from fedmkt.protocol.witness import close, witness, witness_all
 
 DST: Final = b"HashToGroup-fedmkt-overlap-v1-ristretto255-SHA512"
 TAG_BYTES: Final = 16
@@ -334,7 +334,7 @@ def overlap_job(call: Caller, contract: Contract) -> Overlaps:
     """Count the common customers of the bank and each partner, from the first message to the closed logs."""
     parties = data_parties(contract)
     bank, *partners = parties
-    witness(call, contract)
+    witness_all(call, contract)
     lists = call.all([ask(p, ANNOUNCE) for p in parties])
     call.all([ask(p, ADMIT) for p in parties])
     sizes = {p: reply.public.value.rows for p, reply in zip(parties, lists, strict=True)}

@@ -151,24 +151,20 @@ class Masks(Protocol):
 class Notary(Protocol):
     """A party's own log, as far as a step may see it: its signed head and signatures under others' heads."""
 
-    def seen(self, peer: Name) -> int:
-        """Return how many records of a peer's log were counter-signed here last."""
-        ...
-
     def head(self) -> bytes:
         """Return the party's current log head as a signed note."""
         ...
 
-    def extension(self, size: int) -> tuple[bytes, ...]:
-        """Prove that the log only grew since it had `size` records."""
+    def extension(self, peer: Name) -> tuple[bytes, ...]:
+        """Prove that the log only grew since `peer` counter-signed it last."""
         ...
 
-    def cosign(self, peer: Name, note: bytes, proof: tuple[bytes, ...]) -> bytes:
-        """Check that `note` continues the peer's last seen head; return a cosignature."""
+    def cosign(self, heads: Mapping[Name, tuple[bytes, tuple[bytes, ...]]]) -> Mapping[Name, bytes]:
+        """Check that each note, with its proof, continues its owner's last head; return a cosignature for each."""
         ...
 
     def collect(self, lines: Mapping[Name, bytes]) -> None:
-        """Keep the cosignatures of others under the own head."""
+        """Keep the cosignatures of the named others under the own head."""
         ...
 
 

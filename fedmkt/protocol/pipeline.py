@@ -14,7 +14,7 @@ from fedmkt.protocol.cardinality import overlap_job
 from fedmkt.protocol.core import Caller, PublicValue, Script
 from fedmkt.protocol.family import FAMILIES
 from fedmkt.protocol.psi import Overlap, psi
-from fedmkt.protocol.witness import close, witness
+from fedmkt.protocol.witness import close, witness, witness_all
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Finished(PublicValue):
 
 def main_job(call: Caller, contract: Contract) -> Finished:
     """Run the main job from the first message to the closed logs."""
-    witness(call, contract)
+    witness_all(call, contract)
     overlap = psi(call, contract)
     split(call, contract)
     witness(call, contract)

@@ -30,7 +30,10 @@ class Invitation:
 
 @dataclass(frozen=True)
 class Hello:
-    """A participant's part of an epoch: nonce, prekey and the checkpoints it holds; signed."""
+    """A participant's part of an epoch: nonce, prekey and the checkpoints it holds; signed.
+
+    heads : of whose log how many records it counter-signed last; what a peer shows next must continue these
+    """
 
     contract: bytes
     run: bytes
@@ -39,16 +42,20 @@ class Hello:
     nonce: bytes
     prekey: bytes
     checkpoints: tuple[int, ...]
+    heads: tuple[tuple[str, int], ...]
     version: str
     signature: bytes
 
     def signed_bytes(self) -> bytes:
         """Return what the signature covers."""
         numbers = ",".join(map(str, self.checkpoints))
-        head = f"fedmkt hello v1\n{self.version}\n{self.party}\n{self.epoch}\n{numbers}\n".encode()
-        return b"".join(
-            len(b).to_bytes(4, "big") + b for b in (head, self.contract, self.run, self.nonce, self.prekey)
-        )
+        head = f"fedmkt hello v2\n{self.version}\n{self.party}\n{self.epoch}\n{numbers}\n".encode()
+        heads = b"".join(_framed(name.encode()) + size.to_bytes(8, "big") for name, size in self.heads)
+        return b"".join(map(_framed, (head, self.contract, self.run, self.nonce, self.prekey, heads)))
+
+
+def _framed(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ def say_hello(
     nonce: bytes,
     prekey: Prekey,
     checkpoints: Sequence[int],
+    heads: Mapping[Name, int],
     version: str,
 ) -> Hello:
     """Make a participant's signed part of an epoch."""
@@ -115,6 +123,7 @@ def say_hello(
         nonce,
         prekey.public,
         tuple(checkpoints),
+        tuple((str(name), size) for name, size in heads.items()),
         version,
         b"",
     )
@@ -135,7 +144,7 @@ def agree(contract: Contract, hellos: Sequence[Hello], keys: Mapping[Name, bytes
             raise PeerError(f"{name}: says hello for another contract, run or epoch")
         try:
             verify(keys[name], hello.signature, hello.signed_bytes())
-        except ValueError:
+        except (ValueError, OverflowError):
             raise PeerError(f"{name}: its hello is not signed with its pinned key") from None
     run = mine.run or new_run_id(contract, hellos)
     joint = _joint(contract, hellos)

@@ -1,12 +1,16 @@
 """Witness: every participant's log head is counter-signed by all others.
 
-Takes part: all parties and the dealer. Each learns the others' log heads: a size and a hash, no content.
-Afterwards a participant cannot drop or change what it logged before without contradicting a signature that
-the others hold. It withstands any participant that rewrites its own log; not one that never logged what it
-did. Source: C2SP tlog-cosignature; RFC 6962 heads. Run before each release and at close.
+Takes part: the parties that hold data, before each release; the dealer too when a run begins and closes. Each learns
+the others' log heads: a size and a hash, no content. Afterwards a participant cannot drop or change what it logged
+before without contradicting a signature that the others hold. It withstands any participant that rewrites its own
+log; not one that never logged what it did. The dealer releases nothing, and its log is covered at the ends. Source:
+C2SP tlog-cosignature; RFC 6962 heads.
+
+Three rounds. What each counter-signed last, which the next head must continue, stands in the hellos of an epoch.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from fedmkt.contract import Contract
 from fedmkt.protocol.core import (
@@ -28,13 +32,6 @@ from fedmkt.protocol.core import (
 
 
 @dataclass(frozen=True)
-class Seen(Message):
-    """How many records of the reader's log the sender counter-signed last."""
-
-    size: int
-
-
-@dataclass(frozen=True)
 class Head(Message):
     """A log head as a signed note, and the proof that it continues the head that the reader saw last."""
 
@@ -49,51 +46,57 @@ class Cosignature(Message):
     line: bytes
 
 
-def _tell_seen(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Seen, Silent]:
-    return Outcome(Silent(), send={p: Seen(turn.notary.seen(p)) for p in _others(turn)})
-
-
-def _show_head(turn: Turn, inbox: Inbox[Seen]) -> Outcome[Head, Silent]:
-    seen = _from_all(turn, inbox.by_sender(Seen))
+def _show_head(among: tuple[Name, ...], turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Head, Silent]:
     note = turn.notary.head()
-    return Outcome(Silent(), send={p: Head(note, turn.notary.extension(s.size)) for p, s in seen.items()})
+    return Outcome(Silent(), send={p: Head(note, turn.notary.extension(p)) for p in _others(among, turn)})
 
 
-def _cosign(turn: Turn, inbox: Inbox[Head]) -> Outcome[Cosignature, Silent]:
-    heads = _from_all(turn, inbox.by_sender(Head))
-    return Outcome(
-        Silent(), send={p: Cosignature(turn.notary.cosign(p, h.note, h.proof)) for p, h in heads.items()}
-    )
+def _cosign(among: tuple[Name, ...], turn: Turn, inbox: Inbox[Head]) -> Outcome[Cosignature, Silent]:
+    heads = _from_all(among, turn, inbox.by_sender(Head))
+    lines = turn.notary.cosign({p: (h.note, h.proof) for p, h in heads.items()})
+    return Outcome(Silent(), send={p: Cosignature(line) for p, line in lines.items()})
 
 
-def _collect(turn: Turn, inbox: Inbox[Cosignature]) -> Outcome[Nothing, Silent]:
-    turn.notary.collect({p: c.line for p, c in _from_all(turn, inbox.by_sender(Cosignature)).items()})
+def _collect(among: tuple[Name, ...], turn: Turn, inbox: Inbox[Cosignature]) -> Outcome[Nothing, Silent]:
+    found = _from_all(among, turn, inbox.by_sender(Cosignature))
+    turn.notary.collect({p: c.line for p, c in found.items()})
     return Outcome(Silent())
 
 
-def _others(turn: Turn) -> tuple[Name, ...]:
-    return tuple(p for p in everyone(turn.contract) if p != turn.me)
+def _others(among: tuple[Name, ...], turn: Turn) -> tuple[Name, ...]:
+    return tuple(p for p in among if p != turn.me)
 
 
-def _from_all(turn: Turn, messages: dict[Name, M]) -> dict[Name, M]:
-    if set(messages) != set(_others(turn)):
+def _from_all(among: tuple[Name, ...], turn: Turn, messages: dict[Name, M]) -> dict[Name, M]:
+    if set(messages) != set(_others(among, turn)):
         raise ValueError("not exactly one message of every other participant")
     return messages
 
 
-TELL_SEEN = Step("witness.tell_seen", _tell_seen, Silent, logged=False)
-SHOW_HEAD = Step("witness.show_head", _show_head, Silent, reads=(Seen,), logged=False)
-COSIGN = Step("witness.cosign", _cosign, Silent, reads=(Head,), logged=False)
-COLLECT = Step("witness.collect", _collect, Silent, reads=(Cosignature,), logged=False, witnesses=True)
-
-
 def witness(call: Caller, contract: Contract) -> None:
-    """Have every participant's log head counter-signed by all others: four rounds."""
-    names = everyone(contract)
-    seen = call.all([ask(p, TELL_SEEN) for p in names])
-    heads = call.all([ask(p, SHOW_HEAD, *inbox_of(seen, p)) for p in names])
-    signed = call.all([ask(p, COSIGN, *inbox_of(heads, p)) for p in names])
-    call.all([ask(p, COLLECT, *inbox_of(signed, p)) for p in names])
+    """Have the log head of every party that holds data counter-signed by all others of them: three rounds."""
+    _witness(call, data_parties(contract))
+
+
+def witness_all(call: Caller, contract: Contract) -> None:
+    """Have the heads of all participants counter-signed by all others, the dealer among them."""
+    _witness(call, everyone(contract))
+
+
+def _witness(call: Caller, among: tuple[Name, ...]) -> None:
+    show = Step("witness.show_head", partial(_show_head, among), Silent, logged=False)
+    cosign = Step("witness.cosign", partial(_cosign, among), Silent, reads=(Head,), logged=False)
+    collect = Step(
+        "witness.collect",
+        partial(_collect, among),
+        Silent,
+        reads=(Cosignature,),
+        logged=False,
+        witnesses=True,
+    )
+    heads = call.all([ask(p, show) for p in among])
+    signed = call.all([ask(p, cosign, *inbox_of(heads, p)) for p in among])
+    call.all([ask(p, collect, *inbox_of(signed, p)) for p in among])
 
 
 def _close(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
@@ -106,7 +109,7 @@ CLOSE = Step("run.close", _close, Silent, closes=True)
 def close(call: Caller, contract: Contract) -> None:
     """Complete the run: every participant logs its end, then all heads are counter-signed a last time."""
     call.all([ask(p, CLOSE) for p in everyone(contract)])
-    witness(call, contract)
+    witness_all(call, contract)
 
 
 def _save(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:

@@ -105,10 +105,6 @@ def _dealt(size: Callable[[Sizes], int]) -> Content:
     return lambda s, call: (size(s), 1)
 
 
-def _to_signers(size: int) -> Content:
-    return lambda s, call: ((s.others + 1) * size, s.others + 1)
-
-
 def _block(sizes: Sizes, call: Planned, party: Name) -> int:
     """Return the items of a party's list that the call is about: its first call is about the first block."""
     return _in_block(call.before, sizes.items(party))
@@ -274,9 +270,8 @@ def _about_columns(content: correlation_traffic.Content) -> Content:
 
 
 _CONTENT: dict[str, Content] = {
-    "witness.tell_seen": _to_signers(8),
-    "witness.show_head": _to_signers(700),
-    "witness.cosign": _to_signers(130),
+    "witness.show_head": _to_others(lambda s: 700),
+    "witness.cosign": _to_others(lambda s: 130),
     "witness.collect": _silent,
     "run.close": _silent,
     "checkpoint.save": _silent,

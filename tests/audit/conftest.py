@@ -108,7 +108,7 @@ def write_run(
             for peer in set(NAMES) - {name}:
                 seen = logs[peer].peer_size(name)
                 proof = log.extension(seen) if seen else ()
-                lines[peer] = logs[peer].cosign(head, keys[name], name, proof)
+                lines |= {peer: logs[peer].cosign({name: (head, proof)}, keys)[name]}
             log.add_cosignatures(lines, keys)
     for name, log in logs.items():
         log.run = names[len(phases)]

@@ -3,6 +3,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,8 +32,7 @@ def test_a_leaf_is_read_back_as_the_same_record(body):
 @given(BODIES)
 def test_python_and_the_canonical_form_write_a_leaf_alike(body):
     data = leaf(dataclasses.replace(RECORD, body=body))
-    again = json.dumps(json.loads(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert again.encode() == data
+    assert rfc8785.dumps(json.loads(data)) == data
 
 
 @pytest.mark.parametrize("body", [{"x": 0.5}, {"x": b"1"}, {"é": 1}, {"x": {1: 2}}, {"x": 2**60}])

@@ -416,6 +416,17 @@ def test_an_epoch_is_not_opened_with_an_older_hello_of_oneself(world: World) -> 
         parties[BANK].open_epoch(Opening(tuple(old.values()), ()))
 
 
+@pytest.mark.parametrize("size", [-1, 1, 1 << 40, 1 << 70])
+def test_a_peer_that_counter_signed_more_than_there_is_says_so_in_vain(world: World, size: int) -> None:
+    parties = world.open()
+    hellos = _hellos(parties)
+    lying = replace(hellos[SHOP], heads=((str(BANK), size),))
+    if 0 <= size < 1 << 64:
+        lying = replace(lying, signature=world.identities[SHOP].sign(lying.signed_bytes()))
+    with pytest.raises(PeerError):
+        parties[BANK].open_epoch(Opening(tuple((hellos | {SHOP: lying}).values()), ()))
+
+
 def test_an_old_hello_of_a_peer_leads_to_an_epoch_in_which_nothing_is_understood(world: World) -> None:
     """The shop's hello of an invitation before is shown to the bank: validly signed, of the same run and number."""
     parties = world.open()
@@ -703,7 +714,7 @@ def test_a_counter_signature_does_not_outlive_its_epoch(tmp_path: Path) -> None:
         return call(BANK, REVEAL).public.value  # type: ignore[return-value]
 
     world = toy_world(tmp_path, after_witness)
-    _killed_after(world, 14)
+    _killed_after(world, 8)
     with pytest.raises(PolicyRefused):
         world.run(resume=True)
 

@@ -84,17 +84,14 @@ class Told:
 
 
 class _QuietNotary:
-    def seen(self, peer: Name) -> int:
-        return 0
-
     def head(self) -> bytes:
         return b"head"
 
-    def extension(self, size: int) -> tuple[bytes, ...]:
+    def extension(self, peer: Name) -> tuple[bytes, ...]:
         return ()
 
-    def cosign(self, peer: Name, note: bytes, proof: tuple[bytes, ...]) -> bytes:
-        return b"cosignature"
+    def cosign(self, heads: Mapping[Name, tuple[bytes, tuple[bytes, ...]]]) -> Mapping[Name, bytes]:
+        return dict.fromkeys(heads, b"cosignature")
 
     def collect(self, lines: Mapping[Name, bytes]) -> None:
         pass

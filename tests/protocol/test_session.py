@@ -38,7 +38,9 @@ def hellos(
         draw = SeededRandom(seed + name.encode())
         prekey = Prekey(draw(32))
         identity = WORLD.identities[name]
-        hello = say_hello(CONTRACT, Invitation(run, epoch), identity, name, draw(32), prekey, held, version)
+        hello = say_hello(
+            CONTRACT, Invitation(run, epoch), identity, name, draw(32), prekey, held, {}, version
+        )
         made[name] = (hello, prekey)
     return made
 

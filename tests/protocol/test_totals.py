@@ -642,7 +642,7 @@ def test_real_parties_seal_log_and_count_them(tmp_path):
 @pytest.mark.parametrize("part", range(5))
 def test_a_run_that_was_killed_resumes_to_the_same_totals(part, tmp_path):
     world, rows, events = _engine(tmp_path)
-    stop = 4 + 17 * part
+    stop = 4 + 13 * part
     with pytest.raises(Killed):
         world.run(Tap(stop_after=stop))
     world.run(resume=True)

@@ -69,7 +69,7 @@ VALID: list[object] = [
     RECEIPT,
     Request(4, "psi.match", (RECEIPT,), (ENVELOPE,)),
     Answer(RECEIPT, (ENVELOPE,)),
-    Hello(b"c" * 32, b"", 1, "bank", b"n" * 32, b"p" * 32, (58,), "0.1", b"s" * 64),
+    Hello(b"c" * 32, b"", 1, "bank", b"n" * 32, b"p" * 32, (58,), (("shop", 7),), "0.1", b"s" * 64),
     Matched(np.array([1, 2**32 - 1], np.uint32), bytes(32)),
 ]
 
