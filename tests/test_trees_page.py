@@ -29,13 +29,13 @@ def levels(rows: int) -> list[tuple[int, ...]]:
 def test_the_costs_on_the_page_are_those_of_the_budget(row: tuple[str, ...]) -> None:
     rows, bits = int(row[0].replace(",", "")), int(row[1])
     terms = Terms(rows, gradient_fields(bits, bits), 16 * 50, 50)
-    plans = [plan for level in levels(rows) for plan in Batch(terms, level, False).budgets(20)]
+    plans = [plan for level in levels(rows) for plan in Batch(terms, level).budgets(20)]
     words = sum(plan.word_bits for plan in plans)
     megabytes = (rows * words / 8 + 16 * 8 * (DEGREE + 2 * BINS)) / 1e6
     rho = max(plan.rho(16 * 50) for plan in plans)
     assert len(plans) == 16
     assert rows < 50_000 or bits == finest_gradients(rows, 20, 16 * 50)
-    assert (terms.bits, plans[0].word_bits, words) == tuple(map(int, row[2:5]))
+    assert (terms.packing().bits, plans[0].word_bits, words) == tuple(map(int, row[2:5]))
     assert megabytes == pytest.approx(float(row[5]), abs=0.1)
     assert math.log2(rho) == pytest.approx(float(row[6]), abs=0.051)
 

@@ -8,9 +8,8 @@ itself), and the dealer. Once per epoch a partner sends its masked hint E = H - 
     partner  ->  bank      D b - U (s - v) - w_p + f
     bank computes          that - E s - w_b = Delta D m + D e + f, and rounds it to D m
 
-where H = D A, and U, v, w_p come from addressed seeds; the dealer sends w_b = U v - w_p to the bank. Where m is
-shared modulo t = 2^64 / Delta between bank and one partner, the bank encrypts its share and the partner adds Delta
-times its own to b: sums wrap as shares do, and neither knows m.
+where H = D A, and U, v, w_p come from addressed seeds; the dealer sends w_b = U v - w_p to the bank. Vectors that bank
+and partner share are for `shared_histogram`.
 
 | learns | what |
 |---|---|
@@ -23,9 +22,9 @@ Safe against: a semi-honest partner or partners together, who must break ring-LW
 bank, who learns the totals it asks for and, over a whole training and about the bins of one row, at most `RHO_LIMIT`
 of zCDP more (but for a probability `DELTA`); a semi-honest dealer, who colludes with none: with a partner it would
 learn s, and so m; with the bank it would learn H, and so D. **Not safe against a malicious bank**: nobody sees m and
-e, and a bank that sets them to something large on one row, or adds to its share of it, reads the bins of that row. Nor
-does anything here keep the totals of small groups apart: a vector may be zero on all rows but one. The script that
-asks must say, and make sure, which vectors are asked for. A partner checks for itself the size of its bins over all
+e, and a bank that sets them to something large on one row reads the bins of that row. Nor does anything here keep the
+totals of small groups apart: a vector may be zero on all rows but one. The script that asks must say, and make sure,
+which vectors are asked for. A partner checks for itself the size of its bins over all
 rows and the number of vectors in the whole training. Wrong replies of a malicious partner are not noticed.
 
 A number of a vector may be packed from several of one row (`ring/fields.py`): one word then brings all their totals.
@@ -128,7 +127,7 @@ class RowBins(State):
 
 @dataclass(frozen=True)
 class Vectors(State):
-    """The vectors of the next batch, (rows, V), packed, zero in padding: at the bank, or a share modulo t at both."""
+    """At the bank: the vectors of the next batch, (rows, V), packed, zero in padding."""
 
     durable: ClassVar[bool] = False
     values: Integers
@@ -279,7 +278,7 @@ def _encrypt(batch: Batch, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Encrypt
     if turn.has(Encryption):
         state = turn.recall(Encryption)
     else:
-        batch.check(values, "the bank's")
+        batch.check(values)
         count, counts = next_count(turn, "histogram")
         state = Encryption(count, rlwe.draw_secrets(turn.random(KEY_BYTES), batch.width), 0)
         keep = (counts,)
@@ -321,8 +320,6 @@ def _add(batch: Batch, turn: Turn, inbox: Inbox[EncryptedRows]) -> Outcome[Nothi
     if message.block != state.taken or message.rows.shape != (short_words.stream_length(count, bits),):
         raise ValueError("a block of encrypted rows is out of order or has another shape than agreed")
     b = short_words.unpack(message.rows, count, bits)
-    if batch.shared:
-        b += turn.recall(Vectors).values[rows].view(np.uint64) << np.array(batch.delta_bits, np.uint64)
     sums = state.sums + rlwe.histogram(held.codes[:, rows], held.counts, b)
     done = Summing(batch, state.count, sums, state.secrets, state.taken + 1)
     return Outcome(Silent(), keep=(done, *keep), remember=remember)
@@ -338,8 +335,6 @@ def _count_vectors(batch: Batch, turn: Turn) -> dict[str, bytes]:
 
 
 def _begin(batch: Batch, turn: Turn, message: EncryptedRows, bins: int) -> tuple[Summing, State]:
-    if batch.shared:
-        batch.check(turn.recall(Vectors).values, "the partner's")
     if message.secrets is None or message.secrets.words.shape != (DEGREE, batch.width):
         raise ValueError("the masked secrets are missing or have another shape than agreed")
     count, counts = next_count(turn, "histogram")
@@ -360,9 +355,7 @@ def _reply(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[MaskedTotals, Silent]:
     # Nobody here knows which rows have a zero: a total may be over no row at all.
     totals = words.size * len(state.batch.terms.fields)
     reveals = (HistogramTotals(to=bank, totals=totals, minimum=0),)
-    return Outcome(
-        Silent(), send={bank: MaskedTotals(Masked(words))}, forget=(Summing, Vectors), reveals=reveals
-    )
+    return Outcome(Silent(), send={bank: MaskedTotals(Masked(words))}, forget=(Summing,), reveals=reveals)
 
 
 def _decrypt(batch: Batch, turn: Turn, inbox: Inbox[MaskedTotals | DealtShares]) -> Outcome[Nothing, Silent]:
@@ -405,17 +398,7 @@ def add_up_vectors(
     """
     if most_rows is not None and len(most_rows) != width:
         raise ValueError(f"{width} vectors, but bounds for {len(most_rows)}")
-    _add_up(call, contract, Batch(terms, tuple(most_rows or [terms.rows] * width), False))
-
-
-def add_up_shares(call: Caller, contract: Contract, terms: Terms, width: int) -> None:
-    """Give the bank the totals of V vectors that it shares modulo t with the only partner: `Vectors` at both."""
-    if len(data_parties(contract)) != 2:
-        raise ValueError("shared vectors are for the bank and one partner")
-    _add_up(call, contract, Batch(terms, (terms.rows,) * width, True))
-
-
-def _add_up(call: Caller, contract: Contract, batch: Batch) -> None:
+    batch = Batch(terms, tuple(most_rows or [terms.rows] * width))
     bank, *partners = data_parties(contract)
     deal = Step("histogram.deal", partial(_deal, batch), Silent)
     encrypt = Step("histogram.encrypt", partial(_encrypt, batch), Silent)

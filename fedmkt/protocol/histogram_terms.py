@@ -30,11 +30,6 @@ class Terms:
         """Return how m is packed in a vector that is zero but on so many rows; None: on all."""
         return Packing(self.fields, self.rows if most_rows is None else most_rows)
 
-    @property
-    def bits(self) -> int:
-        """Shares of vectors that may be anything on all rows are modulo t = 2^bits."""
-        return self.packing().bits
-
     def budget(self, columns: int, most_rows: int | None = None) -> Budget:
         """Plan noise and words for partners with at most so many columns; ConfigError where it does not fit."""
         return shortest_words(self.rows, self.packing(most_rows).bits, columns, self.vectors)
@@ -42,11 +37,10 @@ class Terms:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch of vectors, each zero but on at most so many rows; `shared`: the partner holds shares of them too."""
+    """One batch of vectors, each zero but on at most so many rows."""
 
     terms: Terms
     most_rows: tuple[int, ...]
-    shared: bool
 
     @property
     def width(self) -> int:
@@ -55,7 +49,7 @@ class Batch:
 
     @property
     def packings(self) -> tuple[Packing, ...]:
-        """How m is packed in each vector; its totals, and shares of it, are modulo t = 2^bits."""
+        """How m is packed in each vector; its totals are modulo t = 2^bits."""
         return tuple(self.terms.packing(rows) for rows in self.most_rows)
 
     @property
@@ -72,16 +66,16 @@ class Batch:
         step = DEGREE * max(1, BLOCK_BYTES // (DEGREE * self.width * 8))
         return [slice(i, min(self.terms.rows, i + step)) for i in range(0, self.terms.rows, step)]
 
-    def check(self, values: Integers, whose: str) -> None:
-        """Raise ValueError unless these are the batch's vectors, or one party's shares of them."""
+    def check(self, values: Integers) -> None:
+        """Raise ValueError unless these are the batch's vectors."""
         if values.shape != (self.terms.rows, self.width):
-            raise ValueError(f"{whose} vectors are {values.shape}, not {(self.terms.rows, self.width)}")
+            raise ValueError(f"the bank's vectors are {values.shape}, not {(self.terms.rows, self.width)}")
         for packing, column in zip(self.packings, values.T, strict=True):
-            low, high = (0, (1 << packing.bits) - 1) if self.shared else packing.range
+            low, high = packing.range
             if column.min() < low or column.max() > high:
-                raise ValueError(f"{whose} vectors have values outside of {low}..{high}")
-            if not self.shared and np.count_nonzero(column) > packing.rows:
-                raise ValueError(f"{whose} vectors are not zero on more than {packing.rows} rows")
+                raise ValueError(f"the bank's vectors have values outside of {low}..{high}")
+            if np.count_nonzero(column) > packing.rows:
+                raise ValueError(f"the bank's vectors are not zero on more than {packing.rows} rows")
 
 
 def bin_blocks(bins: int) -> list[slice]:

@@ -76,17 +76,12 @@ def gradient_fields(gradient_bits: int, hessian_bits: int) -> tuple[Field, ...]:
 
 
 def pack_fields(packing: Packing, columns: Sequence[Integers]) -> Integers:
-    """Pack one (n,) array per field into one (n,) array; shares wrap modulo 2^64 (see `pack_shares`)."""
+    """Pack one (n,) array per field into one (n,) array."""
     _check(packing)
     out = np.zeros_like(columns[0], dtype=np.int64)
     for column, radix in zip(columns, packing.radices, strict=True):
         out += column.astype(np.int64) * np.int64(radix)
     return out
-
-
-def pack_shares(packing: Packing, columns: Sequence[Integers]) -> Integers:
-    """Pack shares of each field, modulo any multiple of 2^bits, into shares modulo 2^bits."""
-    return pack_fields(packing, columns) & np.int64((1 << packing.bits) - 1)
 
 
 def take_apart(packing: Packing, totals: Integers) -> Integers:

@@ -100,7 +100,7 @@ def _encrypted(sizes: "Sizes", call: "Planned") -> tuple[int, int]:
     at, partners = call.before, len(_partners(sizes))
     columns = max(len(sizes.trees.bins[p].sizes) for p in _partners(sizes))
     for depth, width in sizes.trees.batches():
-        batch = Batch(terms, most_rows(terms.rows, depth, width), False)
+        batch = Batch(terms, most_rows(terms.rows, depth, width))
         blocks = batch.row_blocks()
         if at < len(blocks):
             rows = blocks[at].stop - blocks[at].start

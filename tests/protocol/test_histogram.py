@@ -24,14 +24,13 @@ from fedmkt.protocol.histogram import (
     RowBins,
     Summing,
     Vectors,
-    add_up_shares,
     add_up_vectors,
     send_hints,
 )
 from fedmkt.protocol.histogram_terms import Batch, Terms, bin_blocks
 from fedmkt.protocol.witness import close
 from fedmkt.ring import rlwe, short_words
-from fedmkt.ring.fields import gradient_fields, pack_fields, pack_shares, signed, take_apart
+from fedmkt.ring.fields import gradient_fields, pack_fields, signed, take_apart
 from fedmkt.ring.rlwe import DEGREE, NO_BIN
 from tests.engine import Killed, Tap, toy_world
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, TELECOM, PlainCaller, chi_square, contract_of
@@ -108,23 +107,6 @@ def test_decrypted_totals_equal_plain_totals(seed: int, limit: int, parties: int
             assert np.array_equal(totals[p], plain_totals(caller, p, values))
 
 
-@pytest.mark.parametrize("limit", [1, 127, 2**25])
-@pytest.mark.parametrize("seed", range(3))
-def test_totals_of_shared_vectors_equal_plain_totals(seed: int, limit: int) -> None:
-    caller, terms = world(seed=seed), terms_of(fields=signed(limit))
-    send_hints(caller, caller.contract, terms)
-    for width in (1, 4):
-        values = gradients(5000, width, seed, limit)
-        shares = np.random.default_rng(seed).integers(0, 2**terms.bits, values.shape)
-        caller.states[SHOP][Vectors] = Vectors(shares)
-        caller.states[BANK][Vectors] = Vectors((values - shares) % 2**terms.bits)
-        add_up_shares(caller, caller.contract, terms, width)
-        assert np.array_equal(
-            caller.recall(BANK, BatchTotals).values[SHOP], plain_totals(caller, SHOP, values)
-        )
-        assert Vectors not in caller.states[SHOP]
-
-
 def packed_gradients(terms, most_rows, seed=1):
     """Draw g and h on as many rows as allowed; return (rows, V) packed vectors and (rows, V, 2) plain numbers."""
     random, (g, h) = np.random.default_rng(seed), terms.fields
@@ -152,28 +134,11 @@ def test_totals_of_packed_vectors_of_fewer_rows_come_apart_into_the_plain_ones(b
         for v, most in enumerate(most_rows):
             got = take_apart(terms.packing(most), totals[:, v])
             assert np.array_equal(got, plain_totals(caller, p, plain[:, v]))
-    words = sum(Batch(terms, most_rows, False).budgets(3)[v].word_bits for v in range(4))
+    words = sum(Batch(terms, most_rows).budgets(3)[v].word_bits for v in range(4))
     sent = [s.message for s in seen(caller, SHOP)]
     assert words == pytest.approx(64 * sum(m.rows.size for m in sent) / 5000, abs=0.1)
     told = [r for step, r in caller.revealed if step == "histogram.reply"]
     assert sum(r.totals for r in told) == sum(sum(COUNTS[p]) for p in (SHOP, TELECOM)[: parties - 1]) * 8
-
-
-def test_packed_shares_add_up_to_the_packed_totals() -> None:
-    caller, terms = world(), terms_of(fields=gradient_fields(5, 5))
-    send_hints(caller, caller.contract, terms)
-    _, plain = packed_gradients(terms, (5000, 5000))
-    # Shares of g and of h, each modulo 2^64, as a multiplication of shares gives them.
-    mask = np.random.default_rng(3).integers(-(2**63), 2**63, plain.shape)
-    for party, share in ((SHOP, mask), (BANK, plain - mask)):
-        columns = [pack_shares(terms.packing(), [share[:, v, 0], share[:, v, 1]]) for v in range(2)]
-        caller.states[party][Vectors] = Vectors(np.stack(columns, axis=1))
-    add_up_shares(caller, caller.contract, terms, 2)
-    totals = caller.recall(BANK, BatchTotals).values[SHOP]
-    for v in range(2):
-        assert np.array_equal(
-            take_apart(terms.packing(), totals[:, v]), plain_totals(caller, SHOP, plain[:, v])
-        )
 
 
 def test_the_bank_refuses_vectors_on_more_rows_than_it_said() -> None:
@@ -184,19 +149,6 @@ def test_the_bank_refuses_vectors_on_more_rows_than_it_said() -> None:
         caller.states[BANK][Vectors] = Vectors(packed)
         with pytest.raises(ValueError, match=match):
             add_up_vectors(caller, caller.contract, terms, 1, most_rows)
-
-
-def test_shared_vectors_are_for_two_parties_and_shares_for_their_modulus() -> None:
-    three = world(parties=3)
-    with pytest.raises(ValueError, match="one partner"):
-        add_up_shares(three, three.contract, terms_of(), 1)
-    for wrong in (-1, 2 ** terms_of().bits):
-        caller, terms = world(), terms_of()
-        send_hints(caller, caller.contract, terms)
-        caller.states[BANK][Vectors] = Vectors(np.zeros((5000, 1), np.int64))
-        caller.states[SHOP][Vectors] = Vectors(np.full((5000, 1), wrong))
-        with pytest.raises(ValueError, match="partner's vectors have values outside"):
-            add_up_shares(caller, caller.contract, terms, 1)
 
 
 def test_the_logs_are_counter_signed_between_the_last_rows_and_the_reply() -> None:
@@ -225,7 +177,7 @@ def test_rows_and_bins_in_several_blocks_give_the_same_totals(monkeypatch: pytes
     monkeypatch.setattr(histogram_terms, "BLOCK_BYTES", 8 * DEGREE * 9)
     rows = 3 * DEGREE + 11
     caller, terms = world(rows, 3), terms_of(rows)
-    assert len(Batch(terms, (rows,) * 20, False).row_blocks()) == 4 and len(bin_blocks(40)) == 5
+    assert len(Batch(terms, (rows,) * 20).row_blocks()) == 4 and len(bin_blocks(40)) == 5
     send_hints(caller, caller.contract, terms)
     for width in (3, 20):
         values = gradients(rows, width, seed=width)
@@ -257,7 +209,7 @@ def test_without_flooding_the_noise_of_the_rows_alone_is_left(noise, monkeypatch
     send_hints(caller, caller.contract, terms)
     totals = ask_totals(caller, terms, gradients(rows, 8))[SHOP]
     plan = terms.budget(2)
-    error = (noise[0] - (totals.view(np.uint64) << np.uint64(64 - terms.bits))).view(np.int64)
+    error = (noise[0] - (totals.view(np.uint64) << np.uint64(64 - terms.packing().bits))).view(np.int64)
     variance = 10.5 + 4 ** (64 - plan.word_bits) / 12
     assert np.std(error) == pytest.approx((0.95 * rows / 50 * variance) ** 0.5, rel=0.1)
 

@@ -20,7 +20,7 @@ from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, contract_of
 
 ROWS = 5000
 TERMS = Terms(ROWS, signed(127), vectors=8, minimum=0)
-BATCH = Batch(TERMS, (ROWS,), False)
+BATCH = Batch(TERMS, (ROWS,))
 WIDTH = BATCH.budgets(1)[0].word_bits
 BINS = RowBins((np.arange(ROWS) % 4).astype(np.uint8)[None], (4,))
 

@@ -10,7 +10,6 @@ from fedmkt.ring.fields import (
     Packing,
     gradient_fields,
     pack_fields,
-    pack_shares,
     signed,
     take_apart,
 )
@@ -50,19 +49,6 @@ def test_the_bits_hold_every_total_and_not_more_than_needed(rows: int, limit: in
     assert packing.radices == (1,)
     both = Packing(gradient_fields(3, 3), rows)
     assert 2 ** (both.bits - 1) < (8 * rows + 1) ** 2 <= 2**both.bits
-
-
-def test_packed_shares_are_shares_of_the_packed_numbers() -> None:
-    random, packing = np.random.default_rng(1), Packing(gradient_fields(8, 8), 5000)
-    columns = [random.integers(f.low, f.high + 1, 5000) for f in packing.fields]
-    masks = [random.integers(-(2**63), 2**63, 5000) for _ in columns]
-    ours = pack_shares(packing, [c - m for c, m in zip(columns, masks, strict=True)])
-    theirs = pack_shares(packing, masks)
-    whole = 1 << packing.bits
-    assert min(ours.min(), theirs.min()) >= 0 and max(ours.max(), theirs.max()) < whole
-    assert np.array_equal((ours + theirs) % whole, pack_fields(packing, columns) % whole)
-    total = np.array([int(ours.sum()) + int(theirs.sum())])
-    assert take_apart(packing, total).tolist() == [[int(c.sum()) for c in columns]]
 
 
 def test_what_cannot_be_packed_is_a_mistake() -> None:
