@@ -63,6 +63,7 @@ bench: $(STAMP)  ## joint training against scikit-learn, ROWS=1000000; the hub
 	$(BIN)/python -m benchmarks.hub
 
 bench-models: $(STAMP)  ## each family of models beside its plain twin, UCI="bank-full.csv.gz ...", ROWS=1000000
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks.models --uci $(UCI) --rows $(ROWS) --json docs/models.json --readme README.md
 
 # SPU pins old packages, so it gets an environment of its own: 1 GB, outside of this folder.
