@@ -8,8 +8,9 @@ from fedmkt.cli.console import plain_table, stdout_console
 Facts = dict[str, Any]
 BEGIN, END = "<!-- models: begin -->", "<!-- models: end -->"
 MARKDOWN = (
-    "| model | data | AUC: bank → joint | twin | joint − twin | scikit-learn, xgboost | KS | log loss | calibration error "
-    "| CPU s: joint, twin, scikit-learn, xgboost | wall s | MB: bank, partner, coordinator | rounds |",
+    "| model | data | AUC: bank → joint | twin | joint − twin | scikit-learn, xgboost | KS | log loss "
+    "| calibration error | CPU s: joint, twin, scikit-learn, xgboost | wall s | MB: bank, partner, coordinator "
+    "| rounds |",
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
