@@ -346,6 +346,17 @@ class Contract(Terms):
             raise mistake(f"columns of a party, not {unknown[0]}", "additive", "pairs")
         if self.additive.pairs and self.model.kind != "additive":
             raise mistake("pairs are for a model of kind additive", "additive", "pairs")
+        numbers = {(p.name, c) for p in self.parties for c in p.numbers}
+        across = self.additive.across
+        wrong = [
+            f"{party}/{column}" for pair in across for party, column in pair if (party, column) not in numbers
+        ]
+        if wrong:
+            raise mistake(f"numbers where a pair is of two parties, not {wrong[0]}", "additive", "pairs")
+        if across and (self.align.hidden or self.align.join == "left"):
+            raise mistake(
+                "pairs of one party: those of two need match = shown and join = inner", "additive", "pairs"
+            )
 
     def _check_trees(self) -> None:
         if self.align.hidden:

@@ -92,8 +92,8 @@ class AdditiveTerms(Terms):
     """The functions of an additive model, made by their owner from its own train rows alone.
 
     basis : of a number, cubic splines, or bins; knots : inner ones at most, at quantiles; smooth : the penalty on
-    their roughness (`learn.splines`), in units of model.penalty. pairs : columns of one party whose products count too,
-    each written PARTY/COLUMN.
+    their roughness (`learn.splines`), in units of model.penalty. pairs : columns whose products count too, each written
+    PARTY/COLUMN: both of one party, or numbers of two, whose products (`learn.factors`) stay shared.
     """
 
     basis: Literal["spline", "bins"] = "spline"
@@ -104,15 +104,23 @@ class AdditiveTerms(Terms):
     def pairs_of(self, party: str) -> tuple[tuple[str, str], ...]:
         """Return the pairs of one party, by the names of its columns."""
         split = [(left.split("/", 1), right.split("/", 1)) for left, right in self.pairs]
-        return tuple((left[1], right[1]) for left, right in split if left[0] == party)
+        return tuple((left[1], right[1]) for left, right in split if left[0] == right[0] == party)
+
+    @property
+    def across(self) -> tuple[tuple[tuple[str, str], tuple[str, str]], ...]:
+        """Return the pairs of two parties, each column as (party, column)."""
+        split = [[(p, c) for p, _, c in (name.partition("/") for name in pair)] for pair in self.pairs]
+        return tuple((left, right) for left, right in split if left[0] != right[0])
+
+    def paired_across(self, party: str) -> tuple[str, ...]:
+        """Return a party's column of each of its pairs with another party, in their order."""
+        return tuple(column for pair in self.across for owner, column in pair if owner == party)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         for left, right in self.pairs:
             if "/" not in left or "/" not in right:
                 raise ValueError('pairs as [["PARTY/COLUMN", "PARTY/COLUMN"]]')
-            if left.split("/", 1)[0] != right.split("/", 1)[0]:
-                raise ValueError(f"{left} and {right}: both columns of a pair are one party's")
         if len({frozenset(pair) for pair in self.pairs}) != len(self.pairs) or any(
             left == right for left, right in self.pairs
         ):

@@ -3,7 +3,8 @@
 A number becomes the columns of `splines`; one with too few values or rows for that, and every category, becomes what
 `prepare` makes of it. Columns are added to these: 0/1 for the values of a number that are told apart, missing ones
 among them, and products of pairs: the two smoothest columns of a number, or the 0/1 columns of a category, each with
-each. All limits of `prepare` hold: no value beyond the bound, no column without the least support.
+each. All limits of `prepare` hold: no value beyond the bound, no column without the least support. Numbers that form
+a pair with another party's have a basis of their own for that (`factors`), which is no part of the matrix.
 
 An added column needs that support for what it adds, too: for its difference x from the closest sum of the columns
 before it, sum x^2 / max x^2 rows, so that no row has more than its share of a weight. Where the value -1 of a number
@@ -18,7 +19,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.learn import prepare, splines
+from fedmkt.learn import factors, prepare, splines
 from fedmkt.learn.prepare import MISSING, Matrix, Preparation
 from fedmkt.learn.splines import Array, Smooth
 
@@ -38,23 +39,28 @@ _NEW: Final = 1e-6
 class Form:
     """What the functions look like. knots : inner ones at most; smooth : weight of roughness, in units of the ridge.
 
-    pairs : table columns whose products count.
+    pairs : table columns whose products count. across : numbers whose products with another party's do.
     """
 
     basis: Basis
     knots: int
     smooth: float
     pairs: tuple[tuple[str, str], ...] = ()
+    across: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Additive:
-    """All that `transform` needs. rest : numbers without a function, and categories; added : made from the others."""
+    """All that `transform` needs. rest : numbers without a function, and categories; added : made from the others.
+
+    factors : the bases of products with another party's columns, one for each such pair.
+    """
 
     smooths: tuple[Smooth, ...]
     rest: Preparation
     pairs: tuple[tuple[str, str], ...]
     added: Preparation
+    factors: tuple[Smooth, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -76,6 +82,7 @@ class Additive:
                 Preparation.from_json(json.dumps(raw["rest"])),
                 tuple((str(a), str(b)) for a, b in raw["pairs"]),
                 Preparation.from_json(json.dumps(raw["added"])),
+                tuple(_smooth(s) for s in raw.get("factors", ())),
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError("not the preparation of an additive model") from error
@@ -84,13 +91,17 @@ class Additive:
 def fit(
     numbers: Numbers, categories: Categories, form: Form, settings: prepare.Settings | None = None
 ) -> Additive:
-    """Learn functions, levels and scales; all rows are train rows, arrays as in `prepare.fit`."""
+    """Learn functions, levels and scales; all rows are train rows, arrays as in `prepare.fit`.
+
+    Raises NoFactor if too few rows carry a number that is paired with another party's.
+    """
     settings = settings or prepare.Settings()
     fitted = {name: _fit_smooth(name, numbers[name], form, settings) for name in numbers}
     smooths = tuple(smooth for smooth in fitted.values() if smooth is not None)
     left = {name: numbers[name] for name, smooth in fitted.items() if smooth is None}
     rest = _prepare(left, categories, settings)
-    found = Additive(smooths, rest, form.pairs, _prepare({}, {}, settings))
+    paired = tuple(_factor(name, numbers[name], form, settings) for name in form.across)
+    found = Additive(smooths, rest, form.pairs, _prepare({}, {}, settings), paired)
     found = replace(found, added=_prepare(_carried(found, numbers, categories, settings), {}, settings))
     if len(set(found.columns)) != len(found.columns):
         raise ValueError("two matrix columns would have the same name; rename a table column")
@@ -121,6 +132,20 @@ def product_names(fitted: Additive, left: str, right: str) -> frozenset[str]:
     empty = np.zeros((0, len(fitted.columns)))
     one, two = (_factors(fitted, name, empty) for name in (left, right))
     return frozenset(f"{first}*{second}" for first in one for second in two)
+
+
+class NoFactor(ValueError):
+    """A number cannot be paired with another party's: too few values, or rows that carry one."""
+
+
+def _factor(name: str, values: Array, form: Form, settings: prepare.Settings) -> Smooth:
+    found = factors.fit(name, values, form.basis, settings.min_support)
+    if found is None:
+        raise NoFactor(
+            f"{name!r} cannot be paired with another party's column: more than half of the train rows must have one of "
+            "several values, besides missing ones and one that a fifth of the rows share"
+        )
+    return found
 
 
 def _prepare(numbers: Numbers, categories: Categories, settings: prepare.Settings) -> Preparation:

@@ -11,7 +11,15 @@ from fedmkt.errors import ConfigError
 from fedmkt.protocol.align import train_rows_at_least
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.correlation import COLUMN_BITS, UNIT
-from fedmkt.protocol.gram import BLOCK_BITS, FACTOR_BITS, INVERSE_BITS, MAX_SCALE, STEP_BITS, least_rows
+from fedmkt.protocol.gram import (
+    BLOCK_BITS,
+    FACTOR_BITS,
+    INVERSE_BITS,
+    MAX_SCALE,
+    STEP_BITS,
+    least_rows,
+    pair_spread,
+)
 from fedmkt.protocol.identity import PREDICTOR_BITS
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout, residual_bits
 from fedmkt.protocol.links import is_identity, most_predictor, most_residual, most_value, result_bits
@@ -19,7 +27,7 @@ from fedmkt.protocol.logistic import GRADIENT_BITS, MOST_MOMENTUM
 from fedmkt.protocol.matrices import gram_rows
 from fedmkt.protocol.prepare import RIDGE, Shape
 from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.range import COARSE_BITS
+from fedmkt.protocol.range import COARSE_BITS, PAIR_NORM
 from fedmkt.protocol.scoring import score_bits
 from fedmkt.protocol.standard_errors import CURVATURE_BITS, held_out_rows
 from fedmkt.ring.bounds import Bound, check
@@ -30,11 +38,15 @@ _MAX_HIDDEN_INVERSE = 32.0
 """The same with hidden match: from 2^-l I, 4 + l iterations, and the partner's own block need not be the identity."""
 
 
+_MAX_UNWHITENED_INVERSE = {2: 16.0, 3: 43.0}
+"""The same with products of pairs, which are not white: from 2^-l 2/k I, l more iterations. A is at most its spread."""
+
+
 def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) -> list[Bound]:
     """List the bound of every rounded value of the main job."""
     model = contract.model
     plan = layout(contract, overlap, {p: s.columns for p, s in shapes.items()}, FIT)
-    norm = float(max(s.row_norm for s in shapes.values()))
+    norm = max(*(float(s.row_norm) for s in shapes.values()), PAIR_NORM if plan.pairs else 0.0)
     d, w = float(plan.width), model.max_weight
     n, rows = float(plan.rows), float(gram_rows(contract, plan))
     real = max(1.0, train_rows_at_least(contract, overlap))
@@ -46,7 +58,9 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     factor = 2.0**FACTOR_BITS * 2 ** _power_of(rows) / min(rows, real)
     reach = MAX_SCALE * 2 ** _power(plan) / real
     x, w_scale, r = FRACTION_BITS, WEIGHT_BITS, residual_bits(contract)
-    omega, most = _omega(contract, norm, len(shapes)), _MAX_INVERSE[len(shapes)]
+    omega, most = _omega(contract, norm, len(shapes) + len(plan.pairs)), _MAX_INVERSE[len(shapes)]
+    if plan.pairs:
+        most = max(_MAX_UNWHITENED_INVERSE[len(shapes)], pair_spread(plan))
     top = 10**contract.scores.decimals
     steepest = scaled * reach
     if contract.align.hidden:

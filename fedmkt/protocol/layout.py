@@ -1,12 +1,17 @@
 """Layout: sizes and scales of the joint matrices, from public values and the contract alone.
 
 Rows are padded to the top of their band, so that sizes tell the band and nothing else. Columns: the bank's
-intercept, the bank's columns, each partner's columns. Rows beyond n are the penalty's.
+intercept, the bank's columns, each partner's columns, the products of pairs of two parties, which both hold shares of.
+Rows beyond n are the penalty's.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedmkt.contract import Contract
+from fedmkt.learn import factors
 from fedmkt.protocol.align import scored_rows, train_rows
 from fedmkt.protocol.core import (
     Name,
@@ -42,16 +47,42 @@ SCORE = Stage("score", False)
 
 
 @dataclass(frozen=True)
+class SharedPair:
+    """The products of one pair of two parties: who has shares of them, and where their columns stand."""
+
+    owners: tuple[Name, Name]
+    columns: slice
+
+    @property
+    def width(self) -> int:
+        """Number of its columns."""
+        return int(self.columns.stop) - int(self.columns.start)
+
+    def other(self, party: Name) -> Name:
+        """Return the other owner."""
+        return self.owners[party == self.owners[0]]
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Sizes that follow from public values: padded rows, columns of each party, where each party's columns stand."""
+    """Sizes that follow from public values: padded rows, columns of each party, where each party's columns stand.
+
+    pairs : columns that come after all parties' own, and that two parties each have a share of.
+    """
 
     rows: int
     penalty_rows: int
     columns: dict[Name, slice]
+    pairs: tuple[SharedPair, ...] = ()
 
     @property
     def width(self) -> int:
         """Number of all columns."""
+        return self.own_width + sum(pair.width for pair in self.pairs)
+
+    @property
+    def own_width(self) -> int:
+        """Number of all columns that one party has for itself."""
         return max(int(s.stop) for s in self.columns.values())
 
     @property
@@ -63,10 +94,23 @@ class Layout:
         """Count one party's columns."""
         return int(self.columns[party].stop) - int(self.columns[party].start)
 
+    def held(self, party: Name) -> NDArray[np.int64]:
+        """Return the columns of a party's matrix: its own, then those that it has a share of."""
+        pairs = [pair.columns for pair in self.pairs if party in pair.owners]
+        return np.concatenate([np.arange(s.start, s.stop) for s in (self.columns[party], *pairs)])
+
+    def held_of(self, party: Name) -> int:
+        """Count the columns of a party's matrix."""
+        return self.columns_of(party) + sum(pair.width for pair in self.pairs if party in pair.owners)
+
     @property
     def matrix_block(self) -> int:
         """Rows of a masked matrix that fit into one message."""
-        return BLOCK_BYTES // (8 * max(self.columns_of(p) for p in self.columns))
+        return BLOCK_BYTES // (8 * max(self.held_of(p) for p in self.columns))
+
+    def pair_blocks(self) -> list[slice]:
+        """Row blocks in which the products of pairs are made."""
+        return _blocks(self.rows, BLOCK_BYTES // (8 * max(1, self.width - self.own_width)))
 
     def matrix_blocks(self) -> list[slice]:
         """Row blocks in which masked matrices travel."""
@@ -108,4 +152,8 @@ def layout(contract: Contract, overlap: Overlap, columns: dict[Name, int], stage
         slices[party] = slice(at, at + width)
         at += width
     rows = train_rows(contract, overlap) if stage.penalised else scored_rows(contract, overlap)
-    return Layout(rows, at if stage.penalised else 0, slices)
+    pairs = []
+    for left, right in contract.additive.across:
+        pairs.append(SharedPair((Name(left[0]), Name(right[0])), slice(at, at + factors.COLUMNS**2)))
+        at += pairs[-1].width
+    return Layout(rows, at if stage.penalised else 0, slices, tuple(pairs))

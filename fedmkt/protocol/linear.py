@@ -9,8 +9,9 @@ Source: protocols.md sections 0 and 2; Beaver's triples with the matrix masked o
 ring/sigmoid.py.
 
 Letters: E_p = X_p - U_p, masked matrix; v^q_p fresh masks of q's weights for p; t mask of an angle; n rows,
-padded. Columns: the bank's intercept, the bank's columns, each partner's columns. Rows beyond n are the
-penalty: row j of them is sqrt(penalty) times one column's scale, with the identity in place of the sigmoid.
+padded. Columns: the bank's intercept, the bank's columns, each partner's columns, products of pairs of two parties
+(`pairs`), of which either owner's matrix has a share. Rows beyond n are the penalty: row j of them is sqrt(penalty)
+times one column's scale, with the identity in place of the sigmoid.
 Where the match is hidden, each block is multiplied by the bank's weights before it is lifted: `weighted`.
 """
 
@@ -184,10 +185,10 @@ def open_weights(turn: Turn, stage: Stage, w: Words, *states: State) -> Outcome[
     plan = layout_of(turn, stage)
     count, counts = next_count(turn, stage.name)
     masks = {
-        str(p): turn.masks.words(turn.me, f"{stage.name}/w", count, plan.columns_of(p), to=p)
+        str(p): turn.masks.words(turn.me, f"{stage.name}/w", count, plan.held_of(p), to=p)
         for p in turn.others
     }
-    send = {p: VectorOpening(Masked(w[plan.columns[p]] - masks[p])) for p in turn.others}
+    send = {p: VectorOpening(Masked(w[plan.held(p)] - masks[p])) for p in turn.others}
     empty, half = np.empty(0, np.uint64), np.empty(0, np.uint32)
     forward = Forward(count, masks, empty, half, empty, None, None)
     return Outcome(Silent(), send=send, keep=(Weights(w), counts, forward, *states))
@@ -205,8 +206,8 @@ def finish_predictor(turn: Turn, stage: Stage, inbox: Inbox[Message]) -> Forward
     plan = layout_of(turn, stage)
     matrices, weights, forward = turn.recall(Matrices), turn.recall(Weights), turn.recall(Forward)
     count = forward.count
-    openings = _sum_vectors(turn, inbox, plan.columns_of(turn.me))
-    z = product.owner_part(matrices.own, weights.w[plan.columns[turn.me]], openings)
+    openings = _sum_vectors(turn, inbox, plan.held_of(turn.me))
+    z = product.owner_part(matrices.own, weights.w[plan.held(turn.me)], openings)
     for party in turn.others:
         z += product.other_part(matrices.masked[party], forward.masks[party])
     dealt = inbox.one(_dealer(turn), DealtProducts) if turn.first else None
@@ -374,9 +375,9 @@ def gradient_share(
     matrices, forward = turn.recall(Matrices), turn.recall(Forward)
     g = shared_from_seeds(turn, f"{stage.name}/g", forward.count, plan.width, forward.dealt_g).copy()
     openings = _sum_vectors(turn, inbox, plan.total)
-    g[plan.columns[turn.me]] += product.owner_part_transposed(matrices.own, r, openings)
+    g[plan.held(turn.me)] += product.owner_part_transposed(matrices.own, r, openings)
     for party in turn.others:
-        g[plan.columns[party]] += product.other_part_transposed(matrices.masked[party], masks[party])
+        g[plan.held(party)] += product.other_part_transposed(matrices.masked[party], masks[party])
     return g
 
 
@@ -407,11 +408,11 @@ def deal_products(stage: Stage, turn: Turn, count: int) -> DealtProducts:
         z[rows] = 0
         for party in turn.parties:
             mask = turn.masks.words(
-                party, f"{stage.name}/U", 0, (rows.stop - rows.start, plan.columns_of(party)), block=block
+                party, f"{stage.name}/U", 0, (rows.stop - rows.start, plan.held_of(party)), block=block
             )
             z[rows] += matvec(mask, vs[party])
             if stage.penalised:
-                g[plan.columns[party]] += matvec_transposed(mask, rs[party][rows])
+                g[plan.held(party)] += matvec_transposed(mask, rs[party][rows])
     shift = FRACTION_BITS + WEIGHT_BITS - residual_bits(turn.contract)
     penalty = deal_rounding(turn, f"{stage.name}/penalty", count, plan.penalty_rows, shift)
     corrected = deal_value(turn, f"{stage.name}/z", count, z), deal_value(turn, f"{stage.name}/g", count, g)
@@ -424,7 +425,7 @@ def _deal_forward(stage: Stage, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[De
 
 
 def _weight_mask(turn: Turn, stage: Stage, sender: Name, owner: Name, count: int, plan: Layout) -> Words:
-    return turn.masks.words(sender, f"{stage.name}/w", count, plan.columns_of(owner), to=owner)
+    return turn.masks.words(sender, f"{stage.name}/w", count, plan.held_of(owner), to=owner)
 
 
 def _residual_masks(turn: Turn, stage: Stage, count: int, plan: Layout) -> dict[Name, Words]:

@@ -34,9 +34,11 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, SCORE, Layout, Stage, layout_of
+from fedmkt.protocol.pairs import PairShares, share_pairs
 from fedmkt.protocol.prepare import Prepared, encoded_matrix
 from fedmkt.ring import product
 from fedmkt.ring.fixed import encode32
+from fedmkt.ring.kernels import Matrix, widen
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,14 @@ class MaskedRows(Message):
 
 @dataclass(frozen=True)
 class Matrices(State):
-    """The own matrix in fixed point and the others' masked ones, for one stage of one epoch."""
+    """The own matrix in fixed point and the others' masked ones, for one stage of one epoch.
+
+    own : words where it has shares of products (`pairs`).
+    """
 
     durable: ClassVar[bool] = False
     stage: str
-    own: NDArray[np.int32]
+    own: Matrix
     masked: dict[str, Words]
     first_mask: Words
     sent: int
@@ -69,12 +74,12 @@ def _mask_rows(stage: Stage, turn: Turn, inbox: Inbox[MaskedRows]) -> Outcome[Ma
         block = blocks[sent - 1]
         if message.block != sent - 1 or message.rows.words.shape != (
             block.stop - block.start,
-            plan.columns_of(party),
+            plan.held_of(party),
         ):
             raise ValueError(f"the masked rows of {party} have another shape than agreed")
         held.masked[party][block] = message.rows.words
     if sent == len(blocks):
-        return Outcome(Silent(), keep=(held,))
+        return Outcome(Silent(), keep=(held,), forget=(PairShares,))
     rows = blocks[sent]
     mask = turn.masks.words(turn.me, f"{stage.name}/U", 0, held.own[rows].shape, block=sent)
     masked = MaskedRows(sent, Masked(product.mask_matrix(held.own[rows], mask)))
@@ -93,11 +98,18 @@ def gram_rows(contract: Contract, plan: Layout) -> int:
 def _matrices(turn: Turn, stage: Stage, plan: Layout) -> Matrices:
     if turn.has(Matrices) and turn.recall(Matrices).stage == stage.name:
         return turn.recall(Matrices)
-    others = {str(p): np.empty((plan.total, plan.columns_of(p)), np.uint64) for p in turn.others}
+    others = {str(p): np.empty((plan.total, plan.held_of(p)), np.uint64) for p in turn.others}
     return Matrices(stage.name, _own_matrix(turn, stage, plan), others, np.empty((0, 0), np.uint64), 0)
 
 
-def _own_matrix(turn: Turn, stage: Stage, plan: Layout) -> NDArray[np.int32]:
+def _own_matrix(turn: Turn, stage: Stage, plan: Layout) -> Matrix:
+    own = _own_columns(turn, stage, plan)
+    if plan.held_of(turn.me) == plan.columns_of(turn.me):
+        return own
+    return np.concatenate([widen(own), turn.recall(PairShares).words], axis=1)
+
+
+def _own_columns(turn: Turn, stage: Stage, plan: Layout) -> NDArray[np.int32]:
     rows = joint_rows(turn, stage.penalised)
     x = encoded_matrix(turn, rows, FRACTION_BITS)
     own = plan.columns[turn.me]
@@ -120,7 +132,8 @@ _MASK = {
 
 
 def mask_matrices(call: Caller, contract: Contract, stage: Stage, plan: Layout) -> None:
-    """Give every party the others' masked matrices, block by block."""
+    """Give every party the others' masked matrices, block by block; the products of pairs are made before."""
+    share_pairs(call, contract, stage, plan)
     parties, step = data_parties(contract), _MASK[stage.name]
     sent: list[Reply[MaskedRows, Silent]] = []
     for _ in range(len(plan.matrix_blocks()) + 1):

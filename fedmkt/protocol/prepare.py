@@ -132,8 +132,12 @@ def _fit(turn: Turn, columns: Columns, train: Rows, settings: prepare.Settings) 
     if turn.contract.model.kind != "additive":
         return prepare.fit(*take(columns, train), np.ones(len(train), bool), settings)
     terms = turn.contract.additive
-    form = additive.Form(terms.basis, terms.knots, terms.smooth, terms.pairs_of(turn.me))
-    return additive.fit(*take(columns, train), form, settings)
+    pairs, across = terms.pairs_of(turn.me), terms.paired_across(turn.me)
+    form = additive.Form(terms.basis, terms.knots, terms.smooth, pairs, across)
+    try:
+        return additive.fit(*take(columns, train), form, settings)
+    except additive.NoFactor as error:
+        raise DataError(f"{turn.me}: {error}", "leave the pair out of [additive] pairs") from None
 
 
 def read_fitted(text: str) -> Fitted:

@@ -3,7 +3,8 @@
 Computes whether sum over columns of omega_j w_j^2 < 1 for shared weights w and public omega, which by
 Cauchy-Schwarz bounds |z| of every row below 0.45 periods: omega_j = R_p^2 k / (0.98 L^2) for party p's
 columns, 1 / (0.02 L^2) for the intercept, L = 0.45 P less the largest offset that the contract allows, R_p
-the row norm that p published. Takes part: all parties that hold data, and the dealer. Every party and the
+the row norm that p published; k parts: the parties, and the pairs of two parties, whose row norm is bounded by their
+making (`PAIR_NORM`). Takes part: all parties that hold data, and the dealer. Every party and the
 coordinator learn the bit, nothing else. Safe against semi-honest parties, all but one of them together,
 while the dealer colludes with none.
 Source: protocols.md section 2; the comparison is a look-up: the dealer shares the unit vector e_t, the
@@ -19,6 +20,7 @@ import numpy as np
 
 from fedmkt.contract import Contract
 from fedmkt.errors import PolicyRefused
+from fedmkt.learn import factors
 from fedmkt.privacy.disclosure import EVERYONE, RangeBit
 from fedmkt.protocol.core import (
     Caller,
@@ -78,6 +80,8 @@ COUNT_BITS = 2
 _SQUARE_SHIFT = 3 * COARSE_BITS - UNIT_BITS
 _FAR_SHIFT = 3 * COARSE_BITS + FAR_BITS
 _SHARE_OF_INTERCEPT = 0.02
+PAIR_NORM = factors.MOST_NORM**2
+"""Bound of the norm of a row of one pair's columns: it is the product of its factors' norms."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,11 @@ def omega(turn: Turn, plan: Layout) -> Words:
     """Return the public factor of each column's squared weight, at scale 2^12, rounded up."""
     limit = most_predictor(turn.contract)
     out = np.zeros(plan.width, np.uint64)
-    for party, shape in shapes(turn).items():
-        factor = shape.row_norm**2 * len(turn.parties) / ((1 - _SHARE_OF_INTERCEPT) * limit**2)
-        out[plan.columns[party]] = int(factor * 2**COARSE_BITS) + 1
+    parts = [(plan.columns[party], float(shape.row_norm)) for party, shape in shapes(turn).items()]
+    parts += [(pair.columns, PAIR_NORM) for pair in plan.pairs]
+    for columns, norm in parts:
+        factor = norm**2 * len(parts) / ((1 - _SHARE_OF_INTERCEPT) * limit**2)
+        out[columns] = int(factor * 2**COARSE_BITS) + 1
     out[plan.columns[turn.parties[0]].start] = int(2**COARSE_BITS / (_SHARE_OF_INTERCEPT * limit**2)) + 1
     return out
 

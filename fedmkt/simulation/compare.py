@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from fedmkt.config import JobConfig
 from fedmkt.errors import ConfigError
 from fedmkt.learn import glm
+from fedmkt.learn.additive import Additive
+from fedmkt.learn.factors import Units, products, units
 from fedmkt.learn.woe import WoeColumns
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
@@ -35,7 +37,10 @@ _PLAIN = ModelTerms()
 
 @dataclass(frozen=True)
 class Side:
-    """One party's prepared columns for train and held-out rows, and how its whitened weights map back."""
+    """One party's prepared columns for train and held-out rows, and how its whitened weights map back.
+
+    factors : its bases of pairs with another party, for the same rows. is_white : as the products of pairs are not.
+    """
 
     train: Array
     held_out: Array
@@ -44,6 +49,8 @@ class Side:
     share: NDArray[np.uint64]
     known_train: glm.Rows | None
     known_held_out: glm.Rows | None
+    factors: tuple[tuple[Units, Units], ...] = ()
+    is_white: bool = True
 
     @property
     def label_train(self) -> Array | None:
@@ -81,16 +88,21 @@ def load_side(folder: Path, table: Table, bank: Path | None = None, model: Model
         columns = with_known(columns, np.load(folder / "known.npy", allow_pickle=False))
     if "evidence" in header:
         columns = weighed(columns, WoeColumns.from_json(json.dumps(header["evidence"])))
-    known = [
+    known, known_held_out = (
         None if columns.label is None else known_rows(model, columns, rows) for rows in (train, held_out)
-    ]
+    )
     return Side(
         prepared_rows(fitted, columns, train),
         prepared_rows(fitted, columns, held_out),
         transform,
         spread,
         share,
-        *known,
+        known,
+        known_held_out,
+        tuple(
+            (units(f, columns.numbers[f.name][train]), units(f, columns.numbers[f.name][held_out]))
+            for f in (fitted.factors if isinstance(fitted, Additive) else ())
+        ),
     )
 
 
@@ -106,10 +118,13 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
     if known is None or test is None:
         raise ValueError("the first party has no label")
     sides, kind = [_lengthened(s, len(known.y), len(test.y)) for s in sides], config.model.link
+    shares = [s.share for s in sides]
+    if config.additive.across:
+        sides.append(_paired(config, dict(zip(folders, sides, strict=True))))
     scale = glm.standard_units(kind, known)
     known, label = scale.rows(known), test.y
     offset = scale.offsets(test.offset)
-    white = decode(reconstruct([s.share for s in sides]), WEIGHT_BITS)
+    white = decode(reconstruct(shares), WEIGHT_BITS)
     intercept, weights = float(white[0]), np.concatenate(_unwhiten(white[1:], sides))
     central = glm.fit(kind, np.concatenate([s.train for s in sides], axis=1), known, config.model.penalty)
     held_out = np.concatenate([s.held_out for s in sides], axis=1)
@@ -132,6 +147,17 @@ def _events(kind: str, known: glm.Rows) -> float:
     return float((known.y > 0).sum() if kind == "poisson" else len(known.y))
 
 
+def _paired(config: JobConfig, sides: dict[str, Side]) -> Side:
+    """Return the products of all pairs of two parties as if a party of their own had them."""
+    left = {name: iter(side.factors) for name, side in sides.items()}
+    pairs = [[next(left[party]) for party, _ in pair] for pair in config.additive.across]
+    train, held_out = (np.concatenate([products(a[i], b[i]) for a, b in pairs], axis=1) for i in (0, 1))
+    width = train.shape[1]
+    return Side(
+        train, held_out, np.eye(width), np.ones(width), np.empty(0, np.uint64), None, None, is_white=False
+    )
+
+
 def _lengthened(side: Side, train: int, held_out: int) -> Side:
     """Give a partner rows of zeros for the bank's other customers, where all of them take part: they come last."""
     return replace(side, train=_with_zeros(side.train, train), held_out=_with_zeros(side.held_out, held_out))
@@ -151,8 +177,8 @@ def retrace(
     """
     n, null = len(known.y), glm.fit_null(model.link, known)
     stiff = model.penalty / np.square(np.concatenate([s.spread for s in sides]))
-    own_blocks = RIDGE * stiff / n if hidden else None
-    solver = _inverse(sides, model.gram_rows, own_blocks) * (min(MAX_SCALE, 1 / null.curvature) / n)
+    ridge = RIDGE * stiff / n
+    solver = _inverse(sides, model.gram_rows, ridge, hidden) * (min(MAX_SCALE, 1 / null.curvature) / n)
     before = np.zeros(1 + len(stiff))
     before[0] = null.intercept
     w, points = before, []
@@ -168,14 +194,15 @@ def retrace(
     return tuple(points)
 
 
-def _inverse(sides: list[Side], gram_rows: int, ridge: Array | None) -> Array:
+def _inverse(sides: list[Side], gram_rows: int, ridge: Array, hidden: bool) -> Array:
     """Invert the Gram matrix of the whitened columns: unit blocks of the parties, products between them.
 
-    ridge : (d,) where the parties' own blocks are products too, plus this on the diagonal.
+    ridge : (d,), on the diagonal of a party's own block where that is a product too: if the match is hidden, or if
+    its columns are not white.
     """
     ends = np.cumsum([1, *(len(s.spread) for s in sides)])
     a = np.eye(ends[-1])
-    if ridge is not None:
+    if hidden:
         white = np.concatenate([s.train[:gram_rows] @ s.transform for s in sides], axis=1)
         white = np.concatenate([np.ones((len(white), 1)), white], axis=1)
         return np.asarray(
@@ -186,6 +213,12 @@ def _inverse(sides: list[Side], gram_rows: int, ridge: Array | None) -> Array:
         block = sides[i].transform.T @ (left.T @ right / len(left)) @ sides[j].transform
         a[ends[i] : ends[i + 1], ends[j] : ends[j + 1]] = block
         a[ends[j] : ends[j + 1], ends[i] : ends[i + 1]] = block.T
+    for i, side in enumerate(sides):
+        if not side.is_white:
+            own, some = slice(ends[i], ends[i + 1]), side.train[:gram_rows]
+            a[own, own] = some.T @ some / len(some) + np.diag(ridge[own.start - 1 : own.stop - 1])
+            # Products have a mean, other than all columns beside the constant.
+            a[0, own] = a[own, 0] = some.mean(axis=0)
     return np.asarray(np.linalg.inv(a), dtype=np.float64)
 
 

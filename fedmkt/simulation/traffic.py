@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from fedmkt.contract import Contract
+from fedmkt.learn.factors import COLUMNS
 from fedmkt.protocol.core import Name, data_parties
 from fedmkt.protocol.hidden import lists_all
 from fedmkt.protocol.items import BLOCK, block_of
@@ -70,14 +71,24 @@ class Sizes:
         """Number of entries of the Gram blocks on shares: between parties, and the partner's own with hidden match."""
         plan = self.plan(FIT)
         widths = [plan.columns_of(p) for p in self.parties]
-        own = widths[1] ** 2 if self.contract.align.hidden else 0
-        return (sum(widths) ** 2 - sum(w * w for w in widths)) // 2 + own
+        own = widths[1] ** 2 if self.contract.align.hidden else plan.width * (plan.width - plan.own_width)
+        return _between(widths) + own
+
+    @property
+    def matrix_pairs(self) -> int:
+        """Number of entries of the products of two parties' matrices, shares of pairs' columns among them."""
+        plan = self.plan(FIT)
+        return _between([plan.held_of(p) for p in self.parties])
 
     @property
     def weighted_cells(self) -> int:
         """Number of the partner's cells from which the Gram matrix is estimated."""
         plan = self.plan(FIT)
         return gram_rows(self.contract, plan) * plan.columns_of(self.parties[1])
+
+
+def _between(widths: list[int]) -> int:
+    return (sum(widths) ** 2 - sum(w * w for w in widths)) // 2
 
 
 def bytes_sent(sizes: Sizes, call: Planned) -> int:
@@ -193,7 +204,7 @@ def _masked_rows(stage: Stage) -> Content:
         if call.before >= len(blocks):
             return 0, 0
         rows = blocks[call.before].stop - blocks[call.before].start
-        return sizes.others * WORD * rows * plan.columns_of(call.party), sizes.others
+        return sizes.others * WORD * rows * plan.held_of(call.party), sizes.others
 
     return content
 
@@ -201,9 +212,40 @@ def _masked_rows(stage: Stage) -> Content:
 def _weights(stage: Stage) -> Content:
     def content(sizes: Sizes, call: Planned) -> tuple[int, int]:
         plan = sizes.plan(stage)
-        return WORD * (plan.width - plan.columns_of(call.party)), sizes.others
+        return WORD * sum(plan.held_of(p) for p in sizes.parties if p != call.party), sizes.others
 
     return content
+
+
+def _own_weights(sizes: Sizes, call: Planned) -> tuple[int, int]:
+    plan = sizes.plan(SCORE)
+    return WORD * (plan.own_width - plan.columns_of(call.party)), sizes.others
+
+
+def _shared_pairs(stage: Stage) -> Content:
+    """Give the size of a block of a party's bases for its pairs, to each other owner."""
+
+    def content(sizes: Sizes, call: Planned) -> tuple[int, int]:
+        plan = sizes.plan(stage)
+        rows = _pair_rows(plan, call.before)
+        others = [pair.other(call.party) for pair in plan.pairs if rows and call.party in pair.owners]
+        return WORD * COLUMNS * rows * len(others), len(set(others))
+
+    return content
+
+
+def _dealt_pairs(stage: Stage) -> Content:
+    def content(sizes: Sizes, call: Planned) -> tuple[int, int]:
+        plan = sizes.plan(stage)
+        cells = sum(pair.width for pair in plan.pairs) * _pair_rows(plan, call.before)
+        return WORD * cells, len({pair.owners[0] for pair in plan.pairs})
+
+    return content
+
+
+def _pair_rows(plan: Layout, block: int) -> int:
+    blocks = plan.pair_blocks()
+    return blocks[block].stop - blocks[block].start if block < len(blocks) else 0
 
 
 def _sigmoid_rows(sizes: Sizes, stage: Stage, call: Planned) -> int:
@@ -322,8 +364,10 @@ _CONTENT: dict[str, Content] = {
     **{name: _about_columns(content) for name, content in correlation_traffic.CONTENT.items()},
     "prepare.tell_start": _silent,
     "fit.load_labels": _silent,
+    "fit.share_pairs": _shared_pairs(FIT),
+    "fit.deal_pairs": _dealt_pairs(FIT),
     "fit.mask_rows": _masked_rows(FIT),
-    "fit.deal_gram": _dealt(lambda s: 5 * WORD * s.pairs),
+    "fit.deal_gram": _dealt(lambda s: WORD * (s.matrix_pairs + 4 * s.pairs)),
     "fit.gram": _to_others(lambda s: WORD * s.pairs),
     "fit.scale_gram": _to_others(lambda s: WORD * s.pairs),
     "fit.hide_weight": _bits(FIT),
@@ -366,6 +410,8 @@ _CONTENT: dict[str, Content] = {
     "range.open_count": _to_others(lambda s: WORD),
     "range.share_bit": _to_others(lambda s: WORD),
     "range.read_bit": _silent,
+    "score.share_pairs": _shared_pairs(SCORE),
+    "score.deal_pairs": _dealt_pairs(SCORE),
     "score.mask_rows": _masked_rows(SCORE),
     "score.open_weights": _weights(SCORE),
     "score.deal_forward": _dealt(_forward(SCORE)),
@@ -381,7 +427,7 @@ _CONTENT: dict[str, Content] = {
     "score.share": _silent,
     "score.release": lambda s, call: (0, 0) if call.party == s.parties[0] else (WORD * s.plan(SCORE).rows, 1),
     "score.read": _silent,
-    "model.give_part": _weights(SCORE),
+    "model.give_part": _own_weights,
     "model.take_part": _silent,
     **tree_traffic.CONTENT,
     **shared_traffic.CONTENT,

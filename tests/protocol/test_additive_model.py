@@ -117,7 +117,6 @@ def test_products_count_for_the_pairs_of_the_contract_only() -> None:
 @pytest.mark.parametrize(
     ("pairs", "said"),
     [
-        ((("bank/x0", "shop/x0"),), "both columns of a pair are one party's"),
         ((("x0", "x1"),), "PARTY/COLUMN"),
         ((("bank/x0", "bank/x7"),), "not bank/x7"),
         ((("bank/x0", "bank/y"),), "not bank/y"),

@@ -1,0 +1,140 @@
+"""Pairs of two parties: products on shares are those of the pooled table, and so is the model; nothing else is told."""
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedmkt.learn import factors, glm
+from fedmkt.learn.additive import Additive
+from fedmkt.learn.metrics import auc
+from fedmkt.protocol.align import Split
+from fedmkt.protocol.core import Name, data_parties
+from fedmkt.protocol.family import FAMILIES
+from fedmkt.protocol.layout import FIT, SCORE, Stage
+from fedmkt.protocol.pairs import PairShares, share_pairs
+from fedmkt.protocol.prepare import Columns, Prepared, read_fitted, real
+from fedmkt.protocol.scoring import Released
+from tests.protocol.plain_caller import (
+    BANK,
+    SHOP,
+    JointData,
+    PlainCaller,
+    contract_of,
+    labels,
+    place,
+    prepared_matrix,
+    reconstructed_weights,
+    start_aligned,
+    total,
+    unwhitened,
+)
+
+ONE = (("bank/x0", "shop/x1"),)
+THREE = (("bank/x0", "shop/x1"), ("telecom/x0", "shop/x0"), ("bank/x1", "telecom/x1"))
+
+
+def crossed(pairs=ONE, n: int = 3000, parties: int = 2, seed: int = 1, **options: Any) -> JointData:
+    """People whose answers depend on the bank's number where the shop's is positive, and the other way where not."""
+    model = {"kind": "additive", "iterations": options.pop("iterations", 20)}
+    contract = contract_of(
+        parties, columns=(2, 2, 2), model=model, additive={"pairs": pairs, "knots": options.pop("knots", 4)},
+        scores={"decimals": 4}, **options,
+    )  # fmt: skip
+    random = np.random.default_rng(seed)
+    x = {p: random.uniform(-2, 2, (n, 2)) for p in data_parties(contract)}
+    z = x[BANK][:, 0] * np.tanh(2 * x[SHOP][:, 1]) + 0.7 * x[SHOP][:, 0] - 0.5
+    y = (random.random(n) < glm.sigmoid(z)).astype(np.float64)
+    y[random.random(n) < 0.1] = np.nan
+    for values in x.values():
+        values[random.random(n) < 0.05, 1] = np.nan
+    return place(contract, [f"person-{i:06d}" for i in range(n)], x, y, random)
+
+
+def run(data: JointData) -> PlainCaller:
+    caller = start_aligned(data, seed=3)
+    family = FAMILIES["additive"]
+    widths = family.fit(caller, data.contract, caller.overlap)
+    family.score(caller, data.contract, caller.overlap, widths)
+    return caller
+
+
+@functools.cache
+def trained(pairs=ONE, parties: int = 2) -> PlainCaller:
+    return run(crossed(pairs, parties=parties, iterations=40))
+
+
+def products_of(caller: PlainCaller, rows_of) -> np.ndarray:
+    """Make the products of all pairs on the pooled table, for some real rows."""
+    units: dict[Name, list[np.ndarray]] = {}
+    for party in data_parties(caller.contract):
+        fitted = read_fitted(caller.recall(party, Prepared).preparation)
+        numbers, rows = caller.recall(party, Columns).numbers, real(rows_of(caller.recall(party, Split)))
+        assert isinstance(fitted, Additive)
+        units[party] = [factors.units(f, numbers[f.name][rows]) for f in fitted.factors]
+    found = [
+        factors.products(units[Name(a)].pop(0), units[Name(b)].pop(0))
+        for (a, _), (b, _) in caller.contract.additive.across
+    ]
+    return np.hstack(found)
+
+
+def pooled(caller: PlainCaller, rows_of) -> np.ndarray:
+    return np.hstack([prepared_matrix(caller, rows_of), products_of(caller, rows_of)])
+
+
+def weights(caller: PlainCaller) -> np.ndarray:
+    """Return intercept, weights of the prepared columns, and those of the products."""
+    white = reconstructed_weights(caller)
+    own = caller.layout().own_width
+    return np.append(unwhitened(caller, white[:own]), white[own:])
+
+
+def released_auc(caller: PlainCaller) -> float:
+    released = caller.recall(BANK, Released)
+    return auc(labels(caller, lambda s: s.held_out), released.units[: released.held_out] / 1e4)
+
+
+@pytest.mark.parametrize("stage", [FIT, SCORE])
+@pytest.mark.parametrize(("pairs", "parties"), [(ONE, 2), (THREE, 3)])
+def test_shared_products_are_those_of_the_pooled_table_to_the_last_bit(
+    stage: Stage, pairs, parties: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedmkt.protocol.layout.BLOCK_BYTES", 8 * 48 * 99)  # several blocks
+    data = crossed(pairs, n=900, parties=parties)
+    caller = start_aligned(data)
+    plan = caller.layout(stage)
+    assert len(plan.pair_blocks()) > 1
+    share_pairs(caller, data.contract, stage, plan)
+    rows = np.zeros((plan.total, plan.width - plan.own_width), np.uint64)
+    for party in data_parties(data.contract):
+        if plan.held_of(party) > plan.columns_of(party):
+            held = plan.held(party)[plan.columns_of(party) :] - plan.own_width
+            rows[:, held] += caller.recall(party, PairShares).words
+    names = ("train",) if stage is FIT else ("held_out", "unlabelled")
+    found = total({BANK: rows}) / 2.0**16
+    split = caller.recall(BANK, Split)
+    is_real = np.concatenate([getattr(split, n) for n in names]) >= 0
+    wanted = np.vstack([products_of(caller, lambda s, n=n: getattr(s, n)) for n in names])
+    assert np.array_equal(found[: plan.rows][is_real], wanted) and np.abs(wanted).max() > 3
+    assert not found[: plan.rows][~is_real].any()
+    penalty = np.eye(plan.width)[:, plan.own_width :] if stage is FIT else np.empty((0, found.shape[1]))
+    assert np.array_equal(found[plan.rows :], penalty)
+
+
+@pytest.mark.parametrize(("pairs", "parties"), [(ONE, 2), (THREE, 3)])
+def test_the_joint_model_is_the_optimum_on_the_pooled_products(pairs, parties: int) -> None:
+    caller = trained(pairs, parties)
+    x, y = pooled(caller, lambda s: s.train), labels(caller, lambda s: s.train)
+    best = glm.fit_logistic(x, y, 1.0)
+    reference = np.append(best.intercept, best.coefficients)
+    assert np.linalg.norm(weights(caller) - reference) < 3e-3 * np.linalg.norm(reference)
+    released = caller.recall(BANK, Released)
+    scores = glm.predict(best, pooled(caller, lambda s: s.held_out), "logistic")
+    assert np.abs(released.units[: released.held_out] / 1e4 - scores).max() < 2e-3
+    assert released_auc(caller) == pytest.approx(auc(labels(caller, lambda s: s.held_out), scores), abs=2e-4)
+
+
+def test_a_pair_finds_what_functions_alone_cannot() -> None:
+    assert released_auc(trained(())) + 0.08 < released_auc(trained())
