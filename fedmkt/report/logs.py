@@ -88,6 +88,11 @@ def party_lines(contract: Contract) -> tuple[PartyLine, ...]:
     return (*lines, PartyLine(contract.coordinator.name, contract.coordinator.organisation, "coordinator"))
 
 
+def shared_pairs(contract: Contract) -> tuple[tuple[str, str], ...]:
+    """Name the pairs of two parties whose products count in the model, PARTY/COLUMN each."""
+    return tuple(("/".join(left), "/".join(right)) for left, right in contract.additive.across)
+
+
 def disclosure_lines(found: DisclosureReport) -> tuple[DisclosureLine, ...]:
     """Turn what was learned into lines of a page: one for each reader and each fact."""
     facts = [

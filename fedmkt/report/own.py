@@ -21,7 +21,7 @@ from fedmkt.privacy.disclosure import SetSize, from_record
 from fedmkt.report.build import PAGE, SUMMARY, build_report
 from fedmkt.report.correlation import read_correlation
 from fedmkt.report.folder import RunFiles, find_files
-from fedmkt.report.logs import Logs, disclosure_lines, head_lines, logs_of, party_lines
+from fedmkt.report.logs import Logs, disclosure_lines, head_lines, logs_of, party_lines, shared_pairs
 from fedmkt.report.page import render, render_log
 from fedmkt.report.scores import few_responders, lowered_limits, measure, measure_values, read_scores
 from fedmkt.report.shapes import read_shapes
@@ -92,6 +92,7 @@ def bank_summary(files: RunFiles, logs: Logs) -> RunSummary:
         warnings=(*_warnings(contract, records), *few, *moved(files.results)),
         correlation=read_correlation(files.results),
         shapes=read_shapes(files.results, files.owner),
+        shared_pairs=shared_pairs(contract),
     )
 
 
@@ -109,6 +110,7 @@ def log_summary(files: RunFiles, logs: Logs) -> LogSummary:
         finished=logs.finished,
         warnings=_warnings(contract, logs.records[files.owner]),
         shapes=read_shapes(files.results, files.owner),
+        shared_pairs=shared_pairs(contract),
     )
 
 

@@ -161,6 +161,7 @@ class RunSummary:
     finished : time of the end as text, as the log has it; empty if the run has no clock
     correlation : only where the contract lists `CrossCorrelation`; the JSON has the field only there
     shapes : of an additive model, of the parties whose folders were read
+    shared_pairs : of an additive model, PARTY/COLUMN of two parties, whose products nobody is shown the weights of
     """
 
     name: str
@@ -184,6 +185,7 @@ class RunSummary:
     finished: str = ""
     warnings: tuple[str, ...] = ()
     shapes: tuple[PartyShapes, ...] = ()
+    shared_pairs: tuple[tuple[str, str], ...] = ()
     correlation: CorrelationTable | None = None
 
     @property
@@ -213,7 +215,8 @@ class RunSummary:
         if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
             raise ValueError(f"summary: format must be {FORMAT}")
         facts.setdefault("correlation", None)
-        facts.setdefault("shapes", [])  # summaries of earlier versions have none
+        for name in ("shapes", "shared_pairs"):  # summaries of earlier versions have none
+            facts.setdefault(name, [])
         return cast(RunSummary, rebuild(cls, facts, "summary"))
 
 
@@ -232,6 +235,7 @@ class LogSummary:
     warnings: tuple[str, ...] = ()
     simulated: bool = False
     shapes: tuple[PartyShapes, ...] = ()
+    shared_pairs: tuple[tuple[str, str], ...] = ()
 
 
 def measure_model(y: ArrayLike, p: ArrayLike, random: Random) -> ModelResult:

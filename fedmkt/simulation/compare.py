@@ -118,9 +118,7 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
     if known is None or test is None:
         raise ValueError("the first party has no label")
     sides, kind = [_lengthened(s, len(known.y), len(test.y)) for s in sides], config.model.link
-    shares = [s.share for s in sides]
-    if config.additive.across:
-        sides.append(_paired(config, dict(zip(folders, sides, strict=True))))
+    shares, sides = [s.share for s in sides], with_pairs(config, sides)
     scale = glm.standard_units(kind, known)
     known, label = scale.rows(known), test.y
     offset = scale.offsets(test.offset)
@@ -147,15 +145,16 @@ def _events(kind: str, known: glm.Rows) -> float:
     return float((known.y > 0).sum() if kind == "poisson" else len(known.y))
 
 
-def _paired(config: JobConfig, sides: dict[str, Side]) -> Side:
-    """Return the products of all pairs of two parties as if a party of their own had them."""
-    left = {name: iter(side.factors) for name, side in sides.items()}
+def with_pairs(config: JobConfig, sides: list[Side]) -> list[Side]:
+    """Add the products of all pairs of two parties as if a party of their own had them; `sides` : of all parties."""
+    if not config.additive.across:
+        return sides
+    left = {party.name: iter(side.factors) for party, side in zip(config.parties, sides, strict=True)}
     pairs = [[next(left[party]) for party, _ in pair] for pair in config.additive.across]
     train, held_out = (np.concatenate([products(a[i], b[i]) for a, b in pairs], axis=1) for i in (0, 1))
-    width = train.shape[1]
-    return Side(
-        train, held_out, np.eye(width), np.ones(width), np.empty(0, np.uint64), None, None, is_white=False
-    )
+    width, no_share = train.shape[1], np.empty(0, np.uint64)
+    shared = Side(train, held_out, np.eye(width), np.ones(width), no_share, None, None, is_white=False)
+    return [*sides, shared]
 
 
 def _lengthened(side: Side, train: int, held_out: int) -> Side:

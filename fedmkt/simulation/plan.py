@@ -18,6 +18,7 @@ from fedmkt.config import BankConfig, JobConfig, PartnerConfig, draft_contract
 from fedmkt.contract import Contract
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.learn.additive import FACTORS
+from fedmkt.learn.factors import COLUMNS as PAIR_COLUMNS
 from fedmkt.privacy.disclosure import plain_text_of
 from fedmkt.privacy.superset import epsilon_text
 from fedmkt.protocol.align import scored_rows, train_rows
@@ -336,8 +337,10 @@ def _memory(sizes: Sizes) -> int:
     fit, score = sizes.plan(FIT), sizes.plan(SCORE)
     columns = {p: fit.columns_of(p) for p in sizes.parties}
     tables = sum(rows * (8 * columns[p] + _ID_BYTES) for p, rows in sizes.lists.items())
-    # Each party holds its own matrix (4 bytes) and all others' masked ones (8 bytes).
-    matrices = fit.total * sum(4 * columns[p] + 8 * (fit.width - columns[p]) for p in sizes.parties)
+    # Each party holds its own matrix (4 bytes, 8 with shares of pairs) and all others' masked ones (8 bytes).
+    held = {p: fit.held_of(p) for p in sizes.parties}
+    own = sum((4 if held[p] == columns[p] else 8) * held[p] for p in sizes.parties)
+    matrices = fit.total * (own + 8 * sizes.others * sum(held.values()))
     block = max((b.stop - b.start for b in fit.sigmoid_blocks(sizes.contract)), default=0)
     sines = _SINE_COPIES * block * (8 * harmonics(sizes.contract) + 16)
     return _PROCESS + tables + matrices + sines + 200 * max(fit.total, score.total)
@@ -407,6 +410,9 @@ def _assumptions(
         and kind in ("logistic", "additive"),
         "one column for each number and category, and as many bins as the contract allows": kind
         == "scorecard",
+        f"{PAIR_COLUMNS**2} columns, of which both hold shares, for each pair of two parties": bool(
+            config.additive.across
+        ),
         "the shortest list is common (give the expected number with --common)": common is None,
         "every common customer has a label (give the expected number with --labelled)": labelled is None,
         _MEASURED: True,

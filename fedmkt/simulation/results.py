@@ -21,7 +21,7 @@ from fedmkt.protocol.psi import Overlap, common_band
 from fedmkt.report.build import SUMMARY, build_report
 from fedmkt.report.correlation import read_correlation
 from fedmkt.report.folder import find_files
-from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines
+from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines, shared_pairs
 from fedmkt.report.scores import (
     ReleasedScores,
     few_responders,
@@ -84,6 +84,7 @@ def write_results(
         warnings=(*_warnings(config, models, exact, seed), *moved(files.model(config.bank.name))),
         correlation=read_correlation(files.model(config.bank.name)),
         shapes=tuple(s for p in config.parties for s in read_shapes(files.model(p.name), p.name)),
+        shared_pairs=shared_pairs(signed.contract),
     )
     write_atomically(folder / SUMMARY, summary.to_json().encode(), mode=0o644)
     page = build_report(folder)

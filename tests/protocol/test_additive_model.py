@@ -119,6 +119,10 @@ def test_products_count_for_the_pairs_of_the_contract_only() -> None:
     [
         ((("x0", "x1"),), "PARTY/COLUMN"),
         ((("bank/x0", "bank/x7"),), "not bank/x7"),
+        ((("bank/x0", "shop/x7"),), "not shop/x7"),
+        ((("bank/x0", "shop/job"),), "numbers where a pair is of two parties, not shop/job"),
+        ((("bank/x0", "telecom/x0"),), "not telecom/x0"),
+        ((("bank/x0", "shop/x1"), ("shop/x1", "bank/x0")), "every pair once"),
         ((("bank/x0", "bank/y"),), "not bank/y"),
         ((("bank/x0", "bank/x1"), ("bank/x1", "bank/x0")), "every pair once"),
         ((("bank/x0", "bank/x0"),), "every pair once"),
@@ -126,7 +130,19 @@ def test_products_count_for_the_pairs_of_the_contract_only() -> None:
 )
 def test_a_contract_refuses_pairs_that_nobody_can_make(pairs: tuple[tuple[str, str], ...], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        contract_of(columns=(2, 2), model={"kind": "additive"}, additive={"pairs": pairs})
+        contract_of(
+            columns=(2, 2), model={"kind": "additive"}, additive={"pairs": pairs}, categories={SHOP: ("job",)}
+        )
+
+
+@pytest.mark.parametrize("align", [{"match": "hidden"}, {"join": "left"}])
+def test_pairs_of_two_parties_are_for_rows_that_both_know_to_be_common(align: dict[str, str]) -> None:
+    kinds = (*DEFAULT, "JoinedRows")
+    with pytest.raises(ValidationError, match="need match = shown and join = inner"):
+        contract_of(
+            columns=(2, 2), model={"kind": "additive"}, additive={"pairs": (("bank/x0", "shop/x0"),)},
+            align=align, disclosures=kinds,
+        )  # fmt: skip
 
 
 def test_a_contract_of_another_kind_has_no_pairs() -> None:

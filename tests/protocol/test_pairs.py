@@ -1,5 +1,6 @@
 """Pairs of two parties: products on shares are those of the pooled table, and so is the model; nothing else is told."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -9,18 +10,22 @@ import pytest
 from fedmkt.learn import factors, glm
 from fedmkt.learn.additive import Additive
 from fedmkt.learn.metrics import auc
+from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.protocol.align import Split
-from fedmkt.protocol.core import Name, data_parties
+from fedmkt.protocol.core import Masked, Message, Name, data_parties
 from fedmkt.protocol.family import FAMILIES
 from fedmkt.protocol.layout import FIT, SCORE, Stage
-from fedmkt.protocol.pairs import PairShares, share_pairs
+from fedmkt.protocol.pairs import DealtPairs, FactorOpening, PairShares, share_pairs
 from fedmkt.protocol.prepare import Columns, Prepared, read_fitted, real
-from fedmkt.protocol.scoring import Released
+from fedmkt.protocol.scoring import OwnWeights, Released, WeightShare
 from tests.protocol.plain_caller import (
     BANK,
     SHOP,
+    TELECOM,
     JointData,
     PlainCaller,
+    Sent,
+    chi_square,
     contract_of,
     labels,
     place,
@@ -30,6 +35,7 @@ from tests.protocol.plain_caller import (
     total,
     unwhitened,
 )
+from tests.protocol.test_two_worlds import MASKED, check_same, columns_exchanged, labels_changed
 
 ONE = (("bank/x0", "shop/x1"),)
 THREE = (("bank/x0", "shop/x1"), ("telecom/x0", "shop/x0"), ("bank/x1", "telecom/x1"))
@@ -136,5 +142,85 @@ def test_the_joint_model_is_the_optimum_on_the_pooled_products(pairs, parties: i
     assert released_auc(caller) == pytest.approx(auc(labels(caller, lambda s: s.held_out), scores), abs=2e-4)
 
 
+def test_an_owner_has_the_shares_of_its_own_pairs_only() -> None:
+    plan = start_aligned(crossed(THREE, n=600, parties=3)).layout()
+    held = {p: set(plan.held(p)) - set(range(plan.own_width)) for p in (BANK, SHOP, TELECOM)}
+    one, two, three = (set(range(p.columns.start, p.columns.stop)) for p in plan.pairs)
+    assert held == {BANK: one | three, SHOP: one | two, TELECOM: two | three}
+    assert plan.width == plan.own_width + 3 * factors.COLUMNS**2
+
+
 def test_a_pair_finds_what_functions_alone_cannot() -> None:
     assert released_auc(trained(())) + 0.08 < released_auc(trained())
+
+
+# ------------------------------------------------------------------------------------------ two worlds
+
+
+def quick(pairs=ONE, parties: int = 2, **options: Any) -> JointData:
+    return crossed(pairs, n=700, parties=parties, iterations=2, knots=2, **options)
+
+
+@pytest.mark.parametrize("owner", [BANK, SHOP])
+def test_a_pair_hides_an_owners_values_from_all_others(owner: Name) -> None:
+    data = quick()
+    one = run(data)
+    other = run(columns_exchanged(data, owner, one))
+    check_same(
+        one, other, tuple(p for p in data_parties(data.contract) if p != owner), MASKED | {"FactorOpening"}
+    )
+
+
+def test_a_pair_of_two_partners_hides_the_values_of_one_from_bank_and_partner() -> None:
+    data = quick(THREE, 3)
+    one = run(data)
+    other = run(columns_exchanged(data, TELECOM, one))
+    check_same(one, other, (BANK, SHOP), MASKED | {"FactorOpening"})
+
+
+def test_a_pair_hides_the_labels_from_the_partner() -> None:
+    data = quick()
+    one = run(data)
+    check_same(one, run(labels_changed(data, one)), (SHOP,), MASKED)
+
+
+def test_where_each_owner_is_given_its_part_nobody_is_given_a_part_of_a_pair() -> None:
+    data = quick(disclosures=(*DEFAULT, "ModelPart"))
+    caller = run(data)
+    plan = caller.layout(SCORE)
+    for party in (BANK, SHOP):
+        assert len(caller.recall(party, OwnWeights).values) == plan.columns_of(party)
+        given = [s.message for s in caller.seen_by(party) if isinstance(s.message, WeightShare)]
+        assert [m.words.shape for m in given] == [(plan.columns_of(party),)]
+
+
+def test_what_owners_and_dealer_send_for_a_pair_is_uniform() -> None:
+    data = quick()
+    caller = start_aligned(data)
+    share_pairs(caller, data.contract, FIT, caller.layout())
+    for kind in (FactorOpening, DealtPairs):
+        words = [s.message.rows.words if kind is FactorOpening else s.message.products
+                 for s in caller.sent if isinstance(s.message, kind)]  # fmt: skip
+        assert words and all(abs(chi_square(w)) < 5 for w in words)
+    # A share alone is uniform, but for the penalty's rows, which are public.
+    rows = caller.layout().rows
+    assert all(abs(chi_square(caller.recall(p, PairShares).words[:rows])) < 5 for p in (BANK, SHOP))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [(FactorOpening, "another shape than agreed"), (DealtPairs, "for another block")]
+)
+def test_messages_of_another_shape_are_refused(kind: type, said: str) -> None:
+    data = quick()
+
+    def shorter(sent: Sent) -> Message:
+        if isinstance(sent.message, kind):
+            field = "rows" if kind is FactorOpening else "products"
+            value = getattr(sent.message, field)
+            cut = Masked(value.words[:-1]) if kind is FactorOpening else value[:-1]
+            return dataclasses.replace(sent.message, **{field: cut})
+        return sent.message
+
+    caller = start_aligned(data, change=shorter)
+    with pytest.raises(ValueError, match=said):
+        share_pairs(caller, data.contract, FIT, caller.layout())

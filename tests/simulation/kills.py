@@ -28,7 +28,7 @@ from fedmkt.party.store import Store
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.session import Request
 from fedmkt.ring.fixed import decode, reconstruct
-from fedmkt.simulation.compare import load_side
+from fedmkt.simulation.compare import load_side, with_pairs
 from fedmkt.simulation.run import simulate
 from fedmkt.simulation.world import generate, write_world
 from fedmkt.transport import memory
@@ -153,7 +153,8 @@ def model_of(job: Path, out: Path) -> Model:
     config = parse_job(job.read_text(), str(job))
     tables = {p.name: open_data(p, job.parent) for p in config.parties}
     sides = [load_side(out / "parties" / p.name / "model", tables[p.name]) for p in config.parties]
-    weights = unwhiten(decode(reconstruct([s.share for s in sides]), WEIGHT_BITS), sides)
+    shares, sides = [s.share for s in sides], with_pairs(config, sides)
+    weights = unwhiten(decode(reconstruct(shares), WEIGHT_BITS), sides)
     held_out, label = np.hstack([s.held_out for s in sides]), sides[0].label_held_out
     assert label is not None
     return Model(weights, auc(label, held_out @ weights[1:]), key_parts(config, out))
