@@ -45,15 +45,13 @@ def test_products_are_all_of_one_with_all_of_the_other_without_a_rounding() -> N
 
 
 def test_a_number_of_few_values_has_fewer_columns_and_zeros_in_their_place() -> None:
-    values = np.random.default_rng(3).permuted(np.repeat([1.0, 2.0, 4.0, 7.0, 9.0, 11.0], 200))
-    found = factors.fit("x", values, "spline", 50)
-    assert found is not None and 0 < len(found.columns) <= factors.COLUMNS
-    few = np.random.default_rng(3).permuted(np.repeat([1.0, 2.0, 4.0], [150, 700, 350]))
-    found = factors.fit("x", few, "bins", 50)
-    units = None if found is None else factors.units(found, few)
-    assert units is None or (
-        units.shape == (1200, factors.COLUMNS) and not units[:, len(found.columns) :].any()
-    )
+    counts = [100, 140, 160, 230, 220, 150]
+    values = np.random.default_rng(3).permuted(np.repeat([1.0, 2.0, 4.0, 7.0, 9.0, 11.0], counts))
+    found = factors.fit("x", values, "bins", 50)
+    assert found is not None and found.spike == 7.0 and len(found.columns) == 3
+    units = factors.units(found, values)
+    assert units.shape == (1000, factors.COLUMNS) and units[:, :3].any(axis=0).all() and not units[:, 3].any()
+    assert not units[values == 7.0].any()
 
 
 def test_two_owners_with_enough_rows_each_have_the_least_support_in_common() -> None:
