@@ -18,13 +18,13 @@ from fedmkt.protocol.gram import (
     MAX_SCALE,
     STEP_BITS,
     least_rows,
-    pair_spread,
 )
 from fedmkt.protocol.identity import PREDICTOR_BITS
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout, residual_bits
 from fedmkt.protocol.links import is_identity, most_predictor, most_residual, most_value, result_bits
 from fedmkt.protocol.logistic import GRADIENT_BITS, MOST_MOMENTUM
 from fedmkt.protocol.matrices import gram_rows
+from fedmkt.protocol.pair_gram import pair_spread
 from fedmkt.protocol.prepare import RIDGE, Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import COARSE_BITS, PAIR_NORM
@@ -51,7 +51,8 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     n, rows = float(plan.rows), float(gram_rows(contract, plan))
     real = max(1.0, train_rows_at_least(contract, overlap))
     # Penalty rows hold sqrt(penalty) / spread, spread >= sqrt(RIDGE penalty / rows): at most sqrt(rows / RIDGE).
-    stiff = sqrt(n / RIDGE)
+    # The spread of products of pairs is 1.
+    stiff = max(sqrt(n / RIDGE), sqrt(model.penalty) if plan.pairs else 0.0)
     residual, value = most_residual(contract), most_value(contract)
     gradient = n * norm * residual + stiff * stiff * w
     scaled = gradient / 2 ** _power(plan)
@@ -60,7 +61,7 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     x, w_scale, r = FRACTION_BITS, WEIGHT_BITS, residual_bits(contract)
     omega, most = _omega(contract, norm, len(shapes) + len(plan.pairs)), _MAX_INVERSE[len(shapes)]
     if plan.pairs:
-        most = max(_MAX_UNWHITENED_INVERSE[len(shapes)], pair_spread(plan))
+        most = max(_MAX_UNWHITENED_INVERSE[len(shapes)], pair_spread(contract, plan))
     top = 10**contract.scores.decimals
     steepest = scaled * reach
     if contract.align.hidden:

@@ -6,7 +6,7 @@ parties stays shared (opened, forty one-row columns of one side would read forty
 Safe against semi-honest parties, all but one of them together, while the dealer colludes with none.
 Source: protocols.md section 2; Newton-Schulz: Y <- Y (2 I - A Y), from 2/k I for k parties. Where the match is
 hidden, `weighted_gram` computes the blocks, and the iteration starts lower and lasts longer; so it does with products
-of pairs (`pairs`), which nobody can whiten: their part of A, with the ridge that whitening adds, is computed on shares.
+of pairs (`pair_gram`), which nobody can whiten.
 """
 
 import math
@@ -17,7 +17,6 @@ from typing import ClassVar
 import numpy as np
 
 from fedmkt.contract import Contract
-from fedmkt.learn import factors
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import (
     Caller,
@@ -55,7 +54,8 @@ from fedmkt.protocol.multiply import (
     open_pair,
     open_product,
 )
-from fedmkt.protocol.prepare import RIDGE, real
+from fedmkt.protocol.pair_gram import held_slices, pair_ridge, pair_spread, place_pairs, with_pairs
+from fedmkt.protocol.prepare import real
 from fedmkt.protocol.shared import (
     DealtRounding,
     Opening,
@@ -71,7 +71,7 @@ from fedmkt.protocol.targets import Labels
 from fedmkt.protocol.warm import earlier
 from fedmkt.ring import product
 from fedmkt.ring.fixed import encode
-from fedmkt.ring.kernels import Matrix, gram
+from fedmkt.ring.kernels import gram
 
 INVERSE_BITS = 20
 STEP_BITS = 16
@@ -133,32 +133,6 @@ def gram_size(turn: Turn, plan: Layout) -> int:
     return own + plan.width * (plan.width - plan.own_width)
 
 
-def _held_slices(turn: Turn, plan: Layout) -> dict[tuple[Name, Name], slice]:
-    """Say where each product of two parties' matrices stands in the vector of all their entries."""
-    at, found = 0, {}
-    for p, q in _pairs(turn):
-        found[p, q] = slice(at, at + plan.held_of(p) * plan.held_of(q))
-        at = found[p, q].stop
-    return found
-
-
-def _blocks_of(turn: Turn, plan: Layout, products: Words, own: Matrix) -> Words:
-    """Return the own share of all blocks from that of the products of matrices and the own rows.
-
-    A column of a pair is the sum of what two matrices have for it, so its products are sums of theirs.
-    """
-    if not plan.pairs:
-        return products
-    total = np.zeros((plan.width, plan.width), np.uint64)
-    total[np.ix_(plan.held(turn.me), plan.held(turn.me))] = gram(own, own)
-    for (p, q), where in _held_slices(turn, plan).items():
-        block = products[where].reshape(plan.held_of(p), plan.held_of(q))
-        total[np.ix_(plan.held(p), plan.held(q))] += block
-        total[np.ix_(plan.held(q), plan.held(p))] += block.T
-    cross = [total[plan.columns[p], plan.columns[q]].reshape(-1) for p, q in _pairs(turn)]
-    return np.concatenate([*cross, total[:, plan.own_width :].reshape(-1)])
-
-
 def _gram_shifts(turn: Turn, plan: Layout) -> tuple[int, int]:
     """Return the two roundings' shifts: by the power of two above the rows, then by the factor's scale."""
     power = (gram_rows(turn.contract, plan) - 1).bit_length()
@@ -169,7 +143,7 @@ def _gram(turn: Turn, inbox: Inbox[DealtGram]) -> Outcome[GramOpening, Silent]:
     plan, matrices = layout_of(turn, FIT), turn.recall(Matrices)
     n = gram_rows(turn.contract, plan)
     dealt = inbox.one(dealer(turn.contract), DealtGram) if turn.first else None
-    held = _held_slices(turn, plan)
+    held = held_slices(plan, _pairs(turn))
     size = max(int(where.stop) for where in held.values())
     share = shared_from_seeds(turn, "gram/product", 0, size, dealt.product if dealt else None).copy()
     for (p, q), where in held.items():
@@ -177,7 +151,10 @@ def _gram(turn: Turn, inbox: Inbox[DealtGram]) -> Outcome[GramOpening, Silent]:
             share[where] += product.gram_first(matrices.first_mask, matrices.masked[q][:n]).reshape(-1)
         elif turn.me == q:
             share[where] += product.gram_second(matrices.masked[p][:n], matrices.own[:n]).reshape(-1)
-    own = open_masked(turn, "gram/1", 0, _blocks_of(turn, plan, share, matrices.own[:n]))
+    if plan.pairs:
+        cross = pair_slices(turn, plan)
+        share = with_pairs(turn, plan, list(cross), share, matrices.own[:n])
+    own = open_masked(turn, "gram/1", 0, share)
     kept = Matrices(matrices.stage, matrices.own, matrices.masked, np.empty((0, 0), np.uint64), matrices.sent)
     return Outcome(
         Silent(), send=to_all(turn.others, GramOpening(Masked(own))), keep=(Gram(own, dealt), kept)
@@ -281,21 +258,12 @@ def start_halvings(contract: Contract, plan: Layout) -> int:
     A is at most 1 + rows / rows that count.
     """
     if plan.pairs:
-        # Eigenvalues of A are at most those of its blocks on the diagonal, added up: one for each party, `pair_spread`.
+        # Eigenvalues of A are at most those of its blocks on the diagonal, added up, of which each party's own has 1.
         parties = len(plan.columns)
-        return math.ceil(math.log2((parties + pair_spread(plan)) / parties))
+        return math.ceil(math.log2((parties + pair_spread(contract, plan)) / parties))
     if not contract.align.hidden:
         return 0
     return math.ceil(math.log2(1 + gram_rows(contract, plan) / least_rows(contract, plan)))
-
-
-def pair_spread(plan: Layout) -> float:
-    """Bound the eigenvalues of X'X/n for the columns X of all pairs.
-
-    The mean of (x'Uy)^2 is at most that of |x|^2 |Uy|^2: of one pair the bound of |x|^2 times the largest eigenvalue of
-    yy' over the rows. That is 1 over all train rows, and with a sample of them and the ridge below 1.25.
-    """
-    return 1.25 * factors.MOST_NORM**2 * len(plan.pairs)
 
 
 def _first_inverse(turn: Turn, plan: Layout, blocks: Words) -> Inverse:
@@ -312,20 +280,11 @@ def _first_inverse(turn: Turn, plan: Layout, blocks: Words) -> Inverse:
     else:
         a[own, own] += first_only(turn, one)
     if plan.pairs:
-        _place_pairs(turn, plan, a, blocks)
+        place_pairs(plan, a, blocks)
+        shared = np.arange(plan.own_width, plan.width)
+        a[shared, shared] += first_only(turn, round(pair_ridge(turn.contract, plan) * one))
     y[at, at] += first_only(turn, (2 * one // len(turn.parties)) >> start_halvings(turn.contract, plan))
     return Inverse(a, y, np.empty((0, 0), np.uint64), 0)
-
-
-def _place_pairs(turn: Turn, plan: Layout, a: Words, blocks: Words) -> None:
-    """Put the products with the columns of pairs into A, with the ridge: that adds the bank, who counts the rows."""
-    places = np.arange(plan.own_width, plan.width)
-    found = blocks[len(blocks) - plan.width * len(places) :].reshape(plan.width, len(places))
-    a[:, places] = found
-    a[places, : plan.own_width] = found[: plan.own_width].T
-    if turn.first:
-        ridge = RIDGE * turn.contract.model.penalty / len(real(turn.recall(Split).train))
-        a[places, places] += encode(np.full(len(places), ridge), INVERSE_BITS)
 
 
 def _open_inverse(turn: Turn, inbox: Inbox[GramOpening | RoundOpening]) -> Outcome[PairOpening, Silent]:

@@ -43,7 +43,7 @@ THREE = (("bank/x0", "shop/x1"), ("telecom/x0", "shop/x0"), ("bank/x1", "telecom
 
 def crossed(pairs=ONE, n: int = 3000, parties: int = 2, seed: int = 1, **options: Any) -> JointData:
     """People whose answers depend on the bank's number where the shop's is positive, and the other way where not."""
-    model = {"kind": "additive", "iterations": options.pop("iterations", 20)}
+    model = {"kind": "additive", "iterations": options.pop("iterations", 20)} | options.pop("model", {})
     contract = contract_of(
         parties, columns=(2, 2, 2), model=model, additive={"pairs": pairs, "knots": options.pop("knots", 4)},
         scores={"decimals": 4}, **options,
@@ -140,6 +140,17 @@ def test_the_joint_model_is_the_optimum_on_the_pooled_products(pairs, parties: i
     scores = glm.predict(best, pooled(caller, lambda s: s.held_out), "logistic")
     assert np.abs(released.units[: released.held_out] / 1e4 - scores).max() < 2e-3
     assert released_auc(caller) == pytest.approx(auc(labels(caller, lambda s: s.held_out), scores), abs=2e-4)
+
+
+@pytest.mark.parametrize("penalty", [0.1, 400.0, 4000.0])
+def test_so_it_is_with_any_penalty(penalty: float) -> None:
+    data = crossed(n=1500, model={"penalty": penalty, "iterations": 40})
+    caller = start_aligned(data, seed=3)
+    FAMILIES["additive"].fit(caller, data.contract, caller.overlap)
+    x, y = pooled(caller, lambda s: s.train), labels(caller, lambda s: s.train)
+    best = glm.fit_logistic(x, y, penalty)
+    reference = np.append(best.intercept, best.coefficients)
+    assert np.linalg.norm(weights(caller) - reference) < 5e-3 * np.linalg.norm(reference)
 
 
 def test_an_owner_has_the_shares_of_its_own_pairs_only() -> None:
