@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from fedmkt.protocol.layout import FIT, SCORE, Stage
 from fedmkt.protocol.pairs import DealtPairs, FactorOpening, PairShares, share_pairs
 from fedmkt.protocol.prepare import Columns, Prepared, read_fitted, real
 from fedmkt.protocol.scoring import OwnWeights, Released, WeightShare
+from fedmkt.simulation.rehearsal import Planned
+from fedmkt.simulation.traffic import Sizes, bytes_sent
 from tests.protocol.plain_caller import (
     BANK,
     SHOP,
@@ -235,3 +239,27 @@ def test_messages_of_another_shape_are_refused(kind: type, said: str) -> None:
     caller = start_aligned(data, change=shorter)
     with pytest.raises(ValueError, match=said):
         share_pairs(caller, data.contract, FIT, caller.layout())
+
+
+def test_every_step_sends_what_the_plan_says_of_it() -> None:
+    data = quick(THREE, 3, disclosures=(*DEFAULT, "ModelPart"))
+    caller = run(data)
+    sizes = Sizes(data.contract, caller.overlap, caller.shapes(), {})
+    made: Counter[tuple[str, str]] = Counter()
+    planned: Counter[str] = Counter()
+    sent: Counter[str] = Counter()
+    for told in caller.told:
+        if told.step.split(".")[0] in ("fit", "range", "score", "model"):
+            call = Planned(told.party, SimpleNamespace(name=told.step), made[told.party, told.step])  # type: ignore[arg-type]
+            planned[told.step] += bytes_sent(sizes, call)
+            made[told.party, told.step] += 1
+    for message in caller.sent:
+        sent[message.step] += len(message.data)
+    assert {"fit.share_pairs", "fit.deal_pairs", "score.share_pairs", "score.deal_pairs"} <= set(planned)
+    for step, size in planned.items():
+        calls, readers = (
+            sum(n for (_, s), n in made.items() if s == step),
+            sum(m.step == step for m in caller.sent),
+        )
+        # Sealing adds to each message, and each call has a public value: neither is in these lengths.
+        assert 0 <= size - sent[step] <= 64 * calls + 240 * readers, step
