@@ -38,8 +38,8 @@ _MAX_HIDDEN_INVERSE = 32.0
 """The same with hidden match: from 2^-l I, 4 + l iterations, and the partner's own block need not be the identity."""
 
 
-_MAX_UNWHITENED_INVERSE = {2: 16.0, 3: 43.0}
-"""The same with products of pairs, which are not white: from 2^-l 2/k I, l more iterations. A is at most its spread."""
+_MAX_UNWHITENED_INVERSE = {2: 32.0, 3: 86.0}
+"""With products of pairs, which are not white: from 2^-l 2/k I, l + 1 more iterations. A is at most its spread."""
 
 
 def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) -> list[Bound]:

@@ -157,6 +157,19 @@ def test_so_it_is_with_any_penalty(penalty: float) -> None:
     assert np.linalg.norm(weights(caller) - reference) < 5e-3 * np.linalg.norm(reference)
 
 
+def test_a_pair_of_dependent_numbers_is_fitted_as_well() -> None:
+    data = crossed(n=4000)
+    random, x = np.random.default_rng(5), {p: v.copy() for p, v in data.x.items()}
+    x[SHOP][:, 1] = 0.9 * x[BANK][:, 0] + 0.4 * random.standard_normal(4000)
+    caller = run(place(data.contract, data.ids, x, data.y, random))
+    best = glm.fit_logistic(pooled(caller, lambda s: s.train), labels(caller, lambda s: s.train), 1.0)
+    reference = np.append(best.intercept, best.coefficients)
+    assert np.linalg.norm(weights(caller) - reference) < 2e-2 * np.linalg.norm(reference)
+    scores = glm.predict(best, pooled(caller, lambda s: s.held_out), "logistic")
+    held_out = labels(caller, lambda s: s.held_out)
+    assert released_auc(caller) == pytest.approx(auc(held_out, scores), abs=1e-3)
+
+
 def test_an_owner_has_the_shares_of_its_own_pairs_only() -> None:
     plan = start_aligned(crossed(THREE, n=600, parties=3)).layout()
     held = {p: set(plan.held(p)) - set(range(plan.own_width)) for p in (BANK, SHOP, TELECOM)}
