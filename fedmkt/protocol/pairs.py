@@ -136,11 +136,10 @@ def _begun(turn: Turn, stage: Stage, plan: Layout) -> PairShares:
         stiff = encode(np.sqrt(np.array(turn.contract.model.penalty)), FRACTION_BITS)
         at = 0
         for _, pair in _of(plan, turn.me):
-            width = pair.columns.stop - pair.columns.start
             if pair.owners[0] == turn.me:
-                places = np.arange(width)
+                places = np.arange(pair.width)
                 words[plan.rows + pair.columns.start + places, at + places] = stiff
-            at += width
+            at += pair.width
     return PairShares(stage.name, words, 0, (), ())
 
 
