@@ -58,7 +58,10 @@ def tree_bounds(sizes: Sizes) -> list[Bound]:
     noise = FAILURE_SIGMAS * plan.sum_deviation * math.hypot(1, 2**LEAST_RATIO_BITS)
     return [
         Bound(
-            "totals", math.log2(math.prod(terms.packing().sizes)), "of g and h together", float(terms.packing().bits)
+            "totals",
+            math.log2(math.prod(terms.packing().sizes)),
+            "of g and h together",
+            float(terms.packing().bits),
         ),
         Bound("noise, flooded", math.log2(noise), "8 sigma of both, at least", plan.delta_bits - 1.0),
         Bound("encrypted vectors", math.log2(terms.vectors), "of all trees", math.log2(plan.max_vectors + 1)),
