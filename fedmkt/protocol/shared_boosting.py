@@ -73,6 +73,7 @@ from fedmkt.protocol.align import joint_rows, train_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, Cells, DealtCells, PlaneOpening
+from fedmkt.protocol.checked_sums import checked_replies
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -92,9 +93,11 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.items import NO_ROW
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.share_tags import DealtTags, begin_tags, deal_root, tag_gradients, take_sides
 from fedmkt.protocol.shared_cells import (
     APART,
     TOGETHER,
@@ -141,7 +144,7 @@ from fedmkt.protocol.shared_growth import (
     root_shares,
     take_node_sides,
 )
-from fedmkt.protocol.shared_histogram import Lanes, add_up_nodes, send_hints
+from fedmkt.protocol.shared_histogram import add_up_nodes, plain_replies, send_hints
 from fedmkt.protocol.shared_values import (
     Folding,
     Forests,
@@ -169,6 +172,8 @@ def lanes_of(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes
     vectors = (1 << (terms.depth - 1)) * (terms.trees + again)
     counts = {p: s.sizes for p, s in sizes.items()}
     together = Lanes(train_rows(contract, overlap), counts, TOGETHER, vectors)
+    if terms.checked_shares:
+        together = replace(together, checker=partner_of(contract))
     apart = replace(together, limits=APART)
     if any(bits > most for bits, most in zip(apart.bits, (*RINGS, 31), strict=True)):
         # Totals beyond the ring of their shares would be wrong, and nothing would show it.
@@ -229,10 +234,12 @@ def _base(turn: Turn) -> float:
 # --- begin
 
 
-def _plant(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients]) -> Outcome[Nothing, Silent]:
+def _plant(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients | DealtTags]) -> Outcome[Nothing, Silent]:
     state, (other,) = turn.recall(GradientShares), turn.others
     shares = take_gradients(turn, state.batch, state.own, inbox.one(other, TreeGradients), state.dealt)
-    return Outcome(Silent(), keep=root_shares(lanes, turn, shares), forget=(GradientShares, BankTree))
+    tags = () if lanes.checker is None else tag_gradients(lanes, turn, inbox)
+    kept = (*root_shares(lanes, turn, shares), *tags)
+    return Outcome(Silent(), keep=kept, forget=(GradientShares, BankTree))
 
 
 # --- scores
@@ -333,6 +340,8 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
             loaded_in = call.epoch
             call.all([ask(p, LOAD) for p in parties])
             send_hints(call, contract, lanes)
+            if lanes.checker is not None:
+                call(lanes.checker, Step("tags.begin", partial(begin_tags, lanes), Silent))
         plant(call, contract, lanes)
         owners = grow(call, contract, lanes)
         if is_kept(owners):
@@ -354,8 +363,9 @@ def plant(call: Caller, contract: Contract, lanes: Lanes) -> None:
     deal = Step("fit.deal_gradients", partial(deal_step, lanes.rows), Silent)
     angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in parties], [ask(maker, deal)])
     values = call.all([ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in parties])
-    begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients,))
-    call.all([ask(p, begin, *inbox_of(values, p)) for p in parties])
+    begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients, DealtTags))
+    tags = [] if lanes.checker is None else [deal_root(call, contract, lanes)]
+    call.all([ask(p, begin, *inbox_of(values, p), *inbox_of(tags, p)) for p in parties])
 
 
 def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
@@ -381,7 +391,8 @@ def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
     owners: list[tuple[int, bool]] = []
     nodes = [0]
     for depth in range(contract.trees.depth):
-        add_up_nodes(call, contract, lanes, (len(nodes) + 1) // 2)
+        answers = plain_replies if lanes.checker is None else checked_replies
+        add_up_nodes(call, contract, lanes, (len(nodes) + 1) // 2, answers)
         passes = compare(call, contract, lanes)
         witness(call, contract)
         opened = call(partner, open_cells, *inbox_of(passes, partner))
@@ -393,7 +404,10 @@ def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
         if not level or depth + 1 == contract.trees.depth:
             break
         sides, (dealt,) = call.both([ask(p, open_sides) for p in parties], [ask(maker, deal_sides)])
-        call.all([ask(p, TAKE_SIDES, *both(sides, dealt, p)) for p in parties])
+        if lanes.checker is None:
+            call.all([ask(p, TAKE_SIDES, *both(sides, dealt, p)) for p in parties])
+        else:
+            take_sides(call, contract, lanes, sides, dealt)
     return tuple(owners)
 
 

@@ -46,9 +46,10 @@ from fedmkt.protocol.core import (
     Words,
     dealer,
 )
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.shared_gradients import GRADIENT_BITS, HESSIAN_BITS, LIMITS
-from fedmkt.protocol.shared_histogram import Lanes, TotalShares
+from fedmkt.protocol.shared_histogram import TotalShares
 from fedmkt.protocol.shared_values import Owners
 from fedmkt.protocol.tree_columns import common_bins
 from fedmkt.ring.side_bits import Numbers

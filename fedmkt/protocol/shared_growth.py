@@ -57,10 +57,11 @@ from fedmkt.protocol.core import (
     dealer,
 )
 from fedmkt.protocol.histogram import RowBins
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import Counts as Used
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.shared_cells import COUNT, LevelShares, grid, read_cuts, settings_of
-from fedmkt.protocol.shared_histogram import Lanes, ShareVectors
+from fedmkt.protocol.shared_histogram import ShareVectors
 from fedmkt.protocol.shared_values import Owners
 from fedmkt.protocol.side_product import (
     Batch,
@@ -309,7 +310,7 @@ def open_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[
     """Open what the products of the level's splits need."""
     state = turn.recall(LevelShares)
     owners = _level_owners(turn, state.nodes)
-    batch, used = _sides_batch(turn, lanes, owners)
+    batch, used = sides_batch(turn, lanes, owners)
     places = [state.nodes.index(node) for node, _ in owners]
     mine = {node for node, of_bank in owners if of_bank == turn.first}
     sides = own_sides(turn, tuple(d for d in state.decisions if d.node in mine))
@@ -318,16 +319,17 @@ def open_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[
     return Outcome(Silent(), send={other: message}, keep=(NodeSplits(batch, opened), used))
 
 
-def _sides_batch(turn: Turn, lanes: Lanes, owners: Owners) -> tuple[Batch, Used]:
-    count, used = next_count(turn, "node sides")
+def sides_batch(turn: Turn, lanes: Lanes, owners: Owners, kind: str = "node sides") -> tuple[Batch, Used]:
+    """Return the products of a level's splits, of which `kind` counts what is done, and that count."""
+    count, used = next_count(turn, kind)
     of_bank = tuple(of_bank for _, of_bank in owners)
-    return Batch("node sides", count, turn.parties[1], of_bank, lanes.rows, lanes.bits), used
+    return Batch("node sides", count, turn.parties[1], of_bank, lanes.rows, lanes.share_bits), used
 
 
 def deal_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtSides, Silent]:
     """At the dealer: deal the products of a level's splits."""
     owners = turn.published(NodeOwners, turn.parties[0]).owners
-    batch, used = _sides_batch(turn, lanes, tuple((i, o == 1) for i, o in enumerate(owners) if o))
+    batch, used = sides_batch(turn, lanes, tuple((i, o == 1) for i, o in enumerate(owners) if o))
     return Outcome(Silent(), send={turn.parties[0]: deal_sides(turn, batch)}, keep=(used,))
 
 

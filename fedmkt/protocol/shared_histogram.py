@@ -31,7 +31,7 @@ of b; for each bin and vector: 8 of the reply and 8 of w_a; 8 N for each bin onc
 Source: protocols.md section 4. Letters: as in `histogram`; V vectors = lanes times nodes, lane by lane.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
-from fedmkt.crypto.prg import KEY_BYTES, derive
+from fedmkt.crypto.prg import KEY_BYTES
 from fedmkt.errors import PolicyRefused
 from fedmkt.protocol.core import (
     Caller,
@@ -50,6 +50,7 @@ from fedmkt.protocol.core import (
     Name,
     Nothing,
     Outcome,
+    Reply,
     Silent,
     State,
     Step,
@@ -60,87 +61,15 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
+from fedmkt.protocol.dealt_pads import encrypt_rows, noise_keys, public_polynomials, secrets_of
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.histogram_terms import bin_blocks
-from fedmkt.protocol.layout import BLOCK_BYTES
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
-from fedmkt.protocol.side_product import kind_of
 from fedmkt.ring import kernels, rlwe, short_words
-from fedmkt.ring.budget import Budget, shortest_words
 from fedmkt.ring.fixed import correction
-from fedmkt.ring.rlwe import DEGREE, Integers
+from fedmkt.ring.rlwe import DEGREE
 from fedmkt.ring.side_bits import Numbers
-
-_TOGETHER = 3
-"""Vectors encrypted at a time: more of them fall out of the caches."""
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """What all participants know of the shared histograms of one training, from the contract and public values.
-
-    rows : padded; counts : bins of each column, by party; limits : by lane the limits of its fields from below,
-    |m| <= limit for each row; vectors : most vectors of a lane in the whole training, over all epochs.
-    """
-
-    rows: int
-    counts: Mapping[Name, tuple[int, ...]]
-    limits: tuple[tuple[int, ...], ...]
-    vectors: int
-
-    @property
-    def fields(self) -> tuple[tuple[int, ...], ...]:
-        """By lane how many bits hold a total of each field with its sign."""
-        return tuple(tuple(_total_bits(self.rows, limit) for limit in lane) for lane in self.limits)
-
-    @property
-    def bits(self) -> tuple[int, ...]:
-        """By lane how many bits hold all of it: shares are modulo t = 2^bits."""
-        return tuple(map(sum, self.fields))
-
-    def join(self, values: Sequence[Numbers]) -> tuple[Numbers, ...]:
-        """Put fields, or shares of them modulo the bits of their lanes, into lanes."""
-        left, out = [*values], []
-        for fields, bits in zip(self.fields, self.bits, strict=True):
-            lane, at = np.zeros(values[0].shape, kind_of(bits)), 0
-            for width in fields:
-                lane += left.pop(0).astype(lane.dtype) << lane.dtype.type(at)
-                at += width
-            out.append(lane)
-        return tuple(out)
-
-    def split(self, totals: Words) -> Integers:
-        """Tell the fields of opened lanes apart: (..., lanes) modulo t to (..., fields) with their signs."""
-        out = []
-        for lane, fields in enumerate(self.fields):
-            rest = totals[..., lane].view(np.int64)
-            for width in fields:
-                unused = np.int64(64 - width)
-                out.append((rest << unused) >> unused)
-                rest = (rest - out[-1]) >> np.int64(width)
-        return np.stack(out, axis=-1)
-
-    def bins(self, holder: Name) -> int:
-        """K, the bins of all columns of a party."""
-        return sum(self.counts[holder])
-
-    def budgets(self, holder: Name) -> tuple[Budget, ...]:
-        """Plan the noise of each lane for the columns of one party; ConfigError where it does not fit."""
-        asked = self.vectors * len(self.limits)
-        return tuple(shortest_words(self.rows, b, len(self.counts[holder]), asked) for b in self.bits)
-
-    def words(self, holder: Name, nodes: int) -> list[Budget]:
-        """Return the plan of each vector of a batch, lane by lane."""
-        return [plan for plan in self.budgets(holder) for _ in range(nodes)]
-
-    def row_blocks(self, nodes: int) -> list[slice]:
-        """Split the rows at whole polynomials, into messages of about `BLOCK_BYTES`."""
-        step = max(1, BLOCK_BYTES // (8 * len(self.limits) * nodes * DEGREE)) * DEGREE
-        return [slice(i, min(self.rows, i + step)) for i in range(0, self.rows, step)]
-
-
-def _total_bits(rows: int, limit: int) -> int:
-    return (rows * limit).bit_length() + 1
 
 
 @dataclass(frozen=True)
@@ -153,7 +82,7 @@ class HintBlock(Message):
 
 @dataclass(frozen=True)
 class EncryptedShares(Message):
-    """A block of rows of b, in a stream of short words; with the first block s - v, (N, V)."""
+    """A block of rows of b, in a stream of short words; with the first block s - v, (N, V), unless s is dealt."""
 
     block: int
     rows: Words
@@ -204,7 +133,10 @@ class BinHints(State):
 
 @dataclass(frozen=True)
 class Asking(State):
-    """One batch under way: the own secrets, (V, N), the reply's sums so far, the asker's s - v, blocks out and in."""
+    """One batch under way: the own secrets, (V, N), the reply's sums so far, the asker's s - v, blocks out and in.
+
+    words : at the checker, the blocks as they came.
+    """
 
     durable: ClassVar[bool] = False
     count: int
@@ -213,6 +145,7 @@ class Asking(State):
     theirs: Words
     sent: int
     taken: int
+    words: tuple[Words, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -236,9 +169,7 @@ def _begin_hints(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Not
     if held.codes.shape != (len(held.counts), lanes.rows) or held.counts != lanes.counts[turn.me]:
         raise ValueError(f"bins of {held.codes.shape} are not those that were agreed")
     lanes.budgets(turn.me)
-    # Nobody chooses the polynomials: they follow from the nonces of all participants.
-    info = b"fedmkt shared histogram polynomials v1\n" + turn.epoch.to_bytes(8, "big")
-    a = rlwe.public_polynomials(derive(turn.run, info), rlwe.polynomials(lanes.rows))
+    a = public_polynomials(turn, lanes.rows)
     h = rlwe.hint(rlwe.transform_for_hint(a), held.codes, held.counts)
     masked = np.empty((lanes.bins(_other(turn)), DEGREE), np.uint64)
     return Outcome(Silent(), keep=(BinHints(h, np.empty_like(h), masked, 0, rlwe.transform(a)),))
@@ -280,7 +211,10 @@ def _deal(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcom
     width = len(lanes.limits) * nodes
     send = {}
     for asker, holder in (turn.parties, turn.parties[::-1]):
-        v = turn.masks.words(asker, "nodes/v", count, (DEGREE, width))
+        if holder == lanes.checker:
+            v = _columns(secrets_of(turn, asker, count, width))
+        else:
+            v = turn.masks.words(asker, "nodes/v", count, (DEGREE, width))
         product = np.empty((lanes.bins(holder), width), np.uint64)
         for i, rows in enumerate(bin_blocks(len(product))):
             mask = turn.masks.words(holder, "nodes/U", 0, (rows.stop - rows.start, DEGREE), block=i)
@@ -296,7 +230,7 @@ def _w(turn: Turn, holder: Name, count: int, shape: tuple[int, ...]) -> Words:
 def _encrypt(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[EncryptedShares, Silent]:
     """Send the next block of rows: secrets are fresh for each batch, noise for each block."""
     held, shares = turn.recall(BinHints), turn.recall(ShareVectors).lanes
-    width = len(lanes.limits) * nodes
+    width, is_dealt = len(lanes.limits) * nodes, _other(turn) == lanes.checker
     keep: tuple[State, ...] = ()
     remember: dict[str, bytes] = {}
     if turn.has(Asking):
@@ -305,7 +239,8 @@ def _encrypt(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Out
         if len(shares) != len(lanes.limits) or any(x.shape != (nodes, lanes.rows) for x in shares):
             raise ValueError(f"the own shares are not {nodes} vectors of {lanes.rows} rows in each lane")
         count, counts = next_count(turn, "nodes")
-        secrets = rlwe.draw_secrets(turn.random(KEY_BYTES), width)
+        drawn = secrets_of(turn, turn.me, count, width) if is_dealt else None
+        secrets = rlwe.draw_secrets(turn.random(KEY_BYTES), width) if drawn is None else drawn
         sums = np.zeros((lanes.bins(turn.me), width), np.uint64)
         state = Asking(count, secrets, sums, np.empty((0, 0), np.uint64), 0, 0)
         keep, remember = (counts,), _count_vectors(lanes, nodes, turn)
@@ -313,17 +248,14 @@ def _encrypt(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Out
     a = held.a.part(rows.start // DEGREE, rlwe.polynomials(rows.stop))
     plans = lanes.words(_other(turn), nodes)
     values = np.concatenate([lane[:, rows].T.astype(np.uint64) for lane in shares], axis=1).view(np.int64)
-    b = np.empty(values.shape, np.uint64)
-    for start in range(0, width, _TOGETHER):
-        some = slice(start, min(width, start + _TOGETHER))
-        noise = rlwe.draw_noise(turn.random(KEY_BYTES), len(b), some.stop - start)
-        deltas = [plan.delta_bits for plan in plans[some]]
-        b[:, some] = rlwe.encrypt(
-            a, state.secrets[some], noise, np.ascontiguousarray(values[:, some]), deltas
-        )
+    dealt = noise_keys(turn, turn.me, state.count, state.sent)
+    b = encrypt_rows(
+        a, state.secrets, values, [plan.delta_bits for plan in plans],
+        dealt if is_dealt else lambda part: turn.random(KEY_BYTES),
+    )  # fmt: skip
     packed = short_words.pack(b, [plan.word_bits for plan in plans])
     masked = None
-    if state.sent == 0:
+    if state.sent == 0 and not is_dealt:
         s = _columns(state.secrets)
         masked = Masked(s - turn.masks.words(turn.me, "nodes/v", state.count, s.shape))
     message = EncryptedShares(state.sent, packed, masked)
@@ -345,41 +277,52 @@ def _count_vectors(lanes: Lanes, nodes: int, turn: Turn) -> dict[str, bytes]:
     return {ledger: str(asked).encode()}
 
 
-def _take_block(lanes: Lanes, nodes: int, turn: Turn, message: EncryptedShares) -> Asking:
+def take_block(lanes: Lanes, nodes: int, turn: Turn, message: EncryptedShares) -> Asking:
+    """Add up a block of the other party's rows and of the own shares."""
     state, held = turn.recall(Asking), turn.recall(RowBins)
     plans = lanes.words(turn.me, nodes)
     rows = lanes.row_blocks(nodes)[state.taken]
     count, bits = rows.stop - rows.start, [plan.word_bits for plan in plans]
     if message.block != state.taken or message.rows.shape != (short_words.stream_length(count, bits),):
         raise ValueError("a block of encrypted shares is out of order or has another shape than agreed")
-    theirs = state.theirs
-    if message.block == 0:
+    theirs, words = state.theirs, state.words
+    b = short_words.unpack(message.rows, count, bits)
+    if turn.me == lanes.checker:
+        words = (*words, b.copy())
+    elif message.block == 0:
         if message.secrets is None or message.secrets.words.shape != (DEGREE, len(plans)):
             raise ValueError("the masked secrets are missing or have another shape than agreed")
         theirs = message.secrets.words
-    b = short_words.unpack(message.rows, count, bits)
     own = np.concatenate(
         [lane[:, rows].T.astype(np.uint64) for lane in turn.recall(ShareVectors).lanes], axis=1
     )
     b += own << np.array([plan.delta_bits for plan in plans], np.uint64)
     sums = state.sums + rlwe.histogram(held.codes[:, rows], held.counts, b)
-    return replace(state, sums=sums, theirs=theirs, taken=state.taken + 1)
+    return replace(state, sums=sums, theirs=theirs, taken=state.taken + 1, words=words)
 
 
 def _add(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[EncryptedShares]) -> Outcome[Nothing, Silent]:
     """Add up a block of rows that is not the last."""
     message = inbox.one(_other(turn), EncryptedShares)
-    return Outcome(Silent(), keep=(_take_block(lanes, nodes, turn, message),))
+    return Outcome(Silent(), keep=(take_block(lanes, nodes, turn, message),))
 
 
-def _reply(
+def answer_last(
     lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[EncryptedShares]
 ) -> Outcome[SharedTotals, Silent]:
-    """Add up the last block and answer the batch, flooded and under r."""
-    state = _take_block(lanes, nodes, turn, inbox.one(_other(turn), EncryptedShares))
+    """Add up the last block and answer the batch."""
+    return answer(
+        lanes, nodes, turn, take_block(lanes, nodes, turn, inbox.one(_other(turn), EncryptedShares))
+    )
+
+
+def answer(lanes: Lanes, nodes: int, turn: Turn, state: Asking) -> Outcome[SharedTotals, Silent]:
+    """Answer a batch whose rows are added up, flooded and under r."""
     if state.taken != len(lanes.row_blocks(nodes)):
         raise ValueError("not all rows have arrived")
-    product = kernels.matmul(turn.recall(BinHints).mask, state.theirs)
+    product = np.zeros(state.sums.shape, np.uint64)
+    if turn.me != lanes.checker:
+        product = kernels.matmul(turn.recall(BinHints).mask, state.theirs)
     words = state.sums - product - _w(turn, turn.me, state.count, product.shape)
     drawn = turn.random(8 * words.size)
     r = np.frombuffer(drawn, "<u8").astype(np.uint64).reshape(words.shape)
@@ -387,7 +330,8 @@ def _reply(
         at = slice(lane * nodes, (lane + 1) * nodes)
         flooding = rlwe.draw_flooding(turn.random(KEY_BYTES), words[:, at].shape, plan.flooding)
         words[:, at] += flooding + (r[:, at] << np.uint64(plan.delta_bits))
-    done = replace(state, sums=np.empty((0, 0), np.uint64), theirs=np.empty((0, 0), np.uint64))
+    none = np.empty((0, 0), np.uint64)
+    done = replace(state, sums=none, theirs=none, words=())
     return Outcome(
         Silent(),
         send={_other(turn): SharedTotals(Masked(words))},
@@ -432,7 +376,21 @@ def send_hints(call: Caller, contract: Contract, lanes: Lanes) -> None:
         sent = call.all([ask(p, EXCHANGE_HINT, *inbox_of(sent, p)) for p in parties])
 
 
-def add_up_nodes(call: Caller, contract: Contract, lanes: Lanes, nodes: int) -> None:
+Blocks = Sequence[Reply[EncryptedShares, Silent]]
+Answers = Callable[[Caller, Contract, Lanes, int, Blocks], list[Reply[SharedTotals, Silent]]]
+
+
+def plain_replies(
+    call: Caller, contract: Contract, lanes: Lanes, nodes: int, blocks: Blocks
+) -> list[Reply[SharedTotals, Silent]]:
+    """Let both answer as soon as the last blocks of rows have arrived."""
+    reply = Step("nodes.reply", partial(answer_last, lanes, nodes), Silent, reads=(EncryptedShares,))
+    return call.all([ask(p, reply, *inbox_of(blocks, p)) for p in data_parties(contract)])
+
+
+def add_up_nodes(
+    call: Caller, contract: Contract, lanes: Lanes, nodes: int, answers: Answers = plain_replies
+) -> None:
     """Share the totals of so many nodes over all bins: `ShareVectors` at both before, `TotalShares` after."""
     parties = data_parties(contract)
     if len(parties) != 2:
@@ -440,11 +398,10 @@ def add_up_nodes(call: Caller, contract: Contract, lanes: Lanes, nodes: int) -> 
     deal = Step("nodes.deal", partial(_deal, lanes, nodes), Silent)
     encrypt = Step("nodes.encrypt", partial(_encrypt, lanes, nodes), Silent)
     add = Step("nodes.add", partial(_add, lanes, nodes), Silent, reads=(EncryptedShares,))
-    reply = Step("nodes.reply", partial(_reply, lanes, nodes), Silent, reads=(EncryptedShares,))
     decrypt = Step("nodes.decrypt", partial(_decrypt, lanes, nodes), Silent, reads=(SharedTotals, DealtHints))
     blocks, (dealt,) = call.both([ask(p, encrypt) for p in parties], [ask(dealer(contract), deal)])
     for _ in lanes.row_blocks(nodes)[1:]:
         call.all([ask(p, add, *inbox_of(blocks, p)) for p in parties])
         blocks = call.all([ask(p, encrypt) for p in parties])
-    replies = call.all([ask(p, reply, *inbox_of(blocks, p)) for p in parties])
+    replies = answers(call, contract, lanes, nodes, blocks)
     call.all([ask(p, decrypt, *inbox_of(replies, p), *inbox_of([dealt], p)) for p in parties])

@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedmkt.contract import Contract
+from fedmkt.crypto.prg import KEY_BYTES
 from fedmkt.protocol.align import scored_rows
 from fedmkt.protocol.cell_minimum import Cells
 from fedmkt.protocol.cell_tests import Grid, grid_of, needed
 from fedmkt.protocol.core import PublicValue, data_parties
 from fedmkt.protocol.histogram_terms import bin_blocks
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.shared_boosting import lanes_of
 from fedmkt.protocol.shared_cells import CellGroups
 from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, SHARE_BITS, ScoreRange
 from fedmkt.protocol.shared_growth import NodeOwners
-from fedmkt.protocol.shared_histogram import Lanes
 from fedmkt.protocol.shared_scoring import TreesToScore, tree_groups
 from fedmkt.protocol.side_product import width
 from fedmkt.protocol.tree_columns import common_bins
 from fedmkt.ring.rlwe import DEGREE
+from fedmkt.ring.share_tags import SUBSETS
 from fedmkt.ring.short_words import stream_length
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from fedmkt.simulation.traffic import Sizes
     from fedmkt.simulation.tree_traffic import TreeFacts
 
-WORD, HALF = 8, 4
+WORD, HALF, DIGEST = 8, 4, 32
 _SPLIT_BYTES = 16
 
 
@@ -110,7 +112,9 @@ def _encrypted(s: "Sizes", call: "Planned") -> tuple[int, int]:
     depth, rows, block = per_tree[call.before % len(per_tree)]
     plans = lanes.words(holder, _nodes(depth))
     stream = stream_length(rows.stop - rows.start, [plan.word_bits for plan in plans])
-    return WORD * (stream + (0 if block else DEGREE * len(plans))), 1
+    # Dealt secrets are not sent under a mask.
+    secrets = 0 if block or holder == lanes.checker else DEGREE * len(plans)
+    return WORD * (stream + secrets), 1
 
 
 def _replied(s: "Sizes", call: "Planned") -> tuple[int, int]:
@@ -158,7 +162,20 @@ def _requests(s: "Sizes", call: "Planned") -> tuple[int, int]:
 def _sides(s: "Sizes", call: "Planned") -> tuple[int, int]:
     # Every level but the last one of a tree is followed by its products.
     lanes, depth = _lanes(s), call.before % max(1, s.contract.trees.depth - 1)
-    return sum(map(width, lanes.bits)) * lanes.rows << depth, 1
+    return sum(map(width, lanes.share_bits)) * lanes.rows << depth, 1
+
+
+def _side_tags(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    lanes, depth = _lanes(s), call.before % max(1, s.contract.trees.depth - 1)
+    return WORD * (2 + len(lanes.limits)) * lanes.rows << depth, 1
+
+
+def _share_sums(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    return WORD * SUBSETS * len(_lanes(s).limits) * _nodes(_depth(s, call)) + DIGEST, 1
+
+
+def _pad_sums(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    return WORD * SUBSETS * (len(_lanes(s).limits) + 1) * _nodes(_depth(s, call)), 1
 
 
 def _values(s: "Sizes", call: "Planned") -> tuple[int, int]:
@@ -181,7 +198,7 @@ _ANGLES = 2 * HALF * FAR.sines.harmonics
 _QUIET = (
     "fit.load_shares", "nodes.begin_hints", "nodes.add", "nodes.decrypt", "fit.tell_range", "fit.plant_shares",
     "fit.record_splits", "fit.take_sides", "fit.begin_values", "values.take", "fit.add_tree", "fit.drop_tree",
-    "score.begin_trees", "score.begin_group", "scores.take", "score.add_group",
+    "tags.begin", "tags.take_sides", "score.begin_trees", "score.begin_group", "scores.take", "score.add_group",
 )  # fmt: skip
 
 CONTENT: dict[str, Content] = {
@@ -190,6 +207,14 @@ CONTENT: dict[str, Content] = {
     "nodes.deal": _dealt_hints,
     "nodes.encrypt": _encrypted,
     "nodes.reply": _replied,
+    "tags.deal_gradients": _rows(4 * WORD),
+    # Nothing where all splits are the partner's; one of the bank's costs it as much here, and nothing above.
+    "tags.open_own": lambda s, call: (0, 1),
+    "tags.deal_sides": _side_tags,
+    "tags.draw_subsets": lambda s, call: (2 * KEY_BYTES, 2),
+    "tags.add_up_shares": _share_sums,
+    "tags.add_up_pads": _pad_sums,
+    "tags.check": _replied,
     "fit.open_angles": _rows(width(SCORE_BITS)),
     "fit.deal_gradients": _rows(_ANGLES + 2 * sum(map(width, SHARE_BITS))),
     "fit.open_gradients": _rows(2 * HALF),

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fedmkt.errors import ConfigError, PolicyRefused
-from fedmkt.protocol import shared_histogram
 from fedmkt.protocol.core import Masked
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.histogram_terms import bin_blocks
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.shared_histogram import (
     Answered,
     Asking,
@@ -17,7 +17,6 @@ from fedmkt.protocol.shared_histogram import (
     DealtHints,
     EncryptedShares,
     HintBlock,
-    Lanes,
     SharedTotals,
     ShareVectors,
     TotalShares,
@@ -102,7 +101,7 @@ def test_extreme_values_keep_their_range():
 
 
 def test_rows_and_hints_in_several_blocks_give_the_same(monkeypatch):
-    monkeypatch.setattr(shared_histogram, "BLOCK_BYTES", 8 * DEGREE * 3)
+    monkeypatch.setattr("fedmkt.protocol.lanes.BLOCK_BYTES", 8 * DEGREE * 3)
     monkeypatch.setattr("fedmkt.protocol.histogram_terms.BLOCK_BYTES", 8 * DEGREE * 9)
     lanes = lanes_of(2 * DEGREE + 11)
     assert len(lanes.row_blocks(1)) == 3 and len(bin_blocks(40)) == 5 and len(bin_blocks(13)) == 2
