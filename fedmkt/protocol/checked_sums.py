@@ -26,20 +26,22 @@ dealer that colludes with neither:
   subsets even out), or 2^-(64 - k) for a lane of k bits (it guesses the tag): 2^-17 for 31,647 rows, where k = 47;
 - an opening for a side product that is not its share under its mask: 2^-(64 - k); or tags of anything else.
 
-What does not, so that a contract with this term must not be taken for one with an untrusted bank:
+`checked_bins` does the same, once per epoch, for the bank's own columns: they are bins, fixed from then on.
 
+What does not end the run, so that a contract with this term must not be taken for one with a bank that is not trusted:
+
+- **counts as they are compared**: shares of totals, once decrypted, carry no tag, nor do the bits of `cell_minimum`.
+  A bank that lies there has cells of fewer rows than the minimum opened, down to single bins of either party. By bins
+  of its own that are single rows, at most one less than the bins of a column, it reads these rows' g in each node, and
+  so on which side of the partner's splits they fall;
 - **gradients before they are rounded**: labels, leaves, openings of scores. All of that moves g and h within what
   rounding leaves of the ring, |g| <= 384 and |h| <= 3072 (labels: 34 and 67). With all others at 0, a bank that gives
-  rows powers of two reads the cells of 8 rows by g and 11 by h in each tree, where offsets to a share told those of
-  some 40 in each *node*, and gave them to chosen nodes;
-- **counts as they are compared**: shares of totals, once decrypted, carry no tag, nor do the bits of `cell_minimum`.
-  A bank that lies there has cells of fewer rows than the minimum opened, down to single bins;
-- **its own columns**: nothing shows that they are zeros and ones with one bin to a row. With other numbers there it
-  reads g of rows of its choice, and so on which side of the partner's splits they fall, but no bin of the partner's;
+  rows powers of two reads the cells of some 20 rows in each tree. Offsets to shares read as many as a lane has bits, in
+  each node;
 - anything at the partner.
 
 Source: protocols.md section 4; SPDZ2k; Freivalds 1977. Letters: as in `shared_histogram`, `share_tags`; k the bits of a
-lane, of which K = 21 subsets are not counted. Price: the words of the bank's ciphertexts are whole, openings too, and
+lane. Price: the words of the bank's ciphertexts are whole, openings too, and
 the dealer's tags come on top; see docs/trees.md.
 """
 

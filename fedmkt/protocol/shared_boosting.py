@@ -30,9 +30,11 @@ the first split of the partner's are of rows that the bank can name, cell by cel
 
 Safe against: a semi-honest bank or partner, as far as the table says, and a semi-honest dealer that colludes with
 neither; with the partner it would read gradients and so labels, with the bank the partner's bins. **Not safe against
-a malicious bank**: labels are its own to choose, and nothing authenticates shares. A bank that adds numbers to its
-share of g on a few rows, before it is encrypted, reads the cells of those rows, of every column of the partner at
-once, though only as finely as the cells are open: counts are compared on shares too, and a bank can add to those.
+a malicious bank**: labels are its own to choose. One that adds numbers to its share of g on a few rows, before it is
+encrypted, reads the cells of those rows, of every column of the partner at once, as finely as the cells are open; one
+that adds to the noise of a ciphertext, or to the shares of counts that are compared, reads single bins; and one whose
+columns are no bins reads g of rows. With `trees.checked_shares` the partner notices all of that but for the counts
+(`checked_sums`).
 Totals of a malicious partner are not checked.
 
 All trees are of all rows: rows drawn anew for each tree (`row_share`), by lots that everybody knows, would be as many
@@ -73,6 +75,7 @@ from fedmkt.protocol.align import joint_rows, train_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, Cells, DealtCells, PlaneOpening
+from fedmkt.protocol.checked_bins import check_own_bins
 from fedmkt.protocol.checked_sums import checked_replies
 from fedmkt.protocol.core import (
     Caller,
@@ -341,6 +344,7 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
             call.all([ask(p, LOAD) for p in parties])
             send_hints(call, contract, lanes)
             if lanes.checker is not None:
+                check_own_bins(call, contract, lanes)
                 call(lanes.checker, Step("tags.begin", partial(begin_tags, lanes), Silent))
         plant(call, contract, lanes)
         owners = grow(call, contract, lanes)

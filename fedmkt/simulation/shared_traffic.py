@@ -13,6 +13,7 @@ from fedmkt.crypto.prg import KEY_BYTES
 from fedmkt.protocol.align import scored_rows
 from fedmkt.protocol.cell_minimum import Cells
 from fedmkt.protocol.cell_tests import Grid, grid_of, needed
+from fedmkt.protocol.checked_bins import row_blocks
 from fedmkt.protocol.core import PublicValue, data_parties
 from fedmkt.protocol.histogram_terms import bin_blocks
 from fedmkt.protocol.lanes import Lanes
@@ -165,6 +166,18 @@ def _sides(s: "Sizes", call: "Planned") -> tuple[int, int]:
     return sum(map(width, lanes.share_bits)) * lanes.rows << depth, 1
 
 
+def _place_tags(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    lanes, counts = _lanes(s), s.trees.bins[s.parties[0]].sizes
+    places = sum(counts) + len(counts)
+    blocks = row_blocks(lanes, places)
+    rows = blocks[call.before % len(blocks)]
+    return WORD * places * (rows.stop - rows.start), 1
+
+
+def _masked_vectors(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    return 2 * WORD * SUBSETS * _lanes(s).bins(s.parties[0]), 1
+
+
 def _side_tags(s: "Sizes", call: "Planned") -> tuple[int, int]:
     lanes, depth = _lanes(s), call.before % max(1, s.contract.trees.depth - 1)
     return WORD * (2 + len(lanes.limits)) * lanes.rows << depth, 1
@@ -198,7 +211,8 @@ _ANGLES = 2 * HALF * FAR.sines.harmonics
 _QUIET = (
     "fit.load_shares", "nodes.begin_hints", "nodes.add", "nodes.decrypt", "fit.tell_range", "fit.plant_shares",
     "fit.record_splits", "fit.take_sides", "fit.begin_values", "values.take", "fit.add_tree", "fit.drop_tree",
-    "tags.begin", "tags.take_sides", "score.begin_trees", "score.begin_group", "scores.take", "score.add_group",
+    "bins.begin", "bins.add_places", "bins.check", "tags.begin", "tags.take_sides", "score.begin_trees",
+    "score.begin_group", "scores.take", "score.add_group",
 )  # fmt: skip
 
 CONTENT: dict[str, Content] = {
@@ -207,6 +221,11 @@ CONTENT: dict[str, Content] = {
     "nodes.deal": _dealt_hints,
     "nodes.encrypt": _encrypted,
     "nodes.reply": _replied,
+    "bins.shift": lambda s, call: (len(s.trees.bins[s.parties[0]].sizes) * _lanes(s).rows, 1),
+    "bins.draw_vectors": lambda s, call: (2 * KEY_BYTES, 2),
+    "bins.deal_places": _place_tags,
+    "bins.show": lambda s, call: (DIGEST, 1),
+    "bins.mask_vectors": _masked_vectors,
     "tags.deal_gradients": _rows(4 * WORD),
     # Nothing where all splits are the partner's; one of the bank's costs it as much here, and nothing above.
     "tags.open_own": lambda s, call: (0, 1),

@@ -1,6 +1,7 @@
 """Checked shares of trees: honest runs are what they were; a bank that deviates ends the run before totals leave."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,16 +9,18 @@ import pytest
 from fedmkt.config import parse_job
 from fedmkt.errors import PeerError
 from fedmkt.party.node import open_data
-from fedmkt.protocol import shared_boosting, shared_gradients, shared_histogram
+from fedmkt.protocol import dealt_pads, shared_boosting, shared_gradients, shared_histogram
+from fedmkt.protocol.checked_bins import BinShifts, BinTags
 from fedmkt.protocol.checked_sums import ShareSums, SubsetSeed
 from fedmkt.protocol.core import Masked
+from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.share_tags import OwnOpening, ShareTags, TagKeys
 from fedmkt.protocol.shared_cells import LevelShares
 from fedmkt.protocol.shared_gradients import TreeGradients
 from fedmkt.protocol.shared_growth import NodeTotals
-from fedmkt.protocol.shared_histogram import EncryptedShares, SharedTotals, ShareVectors
+from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals, ShareVectors
 from fedmkt.protocol.side_product import MaskedSides
-from fedmkt.ring import short_words
+from fedmkt.ring import rlwe, short_words
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
 from tests.protocol.plain_caller import DEALER
@@ -185,6 +188,38 @@ def test_a_bank_that_adds_to_its_share_and_uses_it_throughout_ends_the_run(rows,
     assert done and totals_sent(caller) == (0 if step == "fit.plant_shares" else 2)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_without_the_check_the_noise_of_one_row_shows_each_of_its_bins(seed, monkeypatch):
+    """An undefended control: finer than cells are opened, and before anything is compared. The totals are right."""
+    words, original = [], rlwe.decode
+
+    def decode(noisy, delta_bits):
+        words.append((noisy.copy(), delta_bits))
+        return original(noisy, delta_bits)
+
+    def encrypt_rows(a, secrets, values, delta_bits, key):
+        b = dealt_pads.encrypt_rows(a, secrets, values, delta_bits, key)
+        b[[ROW], 0] += np.uint64(1 << (delta_bits[0] - 2))
+        return b
+
+    def as_bank(lanes, nodes, turn, inbox):
+        with monkeypatch.context() as patch:
+            if turn.first:
+                patch.setattr(shared_histogram, "encrypt_rows", encrypt_rows)
+            return encrypt(lanes, nodes, turn, inbox)
+
+    encrypt = shared_histogram._encrypt
+    monkeypatch.setattr(shared_histogram, "_encrypt", as_bank)
+    monkeypatch.setattr(shared_histogram.rlwe, "decode", decode)
+    caller = grown(tree_caller(contract(trees=1, depth=1), n=700, seed=seed))
+    held, (noisy, (delta,)) = caller.recall(SHOP, RowBins), words[0]
+    noise = (noisy[:, 0] << np.uint64(64 - delta)).view(np.int64) / 2.0**64
+    assert noisy.shape[0] == sum(held.counts)
+    starts = np.cumsum([0, *held.counts])
+    found = [int(np.argmax(noise[a:b])) for a, b in pairwise(starts)]
+    assert found == held.codes[:, ROW].tolist()
+
+
 def changed(kind, change, sender=BANK):
     """Change the first message of a kind that has something to change."""
     done = []
@@ -276,6 +311,89 @@ def test_whatever_the_bank_opens_before_the_rounding_g_and_h_stay_within_the_rin
     caller = grown(tree_caller(checked(depth=1), n=900, seed=seed))
     g, h, _ = watch.rows(caller, 0).T
     assert 300 < np.abs(g).max() <= 384 and 2000 < np.abs(h).max() <= 3072
+
+
+# ------------------------------------------------------------------------------------------ columns that are no bins
+
+BIN, OTHER_BIN, FACTOR = 1, 2, 64
+
+
+def of_row(caller, bins):
+    """Return what a hint has more where the row counts so much more in these bins."""
+    turn = caller.turn(BANK)
+    rows = caller.recall(BANK, RowBins).codes.shape[1]
+    alone = np.full((1, rows), rlwe.NO_BIN, np.uint8)
+    alone[0, ROW] = 0
+    a = rlwe.transform_for_hint(dealt_pads.public_polynomials(turn, rows))
+    extra = np.zeros((max(bins) + 1, rlwe.DEGREE), np.uint64)
+    for place, factor in bins.items():
+        extra[place] = rlwe.hint(a, alone, [1])[0] * np.uint64(factor % 2**64)
+    return extra
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "bins", [{BIN: FACTOR}, {BIN: 1}, {BIN: -1, OTHER_BIN: 1}, {BIN: 1 << 22}, {OTHER_BIN: -(1 << 16)}]
+)
+def test_a_hint_of_rows_that_weigh_more_or_less_ends_the_run(bins, seed):
+    """For most rows also {BIN: -1, OTHER_BIN: 1} is no bin, as is a row that is moved after its place was opened."""
+
+    def weighs(message):
+        words = message.rows.words.copy()
+        extra = of_row(caller, bins)
+        words[: len(extra)] += extra
+        return HintBlock(message.block, Masked(words))
+
+    caller = tree_caller(checked(), n=700, seed=seed, change=changed(HintBlock, weighs))
+    with pytest.raises(PeerError, match="bank: the columns behind its hint are no bins"):
+        grown(caller)
+    assert not totals_sent(caller)
+
+
+def another_place(message):
+    places = message.shifts.words.copy()
+    places[1, ROW] = (places[1, ROW] + 1) % 4
+    return BinShifts(Masked(places))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("kind", "change"), [(BinShifts, another_place), (BinTags, lambda m: BinTags(bytes(32)))]
+)
+def test_a_place_that_is_not_the_hints_or_another_tag_ends_the_run(kind, change, seed):
+    caller = tree_caller(checked(), n=700, seed=seed, change=changed(kind, change))
+    with pytest.raises(PeerError, match="bank: the columns behind its hint are no bins"):
+        grown(caller)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_without_the_check_a_bank_reads_the_gradient_of_a_row_in_its_own_columns(seed, monkeypatch):
+    """An undefended control: a row that counts 64 times more in one column is what its totals differ by."""
+    watch, histogram, begin = Watch(monkeypatch), rlwe.histogram, shared_histogram._begin_hints
+    caller = tree_caller(contract(trees=1, depth=1), n=700, seed=seed)
+    at = []
+
+    def begin_hints(lanes, turn, inbox):
+        outcome = begin(lanes, turn, inbox)
+        if turn.first:
+            held = outcome.keep[0]
+            extra = of_row(caller, {BIN: FACTOR})
+            held.hint[: len(extra)] += extra
+            at.append(turn.recall(RowBins).codes)
+        return outcome
+
+    def weighted(codes, counts, b):
+        out = histogram(codes, counts, b)
+        if np.shares_memory(codes, at[0]):
+            out[BIN] += np.uint64(FACTOR) * b[ROW]
+        return out
+
+    monkeypatch.setattr(shared_histogram, "_begin_hints", begin_hints)
+    monkeypatch.setattr(shared_histogram.rlwe, "histogram", weighted)
+    grown(caller)
+    (cells,) = watch.opened
+    weighed, honest = cells[0, :2].sum(axis=1)
+    assert ((weighed - honest) == FACTOR * watch.rows(caller, 0)[ROW]).all()
 
 
 # ------------------------------------------------------------------------------------------ a whole run
