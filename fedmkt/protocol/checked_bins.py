@@ -12,9 +12,9 @@ partner, and the dealer. Once per epoch, after the masked hints E = H - U are ex
     dealer   ->  partner        U Z - mu, and the keys of mu
 
 Moved around by d the dealt ones are at the bins, so D is made of tagged zeros and ones whatever the bank sends. The
-partner compares the digest with the tags of E Z + U Z - mu. A word of H that is off by what a wrong factor of a row
-could use, so that it moves totals, is found but for a probability of 2^-21 + 2^-17 (as in `checked_sums`); and an
-answer by another D than the hint's decrypts to noise that nobody can take off.
+partner compares the digest with the tags of E Z + U Z - mu. A factor of a row that would move a total goes unnoticed
+with a probability of at most 2^-21 + 2^-(64 - k), as in `checked_sums`. An answer by another D than the hint's is one
+by the hint's plus a number that the bank knows: it gains nothing.
 
 | learns | what |
 |---|---|
@@ -92,7 +92,7 @@ class PlaceTags(Message):
 
 
 @dataclass(frozen=True)
-class BinTags(Message):
+class BinProof(Message):
     """The digest of the tags of D A Z - mu."""
 
     digest: bytes
@@ -242,11 +242,11 @@ def add_places(lanes: Lanes, block: int, turn: Turn, inbox: Inbox[PlaceTags]) ->
     return Outcome(Silent(), keep=(replace(state, tags=tags),))
 
 
-def show_bins(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[BinTags, Silent]:
+def show_bins(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[BinProof, Silent]:
     """At the bank: show the digest of the tags."""
     (partner,), state = turn.others, turn.recall(ShownBins)
     digest = _digest(state.tags - _mask(turn, "mask tags", len(state.tags)))
-    return Outcome(Silent(), send={partner: BinTags(digest)}, forget=(ShownBins,))
+    return Outcome(Silent(), send={partner: BinProof(digest)}, forget=(ShownBins,))
 
 
 def mask_vectors(lanes: Lanes, turn: Turn, inbox: Inbox[VectorSeed]) -> Outcome[MaskedVectors, Silent]:
@@ -262,7 +262,7 @@ def mask_vectors(lanes: Lanes, turn: Turn, inbox: Inbox[VectorSeed]) -> Outcome[
     return Outcome(Silent(), send={partner: MaskedVectors(product - mu, keys)})
 
 
-def check_bins(lanes: Lanes, turn: Turn, inbox: Inbox[BinTags | MaskedVectors]) -> Outcome[Nothing, Silent]:
+def check_bins(lanes: Lanes, turn: Turn, inbox: Inbox[BinProof | MaskedVectors]) -> Outcome[Nothing, Silent]:
     """At the partner: compare the tags with the hint; PeerError where they differ."""
     (bank,), state = turn.others, turn.recall(ShownBins)
     dealt, counts, places = (
@@ -278,7 +278,7 @@ def check_bins(lanes: Lanes, turn: Turn, inbox: Inbox[BinTags | MaskedVectors]) 
         betas = _betas(turn, block, (places, rows.stop - rows.start))
         keys += weigh_bins(counts, state.shifts[:, rows], betas, combined[rows])
     shown = kernels.matmul(turn.recall(BinHints).masked, _as_words(_vectors(state.seed))) + dealt.vectors
-    if not hmac.compare_digest(_digest(_alpha(turn) * shown + keys), inbox.one(bank, BinTags).digest):
+    if not hmac.compare_digest(_digest(_alpha(turn) * shown + keys), inbox.one(bank, BinProof).digest):
         raise PeerError(
             f"{bank}: the columns behind its hint are no bins; no totals are sent",
             hint="ask the bank which program it runs, before another run is agreed",
@@ -297,7 +297,7 @@ def check_own_bins(call: Caller, contract: Contract, lanes: Lanes) -> None:
     begin = Step("bins.begin", partial(begin_bins, lanes), Silent, reads=(VectorSeed,))
     show = Step("bins.show", partial(show_bins, lanes), Silent)
     mask = Step("bins.mask_vectors", partial(mask_vectors, lanes), Silent, reads=(VectorSeed,))
-    check = Step("bins.check", partial(check_bins, lanes), Silent, reads=(BinTags, MaskedVectors))
+    check = Step("bins.check", partial(check_bins, lanes), Silent, reads=(BinProof, MaskedVectors))
     drawn = call(partner, draw, *inbox_of([call(bank, shift)], partner))
     call(bank, begin, *inbox_of([drawn], bank))
     counts = lanes.counts[bank]

@@ -23,7 +23,7 @@ dealer that colludes with neither:
 
 - a ciphertext that is not A s + e + Delta x_b for the dealt s and e and its tagged share, be it in one row, in two that
   cancel, in multiples of a power of two, or in the noise: goes unnoticed with a probability of at most 2^-21 (all
-  subsets even out), or 2^-(64 - k) for a lane of k bits (it guesses the tag): 2^-17 for 31,647 rows, where k = 47;
+  subsets even out), or 2^-(64 - k) for a lane of k bits (it guesses the tag): 2^-19 for 31,647 rows, where k = 45;
 - an opening for a side product that is not its share under its mask: 2^-(64 - k); or tags of anything else.
 
 `checked_bins` does the same, once per epoch, for the bank's own columns: they are bins, fixed from then on.
@@ -41,8 +41,8 @@ What does not end the run, so that a contract with this term must not be taken f
 - anything at the partner.
 
 Source: protocols.md section 4; SPDZ2k; Freivalds 1977. Letters: as in `shared_histogram`, `share_tags`; k the bits of a
-lane. Price: the words of the bank's ciphertexts are whole, openings too, and
-the dealer's tags come on top; see docs/trees.md.
+lane. Price: the words of the bank's ciphertexts are whole, openings too, and the dealer's tags come on top
+(docs/trees.md).
 """
 
 import hmac

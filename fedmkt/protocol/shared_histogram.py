@@ -20,7 +20,8 @@ costs nothing: nobody learns a total before it is known to be of enough rows.
 
 Safe against a semi-honest bank or partner, and a semi-honest dealer, who colludes with neither, as in `histogram`,
 whose words on D e and on a malicious asker hold here for both. A party that adds something to its share m changes the
-totals; nothing here shows it, but `checked_sums` does where the bank does it. A holder counts the vectors of the whole training against what was agreed.
+totals; nothing here shows it (`checked_sums` does, of the bank). A holder counts the vectors of the whole training
+against what was agreed.
 
 The numbers of a row stand in lanes, each modulo a power of two of its own: what travels is cut to what the lane's
 noise budget allows. A lane has one or more fields (gradient and Hessian, membership), one above the other: sums are

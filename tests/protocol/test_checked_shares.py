@@ -10,7 +10,7 @@ from fedmkt.config import parse_job
 from fedmkt.errors import PeerError
 from fedmkt.party.node import open_data
 from fedmkt.protocol import dealt_pads, shared_boosting, shared_gradients, shared_histogram
-from fedmkt.protocol.checked_bins import BinShifts, BinTags
+from fedmkt.protocol.checked_bins import BinProof, BinShifts, VectorSeed
 from fedmkt.protocol.checked_sums import ShareSums, SubsetSeed
 from fedmkt.protocol.core import Masked
 from fedmkt.protocol.histogram import RowBins
@@ -26,7 +26,6 @@ from tests.engine import Killed, Tap, world_of
 from tests.protocol.plain_caller import DEALER
 from tests.protocol.shared_world import Watch, contract, grown, model_of, scores_of
 from tests.protocol.test_shared_views import JOB
-from tests.protocol.test_two_worlds import relayed, view
 from tests.protocol.tree_world import BANK, SHOP, tree_caller
 
 ROW = 7
@@ -53,7 +52,8 @@ def test_trees_and_scores_are_bit_for_bit_those_of_a_run_without_checks(seed):
     assert np.array_equal(scores_of(found), scores_of(plain))
     owners = {owner for tree in model_of(found).outline.trees for _, owner in tree.owners}
     assert owners == {BANK, SHOP}
-    assert relayed(plain) != relayed(found) and plain.revealed == found.revealed
+    assert plain.revealed == found.revealed
+    assert all(TagKeys not in caller.states[BANK] for caller in (plain, found))
 
 
 def test_every_share_of_the_bank_has_its_tag(monkeypatch):
@@ -94,11 +94,9 @@ def test_a_batch_in_many_blocks_of_rows_is_checked_as_one(monkeypatch):
     assert model_of(found).outline == model_of(grown(tree_caller(contract(trees=1), n=12000))).outline
 
 
-def test_another_banks_labels_change_neither_what_is_relayed_nor_what_the_dealer_sees():
-    one, other = (grown(tree_caller(checked(depth=1, min_gain=0.0), seed=s)) for s in (1, 1))
-    assert relayed(one) == relayed(other) and view(one, DEALER) == view(other, DEALER)
-    kinds = {type(s.message) for s in one.seen_by(DEALER)}
-    assert SubsetSeed in kinds and not kinds & {EncryptedShares, MaskedSides, ShareSums, OwnOpening}
+def test_the_dealer_sees_seeds_and_nothing_else_of_the_checks():
+    caller = grown(tree_caller(checked(depth=2)))
+    assert {type(s.message) for s in caller.seen_by(DEALER)} == {SubsetSeed, VectorSeed}
 
 
 # ------------------------------------------------------------------------------------------ a malicious bank
@@ -149,7 +147,7 @@ def the_count(words):
     words[[ROW], -1] += np.uint64(1 << 60)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("at", [0, 1, 2])
 @pytest.mark.parametrize(
     "change", [one_row, two_rows_that_cancel, half_of_the_ring, the_noise, swapped_rows, the_count]
@@ -336,8 +334,6 @@ def of_row(caller, bins):
     "bins", [{BIN: FACTOR}, {BIN: 1}, {BIN: -1, OTHER_BIN: 1}, {BIN: 1 << 22}, {OTHER_BIN: -(1 << 16)}]
 )
 def test_a_hint_of_rows_that_weigh_more_or_less_ends_the_run(bins, seed):
-    """For most rows also {BIN: -1, OTHER_BIN: 1} is no bin, as is a row that is moved after its place was opened."""
-
     def weighs(message):
         words = message.rows.words.copy()
         extra = of_row(caller, bins)
@@ -358,7 +354,7 @@ def another_place(message):
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(
-    ("kind", "change"), [(BinShifts, another_place), (BinTags, lambda m: BinTags(bytes(32)))]
+    ("kind", "change"), [(BinShifts, another_place), (BinProof, lambda m: BinProof(bytes(32)))]
 )
 def test_a_place_that_is_not_the_hints_or_another_tag_ends_the_run(kind, change, seed):
     caller = tree_caller(checked(), n=700, seed=seed, change=changed(kind, change))
