@@ -107,7 +107,7 @@ class MaskedVectors(Message):
 
 
 @dataclass(frozen=True)
-class ShownBins(State):
+class CheckedPlaces(State):
     """The check under way: d; A Z, (n, subsets); at the bank the tags of D A Z so far, (K, subsets)."""
 
     durable: ClassVar[bool] = False
@@ -194,7 +194,7 @@ def shift_bins(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[BinSh
     turns = [_turns(lanes, turn, i, rows.stop - rows.start) for i, rows in enumerate(blocks)]
     shifts = ((places - np.concatenate(turns, axis=1)) % (sizes + 1)).astype(np.uint8)
     none = np.empty((0, 0), np.uint64)
-    kept = ShownBins(shifts, b"", none, none)
+    kept = CheckedPlaces(shifts, b"", none, none)
     return Outcome(Silent(), send={partner: BinShifts(Masked(shifts))}, keep=(kept,))
 
 
@@ -206,7 +206,7 @@ def draw_vectors(lanes: Lanes, turn: Turn, inbox: Inbox[BinShifts]) -> Outcome[V
         raise ValueError(
             "the places of the bank's rows are of another shape than agreed, or beyond the last one"
         )
-    kept = ShownBins(shifts, seed, np.empty((0, 0), np.uint64), np.empty((0, 0), np.uint64))
+    kept = CheckedPlaces(shifts, seed, np.empty((0, 0), np.uint64), np.empty((0, 0), np.uint64))
     send = to_all((bank, dealer(turn.contract)), VectorSeed(seed))
     return Outcome(Silent(), send=send, keep=(kept,))
 
@@ -216,7 +216,7 @@ def begin_bins(lanes: Lanes, turn: Turn, inbox: Inbox[VectorSeed]) -> Outcome[No
     (partner,) = turn.others
     combined = _combined(lanes, turn, inbox.one(partner, VectorSeed).seed)
     tags = np.zeros((lanes.bins(turn.me), SUBSETS), np.uint64)
-    return Outcome(Silent(), keep=(replace(turn.recall(ShownBins), combined=combined, tags=tags),))
+    return Outcome(Silent(), keep=(replace(turn.recall(CheckedPlaces), combined=combined, tags=tags),))
 
 
 def deal_places(lanes: Lanes, block: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[PlaceTags, Silent]:
@@ -233,7 +233,7 @@ def deal_places(lanes: Lanes, block: int, turn: Turn, inbox: Inbox[Nothing]) -> 
 
 def add_places(lanes: Lanes, block: int, turn: Turn, inbox: Inbox[PlaceTags]) -> Outcome[Nothing, Silent]:
     """At the bank: add up the tags of a block of rows."""
-    state, places = turn.recall(ShownBins), places_of(lanes, turn)
+    state, places = turn.recall(CheckedPlaces), places_of(lanes, turn)
     message, rows = inbox.one(dealer(turn.contract), PlaceTags), row_blocks(lanes, places)[block]
     if message.block != block or message.words.shape != (places, rows.stop - rows.start):
         raise ValueError("a block of tags of places is out of order or has another shape")
@@ -244,9 +244,9 @@ def add_places(lanes: Lanes, block: int, turn: Turn, inbox: Inbox[PlaceTags]) ->
 
 def show_bins(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[BinProof, Silent]:
     """At the bank: show the digest of the tags."""
-    (partner,), state = turn.others, turn.recall(ShownBins)
+    (partner,), state = turn.others, turn.recall(CheckedPlaces)
     digest = _digest(state.tags - _mask(turn, "mask tags", len(state.tags)))
-    return Outcome(Silent(), send={partner: BinProof(digest)}, forget=(ShownBins,))
+    return Outcome(Silent(), send={partner: BinProof(digest)}, forget=(CheckedPlaces,))
 
 
 def mask_vectors(lanes: Lanes, turn: Turn, inbox: Inbox[VectorSeed]) -> Outcome[MaskedVectors, Silent]:
@@ -264,7 +264,7 @@ def mask_vectors(lanes: Lanes, turn: Turn, inbox: Inbox[VectorSeed]) -> Outcome[
 
 def check_bins(lanes: Lanes, turn: Turn, inbox: Inbox[BinProof | MaskedVectors]) -> Outcome[Nothing, Silent]:
     """At the partner: compare the tags with the hint; PeerError where they differ."""
-    (bank,), state = turn.others, turn.recall(ShownBins)
+    (bank,), state = turn.others, turn.recall(CheckedPlaces)
     dealt, counts, places = (
         inbox.one(dealer(turn.contract), MaskedVectors),
         lanes.counts[bank],
@@ -283,7 +283,7 @@ def check_bins(lanes: Lanes, turn: Turn, inbox: Inbox[BinProof | MaskedVectors])
             f"{bank}: the columns behind its hint are no bins; no totals are sent",
             hint="ask the bank which program it runs, before another run is agreed",
         )
-    return Outcome(Silent(), forget=(ShownBins,))
+    return Outcome(Silent(), forget=(CheckedPlaces,))
 
 
 # --- script
