@@ -368,6 +368,8 @@ class Contract(Terms):
         if self.trees.reveal == "totals":
             if len(self.parties) != 2:
                 raise mistake("sides: trees that reveal totals alone are for one partner", "trees", "reveal")
+            if self.trees.patience:
+                raise mistake("0: on shares nobody knows a loss", "trees", "patience")
             if self.trees.class_weights != (1.0, 1.0):
                 raise mistake("[1.0, 1.0]: on shares all rows weigh the same", "trees", "class_weights")
             if self.trees.row_share < 1:
@@ -449,7 +451,9 @@ _ADDED: Mapping[str, object] = {
 """Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
 _ADDED_TO_MODEL: Mapping[str, object] = {"max_offset": 8.0}
 """The same of the section `model`; what is absent is left out anyway."""
-_ADDED_TO_TREES: Mapping[str, object] = {"checked_shares": False}
+_ADDED_TO_TREES: Mapping[str, object] = {
+    "checked_shares": False, "patience": 0, "validation_fraction": 0.1,
+}  # fmt: skip
 """The same of the section `trees`."""
 
 

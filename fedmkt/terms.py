@@ -138,6 +138,8 @@ class TreeTerms(Terms):
     with the first ones that they chose. trends : of some numbers. gradient_bits : of g and of h as integers; more
     than 3 cost bytes, fit fewer rows, and have not been seen to help. checked_shares : in mode `totals`, a bank that
     adds to its shares of rows ends the run; `protocol.checked_sums` says what that is worth, and what it is not.
+    patience : trees without a better loss on the validation rows until training stops, of which those up to the best
+    stay; 0 = never. validation_fraction : of the train rows, drawn by the split key, which then do not train.
     """
 
     reveal: Reveal = "totals"
@@ -154,6 +156,8 @@ class TreeTerms(Terms):
     trends: tuple[TrendTerms, ...] = ()
     gradient_bits: Count = Field(default=3, ge=2, le=8)
     checked_shares: Flag = False
+    patience: Count = Field(default=0, ge=0, le=1000)
+    validation_fraction: Real = Field(default=0.1, ge=0.01, le=0.5)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -197,10 +201,19 @@ class ScorecardTerms(Terms):
 def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
     """Return the kinds of disclosures without which a model of this kind cannot be trained."""
     if model.kind == "trees":
+        stops = ("StopBits",) if trees.patience else ()
         return (
-            ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape")
+            ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape", *stops)
             if trees.reveal == "sides"
-            else ("HistogramTotals", "CellBits", "BinCounts", "BinTotals", "ChosenSplits", "TreeShape")
+            else (
+                "HistogramTotals",
+                "CellBits",
+                "BinCounts",
+                "BinTotals",
+                "ChosenSplits",
+                "TreeShape",
+                *stops,
+            )
         )
     if model.kind == "scorecard":
         return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights")

@@ -404,6 +404,19 @@ def test_contracts_for_trees_that_cannot_be_carried_out_are_refused(changes, why
         contract(**(TREES | changes))
 
 
+def test_early_stopping_is_disclosed_and_leaves_the_bytes_of_other_trees_as_they_were():
+    plain = canonical_bytes(contract(**TREES))
+    assert b"patience" not in plain and b"validation_fraction" not in plain
+    stops = TREES | {"trees": {"reveal": "sides", "patience": 5}}
+    with pytest.raises(ValidationError, match="needs StopBits too"):
+        contract(**stops)
+    agreed = contract(**(stops | {"disclosures": (*TREES["disclosures"], "StopBits")}))
+    assert from_toml(to_toml(signed(agreed)), "c.toml").contract == agreed
+    assert b'"patience":5' in canonical_bytes(agreed) and b"validation_fraction" not in canonical_bytes(
+        agreed
+    )
+
+
 def test_the_terms_of_trees_leave_the_digest_of_other_contracts_as_it_was():
     assert not {"trees", "bins"} & set(json.loads(canonical_bytes(contract())))
     other = contract(**(TREES | {"trees": {"reveal": "sides", "class_weights": (1.0, 2.0)}}))

@@ -457,6 +457,22 @@ class TreeShape(Disclosure):
 
 
 @dataclass(frozen=True)
+class StopBits(Disclosure):
+    """After each tree, whether training goes on, and in the end how many trees the model keeps.
+
+    How many trees are of use is a fact about all validation rows together: their labels, and how well the columns of
+    all sides tell them. Over a training it is one number from 1 to the most trees.
+    """
+
+    adds: ClassVar[tuple[str, ...]] = ("trees",)
+    trees: int
+
+    def describe(self) -> str:
+        """Say how often."""
+        return f"learned after each of {self.trees:,} trees whether training goes on"
+
+
+@dataclass(frozen=True)
 class Embeddings(Disclosure):
     """A few numbers per row, computed from the other party's columns by weights nobody knows.
 
@@ -528,6 +544,7 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         SplitSides,
         ChosenSplits,
         TreeShape,
+        StopBits,
         Embeddings,
         PartialScore,
         NoisyTotals,
@@ -570,6 +587,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "SplitSides": ("bank",),
     "ChosenSplits": ("partner",),
     "TreeShape": _ALL,
+    "StopBits": _ALL,
 }
 """Which roles the steps of this release tell; a kind that is absent is told by no step yet."""
 

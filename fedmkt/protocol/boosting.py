@@ -11,7 +11,8 @@ them every training row takes.
 |---|---|
 | bank | totals per bin of nodes that it chooses, exactly (`HistogramTotals`); sides of every row (`SplitSides`) |
 | partner | which edges of its own bins were chosen, at which node of which tree (`ChosenSplits`) |
-| everybody | how many splits each level has, and how many are of each partner's columns (`TreeShape`) |
+| everybody | how many splits each level has, and how many are of each partner's columns (`TreeShape`); with \
+`trees.patience` when training ends (`early_stop`) |
 | dealer, coordinator | nothing else |
 
 **The sides are nearly a hand-over.** Put together they are the binned value of each column of each training row: on
@@ -60,6 +61,7 @@ from fedmkt.protocol.core import (
     data_parties,
     inbox_of,
 )
+from fedmkt.protocol.early_stop import stop_after
 from fedmkt.protocol.histogram import RowBins, add_up_vectors, send_hints
 from fedmkt.protocol.histogram_terms import Terms
 from fedmkt.protocol.psi import Overlap
@@ -176,8 +178,8 @@ def _count_thresholds(turn: Turn, decisions: tuple[Decision, ...]) -> dict[str, 
 
 
 def _settle(trees: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
-    """Close the books of the trees so far: one without a split of the own columns has an empty part."""
-    before = turn.recall(OwnSplits).trees
+    """Close the books of these trees: one without a split of the own columns has an empty part."""
+    before = turn.recall(OwnSplits).trees[:trees]
     return Outcome(Silent(), keep=(OwnSplits((*before, *[()] * (trees - len(before)))),))
 
 
@@ -191,7 +193,7 @@ TELL_SIDES = Step("fit.sides", _tell_sides, Silent, reads=(SplitRequest,), revea
 
 
 def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> None:
-    """Grow the contract's number of trees, with a checkpoint every few."""
+    """Grow the contract's number of trees, or fewer (`early_stop`), with a checkpoint every few."""
     bank, *partners = data_parties(contract)
     terms = histogram_terms(contract, overlap, sizes)
     loaded_in = 0
@@ -202,10 +204,13 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
             call.both([ask(bank, LOAD_TABLE)], [ask(p, LOAD_BINS) for p in partners])
             send_hints(call, contract, terms)
         one_tree(call, contract, terms, tree)
-        if (tree + 1) % contract.model.checkpoint_every == 0 or tree + 1 == contract.trees.trees:
-            settle = Step("fit.settle_trees", partial(_settle, tree + 1), Silent)
+        kept = stop_after(call, contract, tree)
+        if kept or (tree + 1) % contract.model.checkpoint_every == 0:
+            settle = Step("fit.settle_trees", partial(_settle, kept or tree + 1), Silent)
             call.all([ask(p, settle) for p in partners])
             checkpoint(call, contract)
+        if kept:
+            break
 
 
 def one_tree(call: Caller, contract: Contract, terms: Terms, tree: int) -> None:
