@@ -24,6 +24,7 @@ from fedmkt.privacy.disclosure import DEFAULT, EVERYONE, lookup
 from fedmkt.privacy.superset import epsilon
 from fedmkt.terms import (
     GLM_KINDS,
+    MAX_WEIGHT_RATIO,
     AdditiveTerms,
     BinTerms,
     Count,
@@ -368,10 +369,12 @@ class Contract(Terms):
         if self.trees.reveal == "totals":
             if len(self.parties) != 2:
                 raise mistake("sides: trees that reveal totals alone are for one partner", "trees", "reveal")
-            if self.trees.patience:
-                raise mistake("0: on shares nobody knows a loss", "trees", "patience")
-            if self.trees.class_weights != (1.0, 1.0):
-                raise mistake("[1.0, 1.0]: on shares all rows weigh the same", "trees", "class_weights")
+            if max(self.trees.class_weights) > MAX_WEIGHT_RATIO * min(self.trees.class_weights):
+                raise mistake(
+                    f"weights of which one is at most {MAX_WEIGHT_RATIO} times the other, on shares",
+                    "trees",
+                    "class_weights",
+                )
             if self.trees.row_share < 1:
                 # Everybody knows who is drawn: counts of as many known groups as there are trees tell single rows.
                 raise mistake("1: totals of groups drawn anew for each tree tell rows", "trees", "row_share")

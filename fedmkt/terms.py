@@ -25,6 +25,9 @@ ROW_WEIGHT_UNIT = 1 / 16
 MAX_ROW_WEIGHT = 8.0
 """A row counts at most as this many: every bound on sums over rows grows by as much."""
 
+MAX_WEIGHT_RATIO = 100
+"""Of class weights of trees on shares, where weights below a hundredth of the other would be lost in rounding."""
+
 
 class Terms(BaseModel):
     """Base of all frozen models: an unknown key is an error."""
@@ -198,23 +201,21 @@ class ScorecardTerms(Terms):
         return self
 
 
+def _needed_to_stop(trees: TreeTerms) -> tuple[str, ...]:
+    """Return what early stopping tells besides."""
+    if not trees.patience:
+        return ()
+    return ("StopBits",) if trees.reveal == "sides" else ("StopBits", "ValidationLosses")
+
+
 def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
     """Return the kinds of disclosures without which a model of this kind cannot be trained."""
     if model.kind == "trees":
-        stops = ("StopBits",) if trees.patience else ()
         return (
-            ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape", *stops)
+            ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape")
             if trees.reveal == "sides"
-            else (
-                "HistogramTotals",
-                "CellBits",
-                "BinCounts",
-                "BinTotals",
-                "ChosenSplits",
-                "TreeShape",
-                *stops,
-            )
-        )
+            else ("HistogramTotals", "CellBits", "BinCounts", "BinTotals", "ChosenSplits", "TreeShape")
+        ) + _needed_to_stop(trees)
     if model.kind == "scorecard":
         return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights")
     return ()

@@ -393,7 +393,7 @@ def test_trees_say_what_they_reveal_in_the_contract():
             "once",
         ),
         ({"trees": {}}, "needs CellBits, BinCounts, BinTotals too"),
-        ({"trees": {"class_weights": (1.0, 2.0)}}, "all rows weigh the same"),
+        ({"trees": {"class_weights": (1.0, 200.0)}}, "at most 100 times the other"),
         ({"trees": {"row_share": 0.9}}, "drawn anew for each tree"),
         ({"trees": {"reveal": "sides", "max_thresholds": 0}}, "greater than or equal to 1"),
         ({"trees": {"reveal": "sides", "class_weights": (0.0, 1.0)}}, "greater than or equal to 0.001"),
@@ -410,6 +410,11 @@ def test_early_stopping_is_disclosed_and_leaves_the_bytes_of_other_trees_as_they
     stops = TREES | {"trees": {"reveal": "sides", "patience": 5}}
     with pytest.raises(ValidationError, match="needs StopBits too"):
         contract(**stops)
+    shared = stops | {"trees": {"patience": 5}}
+    told = (*TREES["disclosures"], "CellBits", "BinCounts", "BinTotals", "StopBits")
+    with pytest.raises(ValidationError, match="needs ValidationLosses too"):
+        contract(**(shared | {"disclosures": told}))
+    assert contract(**(shared | {"disclosures": (*told, "ValidationLosses")})).trees.patience == 5
     agreed = contract(**(stops | {"disclosures": (*TREES["disclosures"], "StopBits")}))
     assert from_toml(to_toml(signed(agreed)), "c.toml").contract == agreed
     assert b'"patience":5' in canonical_bytes(agreed) and b"validation_fraction" not in canonical_bytes(

@@ -473,6 +473,25 @@ class StopBits(Disclosure):
 
 
 @dataclass(frozen=True)
+class ValidationLosses(Disclosure):
+    """The mean squared error of the model's probabilities over all validation rows, in steps of about 2^-17.
+
+    One after each tree. The bank knows the labels and what the leaves add, so each number is one equation about the
+    leaves in which the validation rows are, and so about the partner's bins of them, all in one sum. There are never
+    more numbers than rows.
+    """
+
+    adds: ClassVar[tuple[str, ...]] = ("losses",)
+    losses: int
+    low: int
+    high: int
+
+    def describe(self) -> str:
+        """Say how many, over how many rows."""
+        return f"received {self.losses:,} mean losses, each over {_between(self.low, self.high, 'rows')}"
+
+
+@dataclass(frozen=True)
 class Embeddings(Disclosure):
     """A few numbers per row, computed from the other party's columns by weights nobody knows.
 
@@ -545,6 +564,7 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         ChosenSplits,
         TreeShape,
         StopBits,
+        ValidationLosses,
         Embeddings,
         PartialScore,
         NoisyTotals,
@@ -588,6 +608,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "ChosenSplits": ("partner",),
     "TreeShape": _ALL,
     "StopBits": _ALL,
+    "ValidationLosses": ("bank",),
 }
 """Which roles the steps of this release tell; a kind that is absent is told by no step yet."""
 

@@ -45,7 +45,7 @@ class TreesKept(PublicValue):
 
 
 @dataclass(frozen=True)
-class ValidationLosses(State):
+class LossesSoFar(State):
     """At the bank: the loss of the validation rows after each tree so far."""
 
     values: tuple[float, ...]
@@ -56,10 +56,10 @@ def judge(turn: Turn, loss: float, ends: bool) -> Outcome[Message, TreesKept]:
 
     ends : whether it ends anyway. The scores of train rows stay those of all trees that were grown
     """
-    before = turn.recall(ValidationLosses).values if turn.has(ValidationLosses) else ()
+    before = turn.recall(LossesSoFar).values if turn.has(LossesSoFar) else ()
     losses = (*before, loss)
     kept = trees_kept(losses, turn.contract.trees.patience, ends=ends) or 0
-    keep: tuple[State, ...] = (ValidationLosses(losses),)
+    keep: tuple[State, ...] = (LossesSoFar(losses),)
     if kept:
         forest = turn.recall(Forest)
         keep = (*keep, replace(forest, trees=forest.trees[:kept], decisions=forest.decisions[:kept]))

@@ -16,7 +16,7 @@ from fedmkt.protocol import tree_growth, tree_scoring
 from fedmkt.protocol.align import Split, Validation
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.core import Public, data_parties
-from fedmkt.protocol.early_stop import TreesKept, ValidationLosses, read_kept
+from fedmkt.protocol.early_stop import LossesSoFar, TreesKept, read_kept
 from fedmkt.protocol.prepare import Columns, real
 from fedmkt.protocol.scoring import Released
 from fedmkt.protocol.totals import OwnBins
@@ -53,7 +53,7 @@ def test_the_trees_up_to_the_best_are_those_of_the_pooled_table_bit_for_bit(part
     caller = grown(tree_caller(tree_contract(parties, **EAGER), seed=seed + 1))
     plain = twin(caller)
     assert parts_of(caller) == (plain.model.outline, plain.model.parts)
-    assert caller.recall(BANK, ValidationLosses).values == plain.losses
+    assert caller.recall(BANK, LossesSoFar).values == plain.losses
     best = int(np.argmin(plain.losses)) + 1
     assert len(caller.recall(BANK, Forest).trees) == best < len(plain.losses) < 20
     assert told(caller) == [0] * (best + 1) + [best]
@@ -64,13 +64,13 @@ def test_class_weights_and_drawn_rows_go_with_it() -> None:
     caller = grown(tree_caller(tree_contract(2, **terms)))
     plain = twin(caller)
     assert parts_of(caller) == (plain.model.outline, plain.model.parts)
-    assert caller.recall(BANK, ValidationLosses).values == plain.losses
+    assert caller.recall(BANK, LossesSoFar).values == plain.losses
 
 
 def test_a_training_that_reaches_its_last_tree_keeps_the_best_as_well() -> None:
     caller = grown(tree_caller(tree_contract(2, **(EAGER | {"trees": 5, "patience": 10}))))
     plain = twin(caller)
-    best = int(np.argmin(caller.recall(BANK, ValidationLosses).values)) + 1
+    best = int(np.argmin(caller.recall(BANK, LossesSoFar).values)) + 1
     assert told(caller) == [0, 0, 0, 0, best]
     assert len(caller.recall(SHOP, OwnSplits).trees) == best < 5
     assert parts_of(caller) == (plain.model.outline, plain.model.parts)
@@ -197,13 +197,13 @@ def test_a_run_killed_within_a_tree_comes_to_the_same_decision(
 ) -> None:
     bank, shop = data_parties(whole[0].contract)
     before = whole[0].parties[bank]._states
-    assert 1 <= len(before[Forest].trees) < len(before[ValidationLosses].values) < 8
+    assert 1 <= len(before[Forest].trees) < len(before[LossesSoFar].values) < 8
     at = [i for i, s in enumerate(whole[1]) if s == step][time]
     killed = world_of(job[0], tmp_path, job[1], seed=5)
     with pytest.raises(Killed):
         killed.run(Tap(stop_after=at + 1))
     killed.run(resume=True)
     after = killed.parties[bank]._states
-    assert after[ValidationLosses] == before[ValidationLosses]
+    assert after[LossesSoFar] == before[LossesSoFar]
     assert (after[Forest].trees, after[Forest].decisions) == (before[Forest].trees, before[Forest].decisions)
     assert killed.parties[shop]._states[OwnSplits] == whole[0].parties[shop]._states[OwnSplits]
