@@ -1,17 +1,21 @@
 """Early stopping in mode totals: the loss that the bank is told, the trees that stay, and what each side sees."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from fedmkt.config import parse_job
 from fedmkt.errors import DataError
 from fedmkt.learn import boosting
-from fedmkt.learn.splits import leaf_values, scale_of, stop_at
+from fedmkt.learn.splits import best_splits, leaf_values, scale_of, stop_at
 from fedmkt.learn.trees import linear_predictor, predict
+from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import EVERYONE, StopBits, ValidationLosses
-from fedmkt.protocol import shared_growth, shared_scoring, shared_stopping
+from fedmkt.protocol import early_stop, shared_growth, shared_scoring, shared_stopping
 from fedmkt.protocol.boosting import OwnSplits
+from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.early_stop import LossesSoFar, TreesKept
 from fedmkt.protocol.scoring import Released
 from fedmkt.protocol.shared_boosting import fit
@@ -25,10 +29,18 @@ from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.shared_traffic import CONTENT
 from fedmkt.simulation.traffic import Sizes
 from fedmkt.simulation.tree_traffic import TreeFacts
-from tests.protocol.plain_caller import chi_square
+from fedmkt.simulation.world import generate, write_world
+from tests.engine import Killed, Tap, world_of
+from tests.protocol.plain_caller import DEALER, chi_square, start_aligned
 from tests.protocol.shared_world import Watch, contract, grown, model_of, scores_of, splits_of
-from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller, validates
+from tests.protocol.test_two_worlds import differing, relayed, view
+from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller, tree_data, validates
 
+UNIFORM = {
+    "HintBlock", "EncryptedShares", "SharedTotals", "MaskedSides", "TreeAngles", "TreeGradients", "CellOpening",
+    "PlaneOpening", "CellPasses", "LossOpening",
+}  # fmt: skip
+"""Messages to the partner that are uniform by themselves."""
 CLASSES = ("fit.open_classes", "fit.deal_classes", "fit.open_weighed")
 EAGER = {"trees": 14, "rate": 0.8, "patience": 2, "validation_fraction": 0.25}
 
@@ -179,3 +191,93 @@ def test_planned_bytes_are_the_real_ones():
             assert content <= len(message.data) <= content + 320 * max(1, readers), message.step
             found.add(message.step)
     assert found == {*CLASSES, "losses.open", "losses.deal", "losses.choose", "losses.lift", "losses.tell"}
+
+
+# ------------------------------------------------------------------------------------------ two worlds
+
+
+def test_but_for_the_decision_nobody_else_sees_anything_of_the_labels(monkeypatch):
+    """With the same splits and the same decision, another bank's labels change nothing but uniform words."""
+    terms = contract(min_gain=0.0, class_weights=(1.0, 2.0), **(EAGER | {"trees": 2}))
+    chosen, worlds = [], []
+
+    def recording(*given):
+        chosen.append(best_splits(*given))
+        return chosen[-1]
+
+    monkeypatch.setattr(shared_growth, "best_splits", recording)
+    monkeypatch.setattr(
+        early_stop, "trees_kept", lambda losses, patience, ends: len(losses) if ends else None
+    )
+    for number in (0, 1):
+        data = tree_data(terms)
+        if number:
+            columns = data.local[BANK][1]
+            labelled = np.flatnonzero(~np.isnan(columns.label))
+            label = columns.label.copy()
+            label[labelled] = columns.label[np.random.default_rng(3).permutation(labelled)]
+            data.local[BANK] = (data.local[BANK][0], replace(columns, label=label))
+            monkeypatch.setattr(shared_growth, "best_splits", lambda *given: chosen.pop(0))
+        worlds.append(grown(start_aligned(data)))
+    one, other = worlds
+    assert relayed(one) == relayed(other) and one.revealed == other.revealed
+    for reader in (SHOP, DEALER):
+        assert view(one, reader) == view(other, reader)
+    assert differing(one, other, DEALER) == set()
+    assert {"LossOpening", "MaskedSides"} < differing(one, other, SHOP) <= UNIFORM
+
+
+# ------------------------------------------------------------------------------------------ kill and resume
+
+JOB = """kind = "trees"
+checkpoint_every = 1
+
+[trees]
+reveal = "totals"
+trees = 4
+depth = 2
+min_rows = 20
+rate = 0.9
+class_weights = [1.0, 2.0]
+patience = 1
+validation_fraction = 0.3
+"""
+
+
+@pytest.mark.parametrize(("step", "time"), [("losses.choose", 2), ("losses.keep_trees", 0)])
+def test_a_run_killed_while_it_decides_ends_with_one_decision_of_both(step, time, job, whole, tmp_path):
+    before, steps = whole
+    at = [i for i, s in enumerate(steps) if s == step][time]
+    world = world_of(job[0], tmp_path, job[1], seed=5)
+    with pytest.raises(Killed):
+        world.run(Tap(stop_after=at + 1))
+    world.run(resume=True)
+    bank, shop = (world.parties[p]._states for p in data_parties(world.contract))
+    forest, losses, kept = (
+        bank[Forest],
+        bank[LossesSoFar].values,
+        before.parties[BANK]._states[LossesSoFar].values,
+    )
+    again = steps[:at].count("losses.judge") - (step == "losses.keep_trees")  # trees that are saved
+    assert losses[:again] == kept[:again]
+    best = int(np.argmin(losses)) + 1
+    assert len(losses) == min(4, best + 1)
+    assert len(forest.trees) == len(shop[OwnSplits].trees) == len(shop[TreeOwners].trees) == best
+    assert bank[Released].units.size
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("job")
+    path = write_world(generate(1, 900, 900, 700), folder, minimum=100)
+    text = path.read_text().replace("[model]\npenalty = 1.0\n", f"[model]\n{JOB}\n")
+    config = parse_job(text.replace("[limits]\n", "[limits]\nmin_support = 20\n"), str(path))
+    return config, {p.name: open_data(p, folder) for p in config.parties}
+
+
+@pytest.fixture(scope="module")
+def whole(job, tmp_path_factory):
+    tap = Tap()
+    world = world_of(job[0], tmp_path_factory.mktemp("whole"), job[1], seed=5)
+    world.run(tap)
+    return world, [p.message.step for p in tap.requests]
