@@ -35,6 +35,7 @@ from fedmkt.protocol.core import (
     data_parties,
 )
 from fedmkt.protocol.tree_growth import Forest, TrainTable, settings_of
+from fedmkt.protocol.witness import witness
 
 
 @dataclass(frozen=True)
@@ -92,4 +93,5 @@ def stop_after(call: Caller, contract: Contract, tree: int) -> int:
     ends = tree + 1 == contract.trees.trees
     if not contract.trees.patience:
         return tree + 1 if ends else 0
+    witness(call, contract)
     return read_kept(contract, tree, ends, call(data_parties(contract)[0], MEASURE).public)
