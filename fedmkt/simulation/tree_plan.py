@@ -97,8 +97,9 @@ def most_bits_per_row(contract: Contract, sizes: Sizes) -> float:
     columns = [ColumnBins(n, a) for b in bins for n, a in zip(b.sizes, b.apart, strict=True)]
     splits, rows = trees.trees * (2**trees.depth - 1), train_rows(contract, sizes.overlap)
     if trees.reveal == "totals":
-        # Of g, h and rows of each cell of each node that may be split.
-        return most_from_totals(columns, 3 * splits * sum(c.count for c in columns), MODULUS_BITS, rows)
+        # Of g, h and rows of each cell of each node that may be split; and the loss after each tree.
+        numbers = 3 * splits * sum(c.count for c in columns) + (trees.trees if trees.patience else 0)
+        return most_from_totals(columns, numbers, MODULUS_BITS, rows)
     return most_from_sides(columns, trees.max_thresholds, splits, rows)
 
 
