@@ -364,8 +364,12 @@ class Contract(Terms):
             raise mistake(
                 "shown: who is in a node of a tree is known to both sides, by row", "align", "match"
             )
-        if self.align.join == "left":
-            raise mistake("inner: rows without the partner's columns have no bins there", "align", "join")
+        if self.align.join == "left" and self.trees.reveal != "sides":
+            raise mistake(
+                "inner: rows without the partner's columns have no bins there, and nobody would know how many",
+                "align",
+                "join",
+            )
         if self.trees.reveal == "totals":
             if len(self.parties) != 2:
                 raise mistake("sides: trees that reveal totals alone are for one partner", "trees", "reveal")

@@ -381,7 +381,7 @@ def test_trees_say_what_they_reveal_in_the_contract():
     [
         ({"align": {"match": "hidden"}}, "shown: who is in a node"),
         (
-            {"align": {"join": "left"}, "disclosures": (*TREES["disclosures"], "JoinedRows")},
+            {"trees": {}, "align": {"join": "left"}, "disclosures": (*TREES["disclosures"], "JoinedRows")},
             "inner: rows without",
         ),
         (

@@ -145,7 +145,8 @@ def _tree_files(party: Party) -> ModelFiles:
     forest = party.recall(Forest)
     own, outline = Part(party.me, bins, forest.decisions), Outline(forest.base, forest.trees)
     model = {"part": json.loads(own.to_json()), "outline": json.loads(outline.to_json())}
-    return ModelFiles(header | model | {"draws": forest.key.hex()}, {})
+    arrays: dict[str, Array] = {"known": party.recall(Known).rows} if party.holds(Known) else {}
+    return ModelFiles(header | model | {"draws": forest.key.hex()}, arrays)
 
 
 def _write_shapes(party: Party, folder: Path) -> None:

@@ -92,7 +92,10 @@ class Slots(State):
 
 @dataclass(frozen=True)
 class Validation(State):
-    """Which train rows, (n,) with padding, do not train but tell when training is over; the same at all parties."""
+    """Which train rows, (n,) with padding, do not train but tell when training is over.
+
+    The same at all parties; of a left join a partner knows those alone that it has.
+    """
 
     rows: NDArray[np.bool_]
 

@@ -20,6 +20,9 @@ the bank-full data an attack on 50 trees of depth 5 read 14.2 of 14.5 bits per r
 A partner bounds them by coarse bins (`bins.count`) and by `trees.max_thresholds`, edges of one column in one run: it
 counts them itself, over all epochs, and refuses beyond. Totals of small nodes say no more than the sides do.
 
+**Left join.** Rows that only the bank has are in no bin of the partner's: what a node's bins lack to its total, which
+the bank knows, goes with the missing, and so do these rows at each split. It knows who they are.
+
 Safe against: a semi-honest partner or partners together, who see pseudo-random vectors over all rows, whose number
 tells how many nodes there are and nothing about who is in them; a semi-honest bank, as far as the table says; a
 semi-honest dealer that colludes with none. **Not safe against a malicious bank**, who may ask for any totals and,
@@ -114,12 +117,11 @@ def _load_bins(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
 def _tell_sides(turn: Turn, inbox: Inbox[SplitRequest]) -> Outcome[RowSides, Silent]:
     """Tell which rows go left at the chosen splits, once they are counted against the cap."""
     bank, held = turn.parties[0], turn.recall(RowBins)
-    sizes = turn.published(BinSizes, turn.me)
     level = turn.published(LevelSplits, bank)
     asked = level.partners[turn.parties.index(turn.me) - 1]
     decisions = read_request(turn, inbox.one(bank, SplitRequest), asked, level.depth)
     remember = _count_thresholds(turn, decisions)
-    sides = sides_of(held.codes, decisions, sizes, own_names(turn))
+    sides = told_of(turn, held.codes, decisions)
     before = turn.recall(OwnSplits).trees
     trees = (*before, *[()] * (level.tree + 1 - len(before)))
     kept = OwnSplits((*trees[: level.tree], trees[level.tree] + decisions))
@@ -159,6 +161,16 @@ def sides_of(codes: Codes, decisions: Sequence[Decision], sizes: BinSizes, names
         if decision.missing_left and sizes.apart[column]:
             out |= codes[column] == sizes.sizes[column] - 1
         out &= codes[column] != NO_BIN
+    return sides
+
+
+def told_of(turn: Turn, codes: Codes, decisions: Sequence[Decision]) -> Bools:
+    """Tell which rows go left at own splits, (decisions, n); of a left join those that only the bank has as well."""
+    sides = sides_of(codes, decisions, turn.published(BinSizes, turn.me), own_names(turn))
+    if turn.contract.align.join == "left":
+        # They go with the missing. Padding cannot be told from them; the bank takes no notice of it.
+        missing_left = np.array([d.missing_left for d in decisions], np.bool_)
+        sides |= missing_left[:, None] & (codes == NO_BIN).all(axis=0)
     return sides
 
 

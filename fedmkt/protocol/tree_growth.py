@@ -81,7 +81,7 @@ class SplitRequest(Message):
 
 @dataclass(frozen=True)
 class RowSides(Message):
-    """Which rows go left at each split, (k, rows / 8): a bit for each row, the first one highest; 0 for padding."""
+    """Which rows go left at each split, (k, rows / 8): a bit for each row, the first one highest."""
 
     bits: NDArray[np.uint8]
 
@@ -357,6 +357,10 @@ def _with_partners(turn: Turn, tree: Growing) -> Counts:
     parts = [
         cells_of(totals[p], tree.packings, tree.order, turn.published(BinSizes, p), bins) for p in turn.others
     ]
+    if turn.contract.align.join == "left":
+        whole = tree.built[:, :1].sum(axis=2)
+        for part in parts:
+            part[:, :, bins] += whole - part.sum(axis=2)
     return np.concatenate([tree.built, *parts], axis=1)
 
 

@@ -6,7 +6,7 @@ in mode `totals`, whose rounding nobody knows, they differ by it and by trees th
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,11 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
         _load(contract, p.name, folder / "parties" / p.name / "model", tables[p.name]) for p in config.parties
     ]
     bank = sides[0]
+    if contract.align.join == "left":
+        sides = [
+            bank,
+            *(_joined(s, *_known(folder / "parties" / config.bank.name / "model")) for s in sides[1:]),
+        ]
     if bank.label_train is None or bank.label_held_out is None:
         raise ValueError("the first party has no label")
     outline = Outline.from_json(_compact(bank.header["outline"]))
@@ -91,6 +96,25 @@ def _load(contract: Contract, name: str, folder: Path, table: Table) -> _Side:
     y = [None if columns.label is None else columns.label[r] for r in rows]
     validates = np.load(folder / "validates.npy", allow_pickle=False) if contract.trees.patience else None
     return _Side(train, held_out, Part.from_json(_compact(header["part"])), validates, y[0], y[1], header)
+
+
+def _known(folder: Path) -> tuple[Bools, Bools]:
+    """Tell which of the bank's train and held-out rows its partner has."""
+    known, train, held_out = (
+        np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("known", "train", "held_out")
+    )
+    return known[train], known[held_out]
+
+
+def _joined(side: _Side, train: Bools, held_out: Bools) -> _Side:
+    """Give a partner's tables the rows that only the bank has: all of their values are missing."""
+    return replace(side, train=_placed(side.train, train), held_out=_placed(side.held_out, held_out))
+
+
+def _placed(table: trees.Table, known: Bools) -> trees.Table:
+    values = np.full((len(table.columns), len(known)), table.bins, np.uint8)
+    values[:, known] = table.values
+    return trees.Table(table.columns, values, table.bins)
 
 
 def _compact(value: object) -> str:
