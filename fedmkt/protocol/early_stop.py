@@ -9,8 +9,8 @@ in mode `sides`. How it comes to know it in mode `totals` is told in `shared_sto
 |---|---|
 | everybody | after each tree whether training goes on, and in the end how many trees stay (`StopBits`) |
 
-That is a fact about the labels of all validation rows together, of at most log2(trees) bits in one training. A partner
-counts its own validation rows; a bank that deviates may stop when it likes, but say nothing else by it.
+That is a fact about the labels of all validation rows together, of at most log2(trees) bits in one training; a bank
+that deviates may say as many bits of anything else by it. The rows are at least `limits.min_support`.
 
 Safe against a semi-honest bank and partners. Source: protocols.md section 4, redteam.md 3 (leakage by stopping).
 """

@@ -105,6 +105,11 @@ def most_bits_per_row(contract: Contract, sizes: Sizes) -> float:
 
 def tree_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
     """Say what was assumed of trees, and what their sides or totals can give away of a row."""
+    stops = ("no training stops early: all trees are grown",) if contract.trees.patience else ()
+    return (*stops, *_usual_assumptions(contract, sizes))
+
+
+def _usual_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
     if contract.trees.reveal == "totals":
         return (
             "every tree is full, all of its splits are of the partner's columns, and all cells of nodes are open",

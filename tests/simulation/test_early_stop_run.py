@@ -66,3 +66,4 @@ def test_the_plan_reckons_with_all_trees(run: RunResult) -> None:
     assert all(planned.bytes_sent[p] >= real for p, real in run.summary.bytes_sent.items())
     assert planned.rounds >= run.summary.rounds
     assert all(bound.holds for bound in planned.bounds)
+    assert "no training stops early" in " ".join(planned.lines())
