@@ -11,11 +11,8 @@ made sure, on shares, that they are of enough rows. Takes part: the bank, one pa
 | bank, partner | which groups of cells of a node's children are empty or large enough (`CellBits`) |
 | partner | which edges of its own bins were chosen, at which node of which tree (`ChosenSplits`) |
 | everybody | which nodes are split, and by whom (`TreeShape`); how many groups of cells are compared; whether the \
-largest leaves of all trees so far add up to more than 12.8; with `trees.patience` when training ends (`early_stop`) |
+largest leaves of all trees so far add up to more than 12.8; when training ends (`shared_stopping`) |
 | dealer, coordinator | nothing else |
-
-With `trees.patience` some train rows do not train: at the root their g, h and membership are 0 at both parties, so they
-are in no total. What the bank is told of their losses, see `shared_stopping`.
 
 Who holds what of the model: the bank the outline, the leaves' values and its own splits, the partner its own splits.
 
@@ -228,9 +225,8 @@ def _labels(turn: Turn) -> Floats:
 
 
 def _base(turn: Turn) -> float:
-    y = _labels(turn)
+    (light, heavy), y = turn.contract.trees.class_weights, _labels(turn)
     y = y[~validation_rows(turn)[: len(y)]]
-    light, heavy = turn.contract.trees.class_weights
     events, least = int(y.sum()), max(1, turn.contract.limits.min_events)
     if min(events, len(y) - events) < least:
         raise DataError(
@@ -371,10 +367,8 @@ def plant(call: Caller, contract: Contract, lanes: Lanes) -> None:
     call(parties[0], TELL_RANGE)
     deal = Step("fit.deal_gradients", partial(deal_step, lanes.rows), Silent)
     angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in parties], [ask(maker, deal)])
-    if are_weighed(contract):
-        values = weigh(call, contract, lanes.rows, angles, dealt)
-    else:
-        values = call.all([ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in parties])
+    plain = [ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in parties]
+    values = weigh(call, contract, lanes.rows, angles, dealt) if are_weighed(contract) else call.all(plain)
     begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients, DealtTags))
     tags = [] if lanes.checker is None else [deal_root(call, contract, lanes)]
     call.all([ask(p, begin, *inbox_of(values, p), *inbox_of(tags, p)) for p in parties])

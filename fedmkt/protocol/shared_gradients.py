@@ -136,12 +136,13 @@ class DealtGradients(Message):
 
 @dataclass(frozen=True)
 class Gradients:
-    """One set of gradients over n rows by the series of a period; `count` numbers it within the epoch."""
+    """One set of gradients over n rows by the series of a period; `count` numbers it within epoch and label."""
 
     count: int
     partner: Name
     rows: int
     period: int
+    label: str = "gradients"
 
     @property
     def series(self) -> ScoreSeries:
@@ -267,14 +268,16 @@ def take_gradients(
 
 
 def _wide(turn: Turn, batch: Gradients, of: Name, what: str, field: int) -> Words:
-    return turn.masks.words(of, f"gradients/{what}", batch.count, batch.rows, to=batch.partner, block=field)
+    return turn.masks.words(
+        of, f"{batch.label}/{what}", batch.count, batch.rows, to=batch.partner, block=field
+    )
 
 
 def _draw(
     turn: Turn, batch: Gradients, of: Name, what: str, shape: tuple[int, int] | None = None
 ) -> HalfWords:
     return turn.masks.half_words(
-        of, f"gradients/{what}", batch.count, shape or (batch.rows,), to=batch.partner
+        of, f"{batch.label}/{what}", batch.count, shape or (batch.rows,), to=batch.partner
     )
 
 

@@ -11,12 +11,13 @@ dealer. By that number the bank tells all whether training goes on (`early_stop`
 | dealer, coordinator | nothing but the number of rows, padded |
 
 Each number is one equation about all validation rows: about the leaves in which they are, and so about the partner's
-bins of them. Rows that validate are in no other total. The partner counts them: they are at least `limits.min_support`,
+bins of them. Rows that validate are in no other total: at the root their g, h and membership are 0 at both parties. The
+partner counts them: they are at least `limits.min_support`,
 and at least as many as trees may be grown.
 
 Safe against a semi-honest bank or partner, while the dealer colludes with neither. **Not safe against a malicious
 bank**: it may use other labels than its own, or one set of labels for one tree and another for the next, and so learn
-the sum of sigma over rows of its choice; or add to its share. Nothing shows it.
+the sum of sigma over rows of its choice; or add to its share. Nothing shows it, `trees.checked_shares` neither.
 
 Four rounds. F - t is opened for the validation rows alone; `class_waves` makes of it shares of the squared residuals,
 at scale 2^28 modulo 2^32; `ring.rounding` lifts them to scale 2^16 modulo 2^48, where they can be added up; the partner
@@ -168,8 +169,7 @@ def _taken(turn: Turn, values: HalfWords) -> HalfWords:
 
 
 def _gradients(turn: Turn, count: int, rows: int) -> Gradients:
-    # Its masks are those of gradients: `count` is of both together.
-    return Gradients(count, turn.parties[1], rows, FAR.period)
+    return Gradients(count, turn.parties[1], rows, FAR.period, "losses")
 
 
 def _functions(turn: Turn) -> tuple[ClassFunction]:
@@ -190,7 +190,7 @@ def _wide(turn: Turn, of: Name, what: str, count: int, rows: int) -> Words:
 def _open(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Silent]:
     """Open the own share of the scores of the validation rows."""
     scores, (other,) = _taken(turn, turn.recall(SharedScores).words), turn.others
-    count, used = next_count(turn, "gradients")
+    count, used = next_count(turn, "losses")
     message, own = open_angles(turn, _gradients(turn, count, len(scores)), scores)
     return Outcome(Silent(), send={other: message}, keep=(LossShares(count, own, None), used))
 
@@ -198,7 +198,7 @@ def _open(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Silent]:
 def _deal(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtLosses, Silent]:
     """At the dealer: deal all that one loss takes."""
     bank, partner = turn.parties
-    count, used = next_count(turn, "gradients")
+    count, used = next_count(turn, "losses")
     lift = rounding.deal_lift(_mask(turn, bank, count, rows) + _mask(turn, partner, count, rows), _SHIFT)
     high, top = (
         narrow(value - _wide(turn, partner, what, count, rows), SUM_BITS)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from fedmkt.config import parse_job
-from fedmkt.errors import DataError
+from fedmkt.errors import DataError, PeerError
 from fedmkt.learn import boosting
 from fedmkt.learn.splits import best_splits, leaf_values, scale_of, stop_at
 from fedmkt.learn.trees import linear_predictor, predict
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import EVERYONE, StopBits, ValidationLosses
 from fedmkt.protocol import early_stop, shared_growth, shared_scoring, shared_stopping
+from fedmkt.protocol.align import validation_rows
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.early_stop import LossesSoFar, TreesKept
@@ -109,6 +110,29 @@ def test_rows_that_validate_are_in_no_total_and_the_trees_are_those_of_the_other
             units = np.rint(leaf_values(plain.leaves, settings, scale) / UNIT)
             assert [v for _, v in found.leaves] == (units * UNIT)[np.argsort(plain.leaves.nodes)].tolist()
     assert compared >= 2
+
+
+@pytest.mark.parametrize("terms", [{}, {"class_weights": (1.0, 3.0)}], ids=["plain", "weighed"])
+def test_it_goes_with_checked_shares(terms):
+    caller = grown(tree_caller(contract(checked_shares=True, **(EAGER | terms))))
+    losses = caller.recall(BANK, LossesSoFar).values
+    assert len(losses) > 2 and len(caller.recall(SHOP, OwnSplits).trees) == int(np.argmin(losses)) + 1
+
+
+def test_a_bank_that_lets_a_validation_row_train_is_noticed_with_checked_shares(monkeypatch):
+    original = shared_growth.root_shares
+
+    def root_shares(lanes, turn, gradients):
+        level, vectors = original(lanes, turn, gradients)
+        if turn.first:
+            row = np.flatnonzero(validation_rows(turn))[0]
+            for lane in vectors.lanes:
+                lane[..., row] += np.array(1, lane.dtype)
+        return level, vectors
+
+    monkeypatch.setattr("fedmkt.protocol.shared_boosting.root_shares", root_shares)
+    with pytest.raises(PeerError):
+        grown(tree_caller(contract(checked_shares=True, **EAGER)))
 
 
 def test_scores_are_those_of_the_trees_that_stay():
