@@ -89,6 +89,16 @@ class Slots(State):
     scored: Rows
 
 
+@dataclass(frozen=True)
+class Validation(State):
+    """Where a path of penalties is measured: places among the joint training rows, ascending.
+
+    Drawn by place, not by person: that works also for a party that does not know who stands there.
+    """
+
+    places: Rows
+
+
 def joint_rows(turn: Turn, training: bool) -> Rows:
     """Return the own row of each joint row of a stage, NO_ROW where there is none."""
     if turn.contract.align.hidden:
@@ -112,6 +122,11 @@ def train_rows_at_least(contract: Contract, overlap: Overlap) -> float:
     """Return a number that the real training rows exceed but once in a thousand million (6 sigma)."""
     share, low = 1 - contract.model.test_fraction, overlap.labelled_low
     return low * share - 6 * math.sqrt(low * share * (1 - share))
+
+
+def validation_rows(contract: Contract, overlap: Overlap) -> int:
+    """Return the number of places on which penalties are compared, padded."""
+    return padded_rows(train_rows(contract, overlap), contract.model.validation_fraction)
 
 
 def scored_rows(contract: Contract, overlap: Overlap) -> int:
@@ -172,12 +187,22 @@ def _split(turn: Turn, inbox: Inbox[Part]) -> Outcome[Nothing, SplitKey]:
         )
     overlap = turn.published(Overlap, turn.parties[0])
     digest = hashlib.sha256(b"fedmkt split key digest v1\n" + key).digest()
+    divided = _divide_hidden(turn, key) if turn.contract.align.hidden else (_divide(turn, key, overlap),)
     return Outcome(
         SplitKey(digest),
-        keep=_divide_hidden(turn, key) if turn.contract.align.hidden else (_divide(turn, key, overlap),),
+        keep=(*divided, *_validation(turn, key, overlap)),
         forget=(KeyPart, Commitments),
         remember={_peers_key(turn): seen},
     )
+
+
+def _validation(turn: Turn, key: bytes, overlap: Overlap) -> tuple[State, ...]:
+    model = turn.contract.model
+    if not model.penalties:
+        return ()
+    own_key = hmac.digest(key, b"fedmkt validation rows v1", "sha256")
+    names = tuple(str(place) for place in range(train_rows(turn.contract, overlap)))
+    return (Validation(np.flatnonzero(held_out(own_key, names, model.validation_fraction))),)
 
 
 def _divide(turn: Turn, key: bytes, overlap: Overlap) -> Split:

@@ -29,6 +29,7 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.histogram import HistogramShape
 from fedmkt.protocol.items import ListRows
+from fedmkt.protocol.penalties import PenaltyChoice
 from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
@@ -124,6 +125,7 @@ class Rehearsal:
             KeptSet: KeptSet(bytes(16)),
             KnownSets: KnownSets(()),
             StartedFrom: StartedFrom(bytes(32)),
+            PenaltyChoice: PenaltyChoice(0),
         }
         if call.step.tells is ListRows:
             return ListRows(self._lists[call.party])
