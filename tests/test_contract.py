@@ -495,6 +495,13 @@ def test_paths_that_cannot_be_tried_are_refused(terms, message):
         ModelTerms(**terms)
 
 
+def test_a_path_is_not_for_pairs_of_two_parties():
+    numbers = (party("bank", numbers=("a",)), party("shop", numbers=("b",)))
+    terms = {"additive": {"pairs": (("bank/a", "shop/b"),)}, "parties": numbers, "disclosures": PATH}
+    with pytest.raises(ValidationError, match="one penalty where pairs are of two parties"):
+        contract(model={"kind": "additive", "penalties": (1.0, 2.0)}, **terms)
+
+
 def test_a_path_needs_its_disclosures():
     with pytest.raises(ValidationError, match="needs PenaltyCurve, ChosenPenalty too"):
         contract(model=ModelTerms(penalties=(1.0, 2.0)))

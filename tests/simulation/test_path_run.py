@@ -15,7 +15,7 @@ from fedmkt.report.summary import PenaltyPath, TriedPenalty
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.simulation.run import RunResult, simulate
 from tests.engine import Killed, Tap, World, job_config, world_of
-from tests.simulation.test_glm_jobs import check_plan, written
+from tests.simulation.test_glm_jobs import check_plan, valued, written
 
 PATH = "penalties = [1.0, 1000.0, 30.0]\npath_passes = 6\nvalidation_fraction = 0.4\n"
 slow = pytest.mark.slow  # a whole job each, and here there are many
@@ -92,6 +92,14 @@ def test_functions_and_scorecards_have_paths_too(tmp_path: Path, model: str, mor
     assert float(str(found.facts["weight_error"])) < 5e-3
     assert found.summary.path is not None
     assert found.summary.path.chosen in {p.penalty for p in found.summary.path.points}
+
+
+@slow
+def test_counts_are_compared_by_their_deviance(tmp_path: Path) -> None:
+    found = valued(tmp_path, "poisson", PATH)
+    assert float(str(found.facts["weight_error"])) < 5e-3
+    assert "Mean Poisson deviance of the joint model" in found.report.read_text()
+    check_plan(found)
 
 
 # ------------------------------------------------------------------------------------------ kill and resume
