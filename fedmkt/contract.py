@@ -354,6 +354,8 @@ class Contract(Terms):
         ]
         if wrong:
             raise mistake(f"numbers where a pair is of two parties, not {wrong[0]}", "additive", "pairs")
+        if across and self.model.penalties:
+            raise mistake("one penalty where pairs are of two parties", "model", "penalties")
         if across and (self.align.hidden or self.align.join == "left"):
             raise mistake(
                 "pairs of one party: those of two need match = shown and join = inner", "additive", "pairs"
@@ -456,7 +458,9 @@ _ADDED: Mapping[str, object] = {
     "additive": AdditiveTerms().model_dump(),
 }  # fmt: skip
 """Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
-_ADDED_TO_MODEL: Mapping[str, object] = {"max_offset": 8.0}
+_ADDED_TO_MODEL: Mapping[str, object] = {
+    "max_offset": 8.0, "penalties": (), "path_passes": 8, "validation_fraction": 0.2,
+}  # fmt: skip
 """The same of the section `model`; what is absent is left out anyway."""
 _ADDED_TO_TREES: Mapping[str, object] = {
     "checked_shares": False, "patience": 0, "validation_fraction": 0.1,

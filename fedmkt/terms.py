@@ -13,6 +13,7 @@ from fedmkt.privacy.disclosure import DEFAULT
 Count = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Weight = Annotated[float, Field(strict=True, ge=1e-3, le=1e3)]
+Penalty = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.1, le=1e9)]
 Flag = Annotated[bool, Field(strict=True)]
 Kind = Literal["logistic", "linear", "poisson", "additive", "scorecard", "trees"]
 Link = Literal["logistic", "linear", "poisson"]
@@ -29,6 +30,10 @@ MAX_WEIGHT_RATIO = 100
 """Of class weights of trees on shares, where weights below a hundredth of the other would be lost in rounding."""
 
 
+MOST_GROWTH = 10_000
+"""How many times the least penalty of a path the largest may be."""
+
+
 class Terms(BaseModel):
     """Base of all frozen models: an unknown key is an error."""
 
@@ -41,10 +46,16 @@ class ModelTerms(Terms):
     max_offset : largest size of the bank's offset column, where it has one.
     class_weights : what a row without and one with a response count, a multiple of 1/16 each.
     start : digest of an earlier contract of the same parties, with whose model training begins.
+    penalties : in place of penalty, those that are tried, each in `path_passes` passes from the model of the one before
+    (the largest, which is first, and the chosen one, at last, in `iterations`). The one with the least error on
+    `validation_fraction` of the train rows is chosen.
     """
 
     kind: Kind = "logistic"
-    penalty: Real = Field(default=1.0, ge=0.1, le=1e9)
+    penalty: Penalty = 1.0
+    penalties: tuple[Penalty, ...] = Field(default=(), max_length=12)
+    path_passes: Count = Field(default=8, ge=2, le=100)
+    validation_fraction: Real = Field(default=0.2, ge=0.05, le=0.5)
     iterations: Count = Field(default=20, ge=1, le=100)
     period: Literal[64, 128] = 128
     max_weight: Real = Field(default=16.0, ge=0.5, le=4096.0)
@@ -60,6 +71,16 @@ class ModelTerms(Terms):
         """What labels and scores are: answers and their probabilities, numbers, or counts."""
         return self.kind if self.kind == "linear" or self.kind == "poisson" else "logistic"
 
+    @property
+    def path(self) -> tuple[float, ...]:
+        """The penalties in the order in which they are tried: the largest first."""
+        return tuple(sorted(self.penalties, reverse=True))
+
+    @property
+    def least_penalty(self) -> float:
+        """The smallest penalty with which the model may end."""
+        return min(self.penalties, default=self.penalty)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.class_weights is not None:
@@ -69,7 +90,23 @@ class ModelTerms(Terms):
                 raise ValueError("class_weights of [model] are for kind = logistic")
         if self.start is not None and self.kind not in GLM_KINDS:
             raise ValueError(f"no start with kind = {self.kind}")
+        self._check_path()
         return self
+
+    def _check_path(self) -> None:
+        usual = ModelTerms.model_fields
+        if not self.penalties:
+            if any(getattr(self, n) != usual[n].default for n in ("path_passes", "validation_fraction")):
+                raise ValueError("path_passes and validation_fraction only with penalties")
+            return
+        if len(set(self.penalties)) != len(self.penalties) or len(self.penalties) < 2:
+            raise ValueError("penalties are 2 to 12 different values")
+        if max(self.penalties) > MOST_GROWTH * min(self.penalties):
+            raise ValueError(f"the largest of penalties is at most {MOST_GROWTH:,} times the smallest")
+        if self.penalty != usual["penalty"].default:
+            raise ValueError("one of penalty and penalties")
+        if self.kind == "trees" or self.start is not None:
+            raise ValueError("penalties are for a linear kind of model without start")
 
 
 class BinTerms(Terms):
@@ -216,9 +253,10 @@ def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
             if trees.reveal == "sides"
             else ("HistogramTotals", "CellBits", "BinCounts", "BinTotals", "ChosenSplits", "TreeShape")
         ) + _needed_to_stop(trees)
+    path = ("PenaltyCurve", "ChosenPenalty") if model.penalties else ()
     if model.kind == "scorecard":
-        return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights")
-    return ()
+        return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights", *path)
+    return path
 
 
 def least_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
