@@ -201,7 +201,10 @@ class AlignTerms(Terms):
 
 
 class Limits(Terms):
-    """Smallest groups, largest numbers; a party's own policy may only be stricter."""
+    """Smallest groups, largest numbers; a party's own policy may only be stricter.
+
+    max_epsilon : of all trainings with noise together that one bank has had of a partner, over all contracts.
+    """
 
     min_list: Count = Field(default=1000, ge=1, le=1 << 40)
     max_list: Count = Field(default=2_000_000, ge=1, le=1 << 40)
@@ -212,6 +215,7 @@ class Limits(Terms):
     max_resumes: Count = Field(default=3, ge=0, le=100)
     max_runs: Count = Field(default=5, ge=1, le=1000)
     max_levels: Count = Field(default=20, ge=2, le=1000)
+    max_epsilon: Real = Field(default=8.0, gt=0, le=100)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -384,7 +388,9 @@ class Contract(Terms):
             if self.trees.row_share < 1:
                 # Everybody knows who is drawn: counts of as many known groups as there are trees tell single rows.
                 raise mistake("1: totals of groups drawn anew for each tree tell rows", "trees", "row_share")
-
+            epsilon, most = self.trees.epsilon, self.limits.max_epsilon
+            if epsilon is not None and epsilon > most:
+                raise mistake(f"at most limits.max_epsilon, {most:g}", "trees", "epsilon")
         numbers = {(party.name, name) for party in self.parties for name in party.numbers}
         for place, trend in enumerate(self.trees.trends):
             if (trend.party, trend.column) not in numbers:
@@ -453,7 +459,7 @@ class SignedContract(Terms):
 
 _ADDED: Mapping[str, object] = {
     "align": AlignTerms().model_dump(), "task": "train", "channel": "hub", "rehearsal": False,
-    "trees": TreeTerms().model_dump(), "bins": BinTerms().model_dump(),
+    "trees": TreeTerms().model_dump(exclude_none=True), "bins": BinTerms().model_dump(),
     "scorecard": ScorecardTerms().model_dump(),
     "additive": AdditiveTerms().model_dump(),
 }  # fmt: skip
@@ -466,6 +472,8 @@ _ADDED_TO_TREES: Mapping[str, object] = {
     "checked_shares": False, "patience": 0, "validation_fraction": 0.1,
 }  # fmt: skip
 """The same of the section `trees`."""
+_ADDED_TO_LIMITS: Mapping[str, object] = {"max_epsilon": 8.0}
+"""The same of the section `limits`."""
 
 
 def _plain_values(contract: Contract) -> dict[str, object]:
@@ -473,9 +481,10 @@ def _plain_values(contract: Contract) -> dict[str, object]:
     for party in values["parties"]:
         if not party["more_kinds"]:
             del party["more_kinds"]
-    for name, usual in _ADDED_TO_MODEL.items():
-        if values["model"][name] == usual:
-            del values["model"][name]
+    for section, usual_values in (("model", _ADDED_TO_MODEL), ("limits", _ADDED_TO_LIMITS)):
+        for name, usual in usual_values.items():
+            if values[section][name] == usual:
+                del values[section][name]
     values = {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
     if "trees" in values:
         added = _ADDED_TO_TREES.items()

@@ -23,6 +23,8 @@ GLM_KINDS: tuple[Kind, ...] = ("logistic", "linear", "poisson")
 """Kinds that fit the prepared columns themselves: these may have offset and weights, and start from one another."""
 ROW_WEIGHT_UNIT = 1 / 16
 """Weights of rows are rounded to a multiple of this."""
+LEAST_EPSILON, MOST_EPSILON = 0.5, 8.0
+"""Less is below what encrypted sums tell by themselves for millions of rows; more is hardly a promise."""
 MAX_ROW_WEIGHT = 8.0
 """A row counts at most as this many: every bound on sums over rows grows by as much."""
 
@@ -180,6 +182,9 @@ class TreeTerms(Terms):
     adds to its shares of rows ends the run; `protocol.checked_sums` says what that is worth, and what it is not.
     patience : trees without a better loss on the validation rows until training stops, of which those up to the best
     stay; 0 = never. validation_fraction : of the train rows, drawn by the split key, which then do not train.
+    epsilon : where it is given, in mode `totals`, the partner adds as much noise to all totals as makes a training
+    (epsilon, delta) differentially private for one row of its columns, delta = 1 / rows^1.1 (`privacy.noise`); cells
+    are then neither joined nor counted.
     """
 
     reveal: Reveal = "totals"
@@ -198,6 +203,7 @@ class TreeTerms(Terms):
     checked_shares: Flag = False
     patience: Count = Field(default=0, ge=0, le=1000)
     validation_fraction: Real = Field(default=0.1, ge=0.01, le=0.5)
+    epsilon: Real | None = Field(default=None, ge=LEAST_EPSILON, le=MOST_EPSILON)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -209,6 +215,15 @@ class TreeTerms(Terms):
             raise ValueError("trees * 2^depth is at most 65536")
         if len({(t.party, t.column) for t in self.trends}) != len(self.trends):
             raise ValueError("every trend once")
+        if self.epsilon is not None and (
+            self.checked_shares or self.patience or self.class_weights != (1.0, 1.0)
+        ):
+            # Losses have no noise, and tags are of the lanes that also count rows.
+            raise ValueError("epsilon without checked_shares, patience or class_weights")
+        if self.epsilon is not None and self.reveal != "totals":
+            raise ValueError(
+                'epsilon with reveal = "totals": noise on totals hides nothing where sides are told'
+            )
         return self
 
 
@@ -248,6 +263,8 @@ def _needed_to_stop(trees: TreeTerms) -> tuple[str, ...]:
 def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
     """Return the kinds of disclosures without which a model of this kind cannot be trained."""
     if model.kind == "trees":
+        if trees.epsilon is not None:
+            return ("NoisyTotals", "ChosenSplits", "TreeShape")
         return (
             ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape")
             if trees.reveal == "sides"

@@ -395,6 +395,13 @@ def test_trees_say_what_they_reveal_in_the_contract():
         ({"trees": {}}, "needs CellBits, BinCounts, BinTotals too"),
         ({"trees": {"class_weights": (1.0, 200.0)}}, "at most 100 times the other"),
         ({"trees": {"row_share": 0.9}}, "drawn anew for each tree"),
+        ({"trees": {"reveal": "sides", "epsilon": 4.0}}, "hides nothing where sides are told"),
+        ({"trees": {"epsilon": 4.0}, "limits": Limits(max_epsilon=3.0)}, "at most limits.max_epsilon, 3"),
+        ({"trees": {"epsilon": 4.0, "checked_shares": True}}, "epsilon without checked_shares"),
+        ({"trees": {"epsilon": 4.0, "patience": 2}}, "epsilon without checked_shares, patience"),
+        ({"trees": {"epsilon": 4.0, "class_weights": (1.0, 2.0)}}, "epsilon without .* class_weights"),
+        ({"trees": {"epsilon": 0.4}}, "greater than or equal to 0.5"),
+        ({"trees": {"epsilon": 4.0}}, "a model of kind trees needs NoisyTotals too"),
         ({"trees": {"reveal": "sides", "max_thresholds": 0}}, "greater than or equal to 1"),
         ({"trees": {"reveal": "sides", "class_weights": (0.0, 1.0)}}, "greater than or equal to 0.001"),
     ],
@@ -425,6 +432,7 @@ def test_early_stopping_is_disclosed_and_leaves_the_bytes_of_other_trees_as_they
 def test_the_terms_of_trees_leave_the_digest_of_other_contracts_as_it_was():
     assert not {"trees", "bins"} & set(json.loads(canonical_bytes(contract())))
     other = contract(**(TREES | {"trees": {"reveal": "sides", "class_weights": (1.0, 2.0)}}))
+    assert "epsilon" not in canonical_bytes(other).decode()
     assert len({digest(contract(**TREES)), digest(other), digest(contract())}) == 3
 
 

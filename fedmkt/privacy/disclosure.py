@@ -559,17 +559,21 @@ class PartialScore(Disclosure):
 
 @dataclass(frozen=True)
 class NoisyTotals(Disclosure):
-    """Totals with noise under differential privacy; `event` names mechanism and budget spent.
+    """Sums of gradients and Hessians per bin in each node of each tree, each with noise: of one row, of none or many.
 
-    What the reader can say about one person is bounded by that budget, and budgets add up over runs.
+    Whatever the reader makes of all of them together is nearly as likely if **one person's columns at the other party
+    were others**: up to a factor e^epsilon, but for a probability delta. That holds whatever else it knows, for a
+    reader that keeps to the protocol, and for one training; epsilons of several add up, which the ledger bounds. Not
+    covered: who is common, the edges of bins as all rows' values make them, scores, and what holds of groups.
     """
 
+    adds: ClassVar[tuple[str, ...]] = ("totals",)
     totals: int
     event: str
 
     def describe(self) -> str:
         """Say how many totals, under which event."""
-        return f"received {self.totals:,} totals with noise ({self.event})"
+        return f"received {self.totals:,} gradient totals with noise ({self.event})"
 
 
 REGISTRY: Mapping[str, type[Disclosure]] = {
@@ -642,6 +646,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "MinimumBits": ("bank", "partner"),
     "CellBits": ("bank", "partner"),
     "HistogramTotals": ("bank",),
+    "NoisyTotals": ("bank",),
     "SplitSides": ("bank",),
     "ChosenSplits": ("partner",),
     "TreeShape": _ALL,

@@ -24,7 +24,7 @@ from fedmkt.contract import Contract
 from fedmkt.errors import PolicyRefused
 from fedmkt.learn import boosting
 from fedmkt.learn.cells import Counts, at_cuts, enough_rows, joined_cells
-from fedmkt.learn.splits import Level, Split, best_splits, next_level, root_level, scale_of
+from fedmkt.learn.splits import Level, Settings, Split, best_splits, next_level, root_level, scale_of
 from fedmkt.learn.trees import Bools, Decision
 from fedmkt.privacy.disclosure import (
     EVERYONE,
@@ -135,10 +135,9 @@ def partner_of(contract: Contract) -> Name:
 
 def root_shares(lanes: Lanes, turn: Turn, gradients: Words) -> tuple[State, ...]:
     """Begin a tree from the own shares of g and h, (2, n): membership is 1 for all rows that train."""
-    fields = np.empty((3, 1, lanes.rows), np.uint64)
+    # Padding is in no bin; what its rows hold never counts. Nor does membership where nothing is counted.
+    fields = np.full((sum(map(len, lanes.limits)), 1, lanes.rows), 1 if turn.first else 0, np.uint64)
     fields[:2, 0] = gradients
-    # Padding is in no bin; what its rows hold never counts.
-    fields[COUNT] = 1 if turn.first else 0
     fields[:, 0, validation_rows(turn)] = 0
     table = grid(turn)
     columns, bins = len(table.values), table.bins
@@ -210,7 +209,6 @@ def choose(
     """At the bank: read the totals, choose splits, tell the partner those of its columns."""
     (partner,) = turn.others
     settings, columns = settings_of(turn.contract), columns_of(turn.contract)
-    scale, trends = scale_of(settings, max(settings.class_weights)), [c.trend for c in columns]
     state = read_cuts(turn, inbox, turn.recall(LevelShares))
     tree = turn.recall(BankTree) if turn.has(BankTree) else None
     above = np.empty(0, np.int64) if tree is None else tree.opened
@@ -219,7 +217,17 @@ def choose(
         usable = boosting.draw_columns(len(columns), settings.column_share, turn.random)
         tree = BankTree(root_level(cells[0, 0, :, :2].sum(axis=0)), cells, usable, (), ())
     allowed = enough_rows(cells[..., COUNT], settings.min_rows) & at_cuts(state.cuts)
-    allowed &= tree.usable[:, None, None]
+    return choose_allowed(turn, state, tree, cells, settings, allowed)
+
+
+def choose_allowed(
+    turn: Turn, state: LevelShares, tree: BankTree, cells: Counts, settings: Settings, allowed: Bools
+) -> Outcome[SplitRequest, NodeOwners]:
+    """Choose among the allowed candidates, (nodes, F, B, 2), on cells (nodes, F, B + 1, fields)."""
+    (partner,) = turn.others
+    columns = columns_of(turn.contract)
+    scale, trends = scale_of(settings, max(settings.class_weights)), [c.trend for c in columns]
+    allowed = allowed & tree.usable[:, None, None]
     found = best_splits(cells[..., :2], tree.level, settings, scale, trends, allowed)
     first = next(i for i, c in enumerate(columns) if c.owner == partner)
     is_last = state.depth + 1 == settings.depth or found.count(None) == len(found)

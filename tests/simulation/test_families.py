@@ -111,6 +111,16 @@ CASES = {
         apart=20,
         grows_anew=True,
     ),
+    "trees-noisy": Case(
+        {
+            "model": {"kind": "trees", "checkpoint_every": 2},
+            "trees": {"epsilon": 8.0, "trees": 4, "depth": 2, "min_rows": 4, "penalty": 100.0},
+            "bins": {"count": 4},
+        },
+        "fit.open_noisy:5",
+        apart=100,  # two trees of other noise
+        grows_anew=True,
+    ),
 }
 QUICK = "trees-sides"
 EACH = [pytest.param(case, id=name, marks=[] if name == QUICK else slow) for name, case in CASES.items()]
