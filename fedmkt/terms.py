@@ -16,7 +16,7 @@ Weight = Annotated[float, Field(strict=True, ge=1e-3, le=1e3)]
 Flag = Annotated[bool, Field(strict=True)]
 Kind = Literal["logistic", "linear", "poisson", "additive", "scorecard", "trees"]
 Link = Literal["logistic", "linear", "poisson"]
-Reveal = Literal["totals", "sides"]
+Reveal = Literal["nothing", "totals", "sides"]
 
 GLM_KINDS: tuple[Kind, ...] = ("logistic", "linear", "poisson")
 """Kinds that fit the prepared columns themselves: these may have offset and weights, and start from one another."""
@@ -134,7 +134,8 @@ class AdditiveTerms(Terms):
 class TreeTerms(Terms):
     """How boosted trees are grown, and what the bank and the partners learn while they grow.
 
-    reveal : `totals`, nobody learns which side of a partner's split a row takes; `sides`, the bank does.
+    reveal : `totals`, nobody learns which side of a partner's split a row takes; `sides`, the bank does; `nothing`,
+    totals and leaves stay shared too, and only the chosen splits are opened, to their owners.
     trees, depth, rate, penalty, min_gain, min_rows, row_share, column_share, class_weights : as in
     `learn.splits.Settings`, but that nobody counts rows in mode `sides`: a total of h proves them. max_thresholds :
     most edges of one column of a partner that the bank is told sides of; where a column has more, the trees make do
@@ -211,11 +212,12 @@ def _needed_to_stop(trees: TreeTerms) -> tuple[str, ...]:
 def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
     """Return the kinds of disclosures without which a model of this kind cannot be trained."""
     if model.kind == "trees":
-        return (
-            ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape")
-            if trees.reveal == "sides"
-            else ("HistogramTotals", "CellBits", "BinCounts", "BinTotals", "ChosenSplits", "TreeShape")
-        ) + _needed_to_stop(trees)
+        shown = {
+            "sides": ("HistogramTotals", "SplitSides"),
+            "totals": ("HistogramTotals", "CellBits", "BinCounts", "BinTotals"),
+            "nothing": (),
+        }
+        return (*shown[trees.reveal], "ChosenSplits", "TreeShape", *_needed_to_stop(trees))
     if model.kind == "scorecard":
         return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights")
     return ()

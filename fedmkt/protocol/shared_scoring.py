@@ -1,4 +1,4 @@
-"""Scoring of boosted trees in mode `totals`: the bank gets rounded probabilities, nobody learns which leaf a row is in.
+"""Scoring of boosted trees in modes `totals` and `nothing`: the bank gets rounded probabilities, nobody learns which leaf a row is in.
 
 Computes the sum of the leaves of all trees for the held-out customers and those without a label, on shares, its
 sigmoid, rounded on shares to the contract's decimals, and sends the rounded shares to the bank. Takes part: the bank,
@@ -28,6 +28,7 @@ import numpy as np
 from fedmkt.contract import Contract
 from fedmkt.protocol.align import joint_rows, scored_rows
 from fedmkt.protocol.bin_layout import BinSizes
+from fedmkt.protocol.blind_boosting import LeafShares
 from fedmkt.protocol.boosting import OwnSplits, own_names, sides_of
 from fedmkt.protocol.core import (
     Caller,
@@ -56,7 +57,7 @@ from fedmkt.protocol.scoring import READ, RELEASE, SHARE, Rounding, ScoreOpening
 from fedmkt.protocol.shared import DealtRounding, deal_rounding, deal_value, open_masked, shared_from_seeds
 from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, UNIT
 from fedmkt.protocol.shared_growth import TreeOwners
-from fedmkt.protocol.shared_values import Folding, Forests, Place, both, fold, open_values, start, total
+from fedmkt.protocol.shared_values import Folding, Forests, Place, both, fold, open_values, start, start_shared, total
 from fedmkt.protocol.side_product import Bytes, MaskedSides, narrow, widen_halves
 from fedmkt.protocol.tree_columns import own_codes
 from fedmkt.protocol.tree_growth import Forest
@@ -135,6 +136,11 @@ def _begin(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, TreesToScore]:
 
 
 def _begin_group(trees: slice, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
+    if turn.has(LeafShares):
+        shares = turn.recall(LeafShares).words[trees]
+        first = shares.shape[1] - 1
+        values = {(t, first + i): share for t, tree in enumerate(shares) for i, share in enumerate(tree)}
+        return Outcome(Silent(), keep=(start_shared(values),))
     if not turn.first:
         return Outcome(Silent(), keep=(start({}),))
     leaves = {
@@ -245,7 +251,7 @@ def score(call: Caller, contract: Contract, overlap: Overlap) -> None:
     parties, maker, rows = data_parties(contract), dealer(contract), scored_rows(contract, overlap)
     owners = call.all([ask(p, BEGIN) for p in parties])[0].public.value.trees
     for trees in tree_groups(len(owners), contract.trees.depth, rows):
-        forest = Forests("scores", parties[1], rows, owners[trees])
+        forest = Forests("scores", parties[1], rows, owners[trees], contract.trees.reveal == "nothing")
         begin = Step("score.begin_group", partial(_begin_group, trees), Silent)
         add = Step("score.add_group", partial(_add_group, forest), Silent)
         call.all([ask(p, begin) for p in parties])
