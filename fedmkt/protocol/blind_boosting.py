@@ -172,7 +172,7 @@ def add_tree(call: Caller, contract: Contract, lanes: Lanes, owners: Owners) -> 
     """Work out the leaves of a tree, and add their values to the shared scores."""
     parties = data_parties(contract)
     plan = leaves_of(contract, lanes.rows)
-    todo = tuple(leaf_phases(plan))
+    todo = leaf_phases(plan)
     forest = Forests("values", parties[1], lanes.rows, (owners,), True)
     last = run_phases(call, contract, LABEL, todo, partial(start_leaves, plan))
     begin = Step("fit.begin_values", partial(_begin_values, todo), Silent, reads=(PhaseOpening,))

@@ -23,6 +23,7 @@ s nodes of C candidates.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,13 +90,14 @@ def bits_for(rows: int, penalty: int) -> int:
     return found
 
 
-def gain_phases(plan: Weighing) -> list[Phase]:
+@lru_cache(maxsize=32)
+def gain_phases(plan: Weighing) -> tuple[Phase, ...]:
     """Choose a candidate of each node: from `g`, `h` and `rows`, half words (s, C), to `chosen`, (5, s, 1) words.
 
     `node`, (2, s) words, are G and H of the nodes.
     """
     block, steps = octets(plan.size), octets((plan.bits - 1) * plan.nodes)
-    return [
+    return (
         _lift(plan),
         *compare("compared", "passed", 4 * block + steps, 32),
         _check(plan),
@@ -105,7 +107,7 @@ def gain_phases(plan: Weighing) -> list[Phase]:
         _square(plan),
         _mask(plan),
         *largest("chosen", RESULTS, plan.nodes, plan.candidates),
-    ]
+    )
 
 
 def lifted_shares(shares: Words, width: int) -> Flat:

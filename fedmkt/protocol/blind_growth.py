@@ -14,7 +14,7 @@ A candidate's number is 2 i for the bank's i-th one, 2 i + 1 for the partner's; 
 Letters: as in `blind_gains`; F columns, the bank's first; B bins and the missing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -22,6 +22,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedmkt.contract import Contract
+from fedmkt.learn.splits import Settings
 from fedmkt.learn.trees import Decision
 from fedmkt.privacy.disclosure import EVERYONE, ChosenSplits, Disclosure, TreeShape
 from fedmkt.protocol.bin_layout import BinSizes
@@ -45,8 +46,9 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
+from fedmkt.protocol import shared_cells
 from fedmkt.protocol.layout import BLOCK_BYTES
-from fedmkt.protocol.shared_cells import LevelShares, grid, settings_of
+from fedmkt.protocol.shared_cells import LevelShares, grid
 from fedmkt.protocol.shared_growth import (
     NodeOwners,
     deal_node_sides,
@@ -100,6 +102,11 @@ class LevelChoice(State):
 # --- candidates
 
 
+def settings_of(contract: Contract) -> Settings:
+    """Return how trees are grown where no cell is seen, so that none needs to be large enough."""
+    return replace(shared_cells.settings_of(contract), min_cell=0)
+
+
 def candidates_of(sizes: BinSizes, is_bank: bool) -> list[Candidate]:
     """List what a party's columns may be split by, in their order; the bank's first one is no split."""
     found = [Candidate(0, sizes.sizes[0] - sizes.apart[0] - 1, True)] if is_bank else []
@@ -112,7 +119,7 @@ def candidates_of(sizes: BinSizes, is_bank: bool) -> list[Candidate]:
     return found
 
 
-def weighing(contract: Contract, lanes: Lanes, sizes: dict[Name, BinSizes], nodes: int) -> Weighing:
+def weighing(contract: Contract, lanes: Lanes, sizes: Mapping[Name, BinSizes], nodes: int) -> Weighing:
     """Plan the choice of so many nodes."""
     settings, (bank, partner) = settings_of(contract), data_parties(contract)
     penalty = penalty_units(contract)
@@ -254,7 +261,7 @@ RECORD_CHOICE = Step("fit.record_choice", record_choice, Silent, reads=(ChosenSh
 TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtSides))
 
 
-def grow(call: Caller, contract: Contract, lanes: Lanes, sizes: dict[Name, BinSizes]) -> Owners:
+def grow(call: Caller, contract: Contract, lanes: Lanes, sizes: Mapping[Name, BinSizes]) -> Owners:
     """Grow a complete tree level by level."""
     parties, maker = data_parties(contract), dealer(contract)
     open_sides = Step("fit.open_sides", partial(open_node_sides, lanes), Silent)
@@ -266,7 +273,7 @@ def grow(call: Caller, contract: Contract, lanes: Lanes, sizes: dict[Name, BinSi
         call.all([ask(p, TAKE_TOTALS) for p in parties])
         plan = weighing(contract, lanes, sizes, len(nodes))
         for group in groups_of(plan):
-            todo = tuple(gain_phases(replace(plan, nodes=group.stop - group.start)))
+            todo = gain_phases(replace(plan, nodes=group.stop - group.start))
             last = run_phases(call, contract, LABEL, todo, partial(start_choice, lanes, group))
             keep = Step("gains.keep", partial(keep_choice, todo), Silent, reads=(PhaseOpening,))
             call.all([ask(p, keep, *inbox_of(last, p)) for p in parties])

@@ -13,6 +13,7 @@ Takes part, who learns what and against whom: `blind_boosting`. Letters: G, H, a
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -61,10 +62,11 @@ class Leaves:
         return octets(self.count)
 
 
-def leaf_phases(plan: Leaves) -> list[Phase]:
+@lru_cache(maxsize=8)
+def leaf_phases(plan: Leaves) -> tuple[Phase, ...]:
     """Compute values: from `g` and `a`, (leaves,) words, to `values`, (leaves,) words, in units of a score."""
     steps = octets((plan.bits - 1) * plan.size)
-    return [
+    return (
         *compare("compared", "reached", steps, 32),
         _powers(plan),
         _scale(plan),
@@ -73,7 +75,7 @@ def leaf_phases(plan: Leaves) -> list[Phase]:
         *compare("beyond", "passed", 2 * plan.size, 64),
         _bound(plan),
         _rate(plan),
-    ]
+    )
 
 
 def leaf_values(plan: Leaves, g: Flat, a: Flat, first: bool) -> Values:

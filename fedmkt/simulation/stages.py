@@ -17,6 +17,7 @@ _BELONGS = {
     "model": "score", "run": "close", "histogram": "fit", "scorecard": "prepare", "totals": "prepare",
     "correlation": "prepare", "errors": "score", "nodes": "fit", "values": "fit", "scores": "score",
     "bins": "fit", "tags": "fit", "losses": "fit",
+    "gains": "fit", "leaves": "fit",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import math
 from fedmkt.contract import Contract
 from fedmkt.privacy.row_bits import ColumnBins, most_from_sides, most_from_totals
 from fedmkt.protocol.align import scored_rows, train_rows
+from fedmkt.protocol.blind_boosting import blind_lanes
 from fedmkt.protocol.boosting import histogram_terms
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.shared_boosting import lanes_of
@@ -38,7 +39,7 @@ def tree_seconds(sizes: Sizes) -> dict[str, float]:
     words = DEGREE * sum(facts.bins[p].width for p in partners)
     fit = vectors * rows * (_PER_CELL_ENCRYPTED + _PER_CELL_ADDED * columns) + 3 * _PER_WORD * words * vectors
     score = 1e-8 * scored_rows(contract, sizes.overlap) * sum(level.splits for level in facts.levels)
-    if contract.trees.reveal == "totals":
+    if contract.trees.reveal != "sides":
         fit, score = _ON_SHARES * fit, _SCORED_ON_SHARES * score
     if contract.trees.checked_shares:
         fit *= _CHECKED
@@ -48,7 +49,7 @@ def tree_seconds(sizes: Sizes) -> dict[str, float]:
 def tree_memory(sizes: Sizes) -> int:
     """Return the bytes of hints, masks and of the largest batch of vectors, of all parties together."""
     rows, facts = train_rows(sizes.contract, sizes.overlap), sizes.trees
-    holders = sizes.parties if sizes.contract.trees.reveal == "totals" else sizes.parties[1:]
+    holders = sizes.parties if sizes.contract.trees.reveal != "sides" else sizes.parties[1:]
     words = DEGREE * sum(facts.bins[p].width for p in holders)
     # Tags stand beside shares, and the partner keeps the bank's words until they are checked.
     copies = 8 if sizes.contract.trees.checked_shares else 4
@@ -57,7 +58,7 @@ def tree_memory(sizes: Sizes) -> int:
 
 def tree_bounds(sizes: Sizes) -> list[Bound]:
     """Return what a total and its noise take of a word; raises ConfigError where they do not fit."""
-    if sizes.contract.trees.reveal == "totals":
+    if sizes.contract.trees.reveal != "sides":
         return _shared_bounds(sizes)
     terms = histogram_terms(sizes.contract, sizes.overlap, sizes.trees.bins)
     plan = terms.budget(max(len(sizes.trees.bins[p].sizes) for p in sizes.parties[1:]))
@@ -75,7 +76,8 @@ def tree_bounds(sizes: Sizes) -> list[Bound]:
 
 
 def _shared_bounds(sizes: Sizes) -> list[Bound]:
-    lanes = lanes_of(sizes.contract, sizes.overlap, sizes.trees.bins)
+    plan = blind_lanes if sizes.contract.trees.reveal == "nothing" else lanes_of
+    lanes = plan(sizes.contract, sizes.overlap, sizes.trees.bins)
     vectors, found = lanes.vectors * len(lanes.limits), []
     for holder in sizes.parties:
         for lane, plan in enumerate(lanes.budgets(holder)):
@@ -110,6 +112,11 @@ def tree_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
 
 
 def _usual_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
+    if contract.trees.reveal == "nothing":
+        return (
+            "every tree is full, and all columns have all bins",
+            "no total and no side is opened; who owns the best split of each node, and to the owner which it is, is",
+        )
     if contract.trees.reveal == "totals":
         return (
             "every tree is full, all of its splits are of the partner's columns, and all cells of nodes are open",
