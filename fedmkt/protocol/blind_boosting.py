@@ -67,7 +67,7 @@ from fedmkt.protocol.shared_boosting import (
     plant,
 )
 from fedmkt.protocol.shared_cells import APART, TOGETHER, LevelShares
-from fedmkt.protocol.shared_gradients import NEAR, FAR, ScoreRange, SharedScores
+from fedmkt.protocol.shared_gradients import FAR, NEAR, ScoreRange, SharedScores
 from fedmkt.protocol.shared_growth import TreeOwners, partner_of
 from fedmkt.protocol.shared_histogram import Lanes, send_hints
 from fedmkt.protocol.shared_values import Folding, Forests, Owners, fold, start_shared, total

@@ -25,6 +25,7 @@ from fedmkt.contract import Contract
 from fedmkt.learn.splits import Settings
 from fedmkt.learn.trees import Decision
 from fedmkt.privacy.disclosure import EVERYONE, ChosenSplits, Disclosure, TreeShape
+from fedmkt.protocol import shared_cells
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.blind_gains import Weighing, bits_for, gain_phases, lifted_shares
 from fedmkt.protocol.blind_rounds import PhaseOpening, PhaseState, last_values, run_phases
@@ -36,6 +37,7 @@ from fedmkt.protocol.core import (
     Name,
     Nothing,
     Outcome,
+    Reply,
     Silent,
     State,
     Step,
@@ -46,7 +48,6 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol import shared_cells
 from fedmkt.protocol.layout import BLOCK_BYTES
 from fedmkt.protocol.shared_cells import LevelShares, grid
 from fedmkt.protocol.shared_growth import (
@@ -190,28 +191,25 @@ def start_choice(lanes: Lanes, nodes: slice, turn: Turn) -> Values:
     }
 
 
-def keep_choice(plan: tuple[Phase, ...], turn: Turn, inbox: Inbox[PhaseOpening]) -> Outcome[Nothing, Silent]:
-    """Keep what was chosen of some nodes, behind that of those before."""
+def keep_choice(
+    plan: tuple[Phase, ...], turn: Turn, inbox: Inbox[PhaseOpening]
+) -> Outcome[OwnerShares, Silent]:
+    """Keep what was chosen of some nodes, behind that of those before; tell the own shares of whose it is."""
     found = last_values(turn, LABEL, plan, inbox)
     table = phases.words(found["chosen"])[..., 0]
-    state = LevelChoice(table[[4, 2, 3]], phases.words(found["node"]))
+    state, (other,) = LevelChoice(table[[4, 2, 3]], phases.words(found["node"])), turn.others
+    owners = OwnerShares((state.chosen[0] & np.uint64(1)).astype(np.uint8))
     if turn.has(LevelChoice):
         before = turn.recall(LevelChoice)
         chosen = np.concatenate([before.chosen, state.chosen], axis=1)
         state = LevelChoice(chosen, np.concatenate([before.nodes, state.nodes], axis=1))
-    return Outcome(Silent(), keep=(state,), forget=(PhaseState,))
-
-
-def share_owners(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[OwnerShares, Silent]:
-    """Tell the own shares of whose splits were chosen."""
-    (other,), own = turn.others, turn.recall(LevelChoice).chosen[0]
-    return Outcome(Silent(), send={other: OwnerShares((own & np.uint64(1)).astype(np.uint8))})
+    return Outcome(Silent(), send={other: owners}, keep=(state,), forget=(PhaseState,))
 
 
 def tell_owners(turn: Turn, inbox: Inbox[OwnerShares]) -> Outcome[ChosenShares, NodeOwners]:
     """Tell everybody whose splits were chosen, and the other party which of its own."""
     (other,), own = turn.others, turn.recall(LevelChoice).chosen[0]
-    found = inbox.one(other, OwnerShares).bits
+    found = np.concatenate([m.bits for m in inbox.every(OwnerShares, other)])
     if found.shape != own.shape:
         raise ValueError("the shares of the owners are of another number of nodes")
     is_partner = ((own ^ found.astype(np.uint64)) & np.uint64(1)).astype(np.bool_)
@@ -253,7 +251,6 @@ def _decisions(turn: Turn, nodes: list[int], numbers: list[int]) -> tuple[Decisi
 # --- script
 
 TAKE_TOTALS = Step("fit.take_totals", take_totals, Silent)
-SHARE_OWNERS = Step("fit.share_owners", share_owners, Silent)
 TELL_OWNERS = Step(
     "fit.tell_owners", tell_owners, NodeOwners, reads=(OwnerShares,), reveals=(TreeShape, ChosenSplits)
 )
@@ -271,15 +268,14 @@ def grow(call: Caller, contract: Contract, lanes: Lanes, sizes: Mapping[Name, Bi
         nodes = range((1 << depth) - 1, (2 << depth) - 1)
         add_up_nodes(call, contract, lanes, (len(nodes) + 1) // 2)
         call.all([ask(p, TAKE_TOTALS) for p in parties])
-        plan = weighing(contract, lanes, sizes, len(nodes))
+        plan, shared = weighing(contract, lanes, sizes, len(nodes)), list[Reply[OwnerShares, Silent]]()
         for group in groups_of(plan):
             todo = gain_phases(replace(plan, nodes=group.stop - group.start))
             last = run_phases(call, contract, LABEL, todo, partial(start_choice, lanes, group))
-            keep = Step("gains.keep", partial(keep_choice, todo), Silent, reads=(PhaseOpening,))
-            call.all([ask(p, keep, *inbox_of(last, p)) for p in parties])
-        bits = call.all([ask(p, SHARE_OWNERS) for p in parties])
+            keep = Step("fit.share_owners", partial(keep_choice, todo), Silent, reads=(PhaseOpening,))
+            shared += call.all([ask(p, keep, *inbox_of(last, p)) for p in parties])
         witness(call, contract)
-        told = call.all([ask(p, TELL_OWNERS, *inbox_of(bits, p)) for p in parties])
+        told = call.all([ask(p, TELL_OWNERS, *inbox_of(shared, p)) for p in parties])
         call.all([ask(p, RECORD_CHOICE, *inbox_of(told, p)) for p in parties])
         level = zip(nodes, told[0].public.value.owners, strict=True)
         owners += [(node, owner == 1) for node, owner in level]

@@ -37,6 +37,7 @@ from fedmkt.protocol.core import (
     inbox_of,
 )
 from fedmkt.protocol.linear import next_count
+from fedmkt.protocol.shared_values import both
 from fedmkt.protocol.side_product import Bytes
 from fedmkt.ring.dealt_rounds import KINDS, Field, Flat, add, subtract
 from fedmkt.ring.phases import Phase, Values
@@ -66,7 +67,7 @@ class PhaseState(State):
     values: Values
     masks: tuple[tuple[Flat, ...], ...]
     opened: tuple[tuple[Flat, ...], ...]
-    dealt: tuple[Bytes, ...] | None
+    dealt: tuple[Bytes, ...]
 
 
 def _draw(turn: Turn, of: Name, label: str, count: int, block: int, field: Field) -> Flat:
@@ -104,15 +105,15 @@ def open_phase(
     for i, (operation, inputs) in enumerate(
         zip(phase.operations, phase.inputs(state.values, turn.first), strict=True)
     ):
-        own = operation.prepare(turn.first, [x.astype(KINDS[f.kind]) for x, f in zip(inputs, operation.opened, strict=True)])
+        own = operation.prepare(
+            turn.first, [x.astype(KINDS[f.kind]) for x, f in zip(inputs, operation.opened, strict=True)]
+        )
         drawn = tuple(
             _draw(turn, turn.me, f"{label}/R{k}", state.count, block + i, field)
             for k, field in enumerate(operation.opened)
         )
         masks.append(drawn)
-        opened.append(
-            tuple(add(f.kind, x, r) for f, x, r in zip(operation.opened, own, drawn, strict=True))
-        )
+        opened.append(tuple(add(f.kind, x, r) for f, x, r in zip(operation.opened, own, drawn, strict=True)))
     message = PhaseOpening(tuple(Masked(_raw(x)) for of in opened for x in of))
     kept = replace(state, masks=tuple(masks), opened=tuple(opened))
     (other,) = turn.others
@@ -138,13 +139,15 @@ def take_phase(
         for k, field in enumerate(operation.dealt):
             if not turn.first:
                 dealt.append(_draw(turn, turn.me, f"{label}/D{k}", state.count, block + i, field))
-            elif state.dealt is None:
-                raise ValueError("the dealer's shares are missing")
+            elif len(state.dealt) != sum(len(o.dealt) for p in phases for o in p.operations):
+                raise ValueError("the dealer's shares are missing or too many")
             else:
-                dealt.append(_read(state.dealt[dealt_before + len(dealt)], field))
+                dealt.append(_read(state.dealt[dealt_before + k], field))
         dealt_before += len(operation.dealt)
         results.append(operation.take(turn.first, opened, state.masks[i], dealt))
-    return replace(state, at=state.at + 1, values=phase.results(state.values, turn.first, results), masks=(), opened=())
+    return replace(
+        state, at=state.at + 1, values=phase.results(state.values, turn.first, results), masks=(), opened=()
+    )
 
 
 def deal_phases(turn: Turn, label: str, phases: Sequence[Phase], count: int) -> DealtPhases:
@@ -170,20 +173,26 @@ Start = Callable[[Turn], Values]
 
 
 def _open_first(
-    label: str, phases: Sequence[Phase], start: Start, turn: Turn, inbox: Inbox[DealtPhases]
+    label: str, phases: Sequence[Phase], start: Start, turn: Turn, inbox: Inbox[Nothing]
 ) -> Outcome[PhaseOpening, Silent]:
     count, used = next_count(turn, label)
-    shares = inbox.one(dealer(turn.contract), DealtPhases).shares if turn.first else None
-    return open_phase(turn, label, phases, PhaseState(count, 0, start(turn), (), (), shares), used)
+    return open_phase(turn, label, phases, PhaseState(count, 0, start(turn), (), (), ()), used)
 
 
-def _open_next(label: str, phases: Sequence[Phase], turn: Turn, inbox: Inbox[PhaseOpening]) -> Outcome[PhaseOpening, Silent]:
-    (other,) = turn.others
-    state = take_phase(turn, label, phases, turn.recall(PhaseState), inbox.one(other, PhaseOpening))
-    return open_phase(turn, label, phases, state)
+def _open_next(
+    label: str, phases: Sequence[Phase], turn: Turn, inbox: Inbox[PhaseOpening | DealtPhases]
+) -> Outcome[PhaseOpening, Silent]:
+    state, (other,) = turn.recall(PhaseState), turn.others
+    if turn.first and state.at == 0:
+        state = replace(state, dealt=inbox.one(dealer(turn.contract), DealtPhases).shares)
+    return open_phase(
+        turn, label, phases, take_phase(turn, label, phases, state, inbox.one(other, PhaseOpening))
+    )
 
 
-def _deal(label: str, phases: Sequence[Phase], turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtPhases, Silent]:
+def _deal(
+    label: str, phases: Sequence[Phase], turn: Turn, inbox: Inbox[Nothing]
+) -> Outcome[DealtPhases, Silent]:
     count, used = next_count(turn, label)
     return Outcome(Silent(), send={turn.parties[0]: deal_phases(turn, label, phases, count)}, keep=(used,))
 
@@ -200,13 +209,15 @@ def last_values(turn: Turn, label: str, phases: Sequence[Phase], inbox: Inbox[Ph
 def run_phases(
     call: Caller, contract: Contract, label: str, phases: Sequence[Phase], start: Start
 ) -> list[Reply[PhaseOpening, Silent]]:
-    """Go through all phases; what is returned is for a step of the caller's, which reads it by `last_values`."""
+    """Go through all phases, two at least; what is returned is for a step of the caller's, which reads it by `last_values`."""
     parties = data_parties(contract)
     deal = Step(f"{label}.deal", partial(_deal, label, phases), Silent)
-    first = Step(f"{label}.open", partial(_open_first, label, phases, start), Silent, reads=(DealtPhases,))
-    rest = Step(f"{label}.next", partial(_open_next, label, phases), Silent, reads=(PhaseOpening,))
-    dealt = call(dealer(contract), deal)
-    opened = call.all([ask(p, first, *inbox_of([dealt], p)) for p in parties])
-    for _ in phases[1:]:
+    first = Step(f"{label}.open", partial(_open_first, label, phases, start), Silent)
+    rest = Step(
+        f"{label}.next", partial(_open_next, label, phases), Silent, reads=(PhaseOpening, DealtPhases)
+    )
+    opened, (dealt,) = call.both([ask(p, first) for p in parties], [ask(dealer(contract), deal)])
+    opened = call.all([ask(p, rest, *both(opened, dealt, p)) for p in parties])
+    for _ in phases[2:]:
         opened = call.all([ask(p, rest, *inbox_of(opened, p)) for p in parties])
     return opened

@@ -9,7 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedmkt.contract import Contract
-from fedmkt.protocol import blind_boosting, boosting, logistic, scoring, shared_boosting, shared_scoring, tree_scoring
+from fedmkt.protocol import (
+    blind_boosting,
+    boosting,
+    logistic,
+    scoring,
+    shared_boosting,
+    shared_scoring,
+    tree_scoring,
+)
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.bounds import check_bounds
 from fedmkt.protocol.core import Caller, Name

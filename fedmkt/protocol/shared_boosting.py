@@ -169,7 +169,10 @@ Limits = tuple[tuple[int, ...], ...]
 
 
 def lanes_of(
-    contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes], limits: tuple[Limits, Limits] = (TOGETHER, APART)
+    contract: Contract,
+    overlap: Overlap,
+    sizes: Mapping[Name, BinSizes],
+    limits: tuple[Limits, Limits] = (TOGETHER, APART),
 ) -> Lanes:
     """Plan the encrypted vectors of a whole training; limits : by lane with g and h in one, and in two."""
     terms = contract.trees

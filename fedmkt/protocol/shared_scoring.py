@@ -57,7 +57,17 @@ from fedmkt.protocol.scoring import READ, RELEASE, SHARE, Rounding, ScoreOpening
 from fedmkt.protocol.shared import DealtRounding, deal_rounding, deal_value, open_masked, shared_from_seeds
 from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, UNIT
 from fedmkt.protocol.shared_growth import TreeOwners
-from fedmkt.protocol.shared_values import Folding, Forests, Place, both, fold, open_values, start, start_shared, total
+from fedmkt.protocol.shared_values import (
+    Folding,
+    Forests,
+    Place,
+    both,
+    fold,
+    open_values,
+    start,
+    start_shared,
+    total,
+)
 from fedmkt.protocol.side_product import Bytes, MaskedSides, narrow, widen_halves
 from fedmkt.protocol.tree_columns import own_codes
 from fedmkt.protocol.tree_growth import Forest

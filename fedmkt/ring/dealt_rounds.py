@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.ring import rounding
-from fedmkt.ring.fixed import HalfWords, Words
+from fedmkt.ring.fixed import Words
 
 Planes = NDArray[np.uint8]
 Flat = NDArray[np.unsignedinteger]
@@ -185,10 +185,11 @@ class Multiply(Operation):
 
 @dataclass(frozen=True)
 class Signs(Operation):
-    """The lowest layer of a comparison with 0: planes lt, eq of each bit of the opened c and of R, and the top one.
+    """The lowest layer of a comparison with 0: planes lt and eq of each digit of the opened c and of R, and the top one.
 
-    x = c - R is negative where the highest bits of c and R and [c' < R'] of the others add up to an odd number.
-    Results: lt and eq, (bits, bytes), lowest bit first, and top, (bytes,). size : a multiple of 8.
+    x = c - R is negative where the highest bits of c and R and [c' < R'] of the others add up to an odd number. A digit
+    has 4 bits; of each of R's a table with a single one is dealt, in which c's says where to look.
+    Results: lt and eq, (bits / 4, bytes), lowest digit first, and top, (bytes,). size : a multiple of 8.
     """
 
     size: int
@@ -201,22 +202,28 @@ class Signs(Operation):
 
     @property
     def dealt(self) -> tuple[Field, ...]:
-        """The bits of R."""
-        return (Field("bits", self.bits * self.size // 8),)
+        """The digits of R, 16 places each."""
+        return (Field("bits", 4 * self.bits * self.size // 8),)
 
     def deal(self, masks: Sequence[Flat]) -> list[Flat]:
         """See the class."""
-        return [_planes(masks[0]).reshape(-1)]
+        return [_digits(masks[0]).reshape(-1)]
 
     def take(
         self, first: bool, opened: Sequence[Flat], masks: Sequence[Flat], dealt: Sequence[Flat]
     ) -> list[Flat]:
         """See the class."""
-        c, r = _planes(opened[0]), dealt[0].reshape(self.bits, -1).astype(np.uint8, copy=False)
-        lt, eq = r & ~c, r ^ ~c if first else r.copy()
-        top = r[-1] ^ c[-1] if first else r[-1].copy()
-        lt[-1], eq[-1] = 0, 255 if first else 0
-        return [lt, eq, top]
+        c = _digits(opened[0])
+        r = dealt[0].reshape(c.shape).astype(np.uint8)
+        top = np.bitwise_xor.reduce(r[-1, 8:], axis=0)
+        if first:
+            top ^= np.bitwise_xor.reduce(c[-1, 8:], axis=0)
+        # The highest digits without their highest bits.
+        for digits in (c, r):
+            digits[-1, :8] ^= digits[-1, 8:]
+            digits[-1, 8:] = 0
+        above = np.bitwise_xor.accumulate(c, axis=1) ^ c
+        return [np.bitwise_xor.reduce(r & above, axis=1), np.bitwise_xor.reduce(r & c, axis=1), top]
 
 
 @dataclass(frozen=True)
@@ -265,7 +272,9 @@ class Conjunctions(Operation):
             for k in range(1, len(product) + 1):
                 for subset in combinations(product, k):
                     rest = [i for i in product if i not in subset]
-                    result ^= shared[subset] & np.bitwise_and.reduce(c[rest], axis=0) if rest else shared[subset]
+                    result ^= (
+                        shared[subset] & np.bitwise_and.reduce(c[rest], axis=0) if rest else shared[subset]
+                    )
         return [out]
 
 
@@ -392,8 +401,9 @@ def _difference(terms: Words) -> Words:
     return terms[0] - terms[1] if len(terms) == 2 else terms[0]
 
 
-def _planes(words: Words | HalfWords | Flat) -> Planes:
-    """Cut words, (8 k,), into bits, (bits of a word, k), eight words to a byte."""
+def _digits(words: Flat) -> Planes:
+    """Return where each digit of words, (8 k,), stands: (digits, 16, k), lowest digit first, eight words to a byte."""
     raw = np.ascontiguousarray(words).view(np.uint8).reshape(len(words), -1)
-    bits = np.unpackbits(raw, axis=-1, bitorder="little")
-    return np.packbits(np.ascontiguousarray(bits.T), axis=-1, bitorder="little")
+    digits = np.stack([raw & 15, raw >> 4], axis=-1).reshape(len(words), -1).T
+    places = digits[:, None] == np.arange(16, dtype=np.uint8)[:, None]
+    return np.packbits(places, axis=-1, bitorder="little")

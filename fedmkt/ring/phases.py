@@ -4,8 +4,8 @@ A phase is public: which operations of `dealt_rounds` it makes at once, how thei
 and how what it holds changes with their results. Both parties go through the same phases, the dealer deals for them.
 What a party holds is arrays by name (`Values`): its shares. `first` is the party that adds public constants.
 
-Source: as `dealt_rounds`; the comparison of the public c' with the shared R' is the tree of `protocol.minimum`, with
-four branches at each fork: lt = lt3 + eq3 lt2 + eq3 eq2 lt1 + eq3 eq2 eq1 lt0, eq = eq3 eq2 eq1 eq0.
+Source: as `dealt_rounds`; the comparison of the public c' with the shared R' is the tree of `protocol.minimum`, of
+digits of 4 bits and with up to four branches at each fork: lt = lt3 + eq3 lt2 + eq3 eq2 lt1 + eq3 eq2 eq1 lt0, eq = eq3 eq2 eq1 eq0.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,6 @@ from fedmkt.ring.dealt_rounds import (
     Flat,
     Multiply,
     Operation,
-    Planes,
     Select,
     Signs,
     ToWords,
@@ -69,7 +68,7 @@ def compare(source: str, target: str, size: int, bits: Literal[32, 64]) -> list[
         lt, eq, top = results[0]
         return {k: v for k, v in values.items() if k != source} | {"lt": lt, "eq": eq, "top": top}
 
-    phases, left = [Phase((Signs(size, bits),), begin, begun)], int(bits)
+    phases, left = [Phase((Signs(size, bits),), begin, begun)], bits // 4
     while left > 1:
         fork = min(4, left)
         phases.append(_fork(target, left, fork, packed(size)))
@@ -78,9 +77,9 @@ def compare(source: str, target: str, size: int, bits: Literal[32, 64]) -> list[
 
 
 def _fork(target: str, left: int, fork: int, row: int) -> Phase:
-    """Join neighbouring bits, lowest first; inputs are eq of the higher ones, then lt of the lower ones."""
+    """Join neighbouring digits, lowest first; inputs are eq of the higher ones, then lt of the lower ones."""
     is_last = left == fork
-    # Place i is eq of the i-th bit from the top, place `low` + i lt of the one below it.
+    # Place i is eq of the i-th digit from the top, place `low` + i lt of the one below it.
     low = fork - 1 if is_last else fork
     products = [(*range(i + 1), low + i) for i in range(fork - 1)]
     if not is_last:

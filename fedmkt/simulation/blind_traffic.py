@@ -34,7 +34,9 @@ def _leaves(s: "Sizes") -> list[tuple[Phase, ...]]:
     return [leaf_phases(leaves_of(s.contract, lanes.rows))]
 
 
-def _of(lists: Callable[["Sizes"], list[tuple[Phase, ...]]], count: Callable[[tuple[Phase, ...]], list[int]]) -> Content:
+def _of(
+    lists: Callable[["Sizes"], list[tuple[Phase, ...]]], count: Callable[[tuple[Phase, ...]], list[int]]
+) -> Content:
     def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
         sizes = [size for todo in lists(s) for size in count(todo)]
         return sizes[call.before % len(sizes)], 1
@@ -54,15 +56,22 @@ def _silent(s: "Sizes", call: "Planned") -> tuple[int, int]:
     return 0, 0
 
 
+def _owners(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    lanes = blind_lanes(s.contract, s.overlap, s.trees.bins)
+    plans = [weighing(s.contract, lanes, s.trees.bins, 1 << d) for d in range(s.contract.trees.depth)]
+    sizes = [g.stop - g.start for plan in plans for g in groups_of(plan)]
+    return sizes[call.before % len(sizes)], 1
+
+
 def _nodes(each: int) -> Content:
     return lambda s, call: (each << call.before % s.contract.trees.depth, 1)
 
 
 CONTENT: dict[str, Content] = {
-    **dict.fromkeys(("fit.take_totals", "gains.keep", "fit.record_choice"), _silent),
+    **dict.fromkeys(("fit.take_totals", "fit.record_choice"), _silent),
     **_content("gains", _gains),
     **_content("leaves", _leaves),
-    "fit.share_owners": _nodes(1),
+    "fit.share_owners": _owners,
     "fit.tell_owners": _nodes(WORD),
 }
 """Bytes of the arrays that a call sends, and to how many readers."""

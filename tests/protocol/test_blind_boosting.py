@@ -1,43 +1,181 @@
 """Boosted trees in mode nothing against the same trees in plain, and what each side gets to see."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from fedmkt.errors import ConfigError
 from fedmkt.learn import boosting
-from fedmkt.learn.trees import Model, Outline, Part, Tree, linear_predictor
-from fedmkt.protocol import blind_boosting
-from fedmkt.protocol.blind_boosting import LeafShares
-from fedmkt.protocol.boosting import OwnSplits
-from fedmkt.protocol.shared_cells import settings_of
-from fedmkt.protocol.shared_gradients import UNIT
-from fedmkt.protocol.tree_columns import common_bins, cut_columns
-from fedmkt.protocol.tree_growth import Forest
-from tests.protocol.shared_world import scores_of
-from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller, tree_contract
+from fedmkt.learn.cells import enough_rows
+from fedmkt.learn.splits import Level, best_splits, scale_of
+from fedmkt.learn.trees import linear_predictor
+from fedmkt.privacy.disclosure import ChosenSplits, TreeShape
+from fedmkt.protocol import blind_growth
+from fedmkt.protocol.blind_boosting import leaves_of as leaf_plan
+from fedmkt.protocol.blind_growth import ChosenShares, OwnerShares, settings_of
+from fedmkt.protocol.blind_rounds import DealtPhases, PhaseOpening
+from fedmkt.protocol.shared_gradients import TreeAngles, TreeGradients
+from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals
+from fedmkt.protocol.side_product import MaskedSides
+from fedmkt.protocol.tree_growth import columns_of
+from fedmkt.terms import TreeTerms
+from tests.protocol.blind_world import contract, grown, leaves_of, model_of
+from tests.protocol.plain_caller import DEALER, chi_square, start_aligned
+from tests.protocol.shared_world import Watch, scores_of, splits_of
+from tests.protocol.test_two_worlds import differing, relayed, view
+from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller, tree_data
+
+# ------------------------------------------------------------------------------------------ against plain
 
 
-def grown(caller):
-    blind_boosting.fit(caller, caller.contract, caller.overlap, cut_columns(caller, caller.contract))
-    return caller
-
-
-def leaves_of(caller):
-    words = caller.recall(BANK, LeafShares).words + caller.recall(SHOP, LeafShares).words
-    return (words << np.uint32(8)).view(np.int32) / 2.0**8 * UNIT
-
-
-def model_of(caller):
-    forest, bins = caller.recall(BANK, Forest), common_bins(caller.contract)
-    trees = tuple(
-        Tree(tree.owners, tuple((n, float(v)) for (n, _), v in zip(tree.leaves, values, strict=True)))
-        for tree, values in zip(forest.trees, leaves_of(caller), strict=True)
-    )
-    parts = Part(BANK, bins, forest.decisions), Part(SHOP, bins, caller.recall(SHOP, OwnSplits).trees)
-    return Model(Outline(forest.base, trees), parts)
-
-
-def test_scores_are_those_of_the_trees(monkeypatch):
-    caller = grown(tree_caller(tree_contract(reveal="nothing", trees=3)))
-    table = pooled(caller, lambda split: split.train)
+@pytest.mark.parametrize(
+    "terms", [{"depth": 4}, {"bins": 13, "penalty": 3.0, "min_rows": 150}], ids=["deep", "fine"]
+)
+def test_splits_and_leaves_are_the_best_ones_of_the_pooled_table(terms, monkeypatch):
+    watch = Watch(monkeypatch)
+    caller = grown(tree_caller(contract(trees=2, **terms), seed=3))
+    settings, columns = settings_of(caller.contract), columns_of(caller.contract)
+    table, scale = pooled(caller, lambda split: split.train), scale_of(settings, 1.0)
+    names, none, checked = [(c.owner, c.name) for c in columns], [0] * len(columns), 0
+    for tree in range(2):
+        rows, node_of_row = watch.rows(caller, tree), np.zeros(table.rows, np.int32)
+        for node, owner, name, bin_, missing_left in sorted(splits_of(caller, tree)):
+            inside = node_of_row == node
+            cells = boosting.histograms(table, np.where(inside, 0, -1).astype(np.int32), rows, 1)
+            totals = rows[inside, :2].sum(axis=0, dtype=np.int64)[None]
+            level = Level(np.array([node], np.int32), totals, np.array([[-np.inf, np.inf]]))
+            allowed = enough_rows(cells[..., 2], settings.min_rows)
+            (best,) = best_splits(cells[..., :2], level, settings, scale, none, allowed)
+            only, at = np.zeros_like(allowed), names.index((owner, name))
+            only[0, at, bin_, 0 if missing_left else 1] = True
+            (found,) = best_splits(cells[..., :2], level, settings, scale, none, only & allowed)
+            if best is None or best.gain < 0.05:
+                assert found is None or found.gain < 0.05
+            else:
+                assert found is not None and found.gain >= 0.99 * best.gain
+                checked += 1
+            values = table.values[at]
+            left = (values <= bin_) | ((values == table.bins) & missing_left)
+            node_of_row[inside] = np.where(left, 2 * node + 1, 2 * node + 2)[inside]
+        leaves = leaves_of(caller)[tree]
+        sums = [np.bincount(node_of_row - len(leaves) + 1, rows[:, i], len(leaves)) for i in (0, 1)]
+        plain = -settings.rate * (sums[0] / scale.g) / (sums[1] / scale.h + settings.penalty)
+        assert np.allclose(leaves, plain, rtol=0.004, atol=0.002 * settings.rate)
+    assert checked > 5
     expected = linear_predictor(model_of(caller), by_owner(table))
     assert np.allclose(scores_of(caller), expected, atol=1e-9)
+
+
+# ------------------------------------------------------------------------------------------ two worlds
+
+UNIFORM = {
+    HintBlock: lambda m: [m.rows.words],
+    EncryptedShares: lambda m: [m.rows],
+    SharedTotals: lambda m: [m.words.words],
+    MaskedSides: lambda m: [m.bits.words, *(v.words for v in m.vectors)],
+    TreeAngles: lambda m: [m.angles.words],
+    TreeGradients: lambda m: [m.values.words],
+    PhaseOpening: lambda m: [x.words for x in m.inputs],
+    DealtPhases: lambda m: list(m.shares),
+    ChosenShares: lambda m: [m.numbers],
+    OwnerShares: lambda m: [np.packbits(m.bits)],
+}
+
+
+def other_labels(data):
+    """Deal the bank's labels out anew."""
+    customers, columns = data.local[BANK]
+    rows = np.flatnonzero(~np.isnan(columns.label))
+    label = columns.label.copy()
+    label[rows] = columns.label[np.random.default_rng(3).permutation(rows)]
+    data.local[BANK] = (customers, replace(columns, label=label))
+    return data
+
+
+def test_but_for_the_chosen_splits_nobody_sees_anything_of_the_labels(monkeypatch):
+    """With the same splits chosen, another bank's labels change nothing but uniform words, and none at the dealer."""
+    numbers, worlds, last = [], [], blind_growth.last_values
+
+    def recording(turn, *given):
+        found = last(turn, *given)
+        numbers.append(found["chosen"][4].copy())
+        return found
+
+    def the_same(turn, *given):
+        # The bank's share stays what it is; the partner's becomes what it lacks to the number of the first world.
+        found, before = last(turn, *given), numbers.pop(0)
+        if turn.first:
+            missing.append(before - found["chosen"][4])
+        else:
+            found["chosen"][4] = before + missing.pop(0)
+        return found
+
+    missing: list[np.ndarray] = []
+    terms = contract(trees=2)
+    for step in (recording, the_same):
+        data = tree_data(terms)
+        monkeypatch.setattr(blind_growth, "last_values", step)
+        worlds.append(grown(start_aligned(other_labels(data) if worlds else data)))
+    one, other = worlds
+    assert relayed(one) == relayed(other) and one.revealed == other.revealed
+    for reader in (SHOP, DEALER):
+        assert view(one, reader) == view(other, reader)
+    assert differing(one, other, DEALER) == set()
+    assert differing(one, other, SHOP) <= {k.__name__ for k in UNIFORM}
+    for caller in worlds:
+        for reader in (SHOP, BANK):
+            for kind, parts_of in UNIFORM.items():
+                found = [
+                    p
+                    for s in caller.seen_by(reader)
+                    if isinstance(s.message, kind)
+                    for p in parts_of(s.message)
+                ]
+                joint = np.frombuffer(b"".join(p.tobytes() for p in found), np.uint8)
+                assert len(joint) < 4000 or abs(chi_square(joint)) < 5, kind.__name__
+
+
+def test_what_is_opened_is_declared_and_no_more():
+    caller = grown(tree_caller(contract(trees=2)))
+    found = [d for step, d in caller.revealed if not step.startswith("prepare.")]
+    assert {type(d) for d in found} == {ChosenSplits, TreeShape}
+    assert sum(d.splits for d in found if isinstance(d, TreeShape)) == 2 * 7
+    assert sum(d.splits for d in found if isinstance(d, ChosenSplits)) == 2 * 7
+    assert {d.to for d in found if isinstance(d, ChosenSplits)} == {BANK, SHOP}
+
+
+# ------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    "terms, said",
+    [
+        ({"column_share": 0.5}, "which columns a tree may use"),
+        ({"min_gain": 1.0}, "compared with each other only"),
+        ({"trends": ({"party": BANK, "column": "x0", "trend": 1},)}, "which trends bound"),
+    ],
+)
+def test_terms_that_nobody_could_keep_are_refused(terms, said):
+    with pytest.raises(ValueError, match=said):
+        contract(**terms)
+    assert contract().trees == TreeTerms(reveal="nothing", trees=3, depth=3, min_rows=20, rate=0.3)
+
+
+def test_trees_that_could_leave_the_range_of_scores_are_refused():
+    plan = leaf_plan(contract(trees=60, rate=0.3), 1000)
+    assert plan.most * 60 * 0.3 <= 21
+    with pytest.raises(ConfigError, match="leave the range"):
+        leaf_plan(contract(trees=70, rate=0.3), 1000)
+    with pytest.raises(ConfigError, match="rows"):
+        leaf_plan(contract(), 7_000_000)
+
+
+def test_a_number_that_is_none_of_the_own_splits_is_refused():
+    def change(sent):
+        if isinstance(sent.message, ChosenShares) and sent.reader == SHOP:
+            return ChosenShares(sent.message.numbers + np.uint64(1 << 20))
+        return sent.message
+
+    with pytest.raises(ValueError, match="none of mine"):
+        grown(tree_caller(contract(), change=change))

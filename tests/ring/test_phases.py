@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedmkt.ring.dealt_rounds import LookUp, Lift, Round
+from fedmkt.ring.dealt_rounds import Lift, LookUp, Round
 from fedmkt.ring.phases import Phase, bits_of, compare, largest, power, thresholds
 from tests.ring.two_parties import run, shared
 
@@ -22,7 +22,11 @@ def test_a_comparison_tells_the_sign(bits):
     random = np.random.default_rng(bits)
     most = 1 << (bits - 1)
     x = np.concatenate(
-        [[0, 1, -1, most - 1, -most, 2, -2, 255], random.integers(-most, most, 800), random.integers(-9, 9, 192)]
+        [
+            [0, 1, -1, most - 1, -most, 2, -2, 255],
+            random.integers(-most, most, 800),
+            random.integers(-9, 9, 192),
+        ]
     )
     a, b = shared(x)
     first, second = run(compare("x", "passed", len(x), bits), [{"x": a}, {"x": b}])
@@ -66,9 +70,7 @@ def test_the_largest_fraction_is_found_and_of_equal_ones_the_first(members):
     a, b = shared(table)
     first, second = run(largest("x", 3, rows, members), [{"x": a}, {"x": b}])
     found = (first["x"] + second["x"]).view(np.int64)[..., 0]
-    best = [
-        max(range(members), key=lambda i: (int(top[r, i]) / int(bottom[r, i]), -i)) for r in range(rows)
-    ]
+    best = [max(range(members), key=lambda i: (int(top[r, i]) / int(bottom[r, i]), -i)) for r in range(rows)]
     assert found[2].tolist() == best and found[0].tolist() == [top[r, i] for r, i in enumerate(best)]
 
 
