@@ -134,7 +134,7 @@ def weighing(contract: Contract, lanes: Lanes, sizes: Mapping[Name, BinSizes], n
 
 
 def penalty_units(contract: Contract) -> int:
-    """Return the penalty in units of h; what is cut off from shares of H may make 1 less of it, and it stays above 0."""
+    """Return the penalty in units of h; cut-off shares of H make 1 less of it, and it stays above 0."""
     return max(2, round(contract.trees.penalty * H_SCALE))
 
 

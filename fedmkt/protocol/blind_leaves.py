@@ -146,7 +146,7 @@ def _divide(plan: Leaves) -> Phase:
 
 
 def _most(plan: Leaves) -> int:
-    return round(plan.most * 2 ** (_SCALE - _UNIT_RATIO))
+    return round(plan.most * (1 << _SCALE - _UNIT_RATIO))
 
 
 def _bound(plan: Leaves) -> Phase:

@@ -81,7 +81,7 @@ def _draw(turn: Turn, of: Name, label: str, count: int, block: int, field: Field
 
 
 def _blocks(phases: Sequence[Phase]) -> list[int]:
-    """Number the first operation of each phase."""
+    """Return the number of the first operation of each phase."""
     return [0, *accumulate(len(p.operations) for p in phases)]
 
 
@@ -209,7 +209,7 @@ def last_values(turn: Turn, label: str, phases: Sequence[Phase], inbox: Inbox[Ph
 def run_phases(
     call: Caller, contract: Contract, label: str, phases: Sequence[Phase], start: Start
 ) -> list[Reply[PhaseOpening, Silent]]:
-    """Go through all phases, two at least; what is returned is for a step of the caller's, which reads it by `last_values`."""
+    """Go through all phases, two at least; what is returned is read by a step of the caller's, by `last_values`."""
     parties = data_parties(contract)
     deal = Step(f"{label}.deal", partial(_deal, label, phases), Silent)
     first = Step(f"{label}.open", partial(_open_first, label, phases, start), Silent)

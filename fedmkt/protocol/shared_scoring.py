@@ -1,4 +1,4 @@
-"""Scoring of boosted trees in modes `totals` and `nothing`: the bank gets rounded probabilities, nobody learns which leaf a row is in.
+"""Scoring of boosted trees on shares, modes `totals` and `nothing`: nobody learns which leaf a row is in.
 
 Computes the sum of the leaves of all trees for the held-out customers and those without a label, on shares, its
 sigmoid, rounded on shares to the contract's decimals, and sends the rounded shares to the bank. Takes part: the bank,
@@ -10,9 +10,10 @@ one partner, and the dealer.
 | partner, coordinator, dealer | nothing; how many splits the trees have, and whose, `TreeShape` told before |
 
 Safe against a semi-honest bank or partner, while the dealer colludes with neither. A score is a function of a row's
-bins: the bank knows its own sides and all leaves, so what few trees or many decimals would say of the partner's bins
-is bounded by rounding alone (redteam.md 1.4: of 5 trees at 20 bits all leaves follow, of 10 trees at 2 decimals
-hardly any). Train rows are never scored. `scoring` counts the release in the partner's ledger, and refuses beyond it.
+bins: the bank knows its own sides and, in mode `totals`, all leaves, so what few trees or many decimals would say of
+the partner's bins is bounded by rounding alone (redteam.md 1.4: of 5 trees at 20 bits all leaves follow, of 10 trees at
+2 decimals hardly any). Train rows are never scored. `scoring` counts the release in the partner's ledger, and refuses
+beyond it.
 
 Values of trees: `shared_values`, some trees at a time; the sigmoid and the rounding: `ring.sigmoid`, `ring.rounding`
 and `scoring`. Source: protocols.md sections 2 and 4. Letters: F, t, R as in `shared_gradients`.

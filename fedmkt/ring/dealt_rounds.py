@@ -185,7 +185,7 @@ class Multiply(Operation):
 
 @dataclass(frozen=True)
 class Signs(Operation):
-    """The lowest layer of a comparison with 0: planes lt and eq of each digit of the opened c and of R, and the top one.
+    """The lowest layer of a comparison with 0: lt and eq of each digit of the opened c and of R, and the top bit.
 
     x = c - R is negative where the highest bits of c and R and [c' < R'] of the others add up to an odd number. A digit
     has 4 bits; of each of R's a table with a single one is dealt, in which c's says where to look.

@@ -5,7 +5,8 @@ and how what it holds changes with their results. Both parties go through the sa
 What a party holds is arrays by name (`Values`): its shares. `first` is the party that adds public constants.
 
 Source: as `dealt_rounds`; the comparison of the public c' with the shared R' is the tree of `protocol.minimum`, of
-digits of 4 bits and with up to four branches at each fork: lt = lt3 + eq3 lt2 + eq3 eq2 lt1 + eq3 eq2 eq1 lt0, eq = eq3 eq2 eq1 eq0.
+digits of 4 bits and with up to four branches at each fork:
+lt = lt3 + eq3 lt2 + eq3 eq2 lt1 + eq3 eq2 eq1 lt0, eq = eq3 eq2 eq1 eq0.
 """
 
 from collections.abc import Callable, Sequence

@@ -76,8 +76,8 @@ def tree_bounds(sizes: Sizes) -> list[Bound]:
 
 
 def _shared_bounds(sizes: Sizes) -> list[Bound]:
-    plan = blind_lanes if sizes.contract.trees.reveal == "nothing" else lanes_of
-    lanes = plan(sizes.contract, sizes.overlap, sizes.trees.bins)
+    lanes_for = blind_lanes if sizes.contract.trees.reveal == "nothing" else lanes_of
+    lanes = lanes_for(sizes.contract, sizes.overlap, sizes.trees.bins)
     vectors, found = lanes.vectors * len(lanes.limits), []
     for holder in sizes.parties:
         for lane, plan in enumerate(lanes.budgets(holder)):

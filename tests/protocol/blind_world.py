@@ -1,4 +1,4 @@
-"""A small joint world for boosted trees in mode nothing, and the model that both parties together could put together."""
+"""A small joint world for boosted trees in mode nothing, and the model as only both could put it together."""
 
 from fedmkt.learn.trees import Model, Outline, Part, Tree
 from fedmkt.protocol import blind_boosting
