@@ -39,9 +39,9 @@ import numpy as np
 from fedmkt.contract import Contract
 from fedmkt.errors import DataError
 from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.blind_gains import bits_for
+from fedmkt.protocol.blind_gains import bits_for, gain_bounds
 from fedmkt.protocol.blind_growth import LevelChoice, grow, penalty_units
-from fedmkt.protocol.blind_leaves import MOST_BASE, Leaves, leaf_phases, leaf_values, most_value
+from fedmkt.protocol.blind_leaves import MOST_BASE, Leaves, leaf_bounds, leaf_phases, leaf_values, most_value
 from fedmkt.protocol.blind_rounds import PhaseOpening, PhaseState, last_values, run_phases
 from fedmkt.protocol.core import (
     Caller,
@@ -73,6 +73,7 @@ from fedmkt.protocol.shared_histogram import Lanes, send_hints
 from fedmkt.protocol.shared_values import Folding, Forests, Owners, fold, start_shared, total
 from fedmkt.protocol.tree_growth import Forest
 from fedmkt.protocol.witness import checkpoint
+from fedmkt.ring.bounds import Bound, check
 from fedmkt.ring.phases import Phase, Values, words
 
 LABEL = "leaves"
@@ -98,6 +99,12 @@ def leaves_of(contract: Contract, rows: int) -> Leaves:
     terms = contract.trees
     bits = bits_for(rows, penalty_units(contract))
     return Leaves(1 << terms.depth, bits, terms.rate, most_value(contract))
+
+
+def blind_bounds(contract: Contract, rows: int) -> list[Bound]:
+    """Return how large what is rounded on shares can get, of so many train rows."""
+    bits = bits_for(rows, penalty_units(contract))
+    return [*gain_bounds(bits), *leaf_bounds(bits)]
 
 
 def blind_lanes(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> Lanes:
@@ -154,6 +161,7 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
     """Grow the contract's number of trees, with a checkpoint every few."""
     partner_of(contract)
     parties, lanes = data_parties(contract), blind_lanes(contract, overlap, sizes)
+    check(blind_bounds(contract, lanes.rows))
     leaves_of(contract, lanes.rows)
     loaded_in = 0
     for tree in range(contract.trees.trees):

@@ -24,11 +24,12 @@ s nodes of C candidates.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.errors import ConfigError
+from fedmkt.ring.bounds import Bound
 from fedmkt.ring.dealt_rounds import Conjunctions, Flat, Lift, Multiply, Round, Select
 from fedmkt.ring.fixed import Words
 from fedmkt.ring.phases import (
@@ -46,7 +47,8 @@ from fedmkt.ring.phases import (
 PER_ROW = 16
 """Units of h that each row adds to T, so that totals of g cannot be large beside it."""
 _MOST_T = 67 + PER_ROW
-_LEAST_BITS, _MOST_BITS = 16, 29
+_MOST_G, _LEAST_H = 34, 3
+_LEAST_BITS = 16
 U_BITS, D_BITS = 19, 24
 RESULTS = 5
 """What is chosen: fraction, its G and H on the left, and the number that the candidate was given."""
@@ -80,14 +82,17 @@ class Weighing:
 
 
 def bits_for(rows: int, penalty: int) -> int:
-    """Return K; ConfigError for more rows than it can be for."""
-    found = max(_LEAST_BITS, (_MOST_T * rows + 2 * penalty).bit_length())
-    if found > _MOST_BITS:
-        raise ConfigError(
-            f'{rows:,} rows are more than trees with reveal = "nothing" are for',
-            "use fewer rows, about 6 million at most",
-        )
-    return found
+    """Return K."""
+    return max(_LEAST_BITS, (_MOST_T * rows + 2 * penalty).bit_length())
+
+
+def gain_bounds(bits: int) -> list[Bound]:
+    """Return how large what is rounded and compared can get."""
+    square = 2 * (U_BITS + log2(_MOST_G / (PER_ROW - _LEAST_H)))
+    return [
+        Bound("u of a candidate", 2 * bits + 2.4, f"of T < 2^{bits}"),
+        Bound("two fractions", square + D_BITS - 2, "u^2 of one, a b of the other", 63.0),
+    ]
 
 
 @lru_cache(maxsize=32)

@@ -20,6 +20,7 @@ import numpy as np
 from fedmkt.contract import Contract
 from fedmkt.errors import ConfigError
 from fedmkt.protocol.shared_gradients import FAR, GRADIENT_BITS, HESSIAN_BITS, SCORE_BITS
+from fedmkt.ring.bounds import Bound
 from fedmkt.ring.dealt_rounds import Flat, LookUp, Multiply, Round, Select
 from fedmkt.ring.phases import Phase, Values, bits_of, compare, octets, power, thresholds, words
 
@@ -45,6 +46,14 @@ def most_value(contract: Contract) -> float:
             f"trees times rate is at most {(FAR.most - MOST_BASE) / _LEAST_MOST_VALUE:g}",
         )
     return found
+
+
+def leaf_bounds(bits: int) -> list[Bound]:
+    """Return how large what is rounded and compared can get: |G| is below 2^(K - 1)."""
+    return [
+        Bound("G of a leaf", 2.0 * bits - 2, f"times m, K = {bits}"),
+        Bound("value of a leaf", bits + QUOTIENT_BITS + RECIPROCAL_BITS + 1.0, "before it is bounded"),
+    ]
 
 
 @dataclass(frozen=True)

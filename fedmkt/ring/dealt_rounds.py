@@ -398,7 +398,8 @@ def _turned(c: Words, share: Words) -> Words:
 
 
 def _difference(terms: Words) -> Words:
-    return terms[0] - terms[1] if len(terms) == 2 else terms[0]
+    found: Words = terms[0] - terms[1] if len(terms) == 2 else terms[0]
+    return found
 
 
 def _digits(words: Flat) -> Planes:

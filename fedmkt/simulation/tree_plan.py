@@ -5,7 +5,7 @@ import math
 from fedmkt.contract import Contract
 from fedmkt.privacy.row_bits import ColumnBins, most_from_sides, most_from_totals
 from fedmkt.protocol.align import scored_rows, train_rows
-from fedmkt.protocol.blind_boosting import blind_lanes
+from fedmkt.protocol.blind_boosting import blind_bounds, blind_lanes
 from fedmkt.protocol.boosting import histogram_terms
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.shared_boosting import lanes_of
@@ -78,7 +78,9 @@ def tree_bounds(sizes: Sizes) -> list[Bound]:
 def _shared_bounds(sizes: Sizes) -> list[Bound]:
     lanes_for = blind_lanes if sizes.contract.trees.reveal == "nothing" else lanes_of
     lanes = lanes_for(sizes.contract, sizes.overlap, sizes.trees.bins)
-    vectors, found = lanes.vectors * len(lanes.limits), []
+    vectors, found = lanes.vectors * len(lanes.limits), list[Bound]()
+    if sizes.contract.trees.reveal == "nothing":
+        found = blind_bounds(sizes.contract, lanes.rows)
     for holder in sizes.parties:
         for lane, plan in enumerate(lanes.budgets(holder)):
             noise = FAILURE_SIGMAS * plan.sum_deviation * math.hypot(1, 2**LEAST_RATIO_BITS)

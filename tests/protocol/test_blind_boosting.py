@@ -12,6 +12,7 @@ from fedmkt.learn.splits import Level, best_splits, scale_of
 from fedmkt.learn.trees import linear_predictor
 from fedmkt.privacy.disclosure import ChosenSplits, TreeShape
 from fedmkt.protocol import blind_growth
+from fedmkt.protocol.blind_boosting import blind_bounds
 from fedmkt.protocol.blind_boosting import leaves_of as leaf_plan
 from fedmkt.protocol.blind_growth import ChosenShares, OwnerShares, settings_of
 from fedmkt.protocol.blind_rounds import DealtPhases, PhaseOpening
@@ -19,6 +20,7 @@ from fedmkt.protocol.shared_gradients import TreeAngles, TreeGradients
 from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals
 from fedmkt.protocol.side_product import MaskedSides
 from fedmkt.protocol.tree_growth import columns_of
+from fedmkt.ring.bounds import check
 from fedmkt.terms import TreeTerms
 from tests.protocol.blind_world import contract, grown, leaves_of, model_of
 from tests.protocol.plain_caller import DEALER, chi_square, start_aligned
@@ -167,8 +169,9 @@ def test_trees_that_could_leave_the_range_of_scores_are_refused():
     assert plan.most * 60 * 0.3 <= 21
     with pytest.raises(ConfigError, match="leave the range"):
         leaf_plan(contract(trees=70, rate=0.3), 1000)
-    with pytest.raises(ConfigError, match="rows"):
-        leaf_plan(contract(), 7_000_000)
+    check(blind_bounds(contract(), 6_000_000))
+    with pytest.raises(ConfigError, match=r"u of a candidate.*limit 2\^62"):
+        check(blind_bounds(contract(), 7_000_000))
 
 
 def test_a_number_that_is_none_of_the_own_splits_is_refused():
