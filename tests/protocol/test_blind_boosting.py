@@ -16,6 +16,7 @@ from fedmkt.protocol.blind_boosting import blind_bounds
 from fedmkt.protocol.blind_boosting import leaves_of as leaf_plan
 from fedmkt.protocol.blind_growth import ChosenShares, OwnerShares, settings_of
 from fedmkt.protocol.blind_rounds import DealtPhases, PhaseOpening
+from fedmkt.protocol.core import Masked
 from fedmkt.protocol.shared_gradients import TreeAngles, TreeGradients
 from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals
 from fedmkt.protocol.side_product import MaskedSides
@@ -182,3 +183,22 @@ def test_a_number_that_is_none_of_the_own_splits_is_refused():
 
     with pytest.raises(ValueError, match="none of mine"):
         grown(tree_caller(contract(), change=change))
+
+
+@pytest.mark.parametrize(
+    "kind, said",
+    [(PhaseOpening, "bytes are not"), (DealtPhases, "missing or too many"), (OwnerShares, "another number")],
+)
+def test_messages_of_another_shape_are_refused(kind, said):
+    def change(sent):
+        match sent.message:
+            case PhaseOpening(inputs) if kind is PhaseOpening and sent.reader == SHOP:
+                return PhaseOpening((Masked(inputs[0].words[:-4]), *inputs[1:]))
+            case DealtPhases(shares) if kind is DealtPhases:
+                return DealtPhases(shares[:-1])
+            case OwnerShares(bits) if kind is OwnerShares:
+                return OwnerShares(np.concatenate([bits, bits]))
+        return sent.message
+
+    with pytest.raises(ValueError, match=said):
+        grown(tree_caller(contract(trees=1), change=change))
