@@ -25,6 +25,8 @@ _ON_SHARES, _SCORED_ON_SHARES = 4.0, 30.0
 """Mode totals beside mode sides, of all roles together."""
 _CHECKED = 1.2
 """Training with checked shares beside training without."""
+_PER_BLIND_LEVEL = 0.12
+"""What mode nothing adds for each level of a tree: mostly its rounds, whatever the rows."""
 _PER_WORD = 3e-9
 """One number of a hint or its mask, for each vector: at partner, dealer and bank."""
 
@@ -43,6 +45,8 @@ def tree_seconds(sizes: Sizes) -> dict[str, float]:
         fit, score = _ON_SHARES * fit, _SCORED_ON_SHARES * score
     if contract.trees.checked_shares:
         fit *= _CHECKED
+    if contract.trees.reveal == "nothing":
+        fit += _PER_BLIND_LEVEL * contract.trees.trees * contract.trees.depth
     return {"prepare": _PER_HINT * words * math.ceil(rows / DEGREE) / DEGREE, "fit": fit, "score": score}
 
 
