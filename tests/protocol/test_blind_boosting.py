@@ -12,11 +12,13 @@ from fedmkt.learn.splits import Level, best_splits, scale_of
 from fedmkt.learn.trees import linear_predictor
 from fedmkt.privacy.disclosure import ChosenSplits, TreeShape
 from fedmkt.protocol import blind_growth
+from fedmkt.protocol.align import Split
 from fedmkt.protocol.blind_boosting import blind_bounds
 from fedmkt.protocol.blind_boosting import leaves_of as leaf_plan
 from fedmkt.protocol.blind_growth import ChosenShares, OwnerShares, settings_of
 from fedmkt.protocol.blind_rounds import DealtPhases, PhaseOpening
 from fedmkt.protocol.core import Masked
+from fedmkt.protocol.prepare import Columns, real
 from fedmkt.protocol.shared_gradients import TreeAngles, TreeGradients
 from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals
 from fedmkt.protocol.side_product import MaskedSides
@@ -24,10 +26,10 @@ from fedmkt.protocol.tree_growth import columns_of
 from fedmkt.ring.bounds import check
 from fedmkt.terms import TreeTerms
 from tests.protocol.blind_world import contract, grown, leaves_of, model_of
-from tests.protocol.plain_caller import DEALER, chi_square, start_aligned
+from tests.protocol.plain_caller import DEALER, chi_square
 from tests.protocol.shared_world import Watch, scores_of, splits_of
 from tests.protocol.test_two_worlds import differing, relayed, view
-from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller, tree_data
+from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller
 
 # ------------------------------------------------------------------------------------------ against plain
 
@@ -86,18 +88,32 @@ UNIFORM = {
 }
 
 
-def other_labels(data):
-    """Deal the bank's labels out anew."""
-    customers, columns = data.local[BANK]
-    rows = np.flatnonzero(~np.isnan(columns.label))
+def other_labels(caller):
+    """Deal the labels of the bank's train rows out anew."""
+    rows, columns = real(caller.recall(BANK, Split).train), caller.recall(BANK, Columns)
     label = columns.label.copy()
-    label[rows] = columns.label[np.random.default_rng(3).permutation(rows)]
-    data.local[BANK] = (customers, replace(columns, label=label))
-    return data
+    label[rows] = label[np.random.default_rng(3).permutation(rows)]
+    caller.states[BANK][Columns] = replace(columns, label=label)
 
 
-def test_but_for_the_chosen_splits_nobody_sees_anything_of_the_labels(monkeypatch):
-    """With the same splits chosen, another bank's labels change nothing but uniform words, and none at the dealer."""
+def other_columns(caller):
+    """Deal the values of the partner's train rows out anew, column by column: bins stay what they are."""
+    rows, columns = real(caller.recall(SHOP, Split).train), caller.recall(SHOP, Columns)
+    found = {}
+    for kind in ("numbers", "categories"):
+        found[kind] = {name: values.copy() for name, values in getattr(columns, kind).items()}
+        for i, values in enumerate(found[kind].values()):
+            values[rows] = values[np.random.default_rng(i).permutation(rows)]
+    caller.states[SHOP][Columns] = replace(columns, **found)
+
+
+@pytest.mark.parametrize(
+    "change, readers",
+    [(other_labels, (SHOP, DEALER)), (other_columns, (BANK, DEALER))],
+    ids=["labels", "columns"],
+)
+def test_but_for_the_chosen_splits_nobody_sees_anything_of_the_other_side(change, readers, monkeypatch):
+    """With the same splits chosen, other labels or columns change nothing but uniform words, and none at the dealer."""
     numbers, worlds, last = [], [], blind_growth.last_values
 
     def recording(turn, *given):
@@ -117,15 +133,17 @@ def test_but_for_the_chosen_splits_nobody_sees_anything_of_the_labels(monkeypatc
     missing: list[np.ndarray] = []
     terms = contract(trees=2)
     for step in (recording, the_same):
-        data = tree_data(terms)
+        caller = tree_caller(terms)
+        if worlds:
+            change(caller)
         monkeypatch.setattr(blind_growth, "last_values", step)
-        worlds.append(grown(start_aligned(other_labels(data) if worlds else data)))
+        worlds.append(grown(caller))
     one, other = worlds
     assert relayed(one) == relayed(other) and one.revealed == other.revealed
-    for reader in (SHOP, DEALER):
+    for reader in readers:
         assert view(one, reader) == view(other, reader)
     assert differing(one, other, DEALER) == set()
-    assert differing(one, other, SHOP) <= {k.__name__ for k in UNIFORM}
+    assert set() < differing(one, other, readers[0]) <= {k.__name__ for k in UNIFORM}
     for caller in worlds:
         for reader in (SHOP, BANK):
             for kind, parts_of in UNIFORM.items():
