@@ -77,6 +77,11 @@ from fedmkt.ring.bounds import Bound, check
 from fedmkt.ring.phases import Phase, Values, words
 
 LABEL = "leaves"
+LIMITS = (
+    tuple(tuple(2 * limit for limit in lane) for lane in TOGETHER),
+    tuple(tuple(2 * limit for limit in lane) for lane in APART),
+)
+"""Limits of totals by lane, with g and h in one and in two: twice their size, which moving them to words needs."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +113,8 @@ def blind_bounds(contract: Contract, rows: int) -> list[Bound]:
 
 
 def blind_lanes(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> Lanes:
-    """Plan the encrypted vectors: totals have room for twice their size, which moving them to words needs."""
-    twice = tuple(tuple(tuple(2 * limit for limit in lane) for lane in lanes) for lanes in (TOGETHER, APART))
-    return lanes_of(contract, overlap, sizes, (twice[0], twice[1]))
+    """Plan the encrypted vectors."""
+    return lanes_of(contract, overlap, sizes, LIMITS)
 
 
 def tell_range(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, ScoreRange]:

@@ -16,7 +16,7 @@ Letters: as in `blind_gains`; F columns, the bank's first; B bins and the missin
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import ClassVar
 
 import numpy as np
@@ -108,7 +108,8 @@ def settings_of(contract: Contract) -> Settings:
     return replace(shared_cells.settings_of(contract), min_cell=0)
 
 
-def candidates_of(sizes: BinSizes, is_bank: bool) -> list[Candidate]:
+@lru_cache(maxsize=8)
+def candidates_of(sizes: BinSizes, is_bank: bool) -> tuple[Candidate, ...]:
     """List what a party's columns may be split by, in their order; the bank's first one is no split."""
     found = [Candidate(0, sizes.sizes[0] - sizes.apart[0] - 1, True)] if is_bank else []
     for column, (size, apart) in enumerate(zip(sizes.sizes, sizes.apart, strict=True)):
@@ -117,7 +118,7 @@ def candidates_of(sizes: BinSizes, is_bank: bool) -> list[Candidate]:
             found += [Candidate(column, bin_, left) for left in ((True, False) if apart else (True,))]
         if apart:
             found.append(Candidate(column, values - 1, False))
-    return found
+    return tuple(found)
 
 
 def weighing(contract: Contract, lanes: Lanes, sizes: Mapping[Name, BinSizes], nodes: int) -> Weighing:
@@ -140,9 +141,13 @@ def penalty_units(contract: Contract) -> int:
 
 def groups_of(plan: Weighing) -> Iterator[slice]:
     """Split the nodes of a level, so that what is dealt for some of them fits into one message."""
-    each = phases.dealt(gain_phases(replace(plan, nodes=1)))
-    step = max(1, BLOCK_BYTES // each)
+    step = _at_once(replace(plan, nodes=1))
     yield from (slice(i, min(plan.nodes, i + step)) for i in range(0, plan.nodes, step))
+
+
+@lru_cache(maxsize=8)
+def _at_once(node: Weighing) -> int:
+    return max(1, BLOCK_BYTES // phases.dealt(gain_phases(node)))
 
 
 def field_shares(lanes: Lanes, totals: Words) -> list[tuple[Words, int]]:

@@ -3,16 +3,18 @@
 Trees are complete, so only whose splits they are is assumed; what is chosen is as long for either.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from fedmkt.protocol.blind_boosting import blind_lanes, leaves_of
-from fedmkt.protocol.blind_gains import gain_phases
+from fedmkt.protocol.align import train_rows
+from fedmkt.protocol.blind_boosting import LIMITS, leaves_of
+from fedmkt.protocol.blind_gains import Weighing, gain_phases
 from fedmkt.protocol.blind_growth import groups_of, weighing
-from fedmkt.protocol.blind_leaves import leaf_phases
+from fedmkt.protocol.blind_leaves import Leaves, leaf_phases
+from fedmkt.protocol.shared_histogram import Lanes
 from fedmkt.ring import phases
-from fedmkt.ring.phases import Phase
 
 if TYPE_CHECKING:
     from fedmkt.simulation.rehearsal import Planned
@@ -22,56 +24,53 @@ WORD = 8
 Content = Callable[["Sizes", "Planned"], tuple[int, int]]
 
 
-def _gains(s: "Sizes") -> list[tuple[Phase, ...]]:
-    """Return the phases of a tree, of each level's groups of nodes in turn."""
-    lanes = blind_lanes(s.contract, s.overlap, s.trees.bins)
-    plans = [weighing(s.contract, lanes, s.trees.bins, 1 << d) for d in range(s.contract.trees.depth)]
-    return [gain_phases(replace(plan, nodes=g.stop - g.start)) for plan in plans for g in groups_of(plan)]
+def _sizes(s: "Sizes") -> Mapping[str, tuple[int, ...]]:
+    """Return what the steps of a tree send, by the part of it that they belong to."""
+    rows = train_rows(s.contract, s.overlap)
+    # How totals are encrypted does not matter to what is done with their shares.
+    lanes = Lanes(rows, {}, LIMITS[0], 0)
+    root = weighing(s.contract, lanes, s.trees.bins, 1)
+    return _of_tree(root, s.contract.trees.depth, leaves_of(s.contract, rows))
 
 
-def _leaves(s: "Sizes") -> list[tuple[Phase, ...]]:
-    lanes = blind_lanes(s.contract, s.overlap, s.trees.bins)
-    return [leaf_phases(leaves_of(s.contract, lanes.rows))]
+@lru_cache(maxsize=8)
+def _of_tree(root: Weighing, depth: int, leaves: Leaves) -> Mapping[str, tuple[int, ...]]:
+    plans = [replace(root, nodes=1 << d) for d in range(depth)]
+    groups = [replace(plan, nodes=g.stop - g.start) for plan in plans for g in groups_of(plan)]
+    lists = {"gains": [gain_phases(group) for group in groups], "leaves": [leaf_phases(leaves)]}
+    found: dict[str, tuple[int, ...]] = {"owners": tuple(group.nodes for group in groups)}
+    for label, all_ in lists.items():
+        opened = [phases.opened(todo) for todo in all_]
+        found[f"{label}.deal"] = tuple(phases.dealt(todo) for todo in all_)
+        found[f"{label}.open"] = tuple(sizes[0] for sizes in opened)
+        found[f"{label}.next"] = tuple(size for sizes in opened for size in sizes[1:])
+    return found
 
 
-def _of(
-    lists: Callable[["Sizes"], list[tuple[Phase, ...]]], count: Callable[[tuple[Phase, ...]], list[int]]
-) -> Content:
+def _of(part: str) -> Content:
     def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
-        sizes = [size for todo in lists(s) for size in count(todo)]
+        sizes = _sizes(s)[part]
         return sizes[call.before % len(sizes)], 1
 
     return content
-
-
-def _content(label: str, lists: Callable[["Sizes"], list[tuple[Phase, ...]]]) -> dict[str, Content]:
-    return {
-        f"{label}.deal": _of(lists, lambda todo: [phases.dealt(todo)]),
-        f"{label}.open": _of(lists, lambda todo: phases.opened(todo)[:1]),
-        f"{label}.next": _of(lists, lambda todo: phases.opened(todo)[1:]),
-    }
 
 
 def _silent(s: "Sizes", call: "Planned") -> tuple[int, int]:
     return 0, 0
 
 
-def _owners(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    lanes = blind_lanes(s.contract, s.overlap, s.trees.bins)
-    plans = [weighing(s.contract, lanes, s.trees.bins, 1 << d) for d in range(s.contract.trees.depth)]
-    sizes = [g.stop - g.start for plan in plans for g in groups_of(plan)]
-    return sizes[call.before % len(sizes)], 1
-
-
-def _nodes(each: int) -> Content:
-    return lambda s, call: (each << call.before % s.contract.trees.depth, 1)
+def _numbers(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    return WORD << call.before % s.contract.trees.depth, 1
 
 
 CONTENT: dict[str, Content] = {
     **dict.fromkeys(("fit.take_totals", "fit.record_choice"), _silent),
-    **_content("gains", _gains),
-    **_content("leaves", _leaves),
-    "fit.share_owners": _owners,
-    "fit.tell_owners": _nodes(WORD),
+    **{
+        f"{label}.{step}": _of(f"{label}.{step}")
+        for label in ("gains", "leaves")
+        for step in ("deal", "open", "next")
+    },
+    "fit.share_owners": _of("owners"),
+    "fit.tell_owners": _numbers,
 }
 """Bytes of the arrays that a call sends, and to how many readers."""
