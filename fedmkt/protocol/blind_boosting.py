@@ -58,6 +58,7 @@ from fedmkt.protocol.core import (
     data_parties,
     inbox_of,
 )
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.shared_boosting import (
     LOAD,
@@ -69,7 +70,7 @@ from fedmkt.protocol.shared_boosting import (
 from fedmkt.protocol.shared_cells import APART, TOGETHER, LevelShares
 from fedmkt.protocol.shared_gradients import FAR, NEAR, ScoreRange, SharedScores
 from fedmkt.protocol.shared_growth import TreeOwners, partner_of
-from fedmkt.protocol.shared_histogram import Lanes, send_hints
+from fedmkt.protocol.shared_histogram import send_hints
 from fedmkt.protocol.shared_values import Folding, Forests, Owners, fold, start_shared, total
 from fedmkt.protocol.tree_growth import Forest
 from fedmkt.protocol.witness import checkpoint

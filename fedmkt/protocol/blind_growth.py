@@ -48,6 +48,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.layout import BLOCK_BYTES
 from fedmkt.protocol.shared_cells import LevelShares, grid
 from fedmkt.protocol.shared_growth import (
@@ -56,7 +57,7 @@ from fedmkt.protocol.shared_growth import (
     open_node_sides,
     take_node_sides,
 )
-from fedmkt.protocol.shared_histogram import Lanes, TotalShares, add_up_nodes
+from fedmkt.protocol.shared_histogram import TotalShares, add_up_nodes
 from fedmkt.protocol.shared_values import Owners, both
 from fedmkt.protocol.side_product import Bytes, DealtSides, MaskedSides
 from fedmkt.protocol.witness import witness

@@ -13,7 +13,7 @@ from fedmkt.protocol.blind_boosting import LIMITS, leaves_of
 from fedmkt.protocol.blind_gains import Weighing, gain_phases
 from fedmkt.protocol.blind_growth import groups_of, weighing
 from fedmkt.protocol.blind_leaves import Leaves, leaf_phases
-from fedmkt.protocol.shared_histogram import Lanes
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.ring import phases
 
 if TYPE_CHECKING:
