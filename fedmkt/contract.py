@@ -372,7 +372,9 @@ class Contract(Terms):
             )
         if self.trees.reveal != "sides":
             if len(self.parties) != 2:
-                raise mistake("sides: trees that reveal no more than totals are for one partner", "trees", "reveal")
+                raise mistake(
+                    "sides: trees that reveal no more than totals are for one partner", "trees", "reveal"
+                )
             if max(self.trees.class_weights) > MAX_WEIGHT_RATIO * min(self.trees.class_weights):
                 raise mistake(
                     f"weights of which one is at most {MAX_WEIGHT_RATIO} times the other, on shares",
@@ -392,7 +394,9 @@ class Contract(Terms):
     def _check_blind_trees(self) -> None:
         trees = self.trees
         if trees.class_weights != (1.0, 1.0):
-            raise mistake("[1.0, 1.0]: gains are bounded for rows that weigh the same", "trees", "class_weights")
+            raise mistake(
+                "[1.0, 1.0]: gains are bounded for rows that weigh the same", "trees", "class_weights"
+            )
         if trees.patience:
             raise mistake("0: nothing is told that could end a training", "trees", "patience")
         if trees.column_share < 1:

@@ -105,7 +105,9 @@ def _load(contract: Contract, name: str, folder: Path, table: Table) -> _Side:
     validates = np.load(folder / "validates.npy", allow_pickle=False) if contract.trees.patience else None
     shares = folder / LEAF_SHARES
     leaves = np.load(shares, allow_pickle=False) if shares.exists() else None
-    return _Side(train, held_out, Part.from_json(_compact(header["part"])), validates, y[0], y[1], header, leaves)
+    return _Side(
+        train, held_out, Part.from_json(_compact(header["part"])), validates, y[0], y[1], header, leaves
+    )
 
 
 def _known(folder: Path) -> tuple[Bools, Bools]:

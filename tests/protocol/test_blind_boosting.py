@@ -174,6 +174,8 @@ def test_what_is_opened_is_declared_and_no_more():
     [
         ({"column_share": 0.5}, "which columns a tree may use"),
         ({"min_gain": 1.0}, "compared with each other only"),
+        ({"class_weights": (1.0, 5.0)}, "rows that weigh the same"),
+        ({"patience": 3}, "could end a training"),
         ({"trends": ({"party": BANK, "column": "x0", "trend": 1},)}, "which trends bound"),
     ],
 )
