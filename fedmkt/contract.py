@@ -376,9 +376,11 @@ class Contract(Terms):
                 "align",
                 "join",
             )
-        if self.trees.reveal == "totals":
+        if self.trees.reveal != "sides":
             if len(self.parties) != 2:
-                raise mistake("sides: trees that reveal totals alone are for one partner", "trees", "reveal")
+                raise mistake(
+                    "sides: trees that reveal no more than totals are for one partner", "trees", "reveal"
+                )
             if max(self.trees.class_weights) > MAX_WEIGHT_RATIO * min(self.trees.class_weights):
                 raise mistake(
                     f"weights of which one is at most {MAX_WEIGHT_RATIO} times the other, on shares",
@@ -391,10 +393,27 @@ class Contract(Terms):
             epsilon, most = self.trees.epsilon, self.limits.max_epsilon
             if epsilon is not None and epsilon > most:
                 raise mistake(f"at most limits.max_epsilon, {most:g}", "trees", "epsilon")
+        if self.trees.reveal == "nothing":
+            self._check_blind_trees()
         numbers = {(party.name, name) for party in self.parties for name in party.numbers}
         for place, trend in enumerate(self.trees.trends):
             if (trend.party, trend.column) not in numbers:
                 raise mistake("one of the party's numbers", "trees", "trends", place, "column")
+
+    def _check_blind_trees(self) -> None:
+        trees = self.trees
+        if trees.class_weights != (1.0, 1.0):
+            raise mistake(
+                "[1.0, 1.0]: gains are bounded for rows that weigh the same", "trees", "class_weights"
+            )
+        if trees.patience:
+            raise mistake("0: nothing is told that could end a training", "trees", "patience")
+        if trees.column_share < 1:
+            raise mistake("1: nobody is told which columns a tree may use", "trees", "column_share")
+        if trees.min_gain:
+            raise mistake("0: gains are compared with each other only", "trees", "min_gain")
+        if trees.trends:
+            raise mistake("none: values of leaves, which trends bound, are not known", "trees", "trends")
 
     def _check_correlation(self) -> None:
         align = self.align

@@ -17,7 +17,7 @@ Penalty = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.1, le=1e
 Flag = Annotated[bool, Field(strict=True)]
 Kind = Literal["logistic", "linear", "poisson", "additive", "scorecard", "trees"]
 Link = Literal["logistic", "linear", "poisson"]
-Reveal = Literal["totals", "sides"]
+Reveal = Literal["nothing", "totals", "sides"]
 
 GLM_KINDS: tuple[Kind, ...] = ("logistic", "linear", "poisson")
 """Kinds that fit the prepared columns themselves: these may have offset and weights, and start from one another."""
@@ -173,7 +173,8 @@ class AdditiveTerms(Terms):
 class TreeTerms(Terms):
     """How boosted trees are grown, and what the bank and the partners learn while they grow.
 
-    reveal : `totals`, nobody learns which side of a partner's split a row takes; `sides`, the bank does.
+    reveal : `totals`, nobody learns which side of a partner's split a row takes; `sides`, the bank does; `nothing`,
+    totals and leaves stay shared too, and only the chosen splits are opened, to their owners.
     trees, depth, rate, penalty, min_gain, min_rows, row_share, column_share, class_weights : as in
     `learn.splits.Settings`, but that nobody counts rows in mode `sides`: a total of h proves them. max_thresholds :
     most edges of one column of a partner that the bank is told sides of; where a column has more, the trees make do
@@ -222,7 +223,7 @@ class TreeTerms(Terms):
             raise ValueError("epsilon without checked_shares, patience or class_weights")
         if self.epsilon is not None and self.reveal != "totals":
             raise ValueError(
-                'epsilon with reveal = "totals": noise on totals hides nothing where sides are told'
+                'epsilon with reveal = "totals": the other modes tell sides, or no totals at all'
             )
         return self
 
@@ -265,11 +266,12 @@ def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
     if model.kind == "trees":
         if trees.epsilon is not None:
             return ("NoisyTotals", "ChosenSplits", "TreeShape")
-        return (
-            ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape")
-            if trees.reveal == "sides"
-            else ("HistogramTotals", "CellBits", "BinCounts", "BinTotals", "ChosenSplits", "TreeShape")
-        ) + _needed_to_stop(trees)
+        shown = {
+            "sides": ("HistogramTotals", "SplitSides"),
+            "totals": ("HistogramTotals", "CellBits", "BinCounts", "BinTotals"),
+            "nothing": (),
+        }
+        return (*shown[trees.reveal], "ChosenSplits", "TreeShape", *_needed_to_stop(trees))
     path = ("PenaltyCurve", "ChosenPenalty") if model.penalties else ()
     if model.kind == "scorecard":
         return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights", *path)

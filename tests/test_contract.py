@@ -395,7 +395,7 @@ def test_trees_say_what_they_reveal_in_the_contract():
         ({"trees": {}}, "needs CellBits, BinCounts, BinTotals too"),
         ({"trees": {"class_weights": (1.0, 200.0)}}, "at most 100 times the other"),
         ({"trees": {"row_share": 0.9}}, "drawn anew for each tree"),
-        ({"trees": {"reveal": "sides", "epsilon": 4.0}}, "hides nothing where sides are told"),
+        ({"trees": {"reveal": "sides", "epsilon": 4.0}}, "no totals at all"),
         ({"trees": {"epsilon": 4.0}, "limits": Limits(max_epsilon=3.0)}, "at most limits.max_epsilon, 3"),
         ({"trees": {"epsilon": 4.0, "checked_shares": True}}, "epsilon without checked_shares"),
         ({"trees": {"epsilon": 4.0, "patience": 2}}, "epsilon without checked_shares, patience"),

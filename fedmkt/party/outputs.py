@@ -40,6 +40,7 @@ from fedmkt.party.handle import Event, Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
 from fedmkt.protocol.align import Slots, Split, Validation
+from fedmkt.protocol.blind_boosting import LeafShares
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.cardinality import Measured, Overlaps
 from fedmkt.protocol.items import NO_ROW, Known
@@ -67,6 +68,8 @@ from fedmkt.protocol.tree_growth import Draws, Forest, settings_of
 Array = NDArray[np.generic]
 Floats = NDArray[np.float64]
 RUN_DIGITS = 16
+LEAF_SHARES = "leaf_shares.npy"
+"""The own shares of the leaves' values of trees in mode nothing, (trees, leaves), beside the model."""
 
 
 @dataclass(frozen=True)
@@ -153,13 +156,17 @@ def _tree_files(party: Party) -> ModelFiles:
         "binning": json.loads(binning.to_json()),
     }
     bins = common_bins(party.contract)
+    arrays: dict[str, Array] = {}
+    if party.holds(LeafShares):
+        arrays[LEAF_SHARES.removesuffix(".npy")] = party.recall(LeafShares).words
     if not party.holds(Forest):
         own = Part(party.me, bins, party.recall(OwnSplits).trees)
-        return ModelFiles(header | {"part": json.loads(own.to_json())}, {})
+        return ModelFiles(header | {"part": json.loads(own.to_json())}, arrays)
     forest = party.recall(Forest)
     own, outline = Part(party.me, bins, forest.decisions), Outline(forest.base, forest.trees)
     model = {"part": json.loads(own.to_json()), "outline": json.loads(outline.to_json())}
-    arrays: dict[str, Array] = {"known": party.recall(Known).rows} if party.holds(Known) else {}
+    if party.holds(Known):
+        arrays["known"] = party.recall(Known).rows
     return ModelFiles(header | model | {"draws": forest.key.hex()}, arrays)
 
 

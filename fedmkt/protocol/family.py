@@ -9,7 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedmkt.contract import Contract
-from fedmkt.protocol import boosting, logistic, path, scoring, shared_boosting, shared_scoring, tree_scoring
+from fedmkt.protocol import (
+    blind_boosting,
+    boosting,
+    logistic,
+    path,
+    scoring,
+    shared_boosting,
+    shared_scoring,
+    tree_scoring,
+)
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.bounds import check_bounds
 from fedmkt.protocol.core import Caller, Name
@@ -81,6 +90,7 @@ class _Mode:
 
 _MODES: Mapping[str, _Mode] = {
     "sides": _Mode(boosting.fit, tree_scoring.score),
+    "nothing": _Mode(blind_boosting.fit, shared_scoring.score),
     "totals": _Mode(shared_boosting.fit, shared_scoring.score),
 }
 

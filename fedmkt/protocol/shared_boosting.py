@@ -167,18 +167,25 @@ from fedmkt.protocol.tree_columns import own_codes
 from fedmkt.protocol.tree_growth import Forest, SplitRequest
 from fedmkt.protocol.witness import checkpoint, witness
 
+Limits = tuple[tuple[int, ...], ...]
 
-def lanes_of(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> Lanes:
-    """Plan the encrypted vectors of a whole training."""
-    terms = contract.trees
+
+def lanes_of(
+    contract: Contract,
+    overlap: Overlap,
+    sizes: Mapping[Name, BinSizes],
+    limits: tuple[Limits, Limits] | None = None,
+) -> Lanes:
+    """Plan the encrypted vectors of a whole training; limits : by lane with g and h in one, and in two."""
+    terms, (joined, parted) = contract.trees, limits or (TOGETHER, APART)
     again = contract.limits.max_resumes * contract.model.checkpoint_every
     # After the root one node of each pair is asked for: 1 + 1 + 2 + 4 ... in all.
     vectors = (1 << (terms.depth - 1)) * (terms.trees + again)
     counts = {p: s.sizes for p, s in sizes.items()}
-    together = Lanes(train_rows(contract, overlap), counts, TOGETHER, vectors)
+    together = Lanes(train_rows(contract, overlap), counts, joined, vectors)
     if terms.checked_shares:
         together = replace(together, checker=partner_of(contract))
-    apart = replace(together, limits=APART)
+    apart = replace(together, limits=parted)
     noise = plan_of(contract, together.rows)
     if noise is not None:
         together, apart = with_room(together, noise), with_room(apart, noise)
@@ -282,9 +289,10 @@ def _begin_values(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]
     return Outcome(Silent(), keep=(start(leaves), ScoreReach(reach)))
 
 
-def _open_values(
+def open_node_values(
     forest: Forests, depth: int, turn: Turn, inbox: Inbox[Nothing]
 ) -> Outcome[MaskedSides, Silent]:
+    """Open what the products at a depth of the tree under way need."""
     (other,) = turn.others
     nodes = {node for (_, node), _ in forest.splits(depth)}
     decisions = tuple(d for d in turn.recall(LevelShares).decisions if d.node in nodes)
@@ -301,19 +309,20 @@ def _add_tree(forest: Forests, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Not
     scores = turn.recall(SharedScores).words + total(forest, turn.recall(Folding))
     nodes, values = _leaves(turn) if turn.first else (np.empty(0, np.int32), np.empty(0))
     (owners,) = forest.trees
-    kept = _extended(turn, owners, turn.recall(LevelShares).decisions, nodes, values * UNIT)
+    kept = extended(turn, owners, turn.recall(LevelShares).decisions, nodes, values * UNIT)
     return Outcome(Silent(), keep=(SharedScores(scores), *kept), forget=(Folding, LevelShares, BankTree))
 
 
 def _drop_tree(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     """Leave a tree without a split of the partner's out: a leaf that adds nothing stands in its place."""
-    kept = _extended(turn, (), (), np.zeros(1, np.int32), np.zeros(1))
+    kept = extended(turn, (), (), np.zeros(1, np.int32), np.zeros(1))
     return Outcome(Silent(), keep=kept, forget=(LevelShares, BankTree))
 
 
-def _extended(
+def extended(
     turn: Turn, owners: Owners, decisions: tuple[Decision, ...], nodes: Nodes, values: Floats
 ) -> tuple[State, ...]:
+    """Put a tree behind those before: its owners, the own splits, and at the bank its leaves with their values."""
     after = TreeOwners((*turn.recall(TreeOwners).trees, owners))
     if not turn.first:
         return after, OwnSplits((*turn.recall(OwnSplits).trees, decisions))
@@ -366,10 +375,12 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
             break
 
 
-def plant(call: Caller, contract: Contract, lanes: Lanes) -> None:
-    """Share the gradients of all rows: the root of a tree."""
+def plant(
+    call: Caller, contract: Contract, lanes: Lanes, tell: Step[Nothing, Nothing, ScoreRange] = TELL_RANGE
+) -> None:
+    """Share the gradients of all rows: the root of a tree; `tell` is how the bank tells which series to use."""
     parties, maker = data_parties(contract), dealer(contract)
-    call(parties[0], TELL_RANGE)
+    call(parties[0], tell)
     deal = Step("fit.deal_gradients", partial(deal_step, lanes.rows), Silent)
     angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in parties], [ask(maker, deal)])
     plain = [ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in parties]
@@ -452,6 +463,6 @@ def add_tree(call: Caller, contract: Contract, lanes: Lanes, owners: Owners) -> 
     parties = data_parties(contract)
     forest = Forests("values", parties[1], lanes.rows, (owners,))
     call.all([ask(p, BEGIN_VALUES) for p in parties])
-    fold(call, contract, forest, _open_values)
+    fold(call, contract, forest, open_node_values)
     add = Step("fit.add_tree", partial(_add_tree, forest), Silent)
     call.all([ask(p, add) for p in parties])

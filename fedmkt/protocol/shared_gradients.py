@@ -54,6 +54,7 @@ SCORE_BITS = 24
 UNIT = 2.0 ** (6 - SCORE_BITS)
 """One unit of a score, in log odds."""
 
+
 GRADIENT_BITS, HESSIAN_BITS = 6, 6
 """As in `learn.splits.Settings`: g is at scale 2^5, h at scale 2^8."""
 LIMITS = (1 << (GRADIENT_BITS - 1)) + 2, (1 << HESSIAN_BITS) + 3
@@ -109,6 +110,12 @@ def series_of(period: int) -> ScoreSeries:
     if period not in (NEAR.period, FAR.period):
         raise ValueError(f"there is no series of period {period}")
     return NEAR if period == NEAR.period else FAR
+
+
+def value_of(words: HalfWords) -> NDArray[np.float64]:
+    """Read scores, or values of leaves, modulo 2^24 units as log odds."""
+    spare = 32 - SCORE_BITS
+    return (words << np.uint32(spare)).view(np.int32) / 2.0**spare * UNIT
 
 
 @dataclass(frozen=True)

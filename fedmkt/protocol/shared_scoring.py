@@ -1,4 +1,4 @@
-"""Scoring of boosted trees in mode `totals`: the bank gets rounded probabilities, nobody learns which leaf a row is in.
+"""Scoring of boosted trees on shares, modes `totals` and `nothing`: nobody learns which leaf a row is in.
 
 Computes the sum of the leaves of all trees for the held-out customers and those without a label, on shares, its
 sigmoid, rounded on shares to the contract's decimals, and sends the rounded shares to the bank. Takes part: the bank,
@@ -10,9 +10,10 @@ one partner, and the dealer.
 | partner, coordinator, dealer | nothing; how many splits the trees have, and whose, `TreeShape` told before |
 
 Safe against a semi-honest bank or partner, while the dealer colludes with neither. A score is a function of a row's
-bins: the bank knows its own sides and all leaves, so what few trees or many decimals would say of the partner's bins
-is bounded by rounding alone (redteam.md 1.4: of 5 trees at 20 bits all leaves follow, of 10 trees at 2 decimals
-hardly any). Train rows are never scored. `scoring` counts the release in the partner's ledger, and refuses beyond it.
+bins: the bank knows its own sides and, in mode `totals`, all leaves, so what few trees or many decimals would say of
+the partner's bins is bounded by rounding alone (redteam.md 1.4: of 5 trees at 20 bits all leaves follow, of 10 trees at
+2 decimals hardly any). Train rows are never scored. `scoring` counts the release in the partner's ledger, and refuses
+beyond it.
 
 Values of trees: `shared_values`, some trees at a time; the sigmoid and the rounding: `ring.sigmoid`, `ring.rounding`
 and `scoring`. Source: protocols.md sections 2 and 4. Letters: F, t, R as in `shared_gradients`.
@@ -28,6 +29,7 @@ import numpy as np
 from fedmkt.contract import Contract
 from fedmkt.protocol.align import joint_rows, scored_rows
 from fedmkt.protocol.bin_layout import BinSizes
+from fedmkt.protocol.blind_boosting import LeafShares
 from fedmkt.protocol.boosting import OwnSplits, own_names, sides_of
 from fedmkt.protocol.core import (
     Caller,
@@ -56,7 +58,17 @@ from fedmkt.protocol.scoring import READ, RELEASE, SHARE, Rounding, ScoreOpening
 from fedmkt.protocol.shared import DealtRounding, deal_rounding, deal_value, open_masked, shared_from_seeds
 from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, UNIT
 from fedmkt.protocol.shared_growth import TreeOwners
-from fedmkt.protocol.shared_values import Folding, Forests, Place, both, fold, open_values, start, total
+from fedmkt.protocol.shared_values import (
+    Folding,
+    Forests,
+    Place,
+    both,
+    fold,
+    open_values,
+    start,
+    start_shared,
+    total,
+)
 from fedmkt.protocol.side_product import Bytes, MaskedSides, narrow, widen_halves
 from fedmkt.protocol.tree_columns import own_codes
 from fedmkt.protocol.tree_growth import Forest
@@ -135,6 +147,11 @@ def _begin(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, TreesToScore]:
 
 
 def _begin_group(trees: slice, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
+    if turn.has(LeafShares):
+        shares = turn.recall(LeafShares).words[trees]
+        first = shares.shape[1] - 1
+        values = {(t, first + i): share for t, tree in enumerate(shares) for i, share in enumerate(tree)}
+        return Outcome(Silent(), keep=(start_shared(values),))
     if not turn.first:
         return Outcome(Silent(), keep=(start({}),))
     leaves = {
@@ -245,7 +262,7 @@ def score(call: Caller, contract: Contract, overlap: Overlap) -> None:
     parties, maker, rows = data_parties(contract), dealer(contract), scored_rows(contract, overlap)
     owners = call.all([ask(p, BEGIN) for p in parties])[0].public.value.trees
     for trees in tree_groups(len(owners), contract.trees.depth, rows):
-        forest = Forests("scores", parties[1], rows, owners[trees])
+        forest = Forests("scores", parties[1], rows, owners[trees], contract.trees.reveal == "nothing")
         begin = Step("score.begin_group", partial(_begin_group, trees), Silent)
         add = Step("score.add_group", partial(_add_group, forest), Silent)
         call.all([ask(p, begin) for p in parties])

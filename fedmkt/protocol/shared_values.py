@@ -66,12 +66,16 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Forests:
-    """Trees whose values are computed at once, for n rows; `label` says what for."""
+    """Trees whose values are computed at once, for n rows; `label` says what for.
+
+    are_leaves_shared : nobody knows the leaves' values, so every split takes a product.
+    """
 
     label: str
     partner: Name
     rows: int
     trees: tuple[Owners, ...]
+    are_leaves_shared: bool = False
 
     @property
     def depth(self) -> int:
@@ -89,6 +93,8 @@ class Forests:
 
     def products(self, depth: int) -> list[tuple[Place, bool]]:
         """List those of them that take a product: the partner's, and the bank's with some of the partner's below."""
+        if self.are_leaves_shared:
+            return self.splits(depth)
         shared = {
             (t, above)
             for t, tree in enumerate(self.trees)
@@ -117,6 +123,11 @@ class Folding(State):
 def start(leaves: Mapping[Place, int]) -> Folding:
     """Begin with the values of leaves, in units; the partner's share of every leaf is 0, and may be left out."""
     return Folding({p: np.array([v % 2**32], np.uint32) for p, v in leaves.items()})
+
+
+def start_shared(leaves: Mapping[Place, np.uint32]) -> Folding:
+    """Begin with the own shares of the values of all leaves."""
+    return Folding({place: np.array([share], np.uint32) for place, share in leaves.items()})
 
 
 def open_values(

@@ -2,7 +2,8 @@
 
 Reads all parties' model folders and tables, puts outline and parts together, and trains `learn.boosting` on all
 columns with the random numbers that the bank drew. In mode `sides` both models are the same where the run was right;
-in mode `totals`, whose rounding nobody knows, they differ by it and by trees that the partner had no split in.
+in mode `totals`, whose rounding nobody knows, they differ by it and by trees that the partner had no split in; in mode
+`nothing` by it and by what is rounded on shares.
 """
 
 import json
@@ -19,10 +20,12 @@ from fedmkt.learn import boosting, trees
 from fedmkt.learn.bins import Binning
 from fedmkt.learn.trees import Bools, Model, Outline, Part
 from fedmkt.party.node import local_states
+from fedmkt.party.outputs import LEAF_SHARES
 from fedmkt.party.table import Table
-from fedmkt.protocol import shared_cells, tree_growth
+from fedmkt.protocol import blind_growth, shared_cells, tree_growth
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.prepare import Columns
+from fedmkt.protocol.shared_gradients import value_of
 from fedmkt.protocol.tree_columns import table_of
 from fedmkt.protocol.tree_growth import Draws
 from fedmkt.report.summary import ConvergencePoint
@@ -30,7 +33,11 @@ from fedmkt.simulation.comparison import Comparison
 
 Array = NDArray[np.float64]
 
-_SETTINGS = {"sides": tree_growth.settings_of, "totals": shared_cells.settings_of}
+_SETTINGS = {
+    "sides": tree_growth.settings_of,
+    "totals": shared_cells.settings_of,
+    "nothing": blind_growth.settings_of,
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class _Side:
     label_train: Array | None
     label_held_out: Array | None
     header: dict[str, object]
+    leaf_shares: NDArray[np.uint32] | None
 
 
 def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Comparison:
@@ -63,7 +71,7 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
         ]
     if bank.label_train is None or bank.label_held_out is None:
         raise ValueError("the first party has no label")
-    outline = Outline.from_json(_compact(bank.header["outline"]))
+    outline = _with_leaves(Outline.from_json(_compact(bank.header["outline"])), sides)
     joint = Model(outline, tuple(s.part for s in sides))
     draws = Draws(bytes.fromhex(str(bank.header["draws"])))
     pooled = boosting.Labelled(_pooled([s.train for s in sides]), bank.label_train)
@@ -95,7 +103,11 @@ def _load(contract: Contract, name: str, folder: Path, table: Table) -> _Side:
     train, held_out = (table_of(contract, Name(name), binning, columns, r) for r in rows)
     y = [None if columns.label is None else columns.label[r] for r in rows]
     validates = np.load(folder / "validates.npy", allow_pickle=False) if contract.trees.patience else None
-    return _Side(train, held_out, Part.from_json(_compact(header["part"])), validates, y[0], y[1], header)
+    shares = folder / LEAF_SHARES
+    leaves = np.load(shares, allow_pickle=False) if shares.exists() else None
+    return _Side(
+        train, held_out, Part.from_json(_compact(header["part"])), validates, y[0], y[1], header, leaves
+    )
 
 
 def _known(folder: Path) -> tuple[Bools, Bools]:
@@ -115,6 +127,19 @@ def _placed(table: trees.Table, known: Bools) -> trees.Table:
     values = np.full((len(table.columns), len(known)), table.bins, np.uint8)
     values[:, known] = table.values
     return trees.Table(table.columns, values, table.bins)
+
+
+def _with_leaves(outline: Outline, sides: list[_Side]) -> Outline:
+    """Add the parties' shares of the leaves up, where nobody has their values."""
+    shares = [s.leaf_shares for s in sides if s.leaf_shares is not None]
+    if not shares:
+        return outline
+    values = value_of(sum(shares[1:], shares[0]))
+    grown = [
+        replace(tree, leaves=tuple((node, v) for (node, _), v in zip(tree.leaves, row, strict=True)))
+        for tree, row in zip(outline.trees, values.tolist(), strict=True)
+    ]
+    return replace(outline, trees=tuple(grown))
 
 
 def _compact(value: object) -> str:

@@ -22,7 +22,7 @@ from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import TABLE_BITS
 from fedmkt.ring.side_bits import packed_words
-from fedmkt.simulation import bin_traffic, correlation_traffic, shared_traffic, tree_traffic
+from fedmkt.simulation import bin_traffic, blind_traffic, correlation_traffic, shared_traffic, tree_traffic
 from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.tree_traffic import TreeFacts, expected
 
@@ -455,5 +455,6 @@ _CONTENT: dict[str, Content] = {
     "model.take_part": _silent,
     **tree_traffic.CONTENT,
     **shared_traffic.CONTENT,
+    **blind_traffic.CONTENT,
     **bin_traffic.CONTENT,
 }

@@ -5,6 +5,7 @@ import math
 from fedmkt.contract import Contract
 from fedmkt.privacy.row_bits import ColumnBins, most_from_sides, most_from_totals
 from fedmkt.protocol.align import scored_rows, train_rows
+from fedmkt.protocol.blind_boosting import blind_bounds, blind_lanes
 from fedmkt.protocol.boosting import histogram_terms
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.noisy_growth import plan_of
@@ -26,6 +27,8 @@ _ON_SHARES, _SCORED_ON_SHARES = 4.0, 30.0
 """Mode totals beside mode sides, of all roles together."""
 _CHECKED = 1.2
 """Training with checked shares beside training without."""
+_PER_BLIND_LEVEL = 0.12
+"""What mode nothing adds for each level of a tree: mostly its rounds, whatever the rows."""
 _PER_WORD = 3e-9
 """One number of a hint or its mask, for each vector: at partner, dealer and bank."""
 
@@ -40,17 +43,19 @@ def tree_seconds(sizes: Sizes) -> dict[str, float]:
     words = DEGREE * sum(facts.bins[p].width for p in partners)
     fit = vectors * rows * (_PER_CELL_ENCRYPTED + _PER_CELL_ADDED * columns) + 3 * _PER_WORD * words * vectors
     score = 1e-8 * scored_rows(contract, sizes.overlap) * sum(level.splits for level in facts.levels)
-    if contract.trees.reveal == "totals":
+    if contract.trees.reveal != "sides":
         fit, score = _ON_SHARES * fit, _SCORED_ON_SHARES * score
     if contract.trees.checked_shares:
         fit *= _CHECKED
+    if contract.trees.reveal == "nothing":
+        fit += _PER_BLIND_LEVEL * contract.trees.trees * contract.trees.depth
     return {"prepare": _PER_HINT * words * math.ceil(rows / DEGREE) / DEGREE, "fit": fit, "score": score}
 
 
 def tree_memory(sizes: Sizes) -> int:
     """Return the bytes of hints, masks and of the largest batch of vectors, of all parties together."""
     rows, facts = train_rows(sizes.contract, sizes.overlap), sizes.trees
-    holders = sizes.parties if sizes.contract.trees.reveal == "totals" else sizes.parties[1:]
+    holders = sizes.parties if sizes.contract.trees.reveal != "sides" else sizes.parties[1:]
     words = DEGREE * sum(facts.bins[p].width for p in holders)
     # Tags stand beside shares, and the partner keeps the bank's words until they are checked.
     copies = 8 if sizes.contract.trees.checked_shares else 4
@@ -59,7 +64,7 @@ def tree_memory(sizes: Sizes) -> int:
 
 def tree_bounds(sizes: Sizes) -> list[Bound]:
     """Return what a total and its noise take of a word; raises ConfigError where they do not fit."""
-    if sizes.contract.trees.reveal == "totals":
+    if sizes.contract.trees.reveal != "sides":
         return _shared_bounds(sizes)
     terms = histogram_terms(sizes.contract, sizes.overlap, sizes.trees.bins)
     plan = terms.budget(max(len(sizes.trees.bins[p].sizes) for p in sizes.parties[1:]))
@@ -77,8 +82,11 @@ def tree_bounds(sizes: Sizes) -> list[Bound]:
 
 
 def _shared_bounds(sizes: Sizes) -> list[Bound]:
-    lanes = lanes_of(sizes.contract, sizes.overlap, sizes.trees.bins)
-    vectors, found = lanes.vectors * len(lanes.limits), []
+    lanes_for = blind_lanes if sizes.contract.trees.reveal == "nothing" else lanes_of
+    lanes = lanes_for(sizes.contract, sizes.overlap, sizes.trees.bins)
+    vectors, found = lanes.vectors * len(lanes.limits), list[Bound]()
+    if sizes.contract.trees.reveal == "nothing":
+        found = blind_bounds(sizes.contract, lanes.rows)
     for holder in sizes.parties:
         for lane, plan in enumerate(lanes.budgets(holder)):
             noise = FAILURE_SIGMAS * plan.sum_deviation * math.hypot(1, 2**LEAST_RATIO_BITS)
@@ -120,6 +128,11 @@ def _usual_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
             f"partner's columns: noise of {noise.deviations[0] / 2 ** (GRADIENT_BITS - 1):.0f} on each total of g and "
             f"{noise.deviations[1] / 2 ** (HESSIAN_BITS + 2):.0f} of h, for {noise.levels} levels of trees, those that "
             "may be grown again included",
+        )
+    if contract.trees.reveal == "nothing":
+        return (
+            "every tree is full, and all columns have all bins",
+            "no total and no side is opened; who owns the best split of each node, and to the owner which it is, is",
         )
     if contract.trees.reveal == "totals":
         return (

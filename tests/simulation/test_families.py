@@ -121,6 +121,16 @@ CASES = {
         apart=100,  # two trees of other noise
         grows_anew=True,
     ),
+    "trees-nothing": Case(
+        {
+            "model": {"kind": "trees", "checkpoint_every": 2},
+            "trees": {"reveal": "nothing", "trees": 4, "depth": 2, "min_rows": 50},
+            "bins": {"count": 4},
+        },
+        "fit.add_tree:5",
+        apart=20,
+        grows_anew=True,
+    ),
 }
 QUICK = "trees-sides"
 EACH = [pytest.param(case, id=name, marks=[] if name == QUICK else slow) for name, case in CASES.items()]
