@@ -366,8 +366,6 @@ class Contract(Terms):
         if self.align.join == "left":
             raise mistake("inner: rows without the partner's columns have no bins there", "align", "join")
         if self.trees.reveal == "totals":
-            if len(self.parties) != 2:
-                raise mistake("sides: trees that reveal totals alone are for one partner", "trees", "reveal")
             if self.trees.class_weights != (1.0, 1.0):
                 raise mistake("[1.0, 1.0]: on shares all rows weigh the same", "trees", "class_weights")
             if self.trees.row_share < 1:

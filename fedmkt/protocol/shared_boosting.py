@@ -72,7 +72,7 @@ from fedmkt.privacy.disclosure import (
 from fedmkt.protocol.align import joint_rows, train_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import OwnSplits
-from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, Cells, DealtCells, PlaneOpening
+from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, Cells, PlaneOpening
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -90,8 +90,10 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
+from fedmkt.protocol.duos import DealtDuos, PartnerShares, copies, counterpart, read_copies, share_parts
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.items import NO_ROW
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.psi import Overlap
@@ -99,6 +101,7 @@ from fedmkt.protocol.shared_cells import (
     APART,
     TOGETHER,
     CellGroups,
+    DealtComparisons,
     LevelShares,
     begin_layers,
     deal_counts,
@@ -136,12 +139,14 @@ from fedmkt.protocol.shared_growth import (
     open_node_sides,
     open_totals,
     own_sides,
-    partner_of,
+    pool_node_sides,
     record_splits,
     root_shares,
+    root_vectors,
+    split_nodes,
     take_node_sides,
 )
-from fedmkt.protocol.shared_histogram import Lanes, add_up_nodes, send_hints
+from fedmkt.protocol.shared_histogram import add_up_nodes, send_hints
 from fedmkt.protocol.shared_values import (
     Folding,
     Forests,
@@ -152,7 +157,7 @@ from fedmkt.protocol.shared_values import (
     start,
     total,
 )
-from fedmkt.protocol.side_product import DealtSides, MaskedSides
+from fedmkt.protocol.side_product import MaskedSides
 from fedmkt.protocol.tree_columns import own_codes
 from fedmkt.protocol.tree_growth import Forest, SplitRequest
 from fedmkt.protocol.witness import checkpoint, witness
@@ -197,6 +202,7 @@ def _load(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
         keep.append(TrainAnswers(y))
     if not turn.has(TreeOwners):
         share = np.zeros(len(rows), np.uint32)
+        keep.append(TreeOwners(()))
         if turn.first:
             base = round(_base(turn) / UNIT)
             share[:] = base % 2**SCORE_BITS
@@ -205,7 +211,8 @@ def _load(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
             keep += [forest, ScoreReach(abs(base * UNIT))]
         else:
             keep.append(OwnSplits(()))
-        keep += [SharedScores(share), TreeOwners(())]
+        if turn.me in turn.parties[:2]:
+            keep.append(SharedScores(share))
     return Outcome(Silent(), keep=tuple(keep))
 
 
@@ -229,18 +236,27 @@ def _base(turn: Turn) -> float:
 # --- begin
 
 
-def _plant(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients]) -> Outcome[Nothing, Silent]:
-    state, (other,) = turn.recall(GradientShares), turn.others
-    shares = take_gradients(turn, state.batch, state.own, inbox.one(other, TreeGradients), state.dealt)
-    return Outcome(Silent(), keep=root_shares(lanes, turn, shares), forget=(GradientShares, BankTree))
+def _plant(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients]) -> Outcome[PartnerShares, Silent]:
+    state = turn.recall(GradientShares)
+    found = inbox.one(counterpart(turn), TreeGradients)
+    vectors = root_vectors(lanes, turn, take_gradients(turn, state.batch, state.own, found, state.dealt))
+    keep = root_shares(turn, vectors)
+    send = copies(turn, vectors, lanes.bits)
+    return Outcome(Silent(), send=send, keep=keep, forget=(GradientShares, BankTree))
+
+
+def _take_root(lanes: Lanes, turn: Turn, inbox: Inbox[PartnerShares]) -> Outcome[Nothing, Silent]:
+    """At a second partner: begin the tree with what the first one passed on."""
+    found = inbox.one(turn.parties[1], PartnerShares)
+    return Outcome(Silent(), keep=root_shares(turn, read_copies(found, (1, lanes.rows), lanes.bits)))
 
 
 # --- scores
 
 
 def is_kept(owners: Owners) -> bool:
-    """Tell whether a tree has a split of the partner's."""
-    return any(not of_bank for _, of_bank in owners)
+    """Tell whether a tree has a split of a partner's."""
+    return any(owner for _, owner in owners)
 
 
 def _leaves(turn: Turn) -> tuple[Nodes, Floats]:
@@ -269,28 +285,27 @@ def _begin_values(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]
 def _open_values(
     forest: Forests, depth: int, turn: Turn, inbox: Inbox[Nothing]
 ) -> Outcome[MaskedSides, Silent]:
-    (other,) = turn.others
     nodes = {node for (_, node), _ in forest.splits(depth)}
     decisions = tuple(d for d in turn.recall(LevelShares).decisions if d.node in nodes)
     own = dict(zip(((0, d.node) for d in decisions), own_sides(turn, decisions), strict=True))
     count, used = next_count(turn, forest.label)
-    message, state = open_values(turn, forest, depth, count, turn.recall(Folding), own)
-    if message is None:
-        return Outcome(Silent(), keep=(state,))
-    return Outcome(Silent(), send={other: message}, keep=(state, used))
+    send, state = open_values(turn, forest, depth, count, turn.recall(Folding), own)
+    return Outcome(Silent(), send=send, keep=(state, used) if state.products else (state,))
 
 
 def _add_tree(forest: Forests, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     """Add the tree to the scores and to the own part of the model."""
-    scores = turn.recall(SharedScores).words + total(forest, turn.recall(Folding))
+    keep: tuple[State, ...] = ()
+    if turn.has(SharedScores):
+        keep = (SharedScores(turn.recall(SharedScores).words + total(forest, turn.recall(Folding))),)
     nodes, values = _leaves(turn) if turn.first else (np.empty(0, np.int32), np.empty(0))
     (owners,) = forest.trees
     kept = _extended(turn, owners, turn.recall(LevelShares).decisions, nodes, values * UNIT)
-    return Outcome(Silent(), keep=(SharedScores(scores), *kept), forget=(Folding, LevelShares, BankTree))
+    return Outcome(Silent(), keep=(*keep, *kept), forget=(Folding, LevelShares, BankTree))
 
 
 def _drop_tree(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
-    """Leave a tree without a split of the partner's out: a leaf that adds nothing stands in its place."""
+    """Leave a tree without a split of a partner's out: a leaf that adds nothing stands in its place."""
     kept = _extended(turn, (), (), np.zeros(1, np.int32), np.zeros(1))
     return Outcome(Silent(), keep=kept, forget=(LevelShares, BankTree))
 
@@ -302,7 +317,7 @@ def _extended(
     if not turn.first:
         return after, OwnSplits((*turn.recall(OwnSplits).trees, decisions))
     forest = turn.recall(Forest)
-    names = tuple((node, str(turn.parties[0 if of_bank else 1])) for node, of_bank in sorted(owners))
+    names = tuple((node, str(turn.parties[owner])) for node, owner in sorted(owners))
     tree = Tree(names, tuple(sorted(zip(nodes.tolist(), values.tolist(), strict=True))))
     return after, replace(forest, trees=(*forest.trees, tree), decisions=(*forest.decisions, decisions))
 
@@ -313,18 +328,18 @@ LOAD = Step("fit.load_shares", _load, Silent)
 TELL_RANGE = Step("fit.tell_range", tell_range, ScoreRange)
 OPEN_ANGLES = Step("fit.open_angles", begin_gradients, Silent)
 OPEN_GRADIENTS = Step("fit.open_gradients", next_gradients, Silent, reads=(TreeAngles, DealtGradients))
-BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtCells))
+BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtComparisons))
 NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
 SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
 RECORD = Step("fit.record_splits", record_splits, Silent, reads=(SplitRequest,))
-TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtSides))
+TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtDuos))
+POOL_SIDES = Step("fit.pool_sides", pool_node_sides, Silent, reads=(PartnerShares,))
 DROP_TREE = Step("fit.drop_tree", _drop_tree, Silent)
 BEGIN_VALUES = Step("fit.begin_values", _begin_values, Silent)
 
 
 def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> None:
     """Grow the contract's number of trees, with a checkpoint every few."""
-    partner_of(contract)
     parties, lanes = data_parties(contract), lanes_of(contract, overlap, sizes)
     loaded_in = dropped = 0
     for tree in range(contract.trees.trees):
@@ -350,18 +365,22 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
 def plant(call: Caller, contract: Contract, lanes: Lanes) -> None:
     """Share the gradients of all rows: the root of a tree."""
     parties, maker = data_parties(contract), dealer(contract)
+    first, others = parties[:2], parties[2:]
     call(parties[0], TELL_RANGE)
     deal = Step("fit.deal_gradients", partial(deal_step, lanes.rows), Silent)
-    angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in parties], [ask(maker, deal)])
-    values = call.all([ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in parties])
+    angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in first], [ask(maker, deal)])
+    values = call.all([ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in first])
     begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients,))
-    call.all([ask(p, begin, *inbox_of(values, p)) for p in parties])
+    planted = call.all([ask(p, begin, *inbox_of(values, p)) for p in first])
+    take = Step("fit.take_root", partial(_take_root, lanes), Silent, reads=(PartnerShares,))
+    if others:
+        call.all([ask(p, take, *inbox_of(planted, p)) for p in others])
 
 
 def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
     """Grow a tree level by level; it ends early where no node has a split that is worth it."""
     parties, maker = data_parties(contract), dealer(contract)
-    bank, partner = parties
+    bank, *partners = parties
     open_sides = Step("fit.open_sides", partial(open_node_sides, lanes), Silent)
     deal_sides = Step("fit.deal_sides", partial(deal_node_sides, lanes), Silent)
     split = Step(
@@ -378,29 +397,30 @@ def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
         (CellPasses,),
         (HistogramTotals, BinCounts, BinTotals),
     )
-    owners: list[tuple[int, bool]] = []
+    owners: list[tuple[int, int]] = []
     nodes = [0]
     for depth in range(contract.trees.depth):
         add_up_nodes(call, contract, lanes, (len(nodes) + 1) // 2)
         passes = compare(call, contract, lanes)
         witness(call, contract)
-        opened = call(partner, open_cells, *inbox_of(passes, partner))
+        opened = call.all([ask(p, open_cells, *inbox_of(passes, p)) for p in partners])
         chosen = call(bank, split, *_totals_inbox(passes, opened, bank))
         call.all([ask(p, RECORD, *inbox_of([chosen], p)) for p in parties])
-        level = [(n, o == 1) for n, o in zip(nodes, chosen.public.value.owners, strict=True) if o]
+        level = split_nodes(nodes, chosen.public.value.owners)
         owners += level
         nodes = [child for node, _ in level for child in (2 * node + 1, 2 * node + 2)]
         if not level or depth + 1 == contract.trees.depth:
             break
         sides, (dealt,) = call.both([ask(p, open_sides) for p in parties], [ask(maker, deal_sides)])
-        call.all([ask(p, TAKE_SIDES, *both(sides, dealt, p)) for p in parties])
+        taken = call.all([ask(p, TAKE_SIDES, *both(sides, dealt, p)) for p in parties])
+        share_parts(call, contract, POOL_SIDES, taken)
     return tuple(owners)
 
 
 def _totals_inbox(
-    passes: Sequence[Reply[CellPasses, Silent]], opened: Reply[NodeTotals, Silent], bank: Name
+    passes: Sequence[Reply[CellPasses, Silent]], opened: Sequence[Reply[NodeTotals, Silent]], bank: Name
 ) -> tuple[Sealed[CellPasses | NodeTotals], ...]:
-    return (*inbox_of(passes, bank), *inbox_of([opened], bank))
+    return (*inbox_of(passes, bank), *inbox_of(opened, bank))
 
 
 def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPasses, Silent]]:
@@ -409,9 +429,9 @@ def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPa
     open_ = Step("fit.open_counts", partial(open_counts, lanes), CellGroups)
     deal = Step("fit.deal_counts", partial(deal_counts, lanes), Silent)
     opened = call.all([ask(p, open_) for p in parties])
-    groups = opened[0].public.value
     dealt = call(dealer(contract), deal)
-    layers = len(Cells("", 0, parties[1], groups.groups, groups.members, lanes.bits[-1], 1).layer_bytes())
+    members = opened[0].public.value.members
+    layers = len(Cells("", 0, parties[1], 1, members, lanes.bits[-1], 1).layer_bytes())
     planes = call.all([ask(p, BEGIN_LAYERS, *both(opened, dealt, p)) for p in parties])
     for _ in range(layers - 1):
         planes = call.all([ask(p, NEXT_LAYER, *inbox_of(planes, p)) for p in parties])
@@ -422,7 +442,7 @@ def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPa
 def add_tree(call: Caller, contract: Contract, lanes: Lanes, owners: Owners) -> None:
     """Add the values of a tree to the shared scores."""
     parties = data_parties(contract)
-    forest = Forests("values", parties[1], lanes.rows, (owners,))
+    forest = Forests("values", lanes.rows, (owners,))
     call.all([ask(p, BEGIN_VALUES) for p in parties])
     fold(call, contract, forest, _open_values)
     add = Step("fit.add_tree", partial(_add_tree, forest), Silent)

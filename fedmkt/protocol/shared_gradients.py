@@ -44,6 +44,7 @@ from fedmkt.protocol.core import (
     Words,
     dealer,
 )
+from fedmkt.protocol.duos import counterpart
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.side_product import Bytes, narrow, widen, widen_halves
 from fedmkt.ring import rounding, sigmoid
@@ -235,7 +236,7 @@ def _draw(
 
 @dataclass(frozen=True)
 class SharedScores(State):
-    """The own share of the score of each train row, (n,), modulo 2^24 units."""
+    """At the bank and the first partner: the own share of the score of each train row, (n,), modulo 2^24 units."""
 
     words: HalfWords
 
@@ -284,8 +285,7 @@ def begin_gradients(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Si
     count, used = next_count(turn, "gradients")
     batch = Gradients(count, turn.parties[1], len(scores), _period(turn))
     message, own = open_angles(turn, batch, scores)
-    (other,) = turn.others
-    return Outcome(Silent(), send={other: message}, keep=(GradientShares(batch, own, None), used))
+    return Outcome(Silent(), send={counterpart(turn): message}, keep=(GradientShares(batch, own, None), used))
 
 
 def _period(turn: Turn) -> int:
@@ -301,7 +301,7 @@ def deal_step(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtGrad
 
 def next_gradients(turn: Turn, inbox: Inbox[TreeAngles | DealtGradients]) -> Outcome[TreeGradients, Silent]:
     """Evaluate both series and open them under the masks of their roundings."""
-    state, (other,) = turn.recall(GradientShares), turn.others
+    state, other = turn.recall(GradientShares), counterpart(turn)
     dealt = inbox.one(dealer(turn.contract), DealtGradients) if turn.first else None
     y = turn.recall(TrainAnswers).y if turn.first else None
     message, own = open_gradients(turn, state.batch, state.own, inbox.one(other, TreeAngles), dealt, y)

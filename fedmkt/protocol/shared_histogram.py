@@ -31,7 +31,6 @@ of b; for each bin and vector: 8 of the reply and 8 of w_a; 8 N for each bin onc
 Source: protocols.md section 4. Letters: as in `histogram`; V vectors = lanes times nodes, lane by lane.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -59,88 +58,20 @@ from fedmkt.protocol.core import (
     data_parties,
     dealer,
     inbox_of,
+    to_all,
 )
+from fedmkt.protocol.duos import asked, asker
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.histogram_terms import bin_blocks
-from fedmkt.protocol.layout import BLOCK_BYTES
+from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
-from fedmkt.protocol.side_product import kind_of
 from fedmkt.ring import kernels, rlwe, short_words
-from fedmkt.ring.budget import Budget, shortest_words
 from fedmkt.ring.fixed import correction
-from fedmkt.ring.rlwe import DEGREE, Integers
+from fedmkt.ring.rlwe import DEGREE
 from fedmkt.ring.side_bits import Numbers
 
 _TOGETHER = 3
 """Vectors encrypted at a time: more of them fall out of the caches."""
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """What all participants know of the shared histograms of one training, from the contract and public values.
-
-    rows : padded; counts : bins of each column, by party; limits : by lane the limits of its fields from below,
-    |m| <= limit for each row; vectors : most vectors of a lane in the whole training, over all epochs.
-    """
-
-    rows: int
-    counts: Mapping[Name, tuple[int, ...]]
-    limits: tuple[tuple[int, ...], ...]
-    vectors: int
-
-    @property
-    def fields(self) -> tuple[tuple[int, ...], ...]:
-        """By lane how many bits hold a total of each field with its sign."""
-        return tuple(tuple(_total_bits(self.rows, limit) for limit in lane) for lane in self.limits)
-
-    @property
-    def bits(self) -> tuple[int, ...]:
-        """By lane how many bits hold all of it: shares are modulo t = 2^bits."""
-        return tuple(map(sum, self.fields))
-
-    def join(self, values: Sequence[Numbers]) -> tuple[Numbers, ...]:
-        """Put fields, or shares of them modulo the bits of their lanes, into lanes."""
-        left, out = [*values], []
-        for fields, bits in zip(self.fields, self.bits, strict=True):
-            lane, at = np.zeros(values[0].shape, kind_of(bits)), 0
-            for width in fields:
-                lane += left.pop(0).astype(lane.dtype) << lane.dtype.type(at)
-                at += width
-            out.append(lane)
-        return tuple(out)
-
-    def split(self, totals: Words) -> Integers:
-        """Tell the fields of opened lanes apart: (..., lanes) modulo t to (..., fields) with their signs."""
-        out = []
-        for lane, fields in enumerate(self.fields):
-            rest = totals[..., lane].view(np.int64)
-            for width in fields:
-                unused = np.int64(64 - width)
-                out.append((rest << unused) >> unused)
-                rest = (rest - out[-1]) >> np.int64(width)
-        return np.stack(out, axis=-1)
-
-    def bins(self, holder: Name) -> int:
-        """K, the bins of all columns of a party."""
-        return sum(self.counts[holder])
-
-    def budgets(self, holder: Name) -> tuple[Budget, ...]:
-        """Plan the noise of each lane for the columns of one party; ConfigError where it does not fit."""
-        asked = self.vectors * len(self.limits)
-        return tuple(shortest_words(self.rows, b, len(self.counts[holder]), asked) for b in self.bits)
-
-    def words(self, holder: Name, nodes: int) -> list[Budget]:
-        """Return the plan of each vector of a batch, lane by lane."""
-        return [plan for plan in self.budgets(holder) for _ in range(nodes)]
-
-    def row_blocks(self, nodes: int) -> list[slice]:
-        """Split the rows at whole polynomials, into messages of about `BLOCK_BYTES`."""
-        step = max(1, BLOCK_BYTES // (8 * len(self.limits) * nodes * DEGREE)) * DEGREE
-        return [slice(i, min(self.rows, i + step)) for i in range(0, self.rows, step)]
-
-
-def _total_bits(rows: int, limit: int) -> int:
-    return (rows * limit).bit_length() + 1
 
 
 @dataclass(frozen=True)
@@ -162,9 +93,9 @@ class EncryptedShares(Message):
 
 @dataclass(frozen=True)
 class DealtHints(Message):
-    """The reader's shares w_a of U v, (K, V), for the other party's bins."""
+    """The reader's shares w_a of U v, (K, V), for the bins of each party that it asks."""
 
-    shares: Words
+    shares: tuple[Words, ...]
 
 
 @dataclass(frozen=True)
@@ -192,19 +123,22 @@ class TotalShares(State):
 
 @dataclass(frozen=True)
 class BinHints(State):
-    """The own H until it is sent, and U; the other party's E; a_j ready for products."""
+    """The own H until it is sent, and U; E of each party that is asked; a_j ready for products."""
 
     durable: ClassVar[bool] = False
     hint: Words
     mask: Words
-    masked: Words
+    masked: dict[str, Words]
     calls: int
     a: rlwe.Transformed
 
 
 @dataclass(frozen=True)
 class Asking(State):
-    """One batch under way: the own secrets, (V, N), the reply's sums so far, the asker's s - v, blocks out and in."""
+    """One batch under way: the own secrets, (V, N), the reply's sums so far, the asker's s - v, blocks out and in.
+
+    A second partner asks for nothing: it has no secrets.
+    """
 
     durable: ClassVar[bool] = False
     count: int
@@ -223,9 +157,8 @@ class Answered(State):
     r: Words
 
 
-def _other(turn: Turn) -> Name:
-    (other,) = turn.others
-    return other
+def _asked(turn: Turn) -> tuple[Name, ...]:
+    return asked(turn.contract, turn.me)
 
 
 # --- once per epoch
@@ -240,12 +173,12 @@ def _begin_hints(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Not
     info = b"fedmkt shared histogram polynomials v1\n" + turn.epoch.to_bytes(8, "big")
     a = rlwe.public_polynomials(derive(turn.run, info), rlwe.polynomials(lanes.rows))
     h = rlwe.hint(rlwe.transform_for_hint(a), held.codes, held.counts)
-    masked = np.empty((lanes.bins(_other(turn)), DEGREE), np.uint64)
+    masked = {str(p): np.empty((lanes.bins(p), DEGREE), np.uint64) for p in _asked(turn)}
     return Outcome(Silent(), keep=(BinHints(h, np.empty_like(h), masked, 0, rlwe.transform(a)),))
 
 
 def _exchange_hint(turn: Turn, inbox: Inbox[HintBlock]) -> Outcome[HintBlock, Silent]:
-    """Take in the other party's block of the call before, and send the own next one, as long as there are any."""
+    """Take in the others' blocks of the call before, and send the own next one, as long as there are any."""
     held = turn.recall(BinHints)
     _take_hint(turn, held, inbox)
     blocks, call = bin_blocks(len(held.mask)), held.calls
@@ -259,17 +192,19 @@ def _exchange_hint(turn: Turn, inbox: Inbox[HintBlock]) -> Outcome[HintBlock, Si
     if call + 1 == len(blocks):
         # H alone would give D away; once it is masked nothing needs it any more.
         kept = replace(kept, hint=np.empty((0, DEGREE), np.uint64))
-    return Outcome(Silent(), send={_other(turn): message}, keep=(kept,))
+    return Outcome(Silent(), send={asker(turn.contract, turn.me): message}, keep=(kept,))
 
 
 def _take_hint(turn: Turn, held: BinHints, inbox: Inbox[HintBlock]) -> None:
-    blocks, block = bin_blocks(len(held.masked)), held.calls - 1
-    if not 0 <= block < len(blocks):
-        return
-    message, rows = inbox.one(_other(turn), HintBlock), blocks[block]
-    if message.block != block or message.rows.words.shape != (rows.stop - rows.start, DEGREE):
-        raise ValueError("a block of the masked hint is out of order or has another shape than agreed")
-    held.masked[rows] = message.rows.words
+    for holder in _asked(turn):
+        masked = held.masked[holder]
+        blocks, block = bin_blocks(len(masked)), held.calls - 1
+        if not 0 <= block < len(blocks):
+            continue
+        message, rows = inbox.one(holder, HintBlock), blocks[block]
+        if message.block != block or message.rows.words.shape != (rows.stop - rows.start, DEGREE):
+            raise ValueError("a block of the masked hint is out of order or has another shape than agreed")
+        masked[rows] = message.rows.words
 
 
 # --- for each batch
@@ -279,39 +214,48 @@ def _deal(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcom
     count, counts = next_count(turn, "nodes")
     width = len(lanes.limits) * nodes
     send = {}
-    for asker, holder in (turn.parties, turn.parties[::-1]):
-        v = turn.masks.words(asker, "nodes/v", count, (DEGREE, width))
-        product = np.empty((lanes.bins(holder), width), np.uint64)
-        for i, rows in enumerate(bin_blocks(len(product))):
-            mask = turn.masks.words(holder, "nodes/U", 0, (rows.stop - rows.start, DEGREE), block=i)
-            product[rows] = kernels.matmul(mask, v)
-        send[asker] = DealtHints(correction(product, [_w(turn, holder, count, product.shape)]))
+    for party in turn.parties[:2]:
+        v = turn.masks.words(party, "nodes/v", count, (DEGREE, width))
+        send[party] = DealtHints(tuple(_dealt(lanes, turn, h, count, v) for h in asked(turn.contract, party)))
     return Outcome(Silent(), send=send, keep=(counts,))
+
+
+def _dealt(lanes: Lanes, turn: Turn, holder: Name, count: int, v: Words) -> Words:
+    product = np.empty((lanes.bins(holder), v.shape[1]), np.uint64)
+    for i, rows in enumerate(bin_blocks(len(product))):
+        mask = turn.masks.words(holder, "nodes/U", 0, (rows.stop - rows.start, DEGREE), block=i)
+        product[rows] = kernels.matmul(mask, v)
+    return correction(product, [_w(turn, holder, count, product.shape)])
 
 
 def _w(turn: Turn, holder: Name, count: int, shape: tuple[int, ...]) -> Words:
     return turn.masks.words(holder, "nodes/w", count, shape)
 
 
+def _begun(lanes: Lanes, nodes: int, turn: Turn) -> tuple[Asking, tuple[State, ...], dict[str, bytes]]:
+    """Return the batch under way, or begin one, with what is to be kept and remembered of it."""
+    if turn.has(Asking):
+        return turn.recall(Asking), (), {}
+    shares, width = turn.recall(ShareVectors).lanes, len(lanes.limits) * nodes
+    if len(shares) != len(lanes.limits) or any(x.shape != (nodes, lanes.rows) for x in shares):
+        raise ValueError(f"the own shares are not {nodes} vectors of {lanes.rows} rows in each lane")
+    count, counts = next_count(turn, "nodes")
+    secrets = (
+        rlwe.draw_secrets(turn.random(KEY_BYTES), width) if _asked(turn) else np.empty((0, DEGREE), np.int8)
+    )
+    sums = np.zeros((lanes.bins(turn.me), width), np.uint64)
+    state = Asking(count, secrets, sums, np.empty((0, 0), np.uint64), 0, 0)
+    return state, (counts,), _count_vectors(lanes, nodes, turn)
+
+
 def _encrypt(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[EncryptedShares, Silent]:
     """Send the next block of rows: secrets are fresh for each batch, noise for each block."""
     held, shares = turn.recall(BinHints), turn.recall(ShareVectors).lanes
-    width = len(lanes.limits) * nodes
-    keep: tuple[State, ...] = ()
-    remember: dict[str, bytes] = {}
-    if turn.has(Asking):
-        state = turn.recall(Asking)
-    else:
-        if len(shares) != len(lanes.limits) or any(x.shape != (nodes, lanes.rows) for x in shares):
-            raise ValueError(f"the own shares are not {nodes} vectors of {lanes.rows} rows in each lane")
-        count, counts = next_count(turn, "nodes")
-        secrets = rlwe.draw_secrets(turn.random(KEY_BYTES), width)
-        sums = np.zeros((lanes.bins(turn.me), width), np.uint64)
-        state = Asking(count, secrets, sums, np.empty((0, 0), np.uint64), 0, 0)
-        keep, remember = (counts,), _count_vectors(lanes, nodes, turn)
+    state, keep, remember = _begun(lanes, nodes, turn)
+    width = len(state.secrets)
     rows = lanes.row_blocks(nodes)[state.sent]
     a = held.a.part(rows.start // DEGREE, rlwe.polynomials(rows.stop))
-    plans = lanes.words(_other(turn), nodes)
+    plans = lanes.words(_asked(turn)[0], nodes)
     values = np.concatenate([lane[:, rows].T.astype(np.uint64) for lane in shares], axis=1).view(np.int64)
     b = np.empty(values.shape, np.uint64)
     for start in range(0, width, _TOGETHER):
@@ -328,7 +272,7 @@ def _encrypt(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Out
         masked = Masked(s - turn.masks.words(turn.me, "nodes/v", state.count, s.shape))
     message = EncryptedShares(state.sent, packed, masked)
     kept = (replace(state, sent=state.sent + 1), *keep)
-    return Outcome(Silent(), send={_other(turn): message}, keep=kept, remember=remember)
+    return Outcome(Silent(), send=to_all(_asked(turn), message), keep=kept, remember=remember)
 
 
 def _columns(secrets: NDArray[np.int8]) -> Words:
@@ -345,8 +289,8 @@ def _count_vectors(lanes: Lanes, nodes: int, turn: Turn) -> dict[str, bytes]:
     return {ledger: str(asked).encode()}
 
 
-def _take_block(lanes: Lanes, nodes: int, turn: Turn, message: EncryptedShares) -> Asking:
-    state, held = turn.recall(Asking), turn.recall(RowBins)
+def _take_block(lanes: Lanes, nodes: int, turn: Turn, state: Asking, inbox: Inbox[EncryptedShares]) -> Asking:
+    held, message = turn.recall(RowBins), inbox.one(asker(turn.contract, turn.me), EncryptedShares)
     plans = lanes.words(turn.me, nodes)
     rows = lanes.row_blocks(nodes)[state.taken]
     count, bits = rows.stop - rows.start, [plan.word_bits for plan in plans]
@@ -368,15 +312,17 @@ def _take_block(lanes: Lanes, nodes: int, turn: Turn, message: EncryptedShares) 
 
 def _add(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[EncryptedShares]) -> Outcome[Nothing, Silent]:
     """Add up a block of rows that is not the last."""
-    message = inbox.one(_other(turn), EncryptedShares)
-    return Outcome(Silent(), keep=(_take_block(lanes, nodes, turn, message),))
+    state, keep, remember = _begun(lanes, nodes, turn)
+    kept = _take_block(lanes, nodes, turn, state, inbox)
+    return Outcome(Silent(), keep=(kept, *keep), remember=remember)
 
 
 def _reply(
     lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[EncryptedShares]
 ) -> Outcome[SharedTotals, Silent]:
     """Add up the last block and answer the batch, flooded and under r."""
-    state = _take_block(lanes, nodes, turn, inbox.one(_other(turn), EncryptedShares))
+    begun, keep, remember = _begun(lanes, nodes, turn)
+    state = _take_block(lanes, nodes, turn, begun, inbox)
     if state.taken != len(lanes.row_blocks(nodes)):
         raise ValueError("not all rows have arrived")
     product = kernels.matmul(turn.recall(BinHints).mask, state.theirs)
@@ -390,29 +336,37 @@ def _reply(
     done = replace(state, sums=np.empty((0, 0), np.uint64), theirs=np.empty((0, 0), np.uint64))
     return Outcome(
         Silent(),
-        send={_other(turn): SharedTotals(Masked(words))},
-        keep=(done, Answered(r)),
+        send={asker(turn.contract, turn.me): SharedTotals(Masked(words))},
+        keep=(done, Answered(r), *keep),
         forget=(ShareVectors,),
+        remember=remember,
     )
 
 
 def _decrypt(
     lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[SharedTotals | DealtHints]
 ) -> Outcome[Nothing, Silent]:
-    state, held, holder = turn.recall(Asking), turn.recall(BinHints), _other(turn)
-    found = inbox.one(holder, SharedTotals).words.words
-    dealt = inbox.one(dealer(turn.contract), DealtHints).shares
+    state, own = turn.recall(Asking), np.uint64(0) - turn.recall(Answered).r
+    values = {str(turn.me): _by_node(own, nodes)}
+    dealt = inbox.one(dealer(turn.contract), DealtHints).shares if _asked(turn) else ()
+    for holder, shares in zip(_asked(turn), dealt, strict=True):
+        found = inbox.one(holder, SharedTotals).words.words
+        values[holder] = _by_node(_decrypted(lanes, nodes, turn, state, holder, found, shares), nodes)
+    return Outcome(Silent(), keep=(TotalShares(values),), forget=(Asking, Answered))
+
+
+def _decrypted(
+    lanes: Lanes, nodes: int, turn: Turn, state: Asking, holder: Name, found: Words, dealt: Words
+) -> Words:
     shape = (lanes.bins(holder), len(lanes.limits) * nodes)
     if found.shape != shape or dealt.shape != shape:
         raise ValueError("totals or the dealer's shares have another shape than agreed")
-    noisy = found - kernels.matmul(held.masked, _columns(state.secrets)) - dealt
+    noisy = found - kernels.matmul(turn.recall(BinHints).masked[holder], _columns(state.secrets)) - dealt
     total = np.empty(shape, np.uint64)
     for lane, plan in enumerate(lanes.budgets(holder)):
         at = slice(lane * nodes, (lane + 1) * nodes)
         total[:, at] = rlwe.decode(noisy[:, at], [plan.delta_bits] * nodes).view(np.uint64)
-    own = np.uint64(0) - turn.recall(Answered).r
-    values = {str(holder): _by_node(total, nodes), str(turn.me): _by_node(own, nodes)}
-    return Outcome(Silent(), keep=(TotalShares(values),), forget=(Asking, Answered))
+    return total
 
 
 def _by_node(totals: Words, nodes: int) -> Words:
@@ -423,7 +377,7 @@ EXCHANGE_HINT = Step("nodes.exchange_hint", _exchange_hint, Silent, reads=(HintB
 
 
 def send_hints(call: Caller, contract: Contract, lanes: Lanes) -> None:
-    """Give both parties each other's masked hints: once per epoch, before the first batch; `RowBins` before."""
+    """Give all parties the masked hints of those they ask: once per epoch, before the first batch; `RowBins` before."""
     parties = data_parties(contract)
     begin = Step("nodes.begin_hints", partial(_begin_hints, lanes), Silent)
     call.all([ask(p, begin) for p in parties])
@@ -433,18 +387,17 @@ def send_hints(call: Caller, contract: Contract, lanes: Lanes) -> None:
 
 
 def add_up_nodes(call: Caller, contract: Contract, lanes: Lanes, nodes: int) -> None:
-    """Share the totals of so many nodes over all bins: `ShareVectors` at both before, `TotalShares` after."""
+    """Share the totals of so many nodes over all bins: `ShareVectors` at all before, `TotalShares` after."""
     parties = data_parties(contract)
-    if len(parties) != 2:
-        raise ValueError("shared vectors are for the bank and one partner")
+    askers = parties[:2]
     deal = Step("nodes.deal", partial(_deal, lanes, nodes), Silent)
     encrypt = Step("nodes.encrypt", partial(_encrypt, lanes, nodes), Silent)
     add = Step("nodes.add", partial(_add, lanes, nodes), Silent, reads=(EncryptedShares,))
     reply = Step("nodes.reply", partial(_reply, lanes, nodes), Silent, reads=(EncryptedShares,))
     decrypt = Step("nodes.decrypt", partial(_decrypt, lanes, nodes), Silent, reads=(SharedTotals, DealtHints))
-    blocks, (dealt,) = call.both([ask(p, encrypt) for p in parties], [ask(dealer(contract), deal)])
+    blocks, (dealt,) = call.both([ask(p, encrypt) for p in askers], [ask(dealer(contract), deal)])
     for _ in lanes.row_blocks(nodes)[1:]:
         call.all([ask(p, add, *inbox_of(blocks, p)) for p in parties])
-        blocks = call.all([ask(p, encrypt) for p in parties])
+        blocks = call.all([ask(p, encrypt) for p in askers])
     replies = call.all([ask(p, reply, *inbox_of(blocks, p)) for p in parties])
     call.all([ask(p, decrypt, *inbox_of(replies, p), *inbox_of([dealt], p)) for p in parties])

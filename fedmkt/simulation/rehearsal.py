@@ -139,7 +139,7 @@ class Rehearsal:
         if call.step.tells is LevelSplits:
             return next(self._levels)
         made = self._made[call.party, call.step.name] - 1
-        of_trees = shared_traffic.assumed(self._contract, self._trees, call.step.tells, made)
+        of_trees = shared_traffic.assumed(self._contract, self._trees, call.party, call.step.tells, made)
         if of_trees is not None:
             return of_trees
         if call.step.tells not in assumed:

@@ -1,0 +1,91 @@
+"""Lanes: how the numbers of a row stand in the words of a shared histogram, and which noise these have room for.
+
+A lane has one or more fields (gradient and Hessian, membership), one above the other; sums are of the whole lane, and
+its fields are told apart once it is opened. Everything here follows from the contract and public values.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedmkt.protocol.core import Name, Words
+from fedmkt.protocol.layout import BLOCK_BYTES
+from fedmkt.protocol.side_product import kind_of
+from fedmkt.ring.budget import Budget, shortest_words
+from fedmkt.ring.rlwe import DEGREE, Integers
+from fedmkt.ring.side_bits import Numbers
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """What all participants know of the shared histograms of one training, from the contract and public values.
+
+    rows : padded; counts : bins of each column, by party, the bank first
+    limits : by lane the limits of its fields from below, |m| <= limit for each row
+    vectors : most vectors of a lane in the whole training, over all epochs
+    """
+
+    rows: int
+    counts: Mapping[Name, tuple[int, ...]]
+    limits: tuple[tuple[int, ...], ...]
+    vectors: int
+
+    @property
+    def fields(self) -> tuple[tuple[int, ...], ...]:
+        """By lane how many bits hold a total of each field with its sign."""
+        return tuple(tuple(_total_bits(self.rows, limit) for limit in lane) for lane in self.limits)
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """By lane how many bits hold all of it: shares are modulo t = 2^bits."""
+        return tuple(map(sum, self.fields))
+
+    def join(self, values: Sequence[Numbers]) -> tuple[Numbers, ...]:
+        """Put fields, or shares of them modulo the bits of their lanes, into lanes."""
+        left, out = [*values], []
+        for fields, bits in zip(self.fields, self.bits, strict=True):
+            lane, at = np.zeros(values[0].shape, kind_of(bits)), 0
+            for width in fields:
+                lane += left.pop(0).astype(lane.dtype) << lane.dtype.type(at)
+                at += width
+            out.append(lane)
+        return tuple(out)
+
+    def split(self, totals: Words) -> Integers:
+        """Tell the fields of opened lanes apart: (..., lanes) modulo t to (..., fields) with their signs."""
+        out = []
+        for lane, fields in enumerate(self.fields):
+            rest = totals[..., lane].view(np.int64)
+            for width in fields:
+                unused = np.int64(64 - width)
+                out.append((rest << unused) >> unused)
+                rest = (rest - out[-1]) >> np.int64(width)
+        return np.stack(out, axis=-1)
+
+    def bins(self, holder: Name) -> int:
+        """K, the bins of all columns of a party."""
+        return sum(self.counts[holder])
+
+    def budgets(self, holder: Name) -> tuple[Budget, ...]:
+        """Plan the noise of each lane for the columns of one party; ConfigError where it does not fit.
+
+        Partners get the same words from the bank: for them it is the plan of the one with the most columns.
+        """
+        bank, *partners = self.counts
+        columns = max(len(self.counts[p]) for p in ([bank] if holder == bank else partners))
+        vectors = self.vectors * len(self.limits)
+        return tuple(shortest_words(self.rows, b, columns, vectors) for b in self.bits)
+
+    def words(self, holder: Name, nodes: int) -> list[Budget]:
+        """Return the plan of each vector of a batch, lane by lane."""
+        return [plan for plan in self.budgets(holder) for _ in range(nodes)]
+
+    def row_blocks(self, nodes: int) -> list[slice]:
+        """Split the rows at whole polynomials, into messages of about `BLOCK_BYTES`."""
+        step = max(1, BLOCK_BYTES // (8 * len(self.limits) * nodes * DEGREE)) * DEGREE
+        return [slice(i, min(self.rows, i + step)) for i in range(0, self.rows, step)]
+
+
+def _total_bits(rows: int, limit: int) -> int:
+    return (rows * limit).bit_length() + 1
