@@ -17,8 +17,9 @@ that such a partner has, and each message to or from the bank is one of its. A f
 take nothing away from anybody: the bank and the second partner would still hold both parts between them, and the
 partners together the same part. So this is safe against a semi-honest bank, against either partner and against both
 together, while the dealer colludes with nobody. **The bank must not collude with either partner**: together these two
-have both parts, so gradients, labels, who is in which node, and therefore which side of the other partner's splits
-each row takes. The minimum of the other partner's cells holds against them too: only it compares and opens these.
+have both parts, so they know who is in which node, and with it which side of the other partner's splits each row takes:
+what mode `sides` tells, nearly a hand-over. Totals of the other partner's cells stay shared with that partner and under
+the minimum, but known groups that differ by few rows then tell about these, everywhere in a tree and not at its top.
 
 Source: protocols.md section 4. Bytes: those of a vector in its lanes, once for each product.
 """

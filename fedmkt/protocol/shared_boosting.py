@@ -1,14 +1,15 @@
-"""Boosted trees in mode `totals`: nobody learns which side of the other's split a row takes.
+"""Boosted trees in mode `totals`: nobody learns which side of another's split a row takes.
 
-Computes gradient-boosted trees of the columns of the bank and one partner. Scores of train rows, gradients and
-membership of nodes stay shared between the two; totals per bin are opened to the bank, in each node only where both
-made sure, on shares, that they are of enough rows. Takes part: the bank, one partner, and the dealer.
+Computes gradient-boosted trees of the columns of the bank and one or two partners. Scores of train rows, gradients and
+membership of nodes stay shared between the bank and the partners; totals per bin are opened to the bank, in each node
+only where two made sure, on shares, that they are of enough rows. Takes part: the bank, the partners, and the dealer.
 
 | learns | what |
 |---|---|
-| bank | totals of g, h and rows per cell, of both parties' columns, each of no row or of `min_support` \
+| bank | totals of g, h and rows per cell, of all parties' columns, each of no row or of `min_support` \
 (`HistogramTotals`); until a tree is added it knows g: these are rows and events, of roots `BinCounts`, `BinTotals` |
-| bank, partner | which groups of cells of a node's children are empty or large enough (`CellBits`) |
+| bank, partner | which groups of cells of a node's children are empty or large enough (`CellBits`), of two partners \
+each of its own columns, the first of the bank's as well |
 | partner | which edges of its own bins were chosen, at which node of which tree (`ChosenSplits`) |
 | everybody | which nodes are split, and by whom (`TreeShape`); how many groups of cells are compared; whether the \
 largest leaves of all trees so far add up to more than 12.8 |
@@ -22,14 +23,15 @@ subtracting is 0 rows or at least `min_support` (`learn.cells.open_cuts`). What 
 opened cells are opened too; a child has `min_rows`.
 
 **The partner's say.** A bank that split by its own columns alone would know the scores of all rows, and so their
-gradients and who is in each node. So a tree without a split of the partner's adds nothing to the scores: both drop it
-(and the bank, so that it need not, gives the last level's best split by a column of the partner's a node). Training
+gradients and who is in each node. So a tree without a split of a partner's adds nothing to the scores: all drop it
+(and the bank, so that it need not, gives the last level's best split by a column of a partner's a node). Training
 ends with the tree by which more than one in `DROPPED_SHARE` of the agreed trees would have been dropped. The script,
 which every party runs for itself, counts them. That is a say in each tree, not in each node: totals of nodes above
-the first split of the partner's are of rows that the bank can name, cell by cell of at least `min_support` rows.
+the first split of a partner's are of rows that the bank can name, cell by cell of at least `min_support` rows.
 
-Safe against: a semi-honest bank or partner, as far as the table says, and a semi-honest dealer that colludes with
-neither; with the partner it would read gradients and so labels, with the bank the partner's bins. **Not safe against
+Safe against: a semi-honest bank or partner, two partners together, as far as the table says, and a semi-honest dealer
+that colludes with nobody; with a partner it would read gradients and so labels, with the bank the partners' bins. **Of
+two partners neither may collude with the bank**: these two would know who is in every node (`duos`). **Not safe against
 a malicious bank**: labels are its own to choose, and nothing authenticates shares. A bank that adds numbers to its
 share of g on a few rows, before it is encrypted, reads the cells of those rows, of every column of the partner at
 once, though only as finely as the cells are open: counts are compared on shares too, and a bank can add to those.
@@ -39,7 +41,7 @@ All trees are of all rows: rows drawn anew for each tree (`row_share`), by lots 
 known groups, and of 206 rows 120 trees' counts told every bin (a bounded least-squares fit); contracts refuse it.
 
 Of one bin of one node the totals are exact. Differences between trees or runs are of fewer rows than the minimum where
-the bank knows who is in two nodes, that is above the partner's splits, and these differ by few rows. That is no rare
+the bank knows who is in two nodes, that is above the partners' splits, and these differ by few rows. That is no rare
 case and needs no deviation: 50 trees of depth 4 with 16 bins on 928 rows showed 292 such cells, some of one row.
 `limits.max_runs` bounds the runs, nothing the trees.
 
@@ -64,7 +66,6 @@ from fedmkt.learn.trees import Decision, Floats, Nodes, Tree
 from fedmkt.privacy.disclosure import (
     BinCounts,
     BinTotals,
-    CellBits,
     ChosenSplits,
     HistogramTotals,
     TreeShape,
@@ -72,7 +73,7 @@ from fedmkt.privacy.disclosure import (
 from fedmkt.protocol.align import joint_rows, train_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import OwnSplits
-from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, Cells, PlaneOpening
+from fedmkt.protocol.cell_minimum import CellPasses
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -97,19 +98,7 @@ from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.shared_cells import (
-    APART,
-    TOGETHER,
-    CellGroups,
-    DealtComparisons,
-    LevelShares,
-    begin_layers,
-    deal_counts,
-    next_layer,
-    open_counts,
-    settings_of,
-    share_bits,
-)
+from fedmkt.protocol.shared_cells import APART, TOGETHER, LevelShares, compare, settings_of
 from fedmkt.protocol.shared_gradients import (
     FAR,
     SCORE_BITS,
@@ -163,7 +152,7 @@ from fedmkt.protocol.tree_growth import Forest, SplitRequest
 from fedmkt.protocol.witness import checkpoint, witness
 
 DROPPED_SHARE = 5
-"""Of so many agreed trees one may be without a split of the partner's, and one in any case."""
+"""Of so many agreed trees one may be without a split of a partner's, and one in any case."""
 
 
 def lanes_of(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> Lanes:
@@ -328,9 +317,6 @@ LOAD = Step("fit.load_shares", _load, Silent)
 TELL_RANGE = Step("fit.tell_range", tell_range, ScoreRange)
 OPEN_ANGLES = Step("fit.open_angles", begin_gradients, Silent)
 OPEN_GRADIENTS = Step("fit.open_gradients", next_gradients, Silent, reads=(TreeAngles, DealtGradients))
-BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtComparisons))
-NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
-SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
 RECORD = Step("fit.record_splits", record_splits, Silent, reads=(SplitRequest,))
 TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtDuos))
 POOL_SIDES = Step("fit.pool_sides", pool_node_sides, Silent, reads=(PartnerShares,))
@@ -421,22 +407,6 @@ def _totals_inbox(
     passes: Sequence[Reply[CellPasses, Silent]], opened: Sequence[Reply[NodeTotals, Silent]], bank: Name
 ) -> tuple[Sealed[CellPasses | NodeTotals], ...]:
     return (*inbox_of(passes, bank), *inbox_of(opened, bank))
-
-
-def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPasses, Silent]]:
-    """Compare the counts of a level with the minimum, up to both parties' shares of the bits."""
-    parties = data_parties(contract)
-    open_ = Step("fit.open_counts", partial(open_counts, lanes), CellGroups)
-    deal = Step("fit.deal_counts", partial(deal_counts, lanes), Silent)
-    opened = call.all([ask(p, open_) for p in parties])
-    dealt = call(dealer(contract), deal)
-    members = opened[0].public.value.members
-    layers = len(Cells("", 0, parties[1], 1, members, lanes.bits[-1], 1).layer_bytes())
-    planes = call.all([ask(p, BEGIN_LAYERS, *both(opened, dealt, p)) for p in parties])
-    for _ in range(layers - 1):
-        planes = call.all([ask(p, NEXT_LAYER, *inbox_of(planes, p)) for p in parties])
-    witness(call, contract)
-    return call.all([ask(p, SHARE_BITS, *inbox_of(planes, p)) for p in parties])
 
 
 def add_tree(call: Caller, contract: Contract, lanes: Lanes, owners: Owners) -> None:

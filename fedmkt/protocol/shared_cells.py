@@ -1,13 +1,14 @@
 """The cells of a level of a tree, shared: which of them may be told apart, and the bits that say so.
 
 The turns `compare` of `shared_growth`: bank and partner work out their shares of the cells of a level's nodes, of both
-parties' columns, and compare the counts with the minimum. Both learn one bit for each group of cells (`CellBits`); the
+their columns, and compare the counts with the minimum. Both learn one bit for each group of cells (`CellBits`); the
 dealer and the coordinator how many groups there are. A second partner does the same for its own columns, whose bits
 the first one does not learn (`duos`). Safe against a semi-honest bank or partner, while the dealer colludes with
 neither. Which groups, and what the bits mean: `cell_tests`; the comparison: `cell_minimum`.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -36,25 +37,32 @@ from fedmkt.protocol.cell_minimum import (
 )
 from fedmkt.protocol.cell_tests import Grid, cuts_of, grid_of, group_sums, needed
 from fedmkt.protocol.core import (
+    Caller,
     Inbox,
     Message,
     Name,
     Nothing,
     Outcome,
     PublicValue,
+    Reply,
     Silent,
     State,
+    Step,
     Turn,
     Words,
+    ask,
+    data_parties,
     dealer,
+    inbox_of,
 )
 from fedmkt.protocol.duos import duos, holders
 from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.shared_gradients import GRADIENT_BITS, HESSIAN_BITS, LIMITS
 from fedmkt.protocol.shared_histogram import TotalShares
-from fedmkt.protocol.shared_values import Owners
+from fedmkt.protocol.shared_values import Owners, both
 from fedmkt.protocol.tree_columns import common_bins
+from fedmkt.protocol.witness import witness
 from fedmkt.ring.side_bits import Numbers
 
 COUNT = 2
@@ -235,3 +243,26 @@ def read_cuts(turn: Turn, inbox: Inbox[Message], state: LevelShares) -> LevelSha
             part[~part] = read_cells(found[str(duo.partner)], inbox.one(duo.other(turn), CellPasses))
     children = 2 if len(state.nodes) > 1 else 1
     return replace(state, cuts=np.repeat(cuts_of(passed, state.above, table), children, axis=0))
+
+
+# --- script
+
+BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtComparisons))
+NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
+SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
+
+
+def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPasses, Silent]]:
+    """Compare the counts of a level with the minimum, up to both parties' shares of the bits."""
+    parties = data_parties(contract)
+    open_ = Step("fit.open_counts", partial(open_counts, lanes), CellGroups)
+    deal = Step("fit.deal_counts", partial(deal_counts, lanes), Silent)
+    opened = call.all([ask(p, open_) for p in parties])
+    dealt = call(dealer(contract), deal)
+    members = opened[0].public.value.members
+    layers = len(Cells("", 0, parties[1], 1, members, lanes.bits[-1], 1).layer_bytes())
+    planes = call.all([ask(p, BEGIN_LAYERS, *both(opened, dealt, p)) for p in parties])
+    for _ in range(layers - 1):
+        planes = call.all([ask(p, NEXT_LAYER, *inbox_of(planes, p)) for p in parties])
+    witness(call, contract)
+    return call.all([ask(p, SHARE_BITS, *inbox_of(planes, p)) for p in parties])

@@ -1,7 +1,7 @@
 """Shared gradients: g and h of the logistic loss for shared scores, rounded at random to small integers, still shared.
 
 Computes round(2^5 (sigma(F) - y)) and round(2^8 sigma(F) (1 - sigma(F))) of every row, for scores F that the bank
-and one partner share and labels y of the bank. Takes part: the bank, that partner, and the dealer.
+and one partner share and labels y of the bank. Takes part: the bank, that partner (the first, of two), and the dealer.
 
 | learns | what |
 |---|---|

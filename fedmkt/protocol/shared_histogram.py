@@ -2,8 +2,10 @@
 
 Computes D m for vectors m of small integers that the bank and one partner share modulo t, and D the zeros and ones
 that say which row is in which bin of which column, for the bank's own columns and for the partner's. Takes part: the
-bank, that partner, and the dealer. It runs in both directions at once, each time with one of the two as the holder of
-D and the other as the asker. Once per epoch a holder sends its masked hint E = H - U; then, for each batch,
+bank, one or two partners, and the dealer. It runs in both directions at once, each time with one of the two as the
+holder of D and the other as the asker. A second partner, who holds the first one's shares m (`duos`), is a holder only:
+the bank sends both the same b and s - v, and is answered by each about its own columns. Once per epoch a holder
+sends its masked hint E = H - U; then, for each batch,
 
     asker    ->  holder    b = A s + e + Delta m_a (blocks of rows) and s - v, with s and e fresh
     holder   ->  asker     D (b + Delta m_h) - U (s - v) - w_h + f + Delta r
@@ -15,10 +17,10 @@ costs nothing: nobody learns a total before it is known to be of enough rows.
 
 | learns | what |
 |---|---|
-| bank, partner | nothing but sizes: b is pseudo-random (ring-LWE), s - v and D m + r are uniform; D e lies under f |
+| bank, partners | nothing but sizes: b is pseudo-random (ring-LWE), s - v and D m + r are uniform; D e lies under f |
 | dealer, coordinator | nothing but sizes |
 
-Safe against a semi-honest bank or partner, and a semi-honest dealer, who colludes with neither, as in `histogram`,
+Safe against a semi-honest bank or partners, and a semi-honest dealer, who colludes with nobody, as in `histogram`,
 whose words on D e and on a malicious asker hold here for both. A party that adds something to its share m changes the
 totals; nothing here shows it. A holder counts the vectors of the whole training against what was agreed.
 

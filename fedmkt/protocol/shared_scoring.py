@@ -2,17 +2,20 @@
 
 Computes the sum of the leaves of all trees for the held-out customers and those without a label, on shares, its
 sigmoid, rounded on shares to the contract's decimals, and sends the rounded shares to the bank. Takes part: the bank,
-one partner, and the dealer.
+one or two partners, and the dealer. The second partner folds trees as the first does (`duos`), leaves the sigmoid to
+it, and takes part in the last rounding with 0: so the bank reads nothing without a share of each partner's, and each
+counts what is released.
 
 | learns | what |
 |---|---|
 | bank | one rounded probability for each matched customer that is scored (`Scores`) |
 | partner, coordinator, dealer | nothing; how many splits the trees have, and whose, `TreeShape` told before |
 
-Safe against a semi-honest bank or partner, while the dealer colludes with neither. A score is a function of a row's
+Safe against a semi-honest bank or partner, or two partners together, while the dealer colludes with nobody, and of two
+partners neither with the bank. A score is a function of a row's
 bins: the bank knows its own sides and all leaves, so what few trees or many decimals would say of the partner's bins
 is bounded by rounding alone (redteam.md 1.4: of 5 trees at 20 bits all leaves follow, of 10 trees at 2 decimals
-hardly any). Train rows are never scored. `scoring` counts the release in the partner's ledger, and refuses beyond it.
+hardly any). Train rows are never scored. `scoring` counts the release in each partner's ledger, and refuses beyond it.
 
 Values of trees: `shared_values`, some trees at a time; the sigmoid and the rounding: `ring.sigmoid`, `ring.rounding`
 and `scoring`. Source: protocols.md sections 2 and 4. Letters: F, t, R as in `shared_gradients`.

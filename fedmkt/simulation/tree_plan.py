@@ -99,11 +99,16 @@ def most_bits_per_row(contract: Contract, sizes: Sizes) -> float:
 def tree_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
     """Say what was assumed of trees, and what their sides or totals can give away of a row."""
     if contract.trees.reveal == "totals":
+        two = (
+            "the bank and either partner together could read which side of the other partner's splits each row takes: "
+            "the protection is against each of them alone, and against the partners together",
+        )
         return (
-            "every tree is full, all of its splits are of the partner's columns, and all cells of nodes are open",
+            "every tree is full, its splits are of those columns that cost most, and all cells of nodes are open",
             "nobody is told the sides of splits, and totals of the cells of one tree are of groups; those of all trees "
-            f"together cannot hold more than {most_bits_per_row(contract, sizes):.1f} bits about the partner's columns "
+            f"together cannot hold more than {most_bits_per_row(contract, sizes):.1f} bits about the partners' columns "
             "of each row (an attack found 0.6 on the UCI bank data: docs/trees.md)",
+            *(two if len(sizes.parties) > 2 else ()),
         )
     return (
         "every tree is full, all of its splits are of partners' columns, and all columns have all bins",
