@@ -2,7 +2,7 @@
 
 Every protocol on shares is between two: the bank and one partner, a duo. With two partners shares stay in two parts
 all the same, the bank's and the partners', and **both partners hold the partners' part**: what one of them worked out
-with the bank it passes on to the other (`PartnerShares`), sealed, in full. The first partner of the contract keeps
+with the bank and the other needs it passes on (`PartnerShares`), sealed. The first partner of the contract keeps
 the scores, shares the gradients with the bank, and adds up and compares the bank's columns besides its own; the second
 adds up and compares its own; each multiplies by the side bits of its own splits.
 
@@ -21,7 +21,7 @@ have both parts, so they know who is in which node, and with it which side of th
 what mode `sides` tells, nearly a hand-over. Totals of the other partner's cells stay shared with that partner and under
 the minimum, but known groups that differ by few rows then tell about these, everywhere in a tree and not at its top.
 
-Source: protocols.md section 4. Bytes: those of a vector in its lanes, once for each product.
+Source: protocols.md section 4. Bytes: those of a vector in its lanes, for each product that is passed on.
 """
 
 from collections.abc import Sequence
@@ -143,7 +143,8 @@ class PartnerShares(Message):
 class Products:
     """k side products over n rows; owners : whose the bits are, 0 the bank's, then the partners' in their order.
 
-    Those of the bank's bits are of the bank and the first partner. `label` and `count` as in `side_product`.
+    Those of the bank's bits are of the bank and the first partner. passed : for each whether the other partner is told
+    the partners' part of it. `label` and `count` as in `side_product`.
     """
 
     label: str
@@ -151,10 +152,15 @@ class Products:
     owners: tuple[int, ...]
     rows: int
     lanes: Lanes
+    passed: tuple[bool, ...]
 
     def of(self, place: int) -> Bits:
         """Tell which of them the bank computes with the partner at this place among the parties: (k,)."""
         return np.array([max(owner, 1) == place for owner in self.owners], np.bool_)
+
+    def passed_by(self, place: int) -> Bits:
+        """Tell which of them the partner at this place passes on: (k,)."""
+        return self.of(place) & np.array(self.passed, np.bool_)
 
     def batch(self, turn: Turn, place: int) -> Batch:
         """Return the products of that duo."""
@@ -208,17 +214,17 @@ def multiply(
 
 def pass_on(turn: Turn, products: Products, shares: Sequence[Numbers]) -> dict[Name, PartnerShares]:
     """Address the own products to the other partner, where there are both."""
-    of = products.of(turn.parties.index(turn.me))
+    of = products.passed_by(turn.parties.index(turn.me))
     return copies(turn, [lane[of] for lane in shares], products.lanes) if of.any() else {}
 
 
 def take_over(
     turn: Turn, products: Products, shares: Sequence[Numbers], inbox: Inbox[PartnerShares]
 ) -> tuple[Numbers, ...]:
-    """Put in what the other partner passed on: the partners' part of all products."""
+    """Put in what the other partner passed on; 0 stays for what it did not."""
     out = tuple(shares)
     for peer in peers(turn):
-        of = products.of(turn.parties.index(peer))
+        of = products.passed_by(turn.parties.index(peer))
         if not of.any():
             continue
         found = read_copies(inbox.one(peer, PartnerShares), (int(of.sum()), products.rows), products.lanes)

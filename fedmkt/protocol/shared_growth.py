@@ -337,7 +337,8 @@ def open_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[
 
 def _node_products(turn: Turn, lanes: Lanes, owners: Owners) -> tuple[Products, Used]:
     count, used = next_count(turn, "node sides")
-    return Products("node sides", count, tuple(owner for _, owner in owners), lanes.rows, lanes.bits), used
+    whose = tuple(owner for _, owner in owners)
+    return Products("node sides", count, whose, lanes.rows, lanes.bits, (True,) * len(whose)), used
 
 
 def deal_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtDuos, Silent]:

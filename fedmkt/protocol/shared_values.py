@@ -13,8 +13,9 @@ Safe against a semi-honest bank or semi-honest partners, while nobody of them co
 
 From the deepest splits upward: the value of a node is that of its right child, plus its side bit times the left one's
 minus the right one's (`side_product`). One round for each depth, for all trees at once. A split of the bank's with no
-split of a partner's below it costs nothing: its value is the bank's. 6 bytes for each row and other split, in all, and
-3 more where there are two partners: what one of them worked out it passes on to the other.
+split of a partner's below it costs nothing: its value is the bank's. 6 bytes for each row and other split, in all. Of
+two partners the first has shares of all values, the second of those below its own splits: what one of them works out
+and the other needs is passed on, 3 bytes.
 The letters are those of ring/side_bits.py.
 """
 
@@ -104,8 +105,15 @@ class Forests:
 
     def products(self, depth: int, count: int) -> Products:
         """Return the products at a depth; `count` numbers them within the epoch."""
-        owners = tuple(owner for _, owner in self.shared(depth))
-        return Products(self.label, count, owners, self.rows, (SCORE_BITS,))
+        found = self.shared(depth)
+        second = {(t, node) for t, tree in enumerate(self.trees) for node, owner in tree if owner == 2}
+        # The first partner needs all that the second works out, the second what is below its own splits.
+        passed = tuple(
+            owner == 2 or any((t, above) in second for above in _ancestors(node))
+            for (t, node), owner in found
+        )
+        owners = tuple(owner for _, owner in found)
+        return Products(self.label, count, owners, self.rows, (SCORE_BITS,), passed)
 
 
 @dataclass(frozen=True)
@@ -157,7 +165,7 @@ def take_values(
     if state.products is None:
         raise ValueError("no products are under way")
     (found,) = multiply(turn, state.products, state.opened, inbox)
-    if not peers(turn):
+    if not peers(turn) or not any(state.products.passed):
         return {}, _folded(forest, depth, state, found)
     return pass_on(turn, state.products, (found,)), Folding(state.values, state.products, (), _halves(found))
 
@@ -185,7 +193,7 @@ def _halves(numbers: Numbers) -> HalfWords:
 
 
 def total(forest: Forests, state: Folding) -> HalfWords:
-    """Return the own share of the sum of all trees, (n,)."""
+    """Return the own share of the sum of all trees, (n,); a second partner has none that means anything."""
     out = np.zeros(forest.rows, np.uint32)
     for t in range(len(forest.trees)):
         out += state.values.get((t, 0), np.zeros(1, np.uint32))
@@ -265,4 +273,5 @@ def fold(call: Caller, contract: Contract, forest: Forests, open_: Open) -> None
         pool = Step(
             f"{forest.label}.pool", partial(pool_depth, forest, depth), Silent, reads=(PartnerShares,)
         )
-        share_parts(call, contract, pool, taken)
+        if any(forest.products(depth, 0).passed):
+            share_parts(call, contract, pool, taken)

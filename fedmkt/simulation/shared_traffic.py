@@ -50,11 +50,17 @@ def assumed(
         own = partners if party == bank else [party]
         return CellGroups(tuple(groups[p] for p in own), _members(depth))
     if kind is NodeOwners:
-        return NodeOwners((2,) * 2**depth)
+        return NodeOwners(_owners(contract)[2**depth - 1 : 2 ** (depth + 1) - 1])
     if kind is TreesToScore:
-        full = tuple((node, 1) for node in range(2**contract.trees.depth - 1))
+        full = tuple((node, owner - 1) for node, owner in enumerate(_owners(contract)))
         return TreesToScore((full,) * contract.trees.trees)
     return None
+
+
+def _owners(contract: Contract) -> tuple[int, ...]:
+    """Return who splits each node: the first partner; of two, the second the root, so that all below is passed on."""
+    nodes = 2**contract.trees.depth - 1
+    return (len(contract.parties), *[2] * (nodes - 1))
 
 
 def most_groups(contract: Contract, facts: "TreeFacts", depth: int) -> dict[Name, int]:

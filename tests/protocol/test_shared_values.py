@@ -41,12 +41,17 @@ def leaves_of(tree, random):
     return {n: int(random.integers(-(2**22), 2**22)) for n in found - nodes}
 
 
+def above(node):
+    return {(node + 1 >> k) - 1 for k in range(1, (node + 1).bit_length())}
+
+
 def run(trees, rows=300, seed=1):
     forest = Forests("values", rows, trees)
     random = np.random.default_rng(seed)
     leaves = {(t, n): v for t, tree in enumerate(trees) for n, v in leaves_of(tree, random).items()}
     sides = {(t, n): random.random(rows) < 0.5 for t, tree in enumerate(trees) for n, _ in tree}
     owner = {(t, n): (BANK, SHOP, TELECOM)[o] for t, tree in enumerate(trees) for n, o in tree}
+    seconds = {place for place, party in owner.items() if party == TELECOM}
     parties = 3 if "two" in names[trees] else 2
     caller = PlainCaller(contract_of(parties), {}, seed=seed)
     for party in data_parties(caller.contract):
@@ -61,9 +66,12 @@ def run(trees, rows=300, seed=1):
     fold(caller, caller.contract, forest, open_)
     states = {p: caller.recall(p, Folding) for p in data_parties(caller.contract)}
     found = total(forest, states[BANK]) + total(forest, states[SHOP])
-    # What one partner holds of the values, the other does too.
-    for place, share in states.get(TELECOM, states[SHOP]).values.items():
-        assert not ((share - states[SHOP].values[place]) & 0xFFFFFF).any()
+    # What the second partner holds of the values below its own splits, the first does too.
+    if parties == 3:
+        inside = {p for p in sides if owner[p] == TELECOM or any((p[0], a) in seconds for a in above(p[1]))}
+        for place in inside:
+            share = states[TELECOM].values[place] - states[SHOP].values[place]
+            assert not (share & 0xFFFFFF).any()
     expected = np.zeros(rows, np.int64)
     for t in range(len(trees)):
         for i in range(rows):
@@ -99,6 +107,18 @@ def test_what_is_sent_and_what_is_held_is_uniform(name):
     assert all(abs(chi_square(p)) < 5 for p in parts if p.nbytes)
     share = states[SHOP].values[0, 0] & 0xFFFFFF
     assert abs(chi_square((share >> 16).astype(np.uint8))) < 5
+
+
+def test_a_partner_is_passed_on_no_more_than_it_needs():
+    _, _, caller, _ = run(TREES["each with two partners"], rows=300)
+    passed = {SHOP: 0, TELECOM: 0}
+    for s in caller.sent:
+        if isinstance(s.message, PartnerShares):
+            passed[s.reader] += len(s.message.vectors[0])
+    # All five splits of the second partner's; of the first one's the two below them.
+    assert passed == {SHOP: 5, TELECOM: 2}
+    _, _, caller, _ = run(TREES["the first partner's, with two"])
+    assert not [s for s in caller.sent if isinstance(s.message, PartnerShares)]
 
 
 def test_the_first_partner_multiplies_with_the_banks_bits_and_each_with_its_own():

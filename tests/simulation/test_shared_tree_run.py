@@ -41,7 +41,7 @@ def test_the_logs_verify_and_say_that_nobody_learned_sides(run: RunResult) -> No
     kinds = Counter((d.reader, d.kind) for d in read_summary(run.folder).disclosures)
     assert kinds["bank", "HistogramTotals"] == kinds["bank", "CellBits"] == len(partners)
     assert kinds["bank", "BinCounts"] == kinds["bank", "BinTotals"] == len(partners)
-    assert kinds["bank", "Scores"] == kinds["bank", "TreeShape"] == 1
+    assert kinds["bank", "Scores"] == 1
     assert (
         not [kind for _, kind in kinds if kind == "SplitSides"] and ("coordinator", "CellBits") not in kinds
     )
