@@ -267,7 +267,7 @@ def model_of(world):
     return bank[Forest], [p[OwnSplits] for p in partners], bank[Released]
 
 
-@pytest.mark.parametrize("step", ["fit.take_root", "nodes.reply", "fit.pool_sides", "values.pool"])
+@pytest.mark.parametrize("step", ["fit.take_root", "values.pool"])
 def test_a_run_killed_within_the_second_tree_grows_it_again_under_new_masks(step, job, whole, tmp_path):
     before, steps = whole
     begins = [i for i, s in enumerate(steps) if s == "fit.open_angles"][2]
