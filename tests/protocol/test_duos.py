@@ -7,6 +7,7 @@ import pytest
 
 from fedmkt.config import parse_job
 from fedmkt.learn.splits import best_splits
+from fedmkt.learn.trees import linear_predictor
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import BinCounts, BinTotals, CellBits, ChosenSplits, HistogramTotals
 from fedmkt.protocol import shared_cells, shared_growth
@@ -27,9 +28,9 @@ from fedmkt.protocol.tree_growth import Forest, SplitRequest
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
 from tests.protocol.plain_caller import DEALER, chi_square, start_aligned
-from tests.protocol.shared_world import contract, grown
+from tests.protocol.shared_world import contract, grown, model_of, scores_of
 from tests.protocol.test_two_worlds import differing, relayed, view
-from tests.protocol.tree_world import BANK, SHOP, TELECOM, tree_caller, tree_data
+from tests.protocol.tree_world import BANK, SHOP, TELECOM, by_owner, pooled, tree_caller, tree_data
 
 # ------------------------------------------------------------------------------------------ two worlds
 
@@ -132,6 +133,25 @@ def test_each_partner_is_told_of_its_own_columns_alone_and_the_bank_of_all():
         for s in caller.sent:
             if isinstance(s.message, SplitRequest) and s.reader == partner and len(s.message.splits):
                 assert s.message.splits[:, 1].max() < counts
+
+
+def test_a_partner_whose_cells_are_all_joined_has_nothing_left_to_compare(monkeypatch):
+    original = shared_cells.cuts_of
+
+    def without_the_second_partners(passed, parents, table):
+        cuts = original(passed, parents, table)
+        if len(table.values) != 8:
+            cuts[:, -2:] = False
+        return cuts
+
+    monkeypatch.setattr(shared_cells, "cuts_of", without_the_second_partners)
+    caller = grown(tree_caller(contract(3, trees=1, bins=32)))
+    groups = [t.value.groups for t in caller.told if t.step == "fit.open_counts" and t.party == BANK]
+    assert groups[0][1] > 0 and {g[1] for g in groups[1:]} == {0} and all(g[0] for g in groups)
+    owners = {owner for _, owner in caller.recall(BANK, Forest).trees[0].owners}
+    assert owners == {BANK, SHOP}
+    expected = linear_predictor(model_of(caller), by_owner(pooled(caller, lambda split: split.train)))
+    assert np.allclose(scores_of(caller), expected, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------------------ two of three
@@ -262,7 +282,7 @@ def whole(job, tmp_path_factory):
     return world, [p.message.step for p in tap.requests]
 
 
-def model_of(world):
+def held_of(world):
     bank, *partners = (world.parties[p]._states for p in data_parties(world.contract))
     return bank[Forest], [p[OwnSplits] for p in partners], bank[Released]
 
@@ -280,7 +300,7 @@ def test_a_run_killed_within_the_second_tree_grows_it_again_under_new_masks(step
     again = [p.message.step for p in tap.requests]
     assert "psi.announce" not in again and again.count("nodes.begin_hints") == 3
     assert again.count("fit.open_angles") == 2 and again.count("score.join_round") == 1
-    (forest, own, released), (old, old_own, old_released) = model_of(world), model_of(before)
+    (forest, own, released), (old, old_own, old_released) = held_of(world), held_of(before)
     assert forest.trees[:1] == old.trees[:1] and len(forest.trees) == 2
     assert [o.trees[:1] for o in own] == [o.trees[:1] for o in old_own]
     assert np.abs(released.units - old_released.units).mean() < 10 and released.units.std() > 0
