@@ -22,6 +22,8 @@ _PER_HINT = 3e-7
 """One number of a hint, for each 4096 rows."""
 _ON_SHARES, _SCORED_ON_SHARES = 4.0, 30.0
 """Mode totals beside mode sides, of all roles together."""
+_SECOND_PARTNER = 1.35
+"""Mode totals with two partners beside one that has the columns of both."""
 _PER_WORD = 3e-9
 """One number of a hint or its mask, for each vector: at partner, dealer and bank."""
 
@@ -37,7 +39,8 @@ def tree_seconds(sizes: Sizes) -> dict[str, float]:
     fit = vectors * rows * (_PER_CELL_ENCRYPTED + _PER_CELL_ADDED * columns) + 3 * _PER_WORD * words * vectors
     score = 1e-8 * scored_rows(contract, sizes.overlap) * sum(level.splits for level in facts.levels)
     if contract.trees.reveal == "totals":
-        fit, score = _ON_SHARES * fit, _SCORED_ON_SHARES * score
+        more = _SECOND_PARTNER if len(partners) > 1 else 1.0
+        fit, score = more * _ON_SHARES * fit, more * _SCORED_ON_SHARES * score
     return {"prepare": _PER_HINT * words * math.ceil(rows / DEGREE) / DEGREE, "fit": fit, "score": score}
 
 
