@@ -45,6 +45,7 @@ from fedmkt.protocol.core import (
     data_parties,
     dealer,
     inbox_of,
+    to_all,
 )
 from fedmkt.protocol.side_product import (
     Batch,
@@ -235,8 +236,11 @@ def take_over(
 
 def copies(turn: Turn, vectors: Sequence[Numbers], lanes: Lanes) -> dict[Name, PartnerShares]:
     """Address vectors, by lane (k, n), to the other partner, if there is one."""
+    readers = peers(turn)
+    if not readers:
+        return {}
     message = PartnerShares(tuple(narrow(v, bits) for v, bits in zip(vectors, lanes, strict=True)))
-    return dict.fromkeys(peers(turn), message)
+    return to_all(readers, message)
 
 
 def read_copies(message: PartnerShares, shape: tuple[int, int], lanes: Lanes) -> tuple[Numbers, ...]:
