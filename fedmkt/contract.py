@@ -365,6 +365,8 @@ class Contract(Terms):
             )
         if self.align.join == "left":
             raise mistake("inner: rows without the partner's columns have no bins there", "align", "join")
+        if self.trees.checked_shares and len(self.partners) > 1:
+            raise mistake("false: the shares of one partner alone are checked", "trees", "checked_shares")
         if self.trees.reveal == "totals":
             if self.trees.class_weights != (1.0, 1.0):
                 raise mistake("[1.0, 1.0]: on shares all rows weigh the same", "trees", "class_weights")
@@ -447,6 +449,8 @@ _ADDED: Mapping[str, object] = {
 """Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
 _ADDED_TO_MODEL: Mapping[str, object] = {"max_offset": 8.0}
 """The same of the section `model`; what is absent is left out anyway."""
+_ADDED_TO_TREES: Mapping[str, object] = {"checked_shares": False}
+"""The same of the section `trees`."""
 
 
 def _plain_values(contract: Contract) -> dict[str, object]:
@@ -457,7 +461,11 @@ def _plain_values(contract: Contract) -> dict[str, object]:
     for name, usual in _ADDED_TO_MODEL.items():
         if values["model"][name] == usual:
             del values["model"][name]
-    return {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
+    values = {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
+    if "trees" in values:
+        added = _ADDED_TO_TREES.items()
+        values["trees"] = {k: v for k, v in values["trees"].items() if (k, v) not in added}
+    return values
 
 
 def _zulu(value: datetime) -> str:

@@ -136,7 +136,8 @@ class TreeTerms(Terms):
     `learn.splits.Settings`, but that nobody counts rows in mode `sides`: a total of h proves them. max_thresholds :
     most edges of one column of a partner that the bank is told sides of; where a column has more, the trees make do
     with the first ones that they chose. trends : of some numbers. gradient_bits : of g and of h as integers; more
-    than 3 cost bytes, fit fewer rows, and have not been seen to help.
+    than 3 cost bytes, fit fewer rows, and have not been seen to help. checked_shares : in mode `totals`, a bank that
+    adds to its shares of rows ends the run; `protocol.checked_sums` says what that is worth, and what it is not.
     """
 
     reveal: Reveal = "totals"
@@ -152,9 +153,14 @@ class TreeTerms(Terms):
     max_thresholds: Count = Field(default=128, ge=1, le=128)
     trends: tuple[TrendTerms, ...] = ()
     gradient_bits: Count = Field(default=3, ge=2, le=8)
+    checked_shares: Flag = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.checked_shares and self.reveal != "totals":
+            raise ValueError(
+                "checked_shares is for reveal = totals: in mode sides the bank knows all gradients"
+            )
         if self.trees * 2**self.depth > 1 << 16:
             raise ValueError("trees * 2^depth is at most 65536")
         if len({(t.party, t.column) for t in self.trends}) != len(self.trends):

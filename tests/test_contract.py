@@ -410,6 +410,20 @@ def test_the_terms_of_trees_leave_the_digest_of_other_contracts_as_it_was():
     assert len({digest(contract(**TREES)), digest(other), digest(contract())}) == 3
 
 
+def test_checked_shares_are_a_term_of_their_own_and_left_out_where_they_are_not():
+    """Contracts of trees that were signed before it was one keep their digest."""
+    sides = contract(**TREES)
+    assert b"checked_shares" not in canonical_bytes(sides) and "checked_shares" not in to_toml(signed(sides))
+    kinds = (*TREES["disclosures"], "CellBits", "BinCounts", "BinTotals")
+    plain, agreed = (
+        contract(**(TREES | {"trees": {"checked_shares": c}, "disclosures": kinds})) for c in (False, True)
+    )
+    assert b'"checked_shares":true' in canonical_bytes(agreed) and digest(plain) != digest(agreed)
+    assert from_toml(to_toml(signed(agreed)), "c.toml").contract == agreed
+    with pytest.raises(ValidationError, match="checked_shares is for reveal = totals"):
+        contract(**(TREES | {"trees": {"reveal": "sides", "checked_shares": True}}))
+
+
 def test_terms_of_the_glm_family_are_left_out_where_they_are_not_used():
     plain = canonical_bytes(contract())
     assert not any(word in plain for word in (b"offset", b'"weight"', b"class_weights"))

@@ -1,8 +1,4 @@
-"""Lanes: how the numbers of a row stand in the words of a shared histogram, and which noise these have room for.
-
-A lane has one or more fields (gradient and Hessian, membership), one above the other; sums are of the whole lane, and
-its fields are told apart once it is opened. Everything here follows from the contract and public values.
-"""
+"""Lanes: how the numbers of a row stand in the words of a shared histogram, and what room their noise leaves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +8,8 @@ import numpy as np
 from fedmkt.protocol.core import Name, Words
 from fedmkt.protocol.layout import BLOCK_BYTES
 from fedmkt.protocol.side_product import kind_of
-from fedmkt.ring.budget import Budget, shortest_words
-from fedmkt.ring.rlwe import DEGREE, Integers
+from fedmkt.ring.budget import Budget, budget, shortest_words
+from fedmkt.ring.rlwe import DEGREE, MODULUS_BITS, Integers
 from fedmkt.ring.side_bits import Numbers
 
 
@@ -24,12 +20,14 @@ class Lanes:
     rows : padded; counts : bins of each column, by party, the bank first
     limits : by lane the limits of its fields from below, |m| <= limit for each row
     vectors : most vectors of a lane in the whole training, over all epochs
+    checker : the partner, where it checks the bank's shares (`checked_sums`).
     """
 
     rows: int
     counts: Mapping[Name, tuple[int, ...]]
     limits: tuple[tuple[int, ...], ...]
     vectors: int
+    checker: Name | None = None
 
     @property
     def fields(self) -> tuple[tuple[int, ...], ...]:
@@ -41,10 +39,15 @@ class Lanes:
         """By lane how many bits hold all of it: shares are modulo t = 2^bits."""
         return tuple(map(sum, self.fields))
 
+    @property
+    def share_bits(self) -> tuple[int, ...]:
+        """By lane how many bits of a share are kept: tags are of whole words."""
+        return self.bits if self.checker is None else (64,) * len(self.bits)
+
     def join(self, values: Sequence[Numbers]) -> tuple[Numbers, ...]:
         """Put fields, or shares of them modulo the bits of their lanes, into lanes."""
         left, out = [*values], []
-        for fields, bits in zip(self.fields, self.bits, strict=True):
+        for fields, bits in zip(self.fields, self.share_bits, strict=True):
             lane, at = np.zeros(values[0].shape, kind_of(bits)), 0
             for width in fields:
                 lane += left.pop(0).astype(lane.dtype) << lane.dtype.type(at)
@@ -73,9 +76,12 @@ class Lanes:
         Partners get the same words from the bank: for them it is the plan of the one with the most columns.
         """
         bank, *partners = self.counts
-        columns = max(len(self.counts[p]) for p in ([bank] if holder == bank else partners))
-        vectors = self.vectors * len(self.limits)
-        return tuple(shortest_words(self.rows, b, columns, vectors) for b in self.bits)
+        size = max(len(self.counts[p]) for p in ([bank] if holder == bank else partners))
+        asked = self.vectors * len(self.limits)
+        if holder == self.checker:
+            # What a rounding takes off a word could not be told from what the bank adds to it.
+            return tuple(budget(self.rows, b, size, asked, MODULUS_BITS) for b in self.bits)
+        return tuple(shortest_words(self.rows, b, size, asked) for b in self.bits)
 
     def words(self, holder: Name, nodes: int) -> list[Budget]:
         """Return the plan of each vector of a batch, lane by lane."""

@@ -32,9 +32,11 @@ the first split of a partner's are of rows that the bank can name, cell by cell 
 Safe against: a semi-honest bank or partner, two partners together, as far as the table says, and a semi-honest dealer
 that colludes with nobody; with a partner it would read gradients and so labels, with the bank the partners' bins. **Of
 two partners neither may collude with the bank**: these two would know who is in every node (`duos`). **Not safe against
-a malicious bank**: labels are its own to choose, and nothing authenticates shares. A bank that adds numbers to its
-share of g on a few rows, before it is encrypted, reads the cells of those rows, of every column of the partner at
-once, though only as finely as the cells are open: counts are compared on shares too, and a bank can add to those.
+a malicious bank**: labels are its own to choose. One that adds numbers to its share of g on a few rows, before it is
+encrypted, reads the cells of those rows, of every column of the partners at once, as finely as the cells are open; one
+that adds to the noise of a ciphertext, or to the shares of counts that are compared, reads single bins; and one whose
+columns are no bins reads g of rows. With `trees.checked_shares` a single partner notices all of that but for the counts
+(`checked_sums`).
 Totals of a malicious partner are not checked.
 
 All trees are of all rows: rows drawn anew for each tree (`row_share`), by lots that everybody knows, would be as many
@@ -74,6 +76,8 @@ from fedmkt.protocol.align import joint_rows, train_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.cell_minimum import CellPasses
+from fedmkt.protocol.checked_bins import check_own_bins
+from fedmkt.protocol.checked_sums import checked_replies
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -98,6 +102,7 @@ from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.share_tags import DealtTags, begin_tags, deal_root, tag_gradients, take_sides
 from fedmkt.protocol.shared_cells import APART, TOGETHER, LevelShares, compare, settings_of
 from fedmkt.protocol.shared_gradients import (
     FAR,
@@ -135,7 +140,7 @@ from fedmkt.protocol.shared_growth import (
     split_nodes,
     take_node_sides,
 )
-from fedmkt.protocol.shared_histogram import add_up_nodes, send_hints
+from fedmkt.protocol.shared_histogram import add_up_nodes, plain_replies, send_hints
 from fedmkt.protocol.shared_values import (
     Folding,
     Forests,
@@ -163,6 +168,8 @@ def lanes_of(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes
     vectors = (1 << (terms.depth - 1)) * (terms.trees + again)
     counts = {p: s.sizes for p, s in sizes.items()}
     together = Lanes(train_rows(contract, overlap), counts, TOGETHER, vectors)
+    if terms.checked_shares:
+        together = replace(together, checker=data_parties(contract)[1])
     apart = replace(together, limits=APART)
     if any(bits > most for bits, most in zip(apart.bits, (*RINGS, 31), strict=True)):
         # Totals beyond the ring of their shares would be wrong, and nothing would show it.
@@ -225,11 +232,14 @@ def _base(turn: Turn) -> float:
 # --- begin
 
 
-def _plant(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients]) -> Outcome[PartnerShares, Silent]:
+def _plant(
+    lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients | DealtTags]
+) -> Outcome[PartnerShares, Silent]:
     state = turn.recall(GradientShares)
     found = inbox.one(counterpart(turn), TreeGradients)
     vectors = root_vectors(lanes, turn, take_gradients(turn, state.batch, state.own, found, state.dealt))
-    keep = root_shares(turn, vectors)
+    tags = () if lanes.checker is None else tag_gradients(lanes, turn, inbox)
+    keep = (*root_shares(turn, vectors), *tags)
     send = copies(turn, vectors, lanes.bits)
     return Outcome(Silent(), send=send, keep=keep, forget=(GradientShares, BankTree))
 
@@ -334,6 +344,9 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
             loaded_in = call.epoch
             call.all([ask(p, LOAD) for p in parties])
             send_hints(call, contract, lanes)
+            if lanes.checker is not None:
+                check_own_bins(call, contract, lanes)
+                call(lanes.checker, Step("tags.begin", partial(begin_tags, lanes), Silent))
         plant(call, contract, lanes)
         owners = grow(call, contract, lanes)
         if is_kept(owners):
@@ -356,8 +369,9 @@ def plant(call: Caller, contract: Contract, lanes: Lanes) -> None:
     deal = Step("fit.deal_gradients", partial(deal_step, lanes.rows), Silent)
     angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in first], [ask(maker, deal)])
     values = call.all([ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in first])
-    begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients,))
-    planted = call.all([ask(p, begin, *inbox_of(values, p)) for p in first])
+    begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients, DealtTags))
+    tags = [] if lanes.checker is None else [deal_root(call, contract, lanes)]
+    planted = call.all([ask(p, begin, *inbox_of(values, p), *inbox_of(tags, p)) for p in first])
     take = Step("fit.take_root", partial(_take_root, lanes), Silent, reads=(PartnerShares,))
     if others:
         call.all([ask(p, take, *inbox_of(planted, p)) for p in others])
@@ -386,7 +400,8 @@ def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
     owners: list[tuple[int, int]] = []
     nodes = [0]
     for depth in range(contract.trees.depth):
-        add_up_nodes(call, contract, lanes, (len(nodes) + 1) // 2)
+        answers = plain_replies if lanes.checker is None else checked_replies
+        add_up_nodes(call, contract, lanes, (len(nodes) + 1) // 2, answers)
         passes = compare(call, contract, lanes)
         witness(call, contract)
         opened = call.all([ask(p, open_cells, *inbox_of(passes, p)) for p in partners])
@@ -398,8 +413,11 @@ def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
         if not level or depth + 1 == contract.trees.depth:
             break
         sides, (dealt,) = call.both([ask(p, open_sides) for p in parties], [ask(maker, deal_sides)])
-        taken = call.all([ask(p, TAKE_SIDES, *both(sides, dealt, p)) for p in parties])
-        share_parts(call, contract, POOL_SIDES, taken)
+        if lanes.checker is None:
+            taken = call.all([ask(p, TAKE_SIDES, *both(sides, dealt, p)) for p in parties])
+            share_parts(call, contract, POOL_SIDES, taken)
+        else:
+            take_sides(call, contract, lanes, sides, dealt)
     return tuple(owners)
 
 

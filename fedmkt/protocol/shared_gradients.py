@@ -162,13 +162,34 @@ def deal_gradients(turn: Turn, batch: Gradients) -> DealtGradients:
     others = _draw(turn, batch, batch.partner, "angles", batch.dealt)
     harmonics = batch.series.sines.harmonics
     angles = sigmoid.deal_correction(batch.series.angles(t), harmonics, [others], out=others)
-    high, top = [], []
-    masks = [_draw(turn, batch, p, "R", (2, batch.rows)) for p in parties]
+    high, top = zip(*dealt_rounding(turn, batch), strict=True)
+    shares = ([narrow(x, bits) for x, bits in zip(xs, SHARE_BITS, strict=True)] for xs in (high, top))
+    return DealtGradients(angles, *map(tuple, shares))
+
+
+def dealt_rounding(turn: Turn, batch: Gradients) -> list[tuple[Words, Words]]:
+    """At the dealer: compute the bank's shares of R >> s and msb(R), of g and of h, (n,) each, as the bank has them."""
+    masks = [_draw(turn, batch, p, "R", (2, batch.rows)) for p in (turn.parties[0], batch.partner)]
+    found = []
     for i, (shift, bits) in enumerate(zip(_SHIFTS, SHARE_BITS, strict=True)):
-        dealt = rounding.deal_lift(masks[0][i] + masks[1][i], shift)
-        high.append(narrow(dealt.high - _wide(turn, batch, batch.partner, "high", i), bits))
-        top.append(narrow(dealt.top - _wide(turn, batch, batch.partner, "top", i), bits))
-    return DealtGradients(angles, tuple(high), tuple(top))
+        dealt, kept = rounding.deal_lift(masks[0][i] + masks[1][i], shift), np.uint64((1 << bits) - 1)
+        high = dealt.high - _wide(turn, batch, batch.partner, "high", i)
+        found.append((high & kept, (dealt.top - _wide(turn, batch, batch.partner, "top", i)) & kept))
+    return found
+
+
+def tagged_rounding(opened: HalfWords, dealt: Words) -> tuple[Words, Words]:
+    """Apply the rounding to tags, or keys, of what was dealt: of g and h, (2, n); and return what both know of them.
+
+    opened : (2, n); dealt : (4, n), of R >> s and msb(R) of g, then of h.
+    """
+    lifted, known = np.empty((2, *opened.shape), np.uint64)
+    none = np.zeros(opened.shape[1], np.uint64)
+    for i, shift in enumerate(_SHIFTS):
+        tags, nothing = rounding.DealtRounding(*dealt[2 * i : 2 * i + 2]), rounding.DealtRounding(none, none)
+        lifted[i] = rounding.finish_lift(opened[i], tags, shift, first=False)
+        known[i] = rounding.finish_lift(opened[i], nothing, shift, first=True)
+    return lifted, known
 
 
 def open_angles(turn: Turn, batch: Gradients, scores: HalfWords) -> tuple[TreeAngles, HalfWords]:

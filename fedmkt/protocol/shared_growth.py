@@ -327,7 +327,7 @@ def open_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[
     """Open what the products of the level's splits need."""
     state = turn.recall(LevelShares)
     owners = _level_owners(turn, state.nodes)
-    products, used = _node_products(turn, lanes, owners)
+    products, used = node_products(turn, lanes, owners)
     places = [state.nodes.index(node) for node, _ in owners]
     mine = {node for node, owner in owners if turn.parties[owner] == turn.me}
     sides = own_sides(turn, tuple(d for d in state.decisions if d.node in mine))
@@ -335,16 +335,19 @@ def open_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[
     return Outcome(Silent(), send=send, keep=(NodeSplits(products, opened), used))
 
 
-def _node_products(turn: Turn, lanes: Lanes, owners: Owners) -> tuple[Products, Used]:
-    count, used = next_count(turn, "node sides")
+def node_products(
+    turn: Turn, lanes: Lanes, owners: Owners, kind: str = "node sides"
+) -> tuple[Products, Used]:
+    """Return the products of a level's splits, of which `kind` counts what is done, and that count."""
+    count, used = next_count(turn, kind)
     whose = tuple(owner for _, owner in owners)
-    return Products("node sides", count, whose, lanes.rows, lanes.bits, (True,) * len(whose)), used
+    return Products("node sides", count, whose, lanes.rows, lanes.share_bits, (True,) * len(whose)), used
 
 
 def deal_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtDuos, Silent]:
     """At the dealer: deal the products of a level's splits."""
     owners = turn.published(NodeOwners, turn.parties[0]).owners
-    products, used = _node_products(turn, lanes, split_nodes(range(len(owners)), owners))
+    products, used = node_products(turn, lanes, split_nodes(range(len(owners)), owners))
     return Outcome(Silent(), send={turn.parties[0]: deal_products(turn, products)}, keep=(used,))
 
 

@@ -22,7 +22,8 @@ costs nothing: nobody learns a total before it is known to be of enough rows.
 
 Safe against a semi-honest bank or partners, and a semi-honest dealer, who colludes with nobody, as in `histogram`,
 whose words on D e and on a malicious asker hold here for both. A party that adds something to its share m changes the
-totals; nothing here shows it. A holder counts the vectors of the whole training against what was agreed.
+totals; nothing here shows it (`checked_sums` does, of the bank). A holder counts the vectors of the whole training
+against what was agreed.
 
 The numbers of a row stand in lanes, each modulo a power of two of its own: what travels is cut to what the lane's
 noise budget allows. A lane has one or more fields (gradient and Hessian, membership), one above the other: sums are
@@ -33,6 +34,7 @@ of b; for each bin and vector: 8 of the reply and 8 of w_a; 8 N for each bin onc
 Source: protocols.md section 4. Letters: as in `histogram`; V vectors = lanes times nodes, lane by lane.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -41,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
-from fedmkt.crypto.prg import KEY_BYTES, derive
+from fedmkt.crypto.prg import KEY_BYTES
 from fedmkt.errors import PolicyRefused
 from fedmkt.protocol.core import (
     Caller,
@@ -51,6 +53,7 @@ from fedmkt.protocol.core import (
     Name,
     Nothing,
     Outcome,
+    Reply,
     Silent,
     State,
     Step,
@@ -62,6 +65,7 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
+from fedmkt.protocol.dealt_pads import encrypt_rows, noise_keys, public_polynomials, secrets_of
 from fedmkt.protocol.duos import asked, asker
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.histogram_terms import bin_blocks
@@ -71,9 +75,6 @@ from fedmkt.ring import kernels, rlwe, short_words
 from fedmkt.ring.fixed import correction
 from fedmkt.ring.rlwe import DEGREE
 from fedmkt.ring.side_bits import Numbers
-
-_TOGETHER = 3
-"""Vectors encrypted at a time: more of them fall out of the caches."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class HintBlock(Message):
 
 @dataclass(frozen=True)
 class EncryptedShares(Message):
-    """A block of rows of b, in a stream of short words; with the first block s - v, (N, V)."""
+    """A block of rows of b, in a stream of short words; with the first block s - v, (N, V), unless s is dealt."""
 
     block: int
     rows: Words
@@ -139,7 +140,7 @@ class BinHints(State):
 class Asking(State):
     """One batch under way: the own secrets, (V, N), the reply's sums so far, the asker's s - v, blocks out and in.
 
-    A second partner asks for nothing: it has no secrets.
+    A second partner asks for nothing: it has no secrets. words : at the checker, the blocks as they came.
     """
 
     durable: ClassVar[bool] = False
@@ -149,6 +150,7 @@ class Asking(State):
     theirs: Words
     sent: int
     taken: int
+    words: tuple[Words, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,7 @@ def _begin_hints(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Not
     if held.codes.shape != (len(held.counts), lanes.rows) or held.counts != lanes.counts[turn.me]:
         raise ValueError(f"bins of {held.codes.shape} are not those that were agreed")
     lanes.budgets(turn.me)
-    # Nobody chooses the polynomials: they follow from the nonces of all participants.
-    info = b"fedmkt shared histogram polynomials v1\n" + turn.epoch.to_bytes(8, "big")
-    a = rlwe.public_polynomials(derive(turn.run, info), rlwe.polynomials(lanes.rows))
+    a = public_polynomials(turn, lanes.rows)
     h = rlwe.hint(rlwe.transform_for_hint(a), held.codes, held.counts)
     masked = {str(p): np.empty((lanes.bins(p), DEGREE), np.uint64) for p in _asked(turn)}
     return Outcome(Silent(), keep=(BinHints(h, np.empty_like(h), masked, 0, rlwe.transform(a)),))
@@ -217,7 +217,10 @@ def _deal(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcom
     width = len(lanes.limits) * nodes
     send = {}
     for party in turn.parties[:2]:
-        v = turn.masks.words(party, "nodes/v", count, (DEGREE, width))
+        if lanes.checker in asked(turn.contract, party):
+            v = _columns(secrets_of(turn, party, count, width))
+        else:
+            v = turn.masks.words(party, "nodes/v", count, (DEGREE, width))
         send[party] = DealtHints(tuple(_dealt(lanes, turn, h, count, v) for h in asked(turn.contract, party)))
     return Outcome(Silent(), send=send, keep=(counts,))
 
@@ -242,9 +245,10 @@ def _begun(lanes: Lanes, nodes: int, turn: Turn) -> tuple[Asking, tuple[State, .
     if len(shares) != len(lanes.limits) or any(x.shape != (nodes, lanes.rows) for x in shares):
         raise ValueError(f"the own shares are not {nodes} vectors of {lanes.rows} rows in each lane")
     count, counts = next_count(turn, "nodes")
-    secrets = (
-        rlwe.draw_secrets(turn.random(KEY_BYTES), width) if _asked(turn) else np.empty((0, DEGREE), np.int8)
-    )
+    if lanes.checker in _asked(turn):
+        secrets = secrets_of(turn, turn.me, count, width)
+    else:
+        secrets = rlwe.draw_secrets(turn.random(KEY_BYTES), width if _asked(turn) else 0)
     sums = np.zeros((lanes.bins(turn.me), width), np.uint64)
     state = Asking(count, secrets, sums, np.empty((0, 0), np.uint64), 0, 0)
     return state, (counts,), _count_vectors(lanes, nodes, turn)
@@ -254,22 +258,19 @@ def _encrypt(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Out
     """Send the next block of rows: secrets are fresh for each batch, noise for each block."""
     held, shares = turn.recall(BinHints), turn.recall(ShareVectors).lanes
     state, keep, remember = _begun(lanes, nodes, turn)
-    width = len(state.secrets)
     rows = lanes.row_blocks(nodes)[state.sent]
     a = held.a.part(rows.start // DEGREE, rlwe.polynomials(rows.stop))
     plans = lanes.words(_asked(turn)[0], nodes)
     values = np.concatenate([lane[:, rows].T.astype(np.uint64) for lane in shares], axis=1).view(np.int64)
-    b = np.empty(values.shape, np.uint64)
-    for start in range(0, width, _TOGETHER):
-        some = slice(start, min(width, start + _TOGETHER))
-        noise = rlwe.draw_noise(turn.random(KEY_BYTES), len(b), some.stop - start)
-        deltas = [plan.delta_bits for plan in plans[some]]
-        b[:, some] = rlwe.encrypt(
-            a, state.secrets[some], noise, np.ascontiguousarray(values[:, some]), deltas
-        )
+    is_dealt = lanes.checker in _asked(turn)
+    dealt = noise_keys(turn, turn.me, state.count, state.sent)
+    b = encrypt_rows(
+        a, state.secrets, values, [plan.delta_bits for plan in plans],
+        dealt if is_dealt else lambda part: turn.random(KEY_BYTES),
+    )  # fmt: skip
     packed = short_words.pack(b, [plan.word_bits for plan in plans])
     masked = None
-    if state.sent == 0:
+    if state.sent == 0 and not is_dealt:
         s = _columns(state.secrets)
         masked = Masked(s - turn.masks.words(turn.me, "nodes/v", state.count, s.shape))
     message = EncryptedShares(state.sent, packed, masked)
@@ -291,43 +292,57 @@ def _count_vectors(lanes: Lanes, nodes: int, turn: Turn) -> dict[str, bytes]:
     return {ledger: str(asked).encode()}
 
 
-def _take_block(lanes: Lanes, nodes: int, turn: Turn, state: Asking, inbox: Inbox[EncryptedShares]) -> Asking:
-    held, message = turn.recall(RowBins), inbox.one(asker(turn.contract, turn.me), EncryptedShares)
+def take_block(lanes: Lanes, nodes: int, turn: Turn, state: Asking, message: EncryptedShares) -> Asking:
+    """Add up a block of the asker's rows and of the own shares."""
+    held = turn.recall(RowBins)
     plans = lanes.words(turn.me, nodes)
     rows = lanes.row_blocks(nodes)[state.taken]
     count, bits = rows.stop - rows.start, [plan.word_bits for plan in plans]
     if message.block != state.taken or message.rows.shape != (short_words.stream_length(count, bits),):
         raise ValueError("a block of encrypted shares is out of order or has another shape than agreed")
-    theirs = state.theirs
-    if message.block == 0:
+    theirs, words = state.theirs, state.words
+    b = short_words.unpack(message.rows, count, bits)
+    if turn.me == lanes.checker:
+        words = (*words, b.copy())
+    elif message.block == 0:
         if message.secrets is None or message.secrets.words.shape != (DEGREE, len(plans)):
             raise ValueError("the masked secrets are missing or have another shape than agreed")
         theirs = message.secrets.words
-    b = short_words.unpack(message.rows, count, bits)
     own = np.concatenate(
         [lane[:, rows].T.astype(np.uint64) for lane in turn.recall(ShareVectors).lanes], axis=1
     )
     b += own << np.array([plan.delta_bits for plan in plans], np.uint64)
     sums = state.sums + rlwe.histogram(held.codes[:, rows], held.counts, b)
-    return replace(state, sums=sums, theirs=theirs, taken=state.taken + 1)
+    return replace(state, sums=sums, theirs=theirs, taken=state.taken + 1, words=words)
+
+
+def _asked_for(turn: Turn, inbox: Inbox[EncryptedShares]) -> EncryptedShares:
+    return inbox.one(asker(turn.contract, turn.me), EncryptedShares)
 
 
 def _add(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[EncryptedShares]) -> Outcome[Nothing, Silent]:
     """Add up a block of rows that is not the last."""
     state, keep, remember = _begun(lanes, nodes, turn)
-    kept = _take_block(lanes, nodes, turn, state, inbox)
+    kept = take_block(lanes, nodes, turn, state, _asked_for(turn, inbox))
     return Outcome(Silent(), keep=(kept, *keep), remember=remember)
 
 
-def _reply(
+def answer_last(
     lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[EncryptedShares]
 ) -> Outcome[SharedTotals, Silent]:
-    """Add up the last block and answer the batch, flooded and under r."""
+    """Add up the last block and answer the batch."""
     begun, keep, remember = _begun(lanes, nodes, turn)
-    state = _take_block(lanes, nodes, turn, begun, inbox)
+    done = answer(lanes, nodes, turn, take_block(lanes, nodes, turn, begun, _asked_for(turn, inbox)))
+    return replace(done, keep=(*done.keep, *keep), remember=remember)
+
+
+def answer(lanes: Lanes, nodes: int, turn: Turn, state: Asking) -> Outcome[SharedTotals, Silent]:
+    """Answer a batch whose rows are added up, flooded and under r."""
     if state.taken != len(lanes.row_blocks(nodes)):
         raise ValueError("not all rows have arrived")
-    product = kernels.matmul(turn.recall(BinHints).mask, state.theirs)
+    product = np.zeros(state.sums.shape, np.uint64)
+    if turn.me != lanes.checker:
+        product = kernels.matmul(turn.recall(BinHints).mask, state.theirs)
     words = state.sums - product - _w(turn, turn.me, state.count, product.shape)
     drawn = turn.random(8 * words.size)
     r = np.frombuffer(drawn, "<u8").astype(np.uint64).reshape(words.shape)
@@ -335,13 +350,12 @@ def _reply(
         at = slice(lane * nodes, (lane + 1) * nodes)
         flooding = rlwe.draw_flooding(turn.random(KEY_BYTES), words[:, at].shape, plan.flooding)
         words[:, at] += flooding + (r[:, at] << np.uint64(plan.delta_bits))
-    done = replace(state, sums=np.empty((0, 0), np.uint64), theirs=np.empty((0, 0), np.uint64))
+    none = np.empty((0, 0), np.uint64)
     return Outcome(
         Silent(),
         send={asker(turn.contract, turn.me): SharedTotals(Masked(words))},
-        keep=(done, Answered(r), *keep),
+        keep=(replace(state, sums=none, theirs=none, words=()), Answered(r)),
         forget=(ShareVectors,),
-        remember=remember,
     )
 
 
@@ -388,18 +402,31 @@ def send_hints(call: Caller, contract: Contract, lanes: Lanes) -> None:
         sent = call.all([ask(p, EXCHANGE_HINT, *inbox_of(sent, p)) for p in parties])
 
 
-def add_up_nodes(call: Caller, contract: Contract, lanes: Lanes, nodes: int) -> None:
+Blocks = Sequence[Reply[EncryptedShares, Silent]]
+Answers = Callable[[Caller, Contract, Lanes, int, Blocks], list[Reply[SharedTotals, Silent]]]
+
+
+def plain_replies(
+    call: Caller, contract: Contract, lanes: Lanes, nodes: int, blocks: Blocks
+) -> list[Reply[SharedTotals, Silent]]:
+    """Let all answer as soon as the last blocks of rows have arrived."""
+    reply = Step("nodes.reply", partial(answer_last, lanes, nodes), Silent, reads=(EncryptedShares,))
+    return call.all([ask(p, reply, *inbox_of(blocks, p)) for p in data_parties(contract)])
+
+
+def add_up_nodes(
+    call: Caller, contract: Contract, lanes: Lanes, nodes: int, answers: Answers = plain_replies
+) -> None:
     """Share the totals of so many nodes over all bins: `ShareVectors` at all before, `TotalShares` after."""
     parties = data_parties(contract)
     askers = parties[:2]
     deal = Step("nodes.deal", partial(_deal, lanes, nodes), Silent)
     encrypt = Step("nodes.encrypt", partial(_encrypt, lanes, nodes), Silent)
     add = Step("nodes.add", partial(_add, lanes, nodes), Silent, reads=(EncryptedShares,))
-    reply = Step("nodes.reply", partial(_reply, lanes, nodes), Silent, reads=(EncryptedShares,))
     decrypt = Step("nodes.decrypt", partial(_decrypt, lanes, nodes), Silent, reads=(SharedTotals, DealtHints))
     blocks, (dealt,) = call.both([ask(p, encrypt) for p in askers], [ask(dealer(contract), deal)])
     for _ in lanes.row_blocks(nodes)[1:]:
         call.all([ask(p, add, *inbox_of(blocks, p)) for p in parties])
         blocks = call.all([ask(p, encrypt) for p in askers])
-    replies = call.all([ask(p, reply, *inbox_of(blocks, p)) for p in parties])
+    replies = answers(call, contract, lanes, nodes, blocks)
     call.all([ask(p, decrypt, *inbox_of(replies, p), *inbox_of([dealt], p)) for p in parties])

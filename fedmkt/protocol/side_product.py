@@ -149,7 +149,7 @@ def multiply_sides(
     k, n, mine = len(own), batch.rows, int(own.sum())
     if found.bits.words.shape != (k - mine, packed_words(n)) or len(found.vectors) != len(batch.lanes):
         raise ValueError("the masked sides are of another shape than agreed")
-    theirs = np.array([unpack(row, n) for row in found.bits.words], np.bool_).reshape(k - mine, n)
+    theirs = unpack_bits(found.bits.words, n)
     if turn.first and (dealt is None or len(dealt.products) != len(batch.lanes)):
         raise ValueError("the dealer's share of the side products is missing")
     out = []
@@ -165,26 +165,38 @@ def multiply_sides(
 
 def deal_sides(turn: Turn, batch: Batch) -> DealtSides:
     """At the dealer: compute the bank's shares of u v."""
+    _, _, products = dealt_sides(turn, batch)
+    return DealtSides(tuple(narrow(p, size) for p, size in zip(products, batch.lanes, strict=True)))
+
+
+def dealt_sides(turn: Turn, batch: Batch) -> tuple[Bits, tuple[Numbers, ...], tuple[Numbers, ...]]:
+    """At the dealer: compute u, (k, n), and by lane v of the one without the bits and the bank's shares of u v."""
     of_bank = np.array(batch.of_bank, np.bool_)
     k, mine = len(of_bank), int(of_bank.sum())
     u = np.empty((k, batch.rows), np.bool_)
     bank = turn.parties[0]
     u[of_bank] = _u(turn, batch, bank, mine)
     u[~of_bank] = _u(turn, batch, batch.partner, k - mine)
-    products = []
+    masks = []
     for lane, size in enumerate(batch.lanes):
         v = np.empty((k, batch.rows), kind_of(size))
         v[of_bank] = _v(turn, batch, batch.partner, mine, lane)
         v[~of_bank] = _v(turn, batch, bank, k - mine, lane)
-        products.append(narrow(dealt_part(u, v, _w(turn, batch, lane)), size))
-    return DealtSides(tuple(products))
+        masks.append(v)
+    products = tuple(dealt_part(u, v, _w(turn, batch, lane)) for lane, v in enumerate(masks))
+    return u, tuple(masks), products
+
+
+def unpack_bits(words: HalfWords, rows: int) -> Bits:
+    """Unpack opened bits, (k, words of 32): (k, n)."""
+    return np.array([unpack(row, rows) for row in words], np.bool_).reshape(len(words), rows)
 
 
 def _u(turn: Turn, batch: Batch, of: Name, k: int) -> Bits:
     words = turn.masks.half_words(
         of, f"{batch.label}/u", batch.count, (k, packed_words(batch.rows)), to=batch.partner
     )
-    return np.array([unpack(row, batch.rows) for row in words], np.bool_).reshape(k, batch.rows)
+    return unpack_bits(words, batch.rows)
 
 
 def _v(turn: Turn, batch: Batch, of: Name, k: int, lane: int) -> Numbers:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedmkt.contract import Contract
+from fedmkt.crypto.prg import KEY_BYTES
 from fedmkt.protocol.align import scored_rows
 from fedmkt.protocol.cell_minimum import Cells
 from fedmkt.protocol.cell_tests import Grid, grid_of, needed
+from fedmkt.protocol.checked_bins import row_blocks
 from fedmkt.protocol.core import Name, PublicValue, data_parties
 from fedmkt.protocol.duos import asked, holders
 from fedmkt.protocol.histogram_terms import bin_blocks
@@ -25,6 +27,7 @@ from fedmkt.protocol.shared_scoring import TreesToScore, tree_groups
 from fedmkt.protocol.side_product import width
 from fedmkt.protocol.tree_columns import common_bins
 from fedmkt.ring.rlwe import DEGREE
+from fedmkt.ring.share_tags import SUBSETS
 from fedmkt.ring.short_words import stream_length
 from fedmkt.ring.side_bits import packed_words
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from fedmkt.simulation.traffic import Sizes
     from fedmkt.simulation.tree_traffic import TreeFacts
 
-WORD, HALF = 8, 4
+WORD, HALF, DIGEST = 8, 4, 32
 _SPLIT_BYTES = 16
 
 
@@ -133,7 +136,9 @@ def _encrypted(s: "Sizes", call: "Planned") -> tuple[int, int]:
     plans = lanes.words(holders_[0], _nodes(depth))
     stream = stream_length(rows.stop - rows.start, [plan.word_bits for plan in plans])
     readers = len(holders_)
-    return readers * WORD * (stream + (0 if block else DEGREE * len(plans))), readers
+    # Dealt secrets are not sent under a mask.
+    secrets = 0 if block or holders_[0] == lanes.checker else DEGREE * len(plans)
+    return readers * WORD * (stream + secrets), readers
 
 
 def _replied(s: "Sizes", call: "Planned") -> tuple[int, int]:
@@ -196,6 +201,31 @@ def _opened(s: "Sizes", party: Name, rows: int, of_row: int) -> tuple[int, int]:
     return of_row * rows, len(s.parties) - 1 if party == s.parties[0] else 1
 
 
+def _place_tags(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    lanes, counts = _lanes(s), s.trees.bins[s.parties[0]].sizes
+    places = sum(counts) + len(counts)
+    blocks = row_blocks(lanes, places)
+    rows = blocks[call.before % len(blocks)]
+    return WORD * places * (rows.stop - rows.start), 1
+
+
+def _masked_vectors(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    return 2 * WORD * SUBSETS * _lanes(s).bins(s.parties[0]), 1
+
+
+def _side_tags(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    lanes, depth = _lanes(s), call.before % max(1, s.contract.trees.depth - 1)
+    return WORD * (2 + len(lanes.limits)) * lanes.rows << depth, 1
+
+
+def _share_sums(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    return WORD * SUBSETS * len(_lanes(s).limits) * _nodes(_depth(s, call)) + DIGEST, 1
+
+
+def _pad_sums(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    return WORD * SUBSETS * (len(_lanes(s).limits) + 1) * _nodes(_depth(s, call)), 1
+
+
 def _passed_on(s: "Sizes", party: Name, rows: int, of_row: int) -> tuple[int, int]:
     return (of_row * rows, 1) if len(s.parties) > 2 and party in s.parties[1:] else (0, 0)
 
@@ -207,7 +237,7 @@ def _sides(each: Each) -> Content:
     def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
         # Every level but the last one of a tree is followed by its products.
         lanes, depth = _lanes(s), call.before % max(1, s.contract.trees.depth - 1)
-        size, readers = each(s, call.party, lanes.rows, sum(map(width, lanes.bits)))
+        size, readers = each(s, call.party, lanes.rows, sum(map(width, lanes.share_bits)))
         return size << depth, readers
 
     return content
@@ -250,7 +280,8 @@ _ANGLES = 2 * HALF * FAR.sines.harmonics
 _QUIET = (
     "fit.load_shares", "nodes.begin_hints", "nodes.add", "nodes.decrypt", "fit.tell_range", "fit.take_root",
     "fit.record_splits", "fit.pool_sides", "fit.begin_values", "values.pool", "fit.add_tree", "fit.drop_tree",
-    "score.begin_trees", "score.begin_group", "scores.pool", "score.add_group",
+    "bins.begin", "bins.add_places", "bins.check", "tags.begin", "tags.take_sides", "score.begin_trees",
+    "score.begin_group", "scores.pool", "score.add_group",
 )  # fmt: skip
 
 CONTENT: dict[str, Content] = {
@@ -259,6 +290,19 @@ CONTENT: dict[str, Content] = {
     "nodes.deal": _dealt_hints,
     "nodes.encrypt": _encrypted,
     "nodes.reply": _replied,
+    "bins.shift": lambda s, call: (len(s.trees.bins[s.parties[0]].sizes) * _lanes(s).rows, 1),
+    "bins.draw_vectors": lambda s, call: (2 * KEY_BYTES, 2),
+    "bins.deal_places": _place_tags,
+    "bins.show": lambda s, call: (DIGEST, 1),
+    "bins.mask_vectors": _masked_vectors,
+    "tags.deal_gradients": _rows(4 * WORD),
+    # Nothing where all splits are the partner's; one of the bank's costs it as much here, and nothing above.
+    "tags.open_own": lambda s, call: (0, 1),
+    "tags.deal_sides": _side_tags,
+    "tags.draw_subsets": lambda s, call: (2 * KEY_BYTES, 2),
+    "tags.add_up_shares": _share_sums,
+    "tags.add_up_pads": _pad_sums,
+    "tags.check": _replied,
     "fit.open_angles": _rows(width(SCORE_BITS)),
     "fit.deal_gradients": _rows(_ANGLES + 2 * sum(map(width, SHARE_BITS))),
     "fit.open_gradients": _rows(2 * HALF),

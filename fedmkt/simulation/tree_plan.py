@@ -24,6 +24,8 @@ _ON_SHARES, _SCORED_ON_SHARES = 4.0, 30.0
 """Mode totals beside mode sides, of all roles together."""
 _SECOND_PARTNER = 1.35
 """Mode totals with two partners beside one that has the columns of both."""
+_CHECKED = 1.2
+"""Training with checked shares beside training without."""
 _PER_WORD = 3e-9
 """One number of a hint or its mask, for each vector: at partner, dealer and bank."""
 
@@ -41,6 +43,8 @@ def tree_seconds(sizes: Sizes) -> dict[str, float]:
     if contract.trees.reveal == "totals":
         more = _SECOND_PARTNER if len(partners) > 1 else 1.0
         fit, score = more * _ON_SHARES * fit, more * _SCORED_ON_SHARES * score
+    if contract.trees.checked_shares:
+        fit *= _CHECKED
     return {"prepare": _PER_HINT * words * math.ceil(rows / DEGREE) / DEGREE, "fit": fit, "score": score}
 
 
@@ -49,7 +53,9 @@ def tree_memory(sizes: Sizes) -> int:
     rows, facts = train_rows(sizes.contract, sizes.overlap), sizes.trees
     holders = sizes.parties if sizes.contract.trees.reveal == "totals" else sizes.parties[1:]
     words = DEGREE * sum(facts.bins[p].width for p in holders)
-    return 8 * len(holders) * (3 * words + 4 * rows * max(facts.widths(), default=1))
+    # Tags stand beside shares, and the partner keeps the bank's words until they are checked.
+    copies = 8 if sizes.contract.trees.checked_shares else 4
+    return 8 * len(holders) * (3 * words + copies * rows * max(facts.widths(), default=1))
 
 
 def tree_bounds(sizes: Sizes) -> list[Bound]:

@@ -252,6 +252,11 @@ def test_a_partner_refuses_shares_of_another_shape_from_the_other():
         grown(tree_caller(contract(3), change=cut))
 
 
+def test_checked_shares_are_for_one_partner():
+    with pytest.raises(ValueError, match="the shares of one partner alone are checked"):
+        contract(3, checked_shares=True)
+
+
 # ------------------------------------------------------------------------------------------ kill and resume
 
 JOB = """kind = "trees"

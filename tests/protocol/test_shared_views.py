@@ -21,9 +21,12 @@ from fedmkt.protocol import shared_growth
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import OwnSplits, own_names, sides_of
 from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, PlaneOpening
+from fedmkt.protocol.checked_bins import BinProof, BinShifts
+from fedmkt.protocol.checked_sums import ShareSums
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.scoring import Released
+from fedmkt.protocol.share_tags import OwnOpening
 from fedmkt.protocol.shared_boosting import lanes_of
 from fedmkt.protocol.shared_cells import COUNT, LevelShares, grid, settings_of
 from fedmkt.protocol.shared_gradients import SharedScores, TreeAngles, TreeGradients
@@ -53,12 +56,18 @@ UNIFORM = {
     PlaneOpening: lambda m: [m.left.words, m.right.words],
     CellPasses: lambda m: [m.bits],
     NodeTotals: lambda m: [],
+    ShareSums: lambda m: [m.sums.words, np.frombuffer(m.digest, np.uint8)],
+    OwnOpening: lambda m: [lane.words for lane in m.lanes],
+    # Uniform below as many as a column has places; the bank orders its categories by its labels.
+    BinShifts: lambda m: [],
+    BinProof: lambda m: [np.frombuffer(m.digest, np.uint8)],
 }
 
 
-def test_but_for_the_chosen_splits_nobody_else_sees_anything_of_the_labels(monkeypatch):
+@pytest.mark.parametrize("is_checked", [False, True])
+def test_but_for_the_chosen_splits_nobody_else_sees_anything_of_the_labels(is_checked, monkeypatch):
     """With the same splits chosen, another bank's labels change nothing but uniform words."""
-    terms, chosen, worlds = contract(min_gain=0.0), [], []
+    terms, chosen, worlds = contract(min_gain=0.0, checked_shares=is_checked), [], []
 
     def recording(*given):
         chosen.append(best_splits(*given))
@@ -205,7 +214,7 @@ def test_missing_values_go_left_of_an_edge_only_where_they_are_apart():
 
 
 def test_a_bank_that_adds_to_its_share_reads_the_open_cell_of_a_row(monkeypatch):
-    """Redteam 1.5, offsets: not caught. It reads in which open cell a row is, for every column; no finer than that."""
+    """Redteam 1.5, offsets: not caught without checked_shares. It reads the open cell of a row, for every column."""
     watch, at, offset = Watch(monkeypatch), 7, 1 << 15
     caller = tree_caller(contract(trees=1, depth=1, penalty=1e5))
     original = shared_growth.root_shares

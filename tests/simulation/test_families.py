@@ -87,6 +87,16 @@ CASES = {
         apart=20,
         grows_anew=True,
     ),
+    "trees-checked": Case(
+        {
+            "model": {"kind": "trees", "checkpoint_every": 2},
+            "trees": {"reveal": "totals", "trees": 4, "depth": 3, "min_rows": 50, "checked_shares": True},
+            "bins": {"count": 6},
+        },
+        "tags.check:8",  # in the middle of the third tree
+        apart=20,
+        grows_anew=True,
+    ),
 }
 QUICK = "trees-sides"
 EACH = [pytest.param(case, id=name, marks=[] if name == QUICK else slow) for name, case in CASES.items()]

@@ -1,5 +1,6 @@
 """A job of boosted trees in mode totals from the files to the report, and its plan."""
 
+import pathlib
 import re
 from collections import Counter
 
@@ -59,3 +60,18 @@ def test_nothing_costs_more_than_planned(run: RunResult) -> None:
     assert max(map(len, lines)) <= 80
     most = re.search(r"cannot hold more than ([0-9.]+) bits about", " ".join(" ".join(lines).split()))
     assert most and 0 < float(most[1]) <= np.log2(planned.train_rows) + 0.05
+
+
+def test_with_checked_shares_the_same_trees_grow_and_nothing_costs_more_than_planned(
+    run: RunResult, tmp_path: pathlib.Path
+) -> None:
+    job = tree_job(tmp_path, 3000, 2500, 2200)
+    text = job.read_text().replace('reveal = "sides"', 'reveal = "totals"\nchecked_shares = true')
+    job.write_text(text.replace("trees = 10", "trees = 5"))
+    checked, planned = simulate(job, out=tmp_path / "run", seed=1), fedmkt.plan(job)
+    assert all(planned.bytes_sent[p] >= real for p, real in checked.summary.bytes_sent.items())
+    assert planned.rounds >= checked.summary.rounds > run.summary.rounds
+    assert {(d.reader, d.kind) for d in checked.summary.disclosures} == {
+        (d.reader, d.kind) for d in run.summary.disclosures
+    }
+    assert checked.summary.bytes_sent["coordinator"] > run.summary.bytes_sent["coordinator"]
