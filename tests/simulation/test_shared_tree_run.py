@@ -62,6 +62,7 @@ def test_nothing_costs_more_than_planned(run: RunResult) -> None:
     assert most and 0 < float(most[1]) <= np.log2(planned.train_rows) + 0.05
 
 
+@pytest.mark.parametrize("run", [1], ids=["one partner"], indirect=True)
 def test_with_checked_shares_the_same_trees_grow_and_nothing_costs_more_than_planned(
     run: RunResult, tmp_path: pathlib.Path
 ) -> None:
