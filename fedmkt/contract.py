@@ -24,6 +24,7 @@ from fedmkt.privacy.disclosure import DEFAULT, EVERYONE, lookup
 from fedmkt.privacy.superset import epsilon
 from fedmkt.terms import (
     GLM_KINDS,
+    MAX_WEIGHT_RATIO,
     AdditiveTerms,
     BinTerms,
     Count,
@@ -363,13 +364,21 @@ class Contract(Terms):
             raise mistake(
                 "shown: who is in a node of a tree is known to both sides, by row", "align", "match"
             )
-        if self.align.join == "left":
-            raise mistake("inner: rows without the partner's columns have no bins there", "align", "join")
+        if self.align.join == "left" and self.trees.reveal != "sides":
+            raise mistake(
+                "inner: rows without the partner's columns have no bins there, and nobody would know how many",
+                "align",
+                "join",
+            )
         if self.trees.checked_shares and len(self.partners) > 1:
             raise mistake("false: the shares of one partner alone are checked", "trees", "checked_shares")
         if self.trees.reveal == "totals":
-            if self.trees.class_weights != (1.0, 1.0):
-                raise mistake("[1.0, 1.0]: on shares all rows weigh the same", "trees", "class_weights")
+            if max(self.trees.class_weights) > MAX_WEIGHT_RATIO * min(self.trees.class_weights):
+                raise mistake(
+                    f"weights of which one is at most {MAX_WEIGHT_RATIO} times the other, on shares",
+                    "trees",
+                    "class_weights",
+                )
             if self.trees.row_share < 1:
                 # Everybody knows who is drawn: counts of as many known groups as there are trees tell single rows.
                 raise mistake("1: totals of groups drawn anew for each tree tell rows", "trees", "row_share")
@@ -449,7 +458,9 @@ _ADDED: Mapping[str, object] = {
 """Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
 _ADDED_TO_MODEL: Mapping[str, object] = {"max_offset": 8.0}
 """The same of the section `model`; what is absent is left out anyway."""
-_ADDED_TO_TREES: Mapping[str, object] = {"checked_shares": False}
+_ADDED_TO_TREES: Mapping[str, object] = {
+    "checked_shares": False, "patience": 0, "validation_fraction": 0.1,
+}  # fmt: skip
 """The same of the section `trees`."""
 
 

@@ -25,6 +25,9 @@ ROW_WEIGHT_UNIT = 1 / 16
 MAX_ROW_WEIGHT = 8.0
 """A row counts at most as this many: every bound on sums over rows grows by as much."""
 
+MAX_WEIGHT_RATIO = 100
+"""Of class weights of trees on shares, where weights below a hundredth of the other would be lost in rounding."""
+
 
 class Terms(BaseModel):
     """Base of all frozen models: an unknown key is an error."""
@@ -139,6 +142,8 @@ class TreeTerms(Terms):
     than 3 cost bytes, fit fewer rows, and have not been seen to help. checked_shares : in mode `totals` with one
     partner, a bank that adds to its shares of rows ends the run; `protocol.checked_sums` says what that is worth, and
     what it is not.
+    patience : trees without a better loss on the validation rows until training stops, of which those up to the best
+    stay; 0 = never. validation_fraction : of the train rows, drawn by the split key, which then do not train.
     """
 
     reveal: Reveal = "totals"
@@ -155,6 +160,8 @@ class TreeTerms(Terms):
     trends: tuple[TrendTerms, ...] = ()
     gradient_bits: Count = Field(default=3, ge=2, le=8)
     checked_shares: Flag = False
+    patience: Count = Field(default=0, ge=0, le=1000)
+    validation_fraction: Real = Field(default=0.1, ge=0.01, le=0.5)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -195,6 +202,13 @@ class ScorecardTerms(Terms):
         return self
 
 
+def _needed_to_stop(trees: TreeTerms) -> tuple[str, ...]:
+    """Return what early stopping tells besides."""
+    if not trees.patience:
+        return ()
+    return ("StopBits",) if trees.reveal == "sides" else ("StopBits", "ValidationLosses")
+
+
 def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
     """Return the kinds of disclosures without which a model of this kind cannot be trained."""
     if model.kind == "trees":
@@ -202,7 +216,7 @@ def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
             ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape")
             if trees.reveal == "sides"
             else ("HistogramTotals", "CellBits", "BinCounts", "BinTotals", "ChosenSplits", "TreeShape")
-        )
+        ) + _needed_to_stop(trees)
     if model.kind == "scorecard":
         return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights")
     return ()

@@ -381,7 +381,7 @@ def test_trees_say_what_they_reveal_in_the_contract():
     [
         ({"align": {"match": "hidden"}}, "shown: who is in a node"),
         (
-            {"align": {"join": "left"}, "disclosures": (*TREES["disclosures"], "JoinedRows")},
+            {"trees": {}, "align": {"join": "left"}, "disclosures": (*TREES["disclosures"], "JoinedRows")},
             "inner: rows without",
         ),
         (
@@ -393,7 +393,7 @@ def test_trees_say_what_they_reveal_in_the_contract():
             "once",
         ),
         ({"trees": {}}, "needs CellBits, BinCounts, BinTotals too"),
-        ({"trees": {"class_weights": (1.0, 2.0)}}, "all rows weigh the same"),
+        ({"trees": {"class_weights": (1.0, 200.0)}}, "at most 100 times the other"),
         ({"trees": {"row_share": 0.9}}, "drawn anew for each tree"),
         ({"trees": {"reveal": "sides", "max_thresholds": 0}}, "greater than or equal to 1"),
         ({"trees": {"reveal": "sides", "class_weights": (0.0, 1.0)}}, "greater than or equal to 0.001"),
@@ -402,6 +402,24 @@ def test_trees_say_what_they_reveal_in_the_contract():
 def test_contracts_for_trees_that_cannot_be_carried_out_are_refused(changes, why):
     with pytest.raises(ValidationError, match=why):
         contract(**(TREES | changes))
+
+
+def test_early_stopping_is_disclosed_and_leaves_the_bytes_of_other_trees_as_they_were():
+    plain = canonical_bytes(contract(**TREES))
+    assert b"patience" not in plain and b"validation_fraction" not in plain
+    stops = TREES | {"trees": {"reveal": "sides", "patience": 5}}
+    with pytest.raises(ValidationError, match="needs StopBits too"):
+        contract(**stops)
+    shared = stops | {"trees": {"patience": 5}}
+    told = (*TREES["disclosures"], "CellBits", "BinCounts", "BinTotals", "StopBits")
+    with pytest.raises(ValidationError, match="needs ValidationLosses too"):
+        contract(**(shared | {"disclosures": told}))
+    assert contract(**(shared | {"disclosures": (*told, "ValidationLosses")})).trees.patience == 5
+    agreed = contract(**(stops | {"disclosures": (*TREES["disclosures"], "StopBits")}))
+    assert from_toml(to_toml(signed(agreed)), "c.toml").contract == agreed
+    assert b'"patience":5' in canonical_bytes(agreed) and b"validation_fraction" not in canonical_bytes(
+        agreed
+    )
 
 
 def test_the_terms_of_trees_leave_the_digest_of_other_contracts_as_it_was():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedmkt.compiled import compiled, readable
 from fedmkt.learn.cells import Counts, at_cuts, enough_rows, open_cuts
+from fedmkt.learn.glm import sigmoid
 from fedmkt.learn.splits import (
     Level,
     Scale,
@@ -25,7 +26,7 @@ from fedmkt.learn.splits import (
     next_level,
     root_level,
     scale_of,
-    stop_at,
+    trees_kept,
 )
 from fedmkt.learn.trees import (
     MAX_DEPTH,
@@ -78,6 +79,23 @@ class Grown:
     node_of_row: Nodes
 
 
+@dataclass(frozen=True, eq=False)
+class Divided:
+    """Rows to train on, of which some weigh nothing; and these, which say when to stop, or None."""
+
+    train: Labelled
+    held: Labelled | None
+
+
+def divided(rows: Labelled, validates: Bools | None) -> Divided:
+    """Divide rows by `validates`, (n,): a row that does not train still draws its random numbers."""
+    if validates is None:
+        return Divided(rows, None)
+    table, weights = rows.table, np.ones(len(rows.y)) if rows.weights is None else rows.weights
+    held = Labelled(Table(table.columns, table.values[:, validates], table.bins), rows.y[validates])
+    return Divided(Labelled(table, rows.y, weights * ~validates), held)
+
+
 def gradients(scores: Floats, y: Floats, weights: Floats, scale: Scale, random: Random) -> NDArray[np.int32]:
     """Round g and h of each row up or down at random, so that their mean is right: (n, 3) int32, g, h and 1.
 
@@ -123,7 +141,7 @@ def fit(train: Labelled, settings: Settings, random: Random, held: Labelled | No
     """Grow the trees; with `held` rows and patience, stop by their loss and keep the trees up to the best.
 
     Each tree draws from `random` in this order: rows, columns, rounding. The loss on `held` is the only thing
-    that decides when to stop; its rows have no weights.
+    that decides when to stop; its rows weigh what their class does.
     """
     table, y, weights = train.table, train.y, _checked(train, settings)
     _check_held(table, held, settings)
@@ -146,12 +164,13 @@ def fit(train: Labelled, settings: Settings, random: Random, held: Labelled | No
         scores = scores + by_node(tree.leaves.nodes, values)[tree.node_of_row]
         if held:
             held_scores += by_node(tree.leaves.nodes, values)[_route(held.table, tree.splits)]
-            losses.append(round(_loss(held.y, held_scores), settings.loss_digits))
+            losses.append(held_loss(held.y, held_scores, settings))
         if kept:
             kept = [*kept, scores][-settings.patience - 1 :]
-            best = stop_at(losses, settings.patience)
+            best = trees_kept(losses, settings.patience, ends=len(trees) == settings.trees)
             if best is not None:
-                grown, trees, scores = grown[:best], trees[:best], kept[0]
+                scores = kept[best - len(trees) - 1]
+                grown, trees = grown[:best], trees[:best]
                 break
     model = Model(Outline(base, tuple(trees)), _parts(table, grown))
     return Fitted(model, scores, tuple(losses))
@@ -281,8 +300,11 @@ def base_score(y: Floats, weights: Floats) -> float:
     return float(np.log(rate / (1 - rate)))
 
 
-def _loss(y: Floats, scores: Floats) -> float:
-    return float(np.mean(np.logaddexp(0, scores) - y * scores))
+def held_loss(y: Floats, scores: Floats, settings: Settings) -> float:
+    """Return the mean loss of rows by their scores (n,), log odds, rounded; classes weigh as in training."""
+    rows = np.logaddexp(0, scores) - y * scores if settings.loss == "log" else (sigmoid(scores) - y) ** 2
+    light, heavy = settings.class_weights
+    return round(float(np.average(rows, weights=np.where(y == 1, heavy, light))), settings.loss_digits)
 
 
 def tree_of(columns: Sequence[Column], grown: Grown, values: Floats) -> Tree:

@@ -16,11 +16,15 @@ Source: Chen and Guestrin 2016 (arXiv 1603.02754), sections 2.2 and 3.4.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from fedmkt.learn.cells import Counts, left_of
 from fedmkt.learn.trees import MAX_DEPTH, Bools, Floats, Nodes
+
+Loss = Literal["log", "squared"]
+"""Of a label and its probability: minus the logarithm of what was said of it, or the square of the difference."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Settings:
     row_share, column_share : of each drawn anew for every tree
     class_weights : of label 0 and of label 1
     patience : trees without a better loss on the held-out rows until `fit` stops; 0 = never
-    loss_digits : decimals of that loss, which is a public value
+    loss, loss_digits : which loss that is, and to how many decimals it is rounded: less is no progress
     """
 
     trees: int = 50
@@ -50,6 +54,7 @@ class Settings:
     column_share: float = 1.0
     class_weights: tuple[float, float] = (1.0, 1.0)
     patience: int = 0
+    loss: Loss = "log"
     loss_digits: int = 4
 
     def __post_init__(self) -> None:
@@ -204,6 +209,11 @@ def stop_at(losses: Sequence[float], patience: int) -> int | None:
         return None
     best = int(np.argmin(losses))
     return best + 1 if len(losses) - 1 - best >= patience else None
+
+
+def trees_kept(losses: Sequence[float], patience: int, *, ends: bool) -> int | None:
+    """Return how many trees to keep where training stops, or where it `ends` anyway: those up to the best."""
+    return stop_at(losses, patience) or (int(np.argmin(losses)) + 1 if ends else None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,8 @@
 
 A model folder holds `model.json` (names, shapes, the fitted preparation) and arrays as .npy files, no pickle:
 `share.npy` the own share of all weights (uint64, scale 2^20), `transform.npy` and `spread.npy` the whitening,
-`train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order; at the bank of a left join
+`train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order; of trees that stop early
+`validates.npy`, which train rows do not train but say when; at the bank of a left join
 `known.npy`, which of its customers the partner has. Where the match is hidden the partner's `train.npy` has all rows
 that took part, whoever they are, and the bank keeps in `train_slots.npy` and `held_out_slots.npy` where among these
 its own stand. Where the contract gives each owner its part of the model: `own_weights.npy`, and of an additive model
@@ -37,7 +38,7 @@ from fedmkt.party.correlation_files import write_correlation_files
 from fedmkt.party.handle import Event, Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
-from fedmkt.protocol.align import Slots, Split
+from fedmkt.protocol.align import Slots, Split, Validation
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.cardinality import Measured, Overlaps
 from fedmkt.protocol.items import NO_ROW, Known
@@ -89,6 +90,8 @@ def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
     arrays = found.arrays | {
         "train": real(split.train), "held_out": real(split.held_out), "unlabelled": real(split.unlabelled),
     }  # fmt: skip
+    if party.holds(Validation):
+        arrays["validates"] = party.recall(Validation).rows[: len(arrays["train"])]
     for name, array in arrays.items():
         write_array(folder / f"{name}.npy", array)
     if kind == "scorecard":
@@ -142,7 +145,8 @@ def _tree_files(party: Party) -> ModelFiles:
     forest = party.recall(Forest)
     own, outline = Part(party.me, bins, forest.decisions), Outline(forest.base, forest.trees)
     model = {"part": json.loads(own.to_json()), "outline": json.loads(outline.to_json())}
-    return ModelFiles(header | model | {"draws": forest.key.hex()}, {})
+    arrays: dict[str, Array] = {"known": party.recall(Known).rows} if party.holds(Known) else {}
+    return ModelFiles(header | model | {"draws": forest.key.hex()}, arrays)
 
 
 def _write_shapes(party: Party, folder: Path) -> None:
@@ -224,10 +228,10 @@ def _tree_scores_alone(party: Party) -> Floats:
     binning = Binning.from_json(party.recall(OwnBins).binning)
     columns, train = party.recall(Columns), real(party.recall(Split).train)
     draws = Draws(derive(party.recall(Forest).key, b"fedmkt trees of the bank alone"))
-    fitted = boosting.fit(
-        boosting.Labelled(table_of(party.contract, party.me, binning, columns, train), _label(columns)[train]),
-        settings_of(party.contract), draws,
-    )  # fmt: skip
+    own = table_of(party.contract, party.me, binning, columns, train)
+    validates = party.recall(Validation).rows[: len(train)] if party.holds(Validation) else None
+    rows = boosting.divided(boosting.Labelled(own, _label(columns)[train]), validates)
+    fitted = boosting.fit(rows.train, settings_of(party.contract), draws, rows.held)
     scored = table_of(party.contract, party.me, binning, columns, party.recall(Released).rows)
     return trees.predict(fitted.model, {party.me: scored})
 

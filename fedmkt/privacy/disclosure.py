@@ -457,6 +457,41 @@ class TreeShape(Disclosure):
 
 
 @dataclass(frozen=True)
+class StopBits(Disclosure):
+    """After each tree, whether training goes on, and in the end how many trees the model keeps.
+
+    How many trees are of use is a fact about all validation rows together: their labels, and how well the columns of
+    all sides tell them. Over a training it is one number from 1 to the most trees.
+    """
+
+    adds: ClassVar[tuple[str, ...]] = ("trees",)
+    trees: int
+
+    def describe(self) -> str:
+        """Say how often."""
+        return f"learned after each of {self.trees:,} trees whether training goes on"
+
+
+@dataclass(frozen=True)
+class ValidationLosses(Disclosure):
+    """The mean squared error of the model's probabilities over all validation rows, in steps of about 2^-17.
+
+    One after each tree. The bank knows the labels and what the leaves add, so each number is one equation about the
+    leaves in which the validation rows are, and so about the partner's bins of them, all in one sum. There are never
+    more numbers than rows.
+    """
+
+    adds: ClassVar[tuple[str, ...]] = ("losses",)
+    losses: int
+    low: int
+    high: int
+
+    def describe(self) -> str:
+        """Say how many, over how many rows."""
+        return f"received {self.losses:,} mean losses, each over {_between(self.low, self.high, 'rows')}"
+
+
+@dataclass(frozen=True)
 class Embeddings(Disclosure):
     """A few numbers per row, computed from the other party's columns by weights nobody knows.
 
@@ -528,6 +563,8 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         SplitSides,
         ChosenSplits,
         TreeShape,
+        StopBits,
+        ValidationLosses,
         Embeddings,
         PartialScore,
         NoisyTotals,
@@ -570,6 +607,8 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "SplitSides": ("bank",),
     "ChosenSplits": ("partner",),
     "TreeShape": _ALL,
+    "StopBits": _ALL,
+    "ValidationLosses": ("bank",),
 }
 """Which roles the steps of this release tell; a kind that is absent is told by no step yet."""
 

@@ -2,7 +2,8 @@
 
 Computes a keyed hash of each person's normalised id under a key that all parties made together.
 Takes part: all parties that hold data. Each learns the key; the coordinator learns nothing. The hash is of
-the person, never of a position: rows do not wander between train and test when a list grows.
+the person, never of a position: rows do not wander between train and test when a list grows. Where boosted trees
+stop early, a second hash, under a key that follows from this one, says which of the train rows tell when.
 Safe against parties that choose their part of the key after seeing the others' (commit, then reveal); a party
 that reveals another value than it committed to is refused.
 Source: protocols.md section 1; commitments by SHA-256 with a 32-byte random value.
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
-from fedmkt.errors import PeerError
+from fedmkt.errors import DataError, PeerError
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -87,6 +88,38 @@ class Slots(State):
 
     train: Rows
     scored: Rows
+
+
+@dataclass(frozen=True)
+class Validation(State):
+    """Which train rows, (n,) with padding, do not train but tell when training is over.
+
+    The same at all parties; of a left join a partner knows those alone that it has.
+    """
+
+    rows: NDArray[np.bool_]
+
+
+def validation_rows(turn: Turn) -> NDArray[np.bool_]:
+    """Tell which train rows, padded, do not train."""
+    if turn.has(Validation):
+        return turn.recall(Validation).rows
+    return np.zeros(len(joint_rows(turn, True)), np.bool_)
+
+
+def check_validation(turn: Turn) -> None:
+    """Refuse to stop early by few rows: DataError, which says no number but the one that is asked for."""
+    found, trees = (
+        int((validation_rows(turn) & (joint_rows(turn, True) != NO_ROW)).sum()),
+        turn.contract.trees,
+    )
+    # On shares each tree tells a number about them: never more numbers than rows.
+    least = max(turn.contract.limits.min_support, trees.trees if trees.reveal == "totals" else 0)
+    if trees.patience and found < least:
+        raise DataError(
+            f"{turn.me}: fewer than {least} rows say when to stop",
+            "give a larger trees.validation_fraction, or no trees.patience",
+        )
 
 
 def joint_rows(turn: Turn, training: bool) -> Rows:
@@ -174,21 +207,32 @@ def _split(turn: Turn, inbox: Inbox[Part]) -> Outcome[Nothing, SplitKey]:
     digest = hashlib.sha256(b"fedmkt split key digest v1\n" + key).digest()
     return Outcome(
         SplitKey(digest),
-        keep=_divide_hidden(turn, key) if turn.contract.align.hidden else (_divide(turn, key, overlap),),
+        keep=_divide_hidden(turn, key) if turn.contract.align.hidden else _divide(turn, key, overlap),
         forget=(KeyPart, Commitments),
         remember={_peers_key(turn): seen},
     )
 
 
-def _divide(turn: Turn, key: bytes, overlap: Overlap) -> Split:
+def _divide(turn: Turn, key: bytes, overlap: Overlap) -> tuple[State, ...]:
     aligned = turn.recall(Aligned)
     is_own = aligned.labelled != NO_ROW
     own = aligned.labelled[is_own]
     keys = aligned.keys[is_own] if len(aligned.keys) else np.zeros(len(own), np.uint8)
-    held = held_out(key, _matched_ids(turn, own, keys), turn.contract.model.test_fraction)
+    ids = _matched_ids(turn, own, keys)
+    held = held_out(key, ids, turn.contract.model.test_fraction)
     train = train_rows(turn.contract, overlap)
     test = scored_rows(turn.contract, overlap) - overlap.unlabelled_high
-    return Split(_fill(own[~held], train), _fill(own[held], test), aligned.unlabelled)
+    divided = Split(_fill(own[~held], train), _fill(own[held], test), aligned.unlabelled)
+    if turn.contract.model.kind != "trees" or not turn.contract.trees.patience:
+        return (divided,)
+    chosen = held_out(
+        hmac.digest(key, b"fedmkt validation rows v1\n", "sha256"),
+        tuple(i for i, is_held in zip(ids, held, strict=True) if not is_held),
+        turn.contract.trees.validation_fraction,
+    )
+    rows = np.zeros(train, np.bool_)
+    rows[: len(chosen)] = chosen
+    return (divided, Validation(rows))
 
 
 def _divide_hidden(turn: Turn, key: bytes) -> tuple[State, ...]:

@@ -11,13 +11,17 @@ them every training row takes.
 |---|---|
 | bank | totals per bin of nodes that it chooses, exactly (`HistogramTotals`); sides of every row (`SplitSides`) |
 | partner | which edges of its own bins were chosen, at which node of which tree (`ChosenSplits`) |
-| everybody | how many splits each level has, and how many are of each partner's columns (`TreeShape`) |
+| everybody | how many splits each level has, and how many are of each partner's columns (`TreeShape`); with \
+`trees.patience` when training ends (`early_stop`) |
 | dealer, coordinator | nothing else |
 
 **The sides are nearly a hand-over.** Put together they are the binned value of each column of each training row: on
 the bank-full data an attack on 50 trees of depth 5 read 14.2 of 14.5 bits per row, whoever encrypted the gradients.
 A partner bounds them by coarse bins (`bins.count`) and by `trees.max_thresholds`, edges of one column in one run: it
 counts them itself, over all epochs, and refuses beyond. Totals of small nodes say no more than the sides do.
+
+**Left join.** Rows that only the bank has are in no bin of the partner's: what a node's bins lack to its total, which
+the bank knows, goes with the missing, and so do these rows at each split. It knows who they are.
 
 Safe against: a semi-honest partner or partners together, who see pseudo-random vectors over all rows, whose number
 tells how many nodes there are and nothing about who is in them; a semi-honest bank, as far as the table says; a
@@ -60,6 +64,7 @@ from fedmkt.protocol.core import (
     data_parties,
     inbox_of,
 )
+from fedmkt.protocol.early_stop import stop_after
 from fedmkt.protocol.histogram import RowBins, add_up_vectors, send_hints
 from fedmkt.protocol.histogram_terms import Terms
 from fedmkt.protocol.psi import Overlap
@@ -112,12 +117,11 @@ def _load_bins(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
 def _tell_sides(turn: Turn, inbox: Inbox[SplitRequest]) -> Outcome[RowSides, Silent]:
     """Tell which rows go left at the chosen splits, once they are counted against the cap."""
     bank, held = turn.parties[0], turn.recall(RowBins)
-    sizes = turn.published(BinSizes, turn.me)
     level = turn.published(LevelSplits, bank)
     asked = level.partners[turn.parties.index(turn.me) - 1]
     decisions = read_request(turn, inbox.one(bank, SplitRequest), asked, level.depth)
     remember = _count_thresholds(turn, decisions)
-    sides = sides_of(held.codes, decisions, sizes, own_names(turn))
+    sides = told_of(turn, held.codes, decisions)
     before = turn.recall(OwnSplits).trees
     trees = (*before, *[()] * (level.tree + 1 - len(before)))
     kept = OwnSplits((*trees[: level.tree], trees[level.tree] + decisions))
@@ -160,6 +164,16 @@ def sides_of(codes: Codes, decisions: Sequence[Decision], sizes: BinSizes, names
     return sides
 
 
+def told_of(turn: Turn, codes: Codes, decisions: Sequence[Decision]) -> Bools:
+    """Tell which rows go left at own splits, (decisions, n); of a left join those that only the bank has as well."""
+    sides = sides_of(codes, decisions, turn.published(BinSizes, turn.me), own_names(turn))
+    if turn.contract.align.join == "left":
+        # They go with the missing. Padding cannot be told from them; the bank takes no notice of it.
+        missing_left = np.array([d.missing_left for d in decisions], np.bool_)
+        sides |= missing_left[:, None] & (codes == NO_BIN).all(axis=0)
+    return sides
+
+
 def _count_thresholds(turn: Turn, decisions: tuple[Decision, ...]) -> dict[str, bytes]:
     """Count in the store, not in a checkpoint: a resume from an earlier one must not forget what was told."""
     ledger = f"tree edges/{turn.run.hex()}"
@@ -176,8 +190,8 @@ def _count_thresholds(turn: Turn, decisions: tuple[Decision, ...]) -> dict[str, 
 
 
 def _settle(trees: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
-    """Close the books of the trees so far: one without a split of the own columns has an empty part."""
-    before = turn.recall(OwnSplits).trees
+    """Close the books of these trees: one without a split of the own columns has an empty part."""
+    before = turn.recall(OwnSplits).trees[:trees]
     return Outcome(Silent(), keep=(OwnSplits((*before, *[()] * (trees - len(before)))),))
 
 
@@ -191,7 +205,7 @@ TELL_SIDES = Step("fit.sides", _tell_sides, Silent, reads=(SplitRequest,), revea
 
 
 def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> None:
-    """Grow the contract's number of trees, with a checkpoint every few."""
+    """Grow the contract's number of trees, or fewer (`early_stop`), with a checkpoint every few."""
     bank, *partners = data_parties(contract)
     terms = histogram_terms(contract, overlap, sizes)
     loaded_in = 0
@@ -202,10 +216,13 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
             call.both([ask(bank, LOAD_TABLE)], [ask(p, LOAD_BINS) for p in partners])
             send_hints(call, contract, terms)
         one_tree(call, contract, terms, tree)
-        if (tree + 1) % contract.model.checkpoint_every == 0 or tree + 1 == contract.trees.trees:
-            settle = Step("fit.settle_trees", partial(_settle, tree + 1), Silent)
+        kept = stop_after(call, contract, tree)
+        if kept or (tree + 1) % contract.model.checkpoint_every == 0:
+            settle = Step("fit.settle_trees", partial(_settle, kept or tree + 1), Silent)
             call.all([ask(p, settle) for p in partners])
             checkpoint(call, contract)
+        if kept:
+            break
 
 
 def one_tree(call: Caller, contract: Contract, terms: Terms, tree: int) -> None:

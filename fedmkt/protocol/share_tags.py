@@ -35,6 +35,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedmkt.contract import Contract
+from fedmkt.protocol.align import validation_rows
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -149,7 +150,7 @@ def deal_gradient_tags(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outco
 
 
 def tag_gradients(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients | DealtTags]) -> tuple[State, ...]:
-    """Work out the tags or keys of the root; the bank's share of membership is 1, as both know."""
+    """Work out the tags or keys of the root; the bank's share of membership is 1, or 0, as both know."""
     state, (other,) = turn.recall(GradientShares), turn.others
     opened = state.own + inbox.one(other, TreeGradients).values.words
     shape = (4, lanes.rows)
@@ -164,6 +165,8 @@ def tag_gradients(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients | DealtTa
     tags = sum(lanes.join([*lane_tags[:, None], np.zeros_like(one)]), np.zeros_like(one))
     if not turn.first:
         tags -= weigh(turn.recall(TagKeys).alpha, lanes.join([*known[:, None], one]))
+    # Rows that validate have shares of 0, which have tags and keys of 0.
+    tags[:, validation_rows(turn)] = 0
     return (ShareTags(tags, tags, np.empty((0, lanes.rows), np.uint64)),)
 
 

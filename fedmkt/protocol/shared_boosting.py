@@ -12,7 +12,7 @@ only where two made sure, on shares, that they are of enough rows. Takes part: t
 each of its own columns, the first of the bank's as well |
 | partner | which edges of its own bins were chosen, at which node of which tree (`ChosenSplits`) |
 | everybody | which nodes are split, and by whom (`TreeShape`); how many groups of cells are compared; whether the \
-largest leaves of all trees so far add up to more than 12.8 |
+largest leaves of all trees so far add up to more than 12.8; when training ends (`shared_stopping`) |
 | dealer, coordinator | nothing else |
 
 Who holds what of the model: the bank the outline, the leaves' values and its own splits, the partner its own splits.
@@ -72,12 +72,13 @@ from fedmkt.privacy.disclosure import (
     HistogramTotals,
     TreeShape,
 )
-from fedmkt.protocol.align import joint_rows, train_rows
+from fedmkt.protocol.align import check_validation, joint_rows, train_rows, validation_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.cell_minimum import CellPasses
 from fedmkt.protocol.checked_bins import check_own_bins
 from fedmkt.protocol.checked_sums import checked_replies
+from fedmkt.protocol.class_weights import are_weighed, weigh
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -141,6 +142,7 @@ from fedmkt.protocol.shared_growth import (
     take_node_sides,
 )
 from fedmkt.protocol.shared_histogram import add_up_nodes, plain_replies, send_hints
+from fedmkt.protocol.shared_stopping import stop_after
 from fedmkt.protocol.shared_values import (
     Folding,
     Forests,
@@ -155,9 +157,6 @@ from fedmkt.protocol.side_product import MaskedSides
 from fedmkt.protocol.tree_columns import own_codes
 from fedmkt.protocol.tree_growth import Forest, SplitRequest
 from fedmkt.protocol.witness import checkpoint, witness
-
-DROPPED_SHARE = 5
-"""Of so many agreed trees one may be without a split of a partner's, and one in any case."""
 
 
 def lanes_of(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> Lanes:
@@ -190,6 +189,7 @@ def lanes_of(contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes
 
 def _load(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     """Read the own train rows into bins, and begin the forest if there is none yet."""
+    check_validation(turn)
     rows = joint_rows(turn, True)
     keep: list[State] = [RowBins(own_codes(turn, rows), turn.published(BinSizes, turn.me).sizes)]
     y = np.zeros(len(rows), np.uint8)
@@ -220,13 +220,14 @@ def _labels(turn: Turn) -> Floats:
 
 
 def _base(turn: Turn) -> float:
-    y = _labels(turn)
+    (light, heavy), y = turn.contract.trees.class_weights, _labels(turn)
+    y = y[~validation_rows(turn)[: len(y)]]
     events, least = int(y.sum()), max(1, turn.contract.limits.min_events)
     if min(events, len(y) - events) < least:
         raise DataError(
             f"{turn.me}: of customers who answered, or of those who did not, the training rows have fewer than {least}"
         )
-    return boosting.base_score(y, np.ones(len(y)))
+    return boosting.base_score(y, np.where(y == 1, heavy, light))
 
 
 # --- begin
@@ -262,7 +263,7 @@ def _leaves(turn: Turn) -> tuple[Nodes, Floats]:
     """Return the leaves of the tree under way with their values, in whole units: at the bank."""
     tree, settings = turn.recall(BankTree), settings_of(turn.contract)
     grown = boosting.joined((*tree.leaves, tree.level))
-    values = leaf_values(grown, settings, scale_of(settings, 1.0))
+    values = leaf_values(grown, settings, scale_of(settings, max(settings.class_weights)))
     return grown.nodes, np.rint(values / UNIT)
 
 
@@ -354,10 +355,10 @@ def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name,
         else:
             dropped += 1
             call.all([ask(p, DROP_TREE) for p in parties])
-        ends = tree + 1 == contract.trees.trees or dropped > max(1, contract.trees.trees // DROPPED_SHARE)
-        if ends or (tree + 1) % contract.model.checkpoint_every == 0:
+        kept = stop_after(call, contract, overlap, tree, dropped)
+        if kept or (tree + 1) % contract.model.checkpoint_every == 0:
             checkpoint(call, contract)
-        if ends:
+        if kept:
             break
 
 
@@ -368,7 +369,8 @@ def plant(call: Caller, contract: Contract, lanes: Lanes) -> None:
     call(parties[0], TELL_RANGE)
     deal = Step("fit.deal_gradients", partial(deal_step, lanes.rows), Silent)
     angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in first], [ask(maker, deal)])
-    values = call.all([ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in first])
+    plain = [ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in first]
+    values = weigh(call, contract, lanes.rows, angles, dealt) if are_weighed(contract) else call.all(plain)
     begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients, DealtTags))
     tags = [] if lanes.checker is None else [deal_root(call, contract, lanes)]
     planted = call.all([ask(p, begin, *inbox_of(values, p), *inbox_of(tags, p)) for p in first])

@@ -129,7 +129,8 @@ def settings_of(contract: Contract) -> Settings:
     return Settings(
         trees=terms.trees, depth=terms.depth, rate=terms.rate, penalty=terms.penalty, min_gain=terms.min_gain,
         min_rows=max(terms.min_rows, least), min_cell=least, gradient_bits=GRADIENT_BITS, hessian_bits=HESSIAN_BITS,
-        row_share=terms.row_share, column_share=terms.column_share,
+        row_share=terms.row_share, column_share=terms.column_share, class_weights=terms.class_weights,
+        patience=terms.patience, loss="squared" if terms.patience else "log", loss_digits=5,
     )  # fmt: skip
 
 

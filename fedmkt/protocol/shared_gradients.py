@@ -137,12 +137,13 @@ class DealtGradients(Message):
 
 @dataclass(frozen=True)
 class Gradients:
-    """One set of gradients over n rows by the series of a period; `count` numbers it within the epoch."""
+    """One set of gradients over n rows by the series of a period; `count` numbers it within epoch and label."""
 
     count: int
     partner: Name
     rows: int
     period: int
+    label: str = "gradients"
 
     @property
     def series(self) -> ScoreSeries:
@@ -155,13 +156,36 @@ class Gradients:
         return 2 * self.series.sines.harmonics, self.rows
 
 
-def deal_gradients(turn: Turn, batch: Gradients) -> DealtGradients:
-    """At the dealer: deal sines, cosines and the roundings."""
-    parties = (turn.parties[0], batch.partner)
-    t = _draw(turn, batch, parties[0], "t") + _draw(turn, batch, parties[1], "t")
+@dataclass(frozen=True)
+class Waves:
+    """What functions of F are evaluated from: F - t, (n,), and the own share of sines and cosines of t, (2 K, n)."""
+
+    delta: HalfWords
+    angles: HalfWords
+
+    def sines(self, series: Series) -> HalfWords:
+        """Return the own share of sum over k of c_k sin(2 pi k F / P), (n,), at scale 2^28."""
+        return sigmoid.evaluate(self.delta, self.angles, series)
+
+    def cosines(self, series: Series) -> HalfWords:
+        """Return the same of cosines."""
+        # cos(k t + k d) = cos(k t) cos(k d) - sin(k t) sin(k d): the sum for sines, with dealt values in turned places.
+        turned = np.empty_like(self.angles)
+        turned[0::2], turned[1::2] = self.angles[1::2], np.uint32(0) - self.angles[0::2]
+        return sigmoid.evaluate(self.delta, turned, series)
+
+
+def deal_waves(turn: Turn, batch: Gradients) -> HalfWords:
+    """At the dealer: deal sines and cosines, the bank's shares (2 K, n)."""
+    t = _draw(turn, batch, turn.parties[0], "t") + _draw(turn, batch, batch.partner, "t")
     others = _draw(turn, batch, batch.partner, "angles", batch.dealt)
     harmonics = batch.series.sines.harmonics
-    angles = sigmoid.deal_correction(batch.series.angles(t), harmonics, [others], out=others)
+    return sigmoid.deal_correction(batch.series.angles(t), harmonics, [others], out=others)
+
+
+def deal_gradients(turn: Turn, batch: Gradients) -> DealtGradients:
+    """At the dealer: deal sines, cosines and the roundings."""
+    angles = deal_waves(turn, batch)
     high, top = zip(*dealt_rounding(turn, batch), strict=True)
     shares = ([narrow(x, bits) for x, bits in zip(xs, SHARE_BITS, strict=True)] for xs in (high, top))
     return DealtGradients(angles, *map(tuple, shares))
@@ -198,25 +222,29 @@ def open_angles(turn: Turn, batch: Gradients, scores: HalfWords) -> tuple[TreeAn
     return TreeAngles(Masked(narrow(own, SCORE_BITS))), own
 
 
+def meet(turn: Turn, batch: Gradients, own: HalfWords, found: TreeAngles, dealt: HalfWords | None) -> Waves:
+    """Put the openings of F - t together; dealt : what `deal_waves` dealt, at the bank."""
+    delta = batch.series.angles(own + widen_halves(found.angles.words, own.shape, SCORE_BITS))
+    if turn.first and (dealt is None or dealt.shape != batch.dealt):
+        raise ValueError("the dealer's share of the angles is missing or has another shape")
+    return Waves(delta, dealt if dealt is not None else _draw(turn, batch, turn.me, "angles", batch.dealt))
+
+
 def open_gradients(
     turn: Turn, batch: Gradients, own: HalfWords, found: TreeAngles, dealt: DealtGradients | None,
     y: NDArray[np.uint8] | None,
 ) -> tuple[TreeGradients, HalfWords]:  # fmt: skip
     """Evaluate both series and open the results under R; y : (n,) at the bank. The own opening is to be kept."""
-    chosen = batch.series
-    delta = chosen.angles(own + widen_halves(found.angles.words, own.shape, SCORE_BITS))
-    if turn.first and (dealt is None or dealt.angles.shape != batch.dealt):
-        raise ValueError("the dealer's share of the angles is missing or has another shape")
-    angles = dealt.angles if dealt is not None else _draw(turn, batch, turn.me, "angles", batch.dealt)
-    value = np.empty((2, batch.rows), np.uint32)
-    value[0] = sigmoid.evaluate(delta, angles, chosen.sines)
-    # cos(k t + k d) = cos(k t) cos(k d) - sin(k t) sin(k d): the sum for sines, with the dealt values in turned places.
-    turned = np.empty_like(angles)
-    turned[0::2], turned[1::2] = angles[1::2], np.uint32(0) - angles[0::2]
-    value[1] = sigmoid.evaluate(delta, turned, chosen.cosines)
+    waves = meet(turn, batch, own, found, None if dealt is None else dealt.angles)
+    value = np.stack([waves.sines(batch.series.sines), waves.cosines(batch.series.cosines)])
     if y is not None:
         value[0] += sigmoid.HALF - (y.astype(np.uint32) << np.uint32(sigmoid.RESULT_BITS))
-        value[1] += np.uint32(chosen.constant << (sigmoid.RESULT_BITS - sigmoid.COEFFICIENT_BITS))
+        value[1] += np.uint32(batch.series.constant << (sigmoid.RESULT_BITS - sigmoid.COEFFICIENT_BITS))
+    return open_values(turn, batch, value)
+
+
+def open_values(turn: Turn, batch: Gradients, value: HalfWords) -> tuple[TreeGradients, HalfWords]:
+    """Open the own shares of g and h, (2, n) at scale 2^28, under R; the own opening is to be kept."""
     opened = rounding.prepare_lift(value, _draw(turn, batch, turn.me, "R", value.shape), first=turn.first)
     return TreeGradients(Masked(opened)), opened
 
@@ -241,14 +269,16 @@ def take_gradients(
 
 
 def _wide(turn: Turn, batch: Gradients, of: Name, what: str, field: int) -> Words:
-    return turn.masks.words(of, f"gradients/{what}", batch.count, batch.rows, to=batch.partner, block=field)
+    return turn.masks.words(
+        of, f"{batch.label}/{what}", batch.count, batch.rows, to=batch.partner, block=field
+    )
 
 
 def _draw(
     turn: Turn, batch: Gradients, of: Name, what: str, shape: tuple[int, int] | None = None
 ) -> HalfWords:
     return turn.masks.half_words(
-        of, f"gradients/{what}", batch.count, shape or (batch.rows,), to=batch.partner
+        of, f"{batch.label}/{what}", batch.count, shape or (batch.rows,), to=batch.partner
     )
 
 

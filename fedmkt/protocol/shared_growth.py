@@ -37,6 +37,7 @@ from fedmkt.privacy.disclosure import (
     HistogramTotals,
     TreeShape,
 )
+from fedmkt.protocol.align import validation_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import own_names, read_request, sides_of
 from fedmkt.protocol.cell_minimum import CellPasses
@@ -125,11 +126,12 @@ class BankTree(State):
 
 
 def root_vectors(lanes: Lanes, turn: Turn, gradients: Words) -> tuple[Numbers, ...]:
-    """Return the vectors of the root from the own shares of g and h, (2, n): membership is 1 for all rows."""
+    """Return the vectors of the root from the own shares of g and h, (2, n): membership is 1 for rows that train."""
     fields = np.empty((3, 1, lanes.rows), np.uint64)
     fields[:2, 0] = gradients
     # Padding is in no bin; what its rows hold never counts.
     fields[COUNT] = 1 if turn.first else 0
+    fields[:, 0, validation_rows(turn)] = 0
     return lanes.join([*fields])
 
 
@@ -209,7 +211,7 @@ def choose(
 ) -> Outcome[SplitRequest, NodeOwners]:
     """At the bank: read the totals, choose splits, tell each partner those of its columns."""
     settings, columns = settings_of(turn.contract), columns_of(turn.contract)
-    scale, trends = scale_of(settings, 1.0), [c.trend for c in columns]
+    scale, trends = scale_of(settings, max(settings.class_weights)), [c.trend for c in columns]
     state = read_cuts(turn, inbox, turn.recall(LevelShares))
     tree = turn.recall(BankTree) if turn.has(BankTree) else None
     above = np.empty(0, np.int64) if tree is None else tree.opened

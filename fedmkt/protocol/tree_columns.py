@@ -1,6 +1,6 @@
 """Columns of boosted trees: each party cuts its own into bins; how many bins they have is all that leaves.
 
-Computes, at every party for itself, the bins of its columns, fitted on its own train rows. Takes part: all parties
+Computes, at every party for itself, the bins of its columns, fitted on its own rows that train. Takes part: all parties
 that hold data. Safe against everybody, who get nothing but sizes; a party may lie about them, and harms its own model.
 
 | learns | what |
@@ -38,7 +38,7 @@ from fedmkt.learn.bins import (
 from fedmkt.learn.prepare import MISSING
 from fedmkt.learn.trees import Column, Table
 from fedmkt.privacy.disclosure import EVERYONE, MatrixShape
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.align import Split, validation_rows
 from fedmkt.protocol.bin_layout import MAX_WIDTH, BinSizes, is_accepted, is_apart
 from fedmkt.protocol.core import Caller, Inbox, Name, Nothing, Outcome, Step, Turn, ask, data_parties
 from fedmkt.protocol.items import NO_ROW, Rows
@@ -147,7 +147,8 @@ def table_of(contract: Contract, party: Name, binning: Binning, columns: Columns
 
 
 def _fit(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, BinSizes]:
-    binning = fit_bins(turn.contract, turn.me, own_columns(turn), real(turn.recall(Split).train))
+    trains = turn.recall(Split).train[~validation_rows(turn)]
+    binning = fit_bins(turn.contract, turn.me, own_columns(turn), real(trains))
     sizes = sizes_of(binning)
     if not is_accepted(sizes):
         raise DataError(

@@ -44,7 +44,7 @@ from fedmkt.learn.trees import (
     goes_left,
 )
 from fedmkt.privacy.disclosure import EVERYONE, ChosenSplits, TreeShape
-from fedmkt.protocol.align import joint_rows
+from fedmkt.protocol.align import check_validation, joint_rows, validation_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.core import (
     Inbox,
@@ -81,7 +81,7 @@ class SplitRequest(Message):
 
 @dataclass(frozen=True)
 class RowSides(Message):
-    """Which rows go left at each split, (k, rows / 8): a bit for each row, the first one highest; 0 for padding."""
+    """Which rows go left at each split, (k, rows / 8): a bit for each row, the first one highest."""
 
     bits: NDArray[np.uint8]
 
@@ -98,12 +98,16 @@ class LevelSplits(PublicValue):
 
 @dataclass(frozen=True)
 class TrainTable(State):
-    """At the bank: bins of its own columns, (columns, n), labels and weights of the train rows, (n,)."""
+    """At the bank: bins of its own columns, (columns, n), labels and weights of the train rows, (n,).
+
+    validates : (n,), which of them do not train but tell when training is over
+    """
 
     durable: ClassVar[bool] = False
     values: Codes
     y: Floats
     weights: Floats
+    validates: Bools
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ def settings_of(contract: Contract) -> Settings:
         trees=terms.trees, depth=terms.depth, rate=terms.rate, penalty=terms.penalty, min_gain=terms.min_gain,
         min_weight=least, min_rows=0, gradient_bits=terms.gradient_bits, hessian_bits=terms.gradient_bits,
         row_share=terms.row_share, column_share=terms.column_share,
-        class_weights=terms.class_weights,
+        class_weights=terms.class_weights, patience=terms.patience,
     )  # fmt: skip
 
 
@@ -216,13 +220,14 @@ def _scale(turn: Turn) -> Scale:
 
 def load_table(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     """Read the own train rows into bins, and begin the forest if there is none yet."""
+    check_validation(turn)
     rows, columns = real(joint_rows(turn, True)), own_columns(turn)
     if columns.label is None:
         raise ValueError(f"{turn.me} has no label")
-    y = columns.label[rows]
-    events = int(y.sum())
+    y, validates = columns.label[rows], validation_rows(turn)[: len(rows)]
+    events, trains = int(y[~validates].sum()), int((~validates).sum())
     least = max(1, turn.contract.limits.min_events)
-    if min(events, len(y) - events) < least:
+    if min(events, trains - events) < least:
         raise DataError(
             f"{turn.me}: of customers who answered, or of those who did not, the training rows have fewer than {least}"
         )
@@ -232,10 +237,10 @@ def load_table(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     weights = np.where(y == 1, heavy, light)
     keep: tuple[State, ...] = ()
     if not turn.has(Forest):
-        base = boosting.base_score(y, weights)
+        base = boosting.base_score(y, weights * ~validates)
         opened = np.zeros((len(columns_of(turn.contract)), common_bins(turn.contract)), np.bool_)
         keep = (Forest(turn.random(KEY_BYTES), base, (), (), np.full(len(y), base), opened),)
-    return Outcome(Silent(), keep=(TrainTable(values, y, weights), *keep))
+    return Outcome(Silent(), keep=(TrainTable(values, y, weights, validates), *keep))
 
 
 def plant(terms: Terms, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
@@ -244,7 +249,8 @@ def plant(terms: Terms, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, S
     draws = Draws(forest.key, len(forest.trees) * _draws_per_tree(settings))
     drawn = boosting.draw_rows(len(table.y), settings.row_share, draws)
     usable = boosting.draw_columns(len(columns_of(turn.contract)), settings.column_share, draws)
-    rows = boosting.gradients(forest.scores, table.y, table.weights * drawn, _scale(turn), draws)
+    trains = table.weights * (drawn & ~table.validates)
+    rows = boosting.gradients(forest.scores, table.y, trains, _scale(turn), draws)
     root = np.zeros(len(rows), np.int32)
     empty = np.empty((0, len(usable), common_bins(turn.contract) + 1, PER_NODE), np.int64)
     tree = Growing(
@@ -351,6 +357,10 @@ def _with_partners(turn: Turn, tree: Growing) -> Counts:
     parts = [
         cells_of(totals[p], tree.packings, tree.order, turn.published(BinSizes, p), bins) for p in turn.others
     ]
+    if turn.contract.align.join == "left":
+        whole = tree.built[:, :1].sum(axis=2)
+        for part in parts:
+            part[:, :, bins] += whole - part.sum(axis=2)
     return np.concatenate([tree.built, *parts], axis=1)
 
 

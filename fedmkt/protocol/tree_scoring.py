@@ -32,7 +32,7 @@ from fedmkt.learn.trees import Bools, Decision, Floats, Tree, by_node, goes_left
 from fedmkt.privacy.disclosure import SplitSides
 from fedmkt.protocol.align import Split, joint_rows, scored_rows
 from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.boosting import OwnSplits, own_names, sides_of
+from fedmkt.protocol.boosting import OwnSplits, own_names, told_of
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -107,7 +107,7 @@ def _tell_sides(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoredSides, Silen
     held = turn.recall(ScoredBins) if turn.has(ScoredBins) else ScoredBins(own_codes(turn, rows), 0)
     trees = tree_blocks(turn.contract, len(rows))[held.blocks]
     decisions = [d for tree in turn.recall(OwnSplits).trees[trees] for d in tree]
-    sides = sides_of(held.codes, decisions, turn.published(BinSizes, turn.me), own_names(turn))
+    sides = told_of(turn, held.codes, decisions)
     told = SplitSides(to=turn.parties[0], splits=len(decisions), low=overlap.unlabelled_low, high=len(rows))
     message = ScoredSides(trees.start, np.packbits(sides, axis=1))
     kept = ScoredBins(held.codes, held.blocks + 1)

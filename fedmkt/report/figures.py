@@ -223,7 +223,7 @@ def _convergence(points: Sequence[ConvergencePoint], measure: str) -> "Figure":
     known = [(p.iteration, p.value) for p in points if p.value is not None]
     if not steps:  # trees have no weights
         axes.plot(*zip(*known, strict=True), color=CENTRAL)
-        axes.set(xlabel="tree", ylabel="log loss of the held-out rows")
+        axes.set(xlabel="tree", ylabel="loss of rows that do not train")
         return figure
     axes.plot([p.iteration for p in steps], [p.change for p in steps], color=JOINT, marker="o", markersize=4)
     axes.set(yscale="log", xlabel="pass over the rows", ylabel="relative change of the weights")

@@ -6,7 +6,7 @@ in mode `totals`, whose rounding nobody knows, they differ by it and by trees th
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from fedmkt.contract import Contract, from_toml
 from fedmkt.errors import ConfigError
 from fedmkt.learn import boosting, trees
 from fedmkt.learn.bins import Binning
-from fedmkt.learn.trees import Model, Outline, Part
+from fedmkt.learn.trees import Bools, Model, Outline, Part
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
 from fedmkt.protocol import shared_cells, tree_growth
@@ -35,11 +35,15 @@ _SETTINGS = {"sides": tree_growth.settings_of, "totals": shared_cells.settings_o
 
 @dataclass(frozen=True)
 class _Side:
-    """One party's bins for train and held-out rows, its part of the model, and the rest of its model.json."""
+    """One party's bins for train and held-out rows, its part of the model, and the rest of its model.json.
+
+    validates : (n,), which train rows say when to stop, or None
+    """
 
     train: trees.Table
     held_out: trees.Table
     part: Part
+    validates: Bools | None
     label_train: Array | None
     label_held_out: Array | None
     header: dict[str, object]
@@ -52,14 +56,20 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
         _load(contract, p.name, folder / "parties" / p.name / "model", tables[p.name]) for p in config.parties
     ]
     bank = sides[0]
+    if contract.align.join == "left":
+        sides = [
+            bank,
+            *(_joined(s, *_known(folder / "parties" / config.bank.name / "model")) for s in sides[1:]),
+        ]
     if bank.label_train is None or bank.label_held_out is None:
         raise ValueError("the first party has no label")
     outline = Outline.from_json(_compact(bank.header["outline"]))
     joint = Model(outline, tuple(s.part for s in sides))
     draws = Draws(bytes.fromhex(str(bank.header["draws"])))
     pooled = boosting.Labelled(_pooled([s.train for s in sides]), bank.label_train)
-    held = boosting.Labelled(_pooled([s.held_out for s in sides]), bank.label_held_out)
-    central = boosting.fit(pooled, _SETTINGS[contract.trees.reveal](contract), draws, held)
+    rows = boosting.divided(pooled, bank.validates)
+    held = rows.held or boosting.Labelled(_pooled([s.held_out for s in sides]), bank.label_held_out)
+    central = boosting.fit(rows.train, _SETTINGS[contract.trees.reveal](contract), draws, held)
     points = tuple(ConvergencePoint(k, loss, 0.0) for k, loss in enumerate(central.losses, start=1))
     held_out = {p.name: s.held_out for p, s in zip(config.parties, sides, strict=True)}
     return Comparison(
@@ -84,7 +94,27 @@ def _load(contract: Contract, name: str, folder: Path, table: Table) -> _Side:
     binning = Binning.from_json(_compact(header["binning"]))
     train, held_out = (table_of(contract, Name(name), binning, columns, r) for r in rows)
     y = [None if columns.label is None else columns.label[r] for r in rows]
-    return _Side(train, held_out, Part.from_json(_compact(header["part"])), y[0], y[1], header)
+    validates = np.load(folder / "validates.npy", allow_pickle=False) if contract.trees.patience else None
+    return _Side(train, held_out, Part.from_json(_compact(header["part"])), validates, y[0], y[1], header)
+
+
+def _known(folder: Path) -> tuple[Bools, Bools]:
+    """Tell which of the bank's train and held-out rows its partner has."""
+    known, train, held_out = (
+        np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("known", "train", "held_out")
+    )
+    return known[train], known[held_out]
+
+
+def _joined(side: _Side, train: Bools, held_out: Bools) -> _Side:
+    """Give a partner's tables the rows that only the bank has: all of their values are missing."""
+    return replace(side, train=_placed(side.train, train), held_out=_placed(side.held_out, held_out))
+
+
+def _placed(table: trees.Table, known: Bools) -> trees.Table:
+    values = np.full((len(table.columns), len(known)), table.bins, np.uint8)
+    values[:, known] = table.values
+    return trees.Table(table.columns, values, table.bins)
 
 
 def _compact(value: object) -> str:

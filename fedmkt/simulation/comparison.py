@@ -15,7 +15,8 @@ class Comparison:
     """Joint and centralised model on the same held-out rows, from exact scores in the label's own unit.
 
     weight_error : |w - w*| / |w*| on the prepared columns, intercept included; None where there are no weights
-    convergence : of the same optimiser in clear floating point, not of the run itself; of trees the held-out loss
+    convergence : of the same optimiser in clear floating point, not of the run itself; of trees the loss of rows that
+    do not train
     events_per_column : training rows of the rarer class (or counts above zero, or numbers), by prepared column of all
     parties, where passes may end before their optimum; None where there are no passes
     """

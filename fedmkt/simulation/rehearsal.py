@@ -27,6 +27,7 @@ from fedmkt.protocol.core import (
     V,
     data_parties,
 )
+from fedmkt.protocol.early_stop import TreesKept
 from fedmkt.protocol.histogram import HistogramShape
 from fedmkt.protocol.items import ListRows
 from fedmkt.protocol.pipeline import SCRIPTS
@@ -139,6 +140,9 @@ class Rehearsal:
         if call.step.tells is LevelSplits:
             return next(self._levels)
         made = self._made[call.party, call.step.name] - 1
+        if call.step.tells is TreesKept:
+            most = self._contract.trees.trees
+            return TreesKept(most if made + 1 == most else 0)
         of_trees = shared_traffic.assumed(self._contract, self._trees, call.party, call.step.tells, made)
         if of_trees is not None:
             return of_trees

@@ -24,6 +24,7 @@ from fedmkt.protocol.shared_cells import CellGroups
 from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, SHARE_BITS, ScoreRange
 from fedmkt.protocol.shared_growth import NodeOwners
 from fedmkt.protocol.shared_scoring import TreesToScore, tree_groups
+from fedmkt.protocol.shared_stopping import SUM_BITS, loss_rows
 from fedmkt.protocol.side_product import width
 from fedmkt.protocol.tree_columns import common_bins
 from fedmkt.ring.rlwe import DEGREE
@@ -276,10 +277,25 @@ def _scored(of_row: int) -> Content:
     return lambda s, call: (of_row * scored_rows(s.contract, s.overlap), 1)
 
 
+def _losses(of_row: int) -> Content:
+    return lambda s, call: (of_row * loss_rows(s.contract, s.overlap), 1)
+
+
+def _chosen(functions: int, rows: Callable[["Sizes"], int]) -> Content:
+    """Count the masked labels of the bank's, or the partner's half words for each function."""
+
+    def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
+        is_bank = call.party == s.parties[0]
+        return HALF * (packed_words(rows(s)) if is_bank else functions * rows(s)), 1
+
+    return content
+
+
 _ANGLES = 2 * HALF * FAR.sines.harmonics
 _QUIET = (
     "fit.load_shares", "nodes.begin_hints", "nodes.add", "nodes.decrypt", "fit.tell_range", "fit.take_root",
     "fit.record_splits", "fit.pool_sides", "fit.begin_values", "values.pool", "fit.add_tree", "fit.drop_tree",
+    "losses.tell", "losses.judge", "losses.keep_trees",
     "bins.begin", "bins.add_places", "bins.check", "tags.begin", "tags.take_sides", "score.begin_trees",
     "score.begin_group", "scores.pool", "score.add_group",
 )  # fmt: skip
@@ -306,6 +322,13 @@ CONTENT: dict[str, Content] = {
     "fit.open_angles": _rows(width(SCORE_BITS)),
     "fit.deal_gradients": _rows(_ANGLES + 2 * sum(map(width, SHARE_BITS))),
     "fit.open_gradients": _rows(2 * HALF),
+    "fit.open_classes": _chosen(2, lambda s: _lanes(s).rows),
+    "fit.deal_classes": _rows(2 * HALF),
+    "fit.open_weighed": _rows(2 * HALF),
+    "losses.open": _losses(width(SCORE_BITS)),
+    "losses.deal": _losses(_ANGLES + HALF + 2 * width(SUM_BITS)),
+    "losses.choose": _chosen(1, lambda s: loss_rows(s.contract, s.overlap)),
+    "losses.lift": _losses(HALF),
     "fit.open_counts": _opened_counts,
     "fit.deal_counts": _dealt_counts,
     "fit.begin_layers": _first_layer,

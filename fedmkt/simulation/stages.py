@@ -16,7 +16,7 @@ _STAGES_OF = {"train": STAGES, "overlap": ("overlap", "close")}
 _BELONGS = {
     "model": "score", "run": "close", "histogram": "fit", "scorecard": "prepare", "totals": "prepare",
     "correlation": "prepare", "errors": "score", "nodes": "fit", "values": "fit", "scores": "score",
-    "bins": "fit", "tags": "fit",
+    "bins": "fit", "tags": "fit", "losses": "fit",
 }  # fmt: skip
 
 

@@ -100,13 +100,19 @@ def most_bits_per_row(contract: Contract, sizes: Sizes) -> float:
     columns = [ColumnBins(n, a) for b in bins for n, a in zip(b.sizes, b.apart, strict=True)]
     splits, rows = trees.trees * (2**trees.depth - 1), train_rows(contract, sizes.overlap)
     if trees.reveal == "totals":
-        # Of g, h and rows of each cell of each node that may be split.
-        return most_from_totals(columns, 3 * splits * sum(c.count for c in columns), MODULUS_BITS, rows)
+        # Of g, h and rows of each cell of each node that may be split; and the loss after each tree.
+        numbers = 3 * splits * sum(c.count for c in columns) + (trees.trees if trees.patience else 0)
+        return most_from_totals(columns, numbers, MODULUS_BITS, rows)
     return most_from_sides(columns, trees.max_thresholds, splits, rows)
 
 
 def tree_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
     """Say what was assumed of trees, and what their sides or totals can give away of a row."""
+    stops = ("no training stops early: all trees are grown",) if contract.trees.patience else ()
+    return (*stops, *_usual_assumptions(contract, sizes))
+
+
+def _usual_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
     if contract.trees.reveal == "totals":
         two = (
             "the bank and either partner together could read which side of the other partner's splits each row takes: "

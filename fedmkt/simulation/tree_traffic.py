@@ -141,6 +141,7 @@ CONTENT: dict[str, Content] = {
     "fit.choose": _requests,
     "fit.sides": _sides,
     "fit.grow": _silent,
+    "fit.measure": _silent,
     "fit.settle_trees": _silent,
     "histogram.describe": _silent,
     "histogram.mask_hint": _hint,

@@ -252,6 +252,19 @@ def test_a_partner_refuses_shares_of_another_shape_from_the_other():
         grown(tree_caller(contract(3), change=cut))
 
 
+@pytest.mark.parametrize(
+    "terms",
+    [{"class_weights": (1.0, 3.0)}, {"patience": 2, "validation_fraction": 0.3}],
+    ids=["weights", "stop"],
+)
+def test_class_weights_and_early_stopping_go_with_two_partners(terms):
+    caller = grown(tree_caller(contract(3, **terms)))
+    trees = len(caller.recall(BANK, Forest).trees)
+    assert trees and [len(caller.recall(p, OwnSplits).trees) for p in (SHOP, TELECOM)] == [trees, trees]
+    expected = linear_predictor(model_of(caller), by_owner(pooled(caller, lambda split: split.train)))
+    assert np.allclose(scores_of(caller), expected, atol=1e-12)
+
+
 def test_checked_shares_are_for_one_partner():
     with pytest.raises(ValueError, match="the shares of one partner alone are checked"):
         contract(3, checked_shares=True)

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.learn import boosting
-from fedmkt.learn.trees import Table
+from fedmkt.learn.trees import Bools, Table
 from fedmkt.privacy.disclosure import DEFAULT
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.align import Split, Validation
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import fit as fit_trees
-from fedmkt.protocol.core import data_parties
+from fedmkt.protocol.core import Name, data_parties
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.tree_columns import common_bins, cut_columns, own_codes, table_values
 from fedmkt.protocol.tree_growth import Draws, Forest, columns_of, settings_of
@@ -100,7 +100,16 @@ def twin(caller: PlainCaller) -> boosting.Fitted:
     table = pooled(caller, lambda split: split.train)
     y = labels(caller, lambda split: split.train)
     draws = Draws(caller.recall(BANK, Forest).key)
-    return boosting.fit(boosting.Labelled(table, y), settings_of(caller.contract), draws)
+    rows = boosting.divided(boosting.Labelled(table, y), validates(caller, BANK))
+    return boosting.fit(rows.train, settings_of(caller.contract), draws, rows.held)
+
+
+def validates(caller: PlainCaller, party: Name) -> Bools | None:
+    """Tell which real train rows of a party say when to stop; None where none do."""
+    if Validation not in caller.states[party]:
+        return None
+    found: Bools = caller.recall(party, Validation).rows[: len(real(caller.recall(party, Split).train))]
+    return found
 
 
 __all__ = [
@@ -113,4 +122,5 @@ __all__ = [
     "tree_contract",
     "tree_data",
     "twin",
+    "validates",
 ]

@@ -105,7 +105,7 @@ def test_the_logs_verify_and_the_page_says_what_was_learned(run: RunResult) -> N
     assert kinds["coordinator", "TreeShape"] == kinds["partner", "TreeShape"] == 1
     assert ("partner", "SplitSides") not in kinds and ("coordinator", "ChosenSplits") not in kinds
     page = run.report.read_text()
-    assert "Learned where" in page and "log loss of the held-out rows" in page
+    assert "Learned where" in page and "loss of rows that do not train" in page
 
 
 def test_nothing_costs_more_than_planned(run: RunResult) -> None:
