@@ -45,6 +45,7 @@ from fedmkt.terms import (
     Count,
     Flag,
     ModelTerms,
+    Real,
     ScorecardTerms,
     Terms,
     TreeTerms,
@@ -190,6 +191,7 @@ class PolicyConfig(Terms):
 
     min_difference : ids by which a list differs from each earlier one with the same partner, unless it is equal
     (1: any). max_size_runs : runs with one partner within size_run_days that show how long an intersection is.
+    max_epsilon : of all trainings with noise that one bank had of the own columns.
     """
 
     purposes: tuple[Text, ...] = ()
@@ -203,6 +205,7 @@ class PolicyConfig(Terms):
     size_run_days: Count = Field(default=30, ge=1, le=3660)
     max_runs: Count = Field(default=5, ge=1)
     max_resumes: Count = Field(default=3, ge=0)
+    max_epsilon: Real = Field(default=8.0, gt=0)
     disclosures: tuple[Kind, ...] = DEFAULT
     rehearsals: Flag = False
 
@@ -219,6 +222,7 @@ class JobPolicy(Terms):
     size_run_days: Count = Field(default=30, ge=1, le=3660)
     max_runs: Count | None = Field(default=None, ge=1)
     max_resumes: Count | None = Field(default=None, ge=0)
+    max_epsilon: Real | None = Field(default=None, gt=0)
     disclosures: tuple[Kind, ...] | None = None
 
 
@@ -508,6 +512,7 @@ def simulated_party(job: JobConfig, name: str, keys: Mapping[str, bytes]) -> Par
             size_run_days=own.size_run_days,
             max_runs=own.max_runs or limits.max_runs,
             max_resumes=limits.max_resumes if own.max_resumes is None else own.max_resumes,
+            max_epsilon=own.max_epsilon or limits.max_epsilon,
             disclosures=job.disclosures if own.disclosures is None else own.disclosures,
             rehearsals=job.rehearsal,
         ),

@@ -201,7 +201,10 @@ class AlignTerms(Terms):
 
 
 class Limits(Terms):
-    """Smallest groups, largest numbers; a party's own policy may only be stricter."""
+    """Smallest groups, largest numbers; a party's own policy may only be stricter.
+
+    max_epsilon : of all trainings with noise together that one bank has had of a partner, over all contracts.
+    """
 
     min_list: Count = Field(default=1000, ge=1, le=1 << 40)
     max_list: Count = Field(default=2_000_000, ge=1, le=1 << 40)
@@ -212,6 +215,7 @@ class Limits(Terms):
     max_resumes: Count = Field(default=3, ge=0, le=100)
     max_runs: Count = Field(default=5, ge=1, le=1000)
     max_levels: Count = Field(default=20, ge=2, le=1000)
+    max_epsilon: Real = Field(default=8.0, gt=0, le=100)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -354,6 +358,8 @@ class Contract(Terms):
         ]
         if wrong:
             raise mistake(f"numbers where a pair is of two parties, not {wrong[0]}", "additive", "pairs")
+        if across and self.model.penalties:
+            raise mistake("one penalty where pairs are of two parties", "model", "penalties")
         if across and (self.align.hidden or self.align.join == "left"):
             raise mistake(
                 "pairs of one party: those of two need match = shown and join = inner", "additive", "pairs"
@@ -372,6 +378,8 @@ class Contract(Terms):
             )
         if self.trees.checked_shares and len(self.partners) > 1:
             raise mistake("false: the shares of one partner alone are checked", "trees", "checked_shares")
+        if self.trees.epsilon is not None and len(self.partners) > 1:
+            raise mistake("left out: noise is that of one partner alone", "trees", "epsilon")
         if self.trees.reveal == "totals":
             if max(self.trees.class_weights) > MAX_WEIGHT_RATIO * min(self.trees.class_weights):
                 raise mistake(
@@ -382,7 +390,9 @@ class Contract(Terms):
             if self.trees.row_share < 1:
                 # Everybody knows who is drawn: counts of as many known groups as there are trees tell single rows.
                 raise mistake("1: totals of groups drawn anew for each tree tell rows", "trees", "row_share")
-
+            epsilon, most = self.trees.epsilon, self.limits.max_epsilon
+            if epsilon is not None and epsilon > most:
+                raise mistake(f"at most limits.max_epsilon, {most:g}", "trees", "epsilon")
         numbers = {(party.name, name) for party in self.parties for name in party.numbers}
         for place, trend in enumerate(self.trees.trends):
             if (trend.party, trend.column) not in numbers:
@@ -451,17 +461,21 @@ class SignedContract(Terms):
 
 _ADDED: Mapping[str, object] = {
     "align": AlignTerms().model_dump(), "task": "train", "channel": "hub", "rehearsal": False,
-    "trees": TreeTerms().model_dump(), "bins": BinTerms().model_dump(),
+    "trees": TreeTerms().model_dump(exclude_none=True), "bins": BinTerms().model_dump(),
     "scorecard": ScorecardTerms().model_dump(),
     "additive": AdditiveTerms().model_dump(),
 }  # fmt: skip
 """Terms that came after the first contracts: left out at these values, so that their bytes stay what they were."""
-_ADDED_TO_MODEL: Mapping[str, object] = {"max_offset": 8.0}
+_ADDED_TO_MODEL: Mapping[str, object] = {
+    "max_offset": 8.0, "penalties": (), "path_passes": 8, "validation_fraction": 0.2,
+}  # fmt: skip
 """The same of the section `model`; what is absent is left out anyway."""
 _ADDED_TO_TREES: Mapping[str, object] = {
     "checked_shares": False, "patience": 0, "validation_fraction": 0.1,
 }  # fmt: skip
 """The same of the section `trees`."""
+_ADDED_TO_LIMITS: Mapping[str, object] = {"max_epsilon": 8.0}
+"""The same of the section `limits`."""
 
 
 def _plain_values(contract: Contract) -> dict[str, object]:
@@ -469,9 +483,10 @@ def _plain_values(contract: Contract) -> dict[str, object]:
     for party in values["parties"]:
         if not party["more_kinds"]:
             del party["more_kinds"]
-    for name, usual in _ADDED_TO_MODEL.items():
-        if values["model"][name] == usual:
-            del values["model"][name]
+    for section, usual_values in (("model", _ADDED_TO_MODEL), ("limits", _ADDED_TO_LIMITS)):
+        for name, usual in usual_values.items():
+            if values[section][name] == usual:
+                del values[section][name]
     values = {key: value for key, value in values.items() if key not in _ADDED or value != _ADDED[key]}
     if "trees" in values:
         added = _ADDED_TO_TREES.items()

@@ -13,6 +13,7 @@ from fedmkt.privacy.disclosure import DEFAULT
 Count = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Weight = Annotated[float, Field(strict=True, ge=1e-3, le=1e3)]
+Penalty = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.1, le=1e9)]
 Flag = Annotated[bool, Field(strict=True)]
 Kind = Literal["logistic", "linear", "poisson", "additive", "scorecard", "trees"]
 Link = Literal["logistic", "linear", "poisson"]
@@ -22,11 +23,17 @@ GLM_KINDS: tuple[Kind, ...] = ("logistic", "linear", "poisson")
 """Kinds that fit the prepared columns themselves: these may have offset and weights, and start from one another."""
 ROW_WEIGHT_UNIT = 1 / 16
 """Weights of rows are rounded to a multiple of this."""
+LEAST_EPSILON, MOST_EPSILON = 0.5, 8.0
+"""Less is below what encrypted sums tell by themselves for millions of rows; more is hardly a promise."""
 MAX_ROW_WEIGHT = 8.0
 """A row counts at most as this many: every bound on sums over rows grows by as much."""
 
 MAX_WEIGHT_RATIO = 100
 """Of class weights of trees on shares, where weights below a hundredth of the other would be lost in rounding."""
+
+
+MOST_GROWTH = 10_000
+"""How many times the least penalty of a path the largest may be."""
 
 
 class Terms(BaseModel):
@@ -41,10 +48,16 @@ class ModelTerms(Terms):
     max_offset : largest size of the bank's offset column, where it has one.
     class_weights : what a row without and one with a response count, a multiple of 1/16 each.
     start : digest of an earlier contract of the same parties, with whose model training begins.
+    penalties : in place of penalty, those that are tried, each in `path_passes` passes from the model of the one before
+    (the largest, which is first, and the chosen one, at last, in `iterations`). The one with the least error on
+    `validation_fraction` of the train rows is chosen.
     """
 
     kind: Kind = "logistic"
-    penalty: Real = Field(default=1.0, ge=0.1, le=1e9)
+    penalty: Penalty = 1.0
+    penalties: tuple[Penalty, ...] = Field(default=(), max_length=12)
+    path_passes: Count = Field(default=8, ge=2, le=100)
+    validation_fraction: Real = Field(default=0.2, ge=0.05, le=0.5)
     iterations: Count = Field(default=20, ge=1, le=100)
     period: Literal[64, 128] = 128
     max_weight: Real = Field(default=16.0, ge=0.5, le=4096.0)
@@ -60,6 +73,16 @@ class ModelTerms(Terms):
         """What labels and scores are: answers and their probabilities, numbers, or counts."""
         return self.kind if self.kind == "linear" or self.kind == "poisson" else "logistic"
 
+    @property
+    def path(self) -> tuple[float, ...]:
+        """The penalties in the order in which they are tried: the largest first."""
+        return tuple(sorted(self.penalties, reverse=True))
+
+    @property
+    def least_penalty(self) -> float:
+        """The smallest penalty with which the model may end."""
+        return min(self.penalties, default=self.penalty)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.class_weights is not None:
@@ -69,7 +92,23 @@ class ModelTerms(Terms):
                 raise ValueError("class_weights of [model] are for kind = logistic")
         if self.start is not None and self.kind not in GLM_KINDS:
             raise ValueError(f"no start with kind = {self.kind}")
+        self._check_path()
         return self
+
+    def _check_path(self) -> None:
+        usual = ModelTerms.model_fields
+        if not self.penalties:
+            if any(getattr(self, n) != usual[n].default for n in ("path_passes", "validation_fraction")):
+                raise ValueError("path_passes and validation_fraction only with penalties")
+            return
+        if len(set(self.penalties)) != len(self.penalties) or len(self.penalties) < 2:
+            raise ValueError("penalties are 2 to 12 different values")
+        if max(self.penalties) > MOST_GROWTH * min(self.penalties):
+            raise ValueError(f"the largest of penalties is at most {MOST_GROWTH:,} times the smallest")
+        if self.penalty != usual["penalty"].default:
+            raise ValueError("one of penalty and penalties")
+        if self.kind == "trees" or self.start is not None:
+            raise ValueError("penalties are for a linear kind of model without start")
 
 
 class BinTerms(Terms):
@@ -144,6 +183,9 @@ class TreeTerms(Terms):
     what it is not.
     patience : trees without a better loss on the validation rows until training stops, of which those up to the best
     stay; 0 = never. validation_fraction : of the train rows, drawn by the split key, which then do not train.
+    epsilon : where it is given, in mode `totals`, the partner adds as much noise to all totals as makes a training
+    (epsilon, delta) differentially private for one row of its columns, delta = 1 / rows^1.1 (`privacy.noise`); cells
+    are then neither joined nor counted.
     """
 
     reveal: Reveal = "totals"
@@ -162,6 +204,7 @@ class TreeTerms(Terms):
     checked_shares: Flag = False
     patience: Count = Field(default=0, ge=0, le=1000)
     validation_fraction: Real = Field(default=0.1, ge=0.01, le=0.5)
+    epsilon: Real | None = Field(default=None, ge=LEAST_EPSILON, le=MOST_EPSILON)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -173,6 +216,15 @@ class TreeTerms(Terms):
             raise ValueError("trees * 2^depth is at most 65536")
         if len({(t.party, t.column) for t in self.trends}) != len(self.trends):
             raise ValueError("every trend once")
+        if self.epsilon is not None and (
+            self.checked_shares or self.patience or self.class_weights != (1.0, 1.0)
+        ):
+            # Losses have no noise, and tags are of the lanes that also count rows.
+            raise ValueError("epsilon without checked_shares, patience or class_weights")
+        if self.epsilon is not None and self.reveal != "totals":
+            raise ValueError(
+                'epsilon with reveal = "totals": noise on totals hides nothing where sides are told'
+            )
         return self
 
 
@@ -212,14 +264,17 @@ def _needed_to_stop(trees: TreeTerms) -> tuple[str, ...]:
 def needed_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:
     """Return the kinds of disclosures without which a model of this kind cannot be trained."""
     if model.kind == "trees":
+        if trees.epsilon is not None:
+            return ("NoisyTotals", "ChosenSplits", "TreeShape")
         return (
             ("HistogramTotals", "SplitSides", "ChosenSplits", "TreeShape")
             if trees.reveal == "sides"
             else ("HistogramTotals", "CellBits", "BinCounts", "BinTotals", "ChosenSplits", "TreeShape")
         ) + _needed_to_stop(trees)
+    path = ("PenaltyCurve", "ChosenPenalty") if model.penalties else ()
     if model.kind == "scorecard":
-        return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights")
-    return ()
+        return ("MinimumBits", "BinCounts", "BinTotals", "BinWeights", *path)
+    return path
 
 
 def least_disclosures(model: ModelTerms, trees: TreeTerms) -> tuple[str, ...]:

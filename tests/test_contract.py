@@ -395,6 +395,13 @@ def test_trees_say_what_they_reveal_in_the_contract():
         ({"trees": {}}, "needs CellBits, BinCounts, BinTotals too"),
         ({"trees": {"class_weights": (1.0, 200.0)}}, "at most 100 times the other"),
         ({"trees": {"row_share": 0.9}}, "drawn anew for each tree"),
+        ({"trees": {"reveal": "sides", "epsilon": 4.0}}, "hides nothing where sides are told"),
+        ({"trees": {"epsilon": 4.0}, "limits": Limits(max_epsilon=3.0)}, "at most limits.max_epsilon, 3"),
+        ({"trees": {"epsilon": 4.0, "checked_shares": True}}, "epsilon without checked_shares"),
+        ({"trees": {"epsilon": 4.0, "patience": 2}}, "epsilon without checked_shares, patience"),
+        ({"trees": {"epsilon": 4.0, "class_weights": (1.0, 2.0)}}, "epsilon without .* class_weights"),
+        ({"trees": {"epsilon": 0.4}}, "greater than or equal to 0.5"),
+        ({"trees": {"epsilon": 4.0}}, "a model of kind trees needs NoisyTotals too"),
         ({"trees": {"reveal": "sides", "max_thresholds": 0}}, "greater than or equal to 1"),
         ({"trees": {"reveal": "sides", "class_weights": (0.0, 1.0)}}, "greater than or equal to 0.001"),
     ],
@@ -425,6 +432,7 @@ def test_early_stopping_is_disclosed_and_leaves_the_bytes_of_other_trees_as_they
 def test_the_terms_of_trees_leave_the_digest_of_other_contracts_as_it_was():
     assert not {"trees", "bins"} & set(json.loads(canonical_bytes(contract())))
     other = contract(**(TREES | {"trees": {"reveal": "sides", "class_weights": (1.0, 2.0)}}))
+    assert "epsilon" not in canonical_bytes(other).decode()
     assert len({digest(contract(**TREES)), digest(other), digest(contract())}) == 3
 
 
@@ -479,3 +487,47 @@ def test_offsets_and_weights_are_for_models_of_the_columns_themselves(kind):
         contract(
             **(terms | {"parties": (party("bank", weight="w"), party("shop")), "disclosures": disclosures})
         )
+
+
+PATH = (*DEFAULT, "PenaltyCurve", "ChosenPenalty")
+
+
+def test_a_contract_with_one_penalty_has_the_bytes_that_it_had_before_there_were_paths():
+    text = canonical_bytes(contract())
+    assert not any(name in text for name in (b"penalties", b"path_passes", b"validation_fraction"))
+    tried = contract(model=ModelTerms(penalties=(1.0, 100.0)), disclosures=PATH)
+    assert json.loads(canonical_bytes(tried))["model"]["penalties"] == [1, 100]
+    assert from_toml(to_toml(signed(tried)), "f").contract == tried
+    assert tried.model.path == (100.0, 1.0) and tried.model.least_penalty == 1.0
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"penalties": (1.0,)}, "2 to 12"),
+        ({"penalties": (1.0, 1.0)}, "2 to 12 different"),
+        ({"penalties": tuple(map(float, range(1, 14)))}, "at most 12"),
+        ({"penalties": (0.1, 2000.0)}, "at most 10,000 times"),
+        ({"penalties": (0.01, 1.0)}, "greater than or equal to 0.1"),
+        ({"penalties": (1.0, 2.0), "penalty": 3.0}, "one of penalty and penalties"),
+        ({"penalties": (1.0, 2.0), "kind": "trees"}, "a linear kind of model without start"),
+        ({"penalties": (1.0, 2.0), "start": "ab" * 32}, "a linear kind of model without start"),
+        ({"path_passes": 5}, "only with penalties"),
+        ({"validation_fraction": 0.3}, "only with penalties"),
+    ],
+)
+def test_paths_that_cannot_be_tried_are_refused(terms, message):
+    with pytest.raises(ValidationError, match=message):
+        ModelTerms(**terms)
+
+
+def test_a_path_is_not_for_pairs_of_two_parties():
+    numbers = (party("bank", numbers=("a",)), party("shop", numbers=("b",)))
+    terms = {"additive": {"pairs": (("bank/a", "shop/b"),)}, "parties": numbers, "disclosures": PATH}
+    with pytest.raises(ValidationError, match="one penalty where pairs are of two parties"):
+        contract(model={"kind": "additive", "penalties": (1.0, 2.0)}, **terms)
+
+
+def test_a_path_needs_its_disclosures():
+    with pytest.raises(ValidationError, match="needs PenaltyCurve, ChosenPenalty too"):
+        contract(model=ModelTerms(penalties=(1.0, 2.0)))

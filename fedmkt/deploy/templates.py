@@ -36,6 +36,7 @@ max_size_runs = 5             # runs with one partner that show sizes, within si
 size_run_days = 30
 max_runs = 5
 max_resumes = 3
+max_epsilon = 8.0             # of all trainings whose totals have noise, for one bank
 """
 
 _BANK_SCHEMA = """\

@@ -172,7 +172,7 @@ def fit(train: Labelled, settings: Settings, random: Random, held: Labelled | No
                 scores = kept[best - len(trees) - 1]
                 grown, trees = grown[:best], trees[:best]
                 break
-    model = Model(Outline(base, tuple(trees)), _parts(table, grown))
+    model = Model(Outline(base, tuple(trees)), parts_of(table, grown))
     return Fitted(model, scores, tuple(losses))
 
 
@@ -204,7 +204,7 @@ def grow(
         if not taken:
             break
         splits += taken
-        node_of_row = children(node_of_row, [s.node for s in taken], _sides(table, taken))
+        node_of_row = children(node_of_row, [s.node for s in taken], sides_of_splits(table, taken))
         if depth + 1 < settings.depth:
             cells = _child_histograms(table, node_of_row, rows, level.nodes, cells[is_split])
             cuts = open_cuts(cells[..., 2], cuts[is_split], settings.min_cell)
@@ -257,14 +257,15 @@ def with_siblings(built: Counts, parents: Counts, right_smaller: Bools) -> Count
     return cells
 
 
-def _sides(table: Table, splits: Sequence[Split]) -> Bools:
+def sides_of_splits(table: Table, splits: Sequence[Split]) -> Bools:
+    """Tell for each split which rows go left, (splits, n)."""
     return np.stack([goes_left(table.values[s.column], table.bins, s.bin, s.missing_left) for s in splits])
 
 
 def _route(table: Table, splits: Sequence[Split]) -> Nodes:
     node_of_row, split_of = np.zeros(table.rows, dtype=np.int32), {s.node: s for s in splits}
     for nodes in by_depth(split_of):
-        node_of_row = children(node_of_row, nodes, _sides(table, [split_of[node] for node in nodes]))
+        node_of_row = children(node_of_row, nodes, sides_of_splits(table, [split_of[node] for node in nodes]))
     return node_of_row
 
 
@@ -313,7 +314,9 @@ def tree_of(columns: Sequence[Column], grown: Grown, values: Floats) -> Tree:
     return Tree(tuple(owners), tuple(sorted(zip(grown.leaves.nodes.tolist(), values.tolist(), strict=True))))
 
 
-def _parts(table: Table, grown: Sequence[tuple[Split, ...]]) -> tuple[Part, ...]:
+def parts_of(table: Table, grown: Sequence[tuple[Split, ...]]) -> tuple[Part, ...]:
+    """Return what each owner of columns holds of the trees."""
+
     def decisions(owner: str, splits: Sequence[Split]) -> tuple[Decision, ...]:
         owned = [(s, table.columns[s.column]) for s in splits]
         return tuple(Decision(s.node, c.name, s.bin, s.missing_left) for s, c in owned if c.owner == owner)

@@ -9,9 +9,10 @@ that took part, whoever they are, and the bank keeps in `train_slots.npy` and `h
 its own stand. Where the contract gives each owner its part of the model: `own_weights.npy`, and of an additive model
 `shapes.json`, what each own column adds to the log odds. At the bank besides:
 `scores.npz`. Of trees `model.json` has the own bins and splits in place of preparation and share, and at the bank the
-outline: who splits where, and what the leaves add. Of a scorecard it has the WoE columns too, and the files of
-`party.card` lie beside it; so do those of `party.correlation_files`. The results of an earlier run of the same contract
-are kept beside it, as `model-RUN`.
+outline: who splits where, and what the leaves add. Where penalties were tried, `model.json` has the chosen one, and at
+the bank the error of each. Of a scorecard it has the WoE columns too, and the files of `party.card` lie beside
+it; so do those of `party.correlation_files`. The results of an earlier run of the same contract are kept beside it, as
+`model-RUN`.
 
 Of a run that counts common customers every party keeps one file, `overlap.json`: the bands, and no number besides.
 """
@@ -44,6 +45,8 @@ from fedmkt.protocol.cardinality import Measured, Overlaps
 from fedmkt.protocol.items import NO_ROW, Known
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.linear import Weights
+from fedmkt.protocol.path import Curve
+from fedmkt.protocol.penalties import Trial, penalty_at
 from fedmkt.protocol.prepare import (
     Columns,
     OwnEvidence,
@@ -125,9 +128,20 @@ def _linear_files(party: Party) -> ModelFiles:
         arrays["known"] = party.recall(Known).rows
     if party.holds(OwnWeights):
         arrays["own_weights"] = party.recall(OwnWeights).values
+    if party.holds(Trial):
+        header["penalty"] = _penalty(party)
+    if party.holds(Curve):
+        curve = party.recall(Curve)
+        errors = zip(party.contract.model.path, curve.errors.tolist(), strict=True)
+        header["penalties"] = {"rows": curve.rows, "errors": [list(pair) for pair in errors]}
     if party.holds(OwnEvidence):
         header["evidence"] = json.loads(party.recall(OwnEvidence).columns)
     return ModelFiles(header, arrays)
+
+
+def _penalty(party: Party) -> float:
+    """Return the penalty of the model, which may be one of several that were tried."""
+    return penalty_at(party.contract, party.recall(Trial) if party.holds(Trial) else None)
 
 
 def _tree_files(party: Party) -> ModelFiles:
@@ -218,7 +232,7 @@ def _linear_scores_alone(party: Party) -> Floats:
         columns = weighed(columns, WoeColumns.from_json(party.recall(OwnEvidence).columns))
     model, scale, rows = party.contract.model, party.recall(Units).scale, party.recall(Released).rows
     known = scale.rows(known_rows(model, columns, train))
-    own = glm.fit(model.link, prepared_rows(fitted, columns, train), known, model.penalty)
+    own = glm.fit(model.link, prepared_rows(fitted, columns, train), known, _penalty(party))
     offset = scale.offsets(offsets(columns, rows))
     return scale.labels(glm.predict(own, prepared_rows(fitted, columns, rows), model.link, offset))
 

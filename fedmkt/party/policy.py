@@ -111,6 +111,16 @@ def _repetitions(config: PartyConfig, signed: SignedContract, now: datetime) -> 
             )
 
 
+def _noise(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
+    if signed.contract.trees.epsilon is None:
+        return
+    agreed, own = signed.contract.limits.max_epsilon, config.policy.max_epsilon
+    if agreed > own:
+        raise PolicyRefused(
+            f"rule noise: limits.max_epsilon = {agreed:g} in the contract, {config.name} allows {own:g}"
+        )
+
+
 def _disclosures(config: PartyConfig, signed: SignedContract, now: datetime) -> None:
     for kind in signed.contract.disclosures:
         if kind not in config.policy.disclosures:
@@ -129,6 +139,7 @@ CONTRACT_RULES: dict[str, Rule] = {
     "minimum-sizes": _minimum_sizes,
     "maximum-common": _maximum_common,
     "repetitions": _repetitions,
+    "noise": _noise,
     "disclosures": _disclosures,
 }
 """All rules that a contract must pass, in the order in which they are asked."""

@@ -186,6 +186,40 @@ class Scores(Disclosure):
 
 
 @dataclass(frozen=True)
+class PenaltyCurve(Disclosure):
+    """How well each tried penalty predicts: one number for each, about a random part of the train rows together.
+
+    The squared error (of counts the deviance) of the expected labels of rows that did not train, added up and rounded
+    on shares to about five decimals of its mean. Of these rows the reader knows the labels and its own columns, so that
+    each number is one equation about the partner's columns of all of them: far less than one score, of which it gets
+    one for each row that it asks for. With `minimum` rows or more no single row shows beside the others, but two runs
+    whose lists differ by one row and that draw the same part would tell that row's error: lists and ledgers stand
+    against it.
+    """
+
+    penalties: int
+    minimum: int
+
+    def describe(self) -> str:
+        """Say how many numbers, and about how many rows at least."""
+        rows = f"at least {self.minimum:,} rows together"
+        return f"received one error of {rows} for each of {self.penalties} penalties"
+
+
+@dataclass(frozen=True)
+class ChosenPenalty(Disclosure):
+    """Which of the contract's penalties the model is trained with: the one with the least error.
+
+    A choice among at most twelve, so less than four bits about all rows together. All signers learn it, as every party
+    needs it for the passes that follow.
+    """
+
+    def describe(self) -> str:
+        """Say what is known."""
+        return "learned which penalty was chosen"
+
+
+@dataclass(frozen=True)
 class ModelPart(Disclosure):
     """The reader's own weights in clear.
 
@@ -525,17 +559,21 @@ class PartialScore(Disclosure):
 
 @dataclass(frozen=True)
 class NoisyTotals(Disclosure):
-    """Totals with noise under differential privacy; `event` names mechanism and budget spent.
+    """Sums of gradients and Hessians per bin in each node of each tree, each with noise: of one row, of none or many.
 
-    What the reader can say about one person is bounded by that budget, and budgets add up over runs.
+    Whatever the reader makes of all of them together is nearly as likely if **one person's columns at the other party
+    were others**: up to a factor e^epsilon, but for a probability delta. That holds whatever else it knows, for a
+    reader that keeps to the protocol, and for one training; epsilons of several add up, which the ledger bounds. Not
+    covered: who is common, the edges of bins as all rows' values make them, scores, and what holds of groups.
     """
 
+    adds: ClassVar[tuple[str, ...]] = ("totals",)
     totals: int
     event: str
 
     def describe(self) -> str:
         """Say how many totals, under which event."""
-        return f"received {self.totals:,} totals with noise ({self.event})"
+        return f"received {self.totals:,} gradient totals with noise ({self.event})"
 
 
 REGISTRY: Mapping[str, type[Disclosure]] = {
@@ -549,6 +587,8 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         MatrixShape,
         RangeBit,
         Scores,
+        PenaltyCurve,
+        ChosenPenalty,
         ModelPart,
         CrossCorrelation,
         StandardErrors,
@@ -593,6 +633,8 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "MatrixShape": _ALL,
     "RangeBit": _ALL,
     "Scores": ("bank",),
+    "PenaltyCurve": ("bank",),
+    "ChosenPenalty": _ALL,
     "ModelPart": ("bank", "partner"),
     "CrossCorrelation": ("bank",),
     "StandardErrors": ("partner",),
@@ -604,6 +646,7 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "MinimumBits": ("bank", "partner"),
     "CellBits": ("bank", "partner"),
     "HistogramTotals": ("bank",),
+    "NoisyTotals": ("bank",),
     "SplitSides": ("bank",),
     "ChosenSplits": ("partner",),
     "TreeShape": _ALL,

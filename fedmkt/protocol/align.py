@@ -92,9 +92,9 @@ class Slots(State):
 
 @dataclass(frozen=True)
 class Validation(State):
-    """Which train rows, (n,) with padding, do not train but tell when training is over.
+    """Which train rows, (n,) with padding, do not train: they tell when trees are enough, or which penalty is best.
 
-    The same at all parties; of a left join a partner knows those alone that it has.
+    The same at all parties. Drawn by person where all know who stands where; else by place, padding too.
     """
 
     rows: NDArray[np.bool_]
@@ -145,6 +145,19 @@ def train_rows_at_least(contract: Contract, overlap: Overlap) -> float:
     """Return a number that the real training rows exceed but once in a thousand million (6 sigma)."""
     share, low = 1 - contract.model.test_fraction, overlap.labelled_low
     return low * share - 6 * math.sqrt(low * share * (1 - share))
+
+
+def validation_fraction(contract: Contract) -> float:
+    """Return the share of train rows that validate; 0 where training is neither stopped early nor repeated."""
+    if contract.model.penalties:
+        return contract.model.validation_fraction
+    is_stopped = contract.model.kind == "trees" and contract.trees.patience
+    return contract.trees.validation_fraction if is_stopped else 0.0
+
+
+def validation_length(contract: Contract, overlap: Overlap) -> int:
+    """Return the number of rows that validate, padded."""
+    return padded_rows(train_rows(contract, overlap), validation_fraction(contract))
 
 
 def scored_rows(contract: Contract, overlap: Overlap) -> int:
@@ -223,16 +236,24 @@ def _divide(turn: Turn, key: bytes, overlap: Overlap) -> tuple[State, ...]:
     train = train_rows(turn.contract, overlap)
     test = scored_rows(turn.contract, overlap) - overlap.unlabelled_high
     divided = Split(_fill(own[~held], train), _fill(own[held], test), aligned.unlabelled)
-    if turn.contract.model.kind != "trees" or not turn.contract.trees.patience:
-        return (divided,)
-    chosen = held_out(
-        hmac.digest(key, b"fedmkt validation rows v1\n", "sha256"),
-        tuple(i for i, is_held in zip(ids, held, strict=True) if not is_held),
-        turn.contract.trees.validation_fraction,
-    )
+    if turn.contract.align.join == "left":
+        return (divided, *_validation_places(turn, key, train))
+    names = tuple(i for i, is_held in zip(ids, held, strict=True) if not is_held)
+    return (divided, *_validation(turn, key, names, train))
+
+
+def _validation_places(turn: Turn, key: bytes, train: int) -> tuple[State, ...]:
+    return _validation(turn, key, tuple(map(str, range(train))), train)
+
+
+def _validation(turn: Turn, key: bytes, names: tuple[str, ...], train: int) -> tuple[State, ...]:
+    """Draw the rows that validate by the names of the first rows, if the contract wants any."""
+    if not (fraction := validation_fraction(turn.contract)):
+        return ()
     rows = np.zeros(train, np.bool_)
-    rows[: len(chosen)] = chosen
-    return (divided, Validation(rows))
+    own_key = hmac.digest(key, b"fedmkt validation rows v1\n", "sha256")
+    rows[: len(names)] = held_out(own_key, names, fraction)
+    return (Validation(rows),)
 
 
 def _divide_hidden(turn: Turn, key: bytes) -> tuple[State, ...]:
@@ -240,7 +261,7 @@ def _divide_hidden(turn: Turn, key: bytes) -> tuple[State, ...]:
     aligned, none = turn.recall(Aligned), np.empty(0, np.int64)
     rows = aligned.labelled
     if not turn.first:
-        return (Split(rows, none, none), Slots(rows, rows))
+        return (Split(rows, none, none), Slots(rows, rows), *_validation_places(turn, key, len(rows)))
     customers = turn.recall(Customers)
     real = np.flatnonzero(rows != NO_ROW)
     labelled = np.ones(len(real), bool) if customers.labelled is None else customers.labelled[rows[real]]
@@ -250,7 +271,7 @@ def _divide_hidden(turn: Turn, key: bytes) -> tuple[State, ...]:
     train[real[labelled & ~held]] = rows[real[labelled & ~held]]
     scored[real[held | ~labelled]] = rows[real[held | ~labelled]]
     parts = (rows[real[labelled & ~held]], rows[real[labelled & held]], rows[real[~labelled]])
-    return (Split(*parts), Slots(train, scored))
+    return (Split(*parts), Slots(train, scored), *_validation_places(turn, key, len(rows)))
 
 
 def _matched_ids(turn: Turn, rows: Rows, keys: Bytes) -> tuple[str, ...]:

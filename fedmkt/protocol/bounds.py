@@ -25,6 +25,7 @@ from fedmkt.protocol.links import is_identity, most_predictor, most_residual, mo
 from fedmkt.protocol.logistic import GRADIENT_BITS, MOST_MOMENTUM
 from fedmkt.protocol.matrices import gram_rows
 from fedmkt.protocol.pair_gram import pair_spread
+from fedmkt.protocol.path import path_bound
 from fedmkt.protocol.prepare import RIDGE, Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import COARSE_BITS, PAIR_NORM
@@ -54,8 +55,10 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     # The spread of products of pairs is 1.
     stiff = max(sqrt(n / RIDGE), sqrt(model.penalty) if plan.pairs else 0.0)
     residual, value = most_residual(contract), most_value(contract)
-    gradient = n * norm * residual + stiff * stiff * w
-    scaled = gradient / 2 ** _power(plan)
+    # Along a path, the largest penalty is so many times the one that fills these rows; the inverse makes up for it.
+    grown = max(model.penalties, default=1.0) / min(model.penalties, default=1.0)
+    gradient = n * norm * residual + grown * stiff * stiff * w
+    scaled = (n * norm * residual + sqrt(grown) * stiff * stiff * w) / 2 ** _power(plan)
     factor = 2.0**FACTOR_BITS * 2 ** _power_of(rows) / min(rows, real)
     reach = MAX_SCALE * 2 ** _power(plan) / real
     x, w_scale, r = FRACTION_BITS, WEIGHT_BITS, residual_bits(contract)
@@ -76,11 +79,16 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
         _bound("scores", value * top, score_bits(contract), f"{value:g} * {top}"),
         _bound("penalty row", stiff * w, x + w_scale, f"{stiff:.3g} * {w:g}"),
         _bound(
-            "gradient", gradient, x + r, f"({n:g} * {norm:g} * {residual:g} + {stiff * stiff:.3g} * {w:g})"
+            "gradient",
+            gradient,
+            x + r,
+            f"({n:g} * {norm:g} * {residual:g} + {grown * stiff * stiff:.3g} * {w:g})",
         ),
         _bound("Gram block", rows * norm * norm, 2 * x, f"{rows:g} * {norm:g}^2"),
         _scaled_block(contract, plan, norm, factor),
-        _bound("inverse", d * most * most, 2 * INVERSE_BITS, f"{d:g} * {most:g}^2"),
+        _bound(
+            "inverse", d * most * most * sqrt(grown), 2 * INVERSE_BITS, f"{d:g} * {most:g}^2{_times(grown)}"
+        ),
         _bound("scaled inverse", most * reach, INVERSE_BITS + STEP_BITS, f"{most:g} * {reach:g}"),
         _bound(
             "step",
@@ -89,6 +97,7 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
             f"({d:g} * {most:g} * {steepest:.3g} + {MOST_MOMENTUM * 2 * w:g})",
         ),
         *_correlation_bounds(contract, overlap),
+        *([path_bound(contract, overlap)] if model.penalties else []),
         _bound("squared weights", d * w * w * omega, 3 * COARSE_BITS, f"{d:g} * {w:g}^2 * {omega:.3g}"),
     ]
 
@@ -125,6 +134,10 @@ def _scaled_block(contract: Contract, plan: Layout, norm: float, factor: float) 
 
 def _bound(name: str, value: float, scale_bits: int, formula: str, limit: float = 62) -> Bound:
     return Bound(name, log2(value) + scale_bits, f"{formula} * 2^{scale_bits}", limit)
+
+
+def _times(grown: float) -> str:
+    return f" * {sqrt(grown):.3g}" if grown > 1 else ""
 
 
 def _power(plan: Layout) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedmkt.contract import Contract
-from fedmkt.protocol import boosting, logistic, scoring, shared_boosting, shared_scoring, tree_scoring
+from fedmkt.protocol import boosting, logistic, path, scoring, shared_boosting, shared_scoring, tree_scoring
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.bounds import check_bounds
 from fedmkt.protocol.core import Caller, Name
@@ -42,7 +42,8 @@ def _fit_linear(call: Caller, contract: Contract, overlap: Overlap) -> Widths:
     checkpoint(call, contract)
     columns = {p: s.columns for p, s in shapes.items()}
     cross_correlation(call, contract, overlap, columns)
-    logistic.fit(call, contract, overlap, columns)
+    fit = path.fit if contract.model.penalties else logistic.fit
+    fit(call, contract, overlap, columns)
     return columns
 
 

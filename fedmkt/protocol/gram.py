@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.protocol.align import Split
@@ -50,11 +51,12 @@ from fedmkt.protocol.multiply import (
     RoundOpening,
     deal_product,
     finish_product,
-    multiply,
     open_pair,
-    open_product,
+    product_inbox,
+    take_product,
 )
 from fedmkt.protocol.pair_gram import held_slices, pair_ridge, pair_spread, place_pairs, with_pairs
+from fedmkt.protocol.penalties import goes_on, growth, ridge, share_trained
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.shared import (
     DealtRounding,
@@ -73,6 +75,7 @@ from fedmkt.ring import product
 from fedmkt.ring.fixed import encode
 from fedmkt.ring.kernels import gram
 
+Floats = NDArray[np.float64]
 INVERSE_BITS = 20
 STEP_BITS = 16
 FACTOR_BITS = 10
@@ -131,6 +134,11 @@ def gram_size(turn: Turn, plan: Layout) -> int:
     """Count the entries of all blocks on shares: of two parties' columns, then of all columns with those of pairs."""
     own = sum(plan.columns_of(p) * plan.columns_of(q) for p, q in _pairs(turn))
     return own + plan.width * (plan.width - plan.own_width)
+
+
+def scaled_size(turn: Turn, plan: Layout) -> int:
+    """Count what a hidden match divides by its rows: all blocks, and along a path of penalties the partner's ridge."""
+    return gram_size(turn, plan) + (plan.columns_of(turn.parties[1]) if turn.contract.model.penalties else 0)
 
 
 def _gram_shifts(turn: Turn, plan: Layout) -> tuple[int, int]:
@@ -209,6 +217,14 @@ class OwnBlock(State):
 
 
 @dataclass(frozen=True)
+class Base(State):
+    """The own shares of A at the least penalty, (width, width), and of its ridge on the diagonal, (width,)."""
+
+    a: Words
+    ridge: Words
+
+
+@dataclass(frozen=True)
 class Inverse(State):
     """Newton-Schulz under way: A, Y and A Y on shares, the number of products done."""
 
@@ -269,38 +285,70 @@ def start_halvings(contract: Contract, plan: Layout) -> int:
     return math.ceil(math.log2(1 + gram_rows(contract, plan) / least_rows(contract, plan)))
 
 
-def _first_inverse(turn: Turn, plan: Layout, blocks: Words) -> Inverse:
-    """Begin with A = I + C and Y = 2/k I: the eigenvalues of A lie between 0 and the number of parties k."""
-    one = 1 << INVERSE_BITS
-    a, y = np.zeros((2, plan.width, plan.width), np.uint64)
+def _base(turn: Turn, plan: Layout, blocks: Words) -> Base:
+    """Return the own share of A = I + C, and of its ridge."""
+    own, size = plan.columns[turn.me], gram_size(turn, plan)
+    a, diagonal = np.zeros((plan.width, plan.width), np.uint64), np.zeros(plan.width, np.uint64)
     for (p, q), where in pair_slices(turn, plan).items():
         c = blocks[where].reshape(plan.columns_of(p), plan.columns_of(q))
         a[plan.columns[p], plan.columns[q]] = c
         a[plan.columns[q], plan.columns[p]] = c.T
-    at, own = np.arange(plan.width), np.arange(plan.own_width)
+    every, one = np.arange(plan.own_width), 1 << INVERSE_BITS
     if turn.contract.align.hidden:
-        a[plan.columns[turn.me], plan.columns[turn.me]] += turn.recall(OwnBlock).words
+        a[own, own] += turn.recall(OwnBlock).words
+        # Where penalties are tried, the partner's ridge, divided by the number of rows that the bank alone knows.
+        diagonal[plan.width - len(blocks[size:]) :] = blocks[size:]
     else:
-        a[own, own] += first_only(turn, one)
+        a[every, every] += first_only(turn, one)
     if plan.pairs:
         place_pairs(plan, a, blocks)
         shared = np.arange(plan.own_width, plan.width)
         a[shared, shared] += first_only(turn, round(pair_ridge(turn.contract, plan) * one))
-    y[at, at] += first_only(turn, (2 * one // len(turn.parties)) >> start_halvings(turn.contract, plan))
+    if turn.first or not turn.contract.align.hidden:
+        diagonal[own] = encode(_own_ridge(turn, plan), INVERSE_BITS)
+    return Base(a, diagonal)
+
+
+def _own_ridge(turn: Turn, plan: Layout) -> Floats:
+    """Return the ridge of the own columns, 0 of the intercept."""
+    found, values = np.zeros(plan.columns_of(turn.me)), ridge(turn)
+    found[len(found) - len(values) :] = values
+    return found
+
+
+def _first_inverse(turn: Turn, plan: Layout, base: Base) -> Inverse:
+    """Begin with Y = 2/k I: the eigenvalues of A = I + C lie between 0 and the number of parties k.
+
+    A larger penalty than the one that whitening allows for adds E - I to A, E diagonal; Y begins at 2/k E^-1 then. In
+    coordinates times the root of E that is I plus something smaller than C, and the same start as above.
+    """
+    own, at, times = plan.columns[turn.me], np.arange(plan.width), growth(turn)
+    shared = at[plan.own_width :]
+    a, y = base.a.copy(), np.zeros_like(base.a)
+    a[at, at] += np.uint64(times) * base.ridge
+    start = 2 / (len(turn.parties) << start_halvings(turn.contract, plan))
+    y[at[own], at[own]] = encode(start / (1 + times * _own_ridge(turn, plan)), INVERSE_BITS)
+    y[shared, shared] = first_only(turn, round(start * 2**INVERSE_BITS))
     return Inverse(a, y, np.empty((0, 0), np.uint64), 0)
 
 
 def _open_inverse(turn: Turn, inbox: Inbox[GramOpening | RoundOpening]) -> Outcome[PairOpening, Silent]:
     """Take in the last result and open the factors of the next product: A Y, then Y (2 I - A Y), ..., then Y S."""
     plan = layout_of(turn, FIT)
-    state = _absorb(turn, inbox, plan)
+    kept: tuple[State, ...] = ()
+    if turn.has(Inverse):
+        state = _absorb(turn, inbox, plan)
+    else:
+        base = turn.recall(Base) if turn.has(Base) else _base(turn, plan, _scaled_blocks(turn, inbox))
+        state, kept = _first_inverse(turn, plan, base), (base,) if turn.contract.model.penalties else ()
     if state.done == _products(turn.contract, plan) - 1:
         left, right = state.y, _bank_scale(turn, plan)
     elif state.done % 2 == 0:
         left, right = state.a, state.y
     else:
         left, right = state.y, _two_minus(turn, state.ay)
-    return open_pair(turn, "inverse", state.done, left, right, state)
+    count, counts = next_count(turn, "inverse")
+    return open_pair(turn, "inverse", count, left, right, state, counts, *kept)
 
 
 def _two_minus(turn: Turn, ay: Words) -> Words:
@@ -311,8 +359,6 @@ def _two_minus(turn: Turn, ay: Words) -> Words:
 
 
 def _absorb(turn: Turn, inbox: Inbox[Message], plan: Layout) -> Inverse:
-    if not turn.has(Inverse):
-        return _first_inverse(turn, plan, _scaled_blocks(turn, inbox))
     before = turn.recall(Inverse)
     value = finish_product(turn, inbox, INVERSE_BITS).reshape(plan.width, plan.width)
     if before.done % 2 == 0:
@@ -334,7 +380,7 @@ def _bank_scale(turn: Turn, plan: Layout) -> Words:
     """Return the share of S: 2^l / (c n) on the diagonal, c the bank's null curvature, p (1 - p) without weights."""
     scale = np.zeros((plan.width, plan.width))
     if turn.first:
-        n = len(real(turn.recall(Split).train))
+        n = len(real(turn.recall(Split).train)) * share_trained(turn)
         at = np.arange(plan.width)
         scale[at, at] = min(MAX_SCALE, 1 / turn.recall(Labels).null.curvature) * 2 ** gradient_power(plan) / n
     return encode(scale, STEP_BITS)
@@ -343,11 +389,6 @@ def _bank_scale(turn: Turn, plan: Layout) -> Words:
 def gradient_power(plan: Layout) -> int:
     """Return l, the power of two above the number of rows: gradients are divided by 2^l."""
     return (plan.total - 1).bit_length()
-
-
-def _multiply(turn: Turn, inbox: Inbox[PairOpening | DealtProduct]) -> Outcome[RoundOpening, Silent]:
-    dealt = inbox.one(dealer(turn.contract), DealtProduct) if turn.first else None
-    return open_product(turn, multiply(turn, inbox, dealt), dealt)
 
 
 def _deal_inverse(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtProduct, Silent]:
@@ -363,14 +404,13 @@ def _deal_inverse(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtProduct, Si
 
 
 def _begin(turn: Turn, inbox: Inbox[RoundOpening]) -> Outcome[Nothing, Silent]:
-    """Take in K and set the first weights: those of the earlier model, or the bank's null intercept and zeros."""
+    """Take in K and set the first weights: those of the earlier model, or the bank's null intercept and zeros.
+
+    Along a path of penalties, those that are there.
+    """
     plan = layout_of(turn, FIT)
     k = finish_product(turn, inbox, INVERSE_BITS).reshape(plan.width, plan.width)
-    w = np.zeros(plan.width)
-    if turn.first:
-        w[plan.columns[turn.me].start] = turn.recall(Labels).null.intercept
-    before = earlier(turn)
-    words = encode(w, WEIGHT_BITS) if before is None else before.share
+    words = turn.recall(Weights).w if goes_on(turn) else _first_weights(turn, plan)
     if words.shape != (plan.width,):
         raise ValueError("the share of the earlier model has another length")
     return Outcome(
@@ -378,11 +418,21 @@ def _begin(turn: Turn, inbox: Inbox[RoundOpening]) -> Outcome[Nothing, Silent]:
     )
 
 
+def _first_weights(turn: Turn, plan: Layout) -> Words:
+    before = earlier(turn)
+    if before is not None:
+        return before.share
+    w = np.zeros(plan.width)
+    if turn.first:
+        w[plan.columns[turn.me].start] = turn.recall(Labels).null.intercept
+    return encode(w, WEIGHT_BITS)
+
+
 DEAL_GRAM = Step("fit.deal_gram", _deal_gram, Silent)
 GRAM = Step("fit.gram", _gram, Silent, reads=(DealtGram,))
 SCALE_GRAM = Step("fit.scale_gram", _scale_gram, Silent, reads=(GramOpening,))
 OPEN_INVERSE = Step("fit.open_inverse", _open_inverse, Silent, reads=(GramOpening, RoundOpening))
-MULTIPLY = Step("fit.multiply", _multiply, Silent, reads=(PairOpening, DealtProduct))
+MULTIPLY = Step("fit.multiply", take_product, Silent, reads=(PairOpening, DealtProduct))
 DEAL_INVERSE = Step("fit.deal_inverse", _deal_inverse, Silent)
 BEGIN = Step("fit.begin", _begin, Silent, reads=(RoundOpening,))
 
@@ -395,13 +445,6 @@ def _inverse_inbox(
     blocks: Blocks, rounded: list[Reply[RoundOpening, Silent]], party: Name
 ) -> tuple[Sealed[GramOpening | RoundOpening], ...]:
     return (*inbox_of(blocks, party), *inbox_of(rounded, party))
-
-
-def product_inbox(
-    opened: list[Reply[PairOpening, Silent]], dealt: Reply[DealtProduct, Silent], party: Name
-) -> tuple[Sealed[PairOpening | DealtProduct], ...]:
-    """Collect what `MULTIPLY` reads at one party."""
-    return (*inbox_of(opened, party), *inbox_of([dealt], party))
 
 
 def shared_gram(call: Caller, contract: Contract) -> list[Reply[GramOpening, Silent]]:

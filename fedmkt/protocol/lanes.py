@@ -20,7 +20,8 @@ class Lanes:
     rows : padded; counts : bins of each column, by party, the bank first
     limits : by lane the limits of its fields from below, |m| <= limit for each row
     vectors : most vectors of a lane in the whole training, over all epochs
-    checker : the partner, where it checks the bank's shares (`checked_sums`).
+    checker : the partner, where it checks the bank's shares (`checked_sums`). spare : room for what is
+    added to a total of each field before it is opened; none where it is left out.
     """
 
     rows: int
@@ -28,11 +29,14 @@ class Lanes:
     limits: tuple[tuple[int, ...], ...]
     vectors: int
     checker: Name | None = None
+    spare: tuple[int, ...] = ()
 
     @property
     def fields(self) -> tuple[tuple[int, ...], ...]:
         """By lane how many bits hold a total of each field with its sign."""
-        return tuple(tuple(_total_bits(self.rows, limit) for limit in lane) for lane in self.limits)
+        spare = iter(self.spare)
+        most = [[self.rows * limit + next(spare, 0) for limit in lane] for lane in self.limits]
+        return tuple(tuple(m.bit_length() + 1 for m in lane) for lane in most)
 
     @property
     def bits(self) -> tuple[int, ...]:
@@ -91,7 +95,3 @@ class Lanes:
         """Split the rows at whole polynomials, into messages of about `BLOCK_BYTES`."""
         step = max(1, BLOCK_BYTES // (8 * len(self.limits) * nodes * DEGREE)) * DEGREE
         return [slice(i, min(self.rows, i + step)) for i in range(0, self.rows, step)]
-
-
-def _total_bits(rows: int, limit: int) -> int:
-    return (rows * limit).bit_length() + 1

@@ -55,6 +55,7 @@ from fedmkt.protocol.identity import DealtPredictor, PredictorOpening, apply_ide
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout, layout_of, residual_bits
 from fedmkt.protocol.linear import (
     FIT_ROWS,
+    Counts,
     Forward,
     LiftOpening,
     VectorOpening,
@@ -62,7 +63,6 @@ from fedmkt.protocol.linear import (
     apply_sigmoid,
     finish_penalty,
     gradient_share,
-    next_count,
     open_residual,
     open_weights,
 )
@@ -78,6 +78,7 @@ from fedmkt.protocol.multiply import (
     open_pair,
     open_product,
 )
+from fedmkt.protocol.penalties import left_out, multiple, passes_of
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import check_range
 from fedmkt.protocol.residuals import finish_values
@@ -181,7 +182,7 @@ def _weighted_residual(
 
 
 def _open_residual(turn: Turn, values: Words) -> Outcome[VectorOpening, Silent]:
-    r = np.concatenate([values, finish_penalty(turn, FIT)])
+    r = np.concatenate([left_out(turn, values), finish_penalty(turn, FIT) * multiple(turn)])
     return open_residual(turn, FIT, r, lambda masks: Pass(masks, r, np.empty(0, np.uint64)))
 
 
@@ -212,17 +213,18 @@ def _update(turn: Turn, inbox: Inbox[PairOpening]) -> Outcome[RoundOpening, Sile
     dealt = turn.recall(StepCorrections).dealt
     step = np.uint64(0) - multiply(turn, inbox, dealt.step if dealt else None)
     solver = turn.recall(Solver)
-    keep_on = np.uint64(round(momentum(solver.passes, turn.contract.model.iterations) * 2**STEP_BITS))
+    keep_on = np.uint64(round(momentum(solver.passes, passes_of(turn)) * 2**STEP_BITS))
     step += (keep_on * (turn.recall(Weights).w - solver.previous)).reshape(-1, 1)
     return open_product(turn, step, dealt.step if dealt else None)
 
 
 def _deal_step(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtStep, Silent]:
     plan = layout_of(turn, FIT)
-    count, counts = next_count(turn, "step")
+    # Of the forward product that was dealt last: some have no step.
+    count = turn.recall(Counts).used[FIT.name] - 1
     gradient = deal_rounding(turn, "gradient", count, plan.width, _gradient_shift(turn.contract, plan))
     step = deal_product(turn, "step", count, (plan.width, plan.width), (plan.width, 1), STEP_BITS)
-    return Outcome(Silent(), send={turn.parties[0]: DealtStep(gradient, step)}, keep=(counts,))
+    return Outcome(Silent(), send={turn.parties[0]: DealtStep(gradient, step)})
 
 
 # --- script
@@ -242,28 +244,46 @@ SETTLE = Step("fit.settle", _settle, Silent, reads=(RoundOpening,))
 
 def fit(call: Caller, contract: Contract, overlap: Overlap, columns: dict[Name, int]) -> None:
     """Train the joint model: the contract's number of passes, with a checkpoint every few."""
-    parties, plan = data_parties(contract), layout(contract, overlap, columns, FIT)
-    masked_in = 0
-    for k in range(contract.model.iterations):
-        if call.epoch != masked_in:
-            # Masks live for one epoch: after a resume the matrices are masked anew.
-            masked_in = call.epoch
-            call(parties[0], LOAD_LABELS)
-            mask_matrices(call, contract, FIT, plan)
-            if contract.align.hidden:
-                hide_weight(call, contract, FIT)
-            if has_row_weights(contract):
-                hide_row_weights(call, contract)
-            if k == 0:
-                blocks = weighted_gram if contract.align.hidden else shared_gram
-                invert_gram(call, contract, plan, blocks(call, contract))
-            steps: list[Reply[RoundOpening, Silent]] = []
+    plan = layout(contract, overlap, columns, FIT)
+    masked_in = mask_rows(call, contract, plan, 0)
+    find_solver(call, contract, plan)
+    make_passes(call, contract, plan, contract.model.iterations, masked_in)
+
+
+def mask_rows(call: Caller, contract: Contract, plan: Layout, masked_in: int) -> int:
+    """Mask matrices and what the bank knows of rows, unless this epoch did; return the epoch.
+
+    Masks live for one epoch: after a resume the matrices are masked anew.
+    """
+    if call.epoch != masked_in:
+        call(data_parties(contract)[0], LOAD_LABELS)
+        mask_matrices(call, contract, FIT, plan)
+        if contract.align.hidden:
+            hide_weight(call, contract, FIT)
+        if has_row_weights(contract):
+            hide_row_weights(call, contract)
+    return call.epoch
+
+
+def find_solver(call: Caller, contract: Contract, plan: Layout) -> None:
+    """Compute the shared inverse of the Gram matrix of the masked matrices."""
+    blocks = weighted_gram if contract.align.hidden else shared_gram
+    invert_gram(call, contract, plan, blocks(call, contract))
+
+
+def make_passes(call: Caller, contract: Contract, plan: Layout, passes: int, masked_in: int) -> int:
+    """Make passes, with a checkpoint every few; return the epoch in which the matrices are masked now."""
+    parties = data_parties(contract)
+    steps: list[Reply[RoundOpening, Silent]] = []
+    for k in range(passes):
+        masked_in = mask_rows(call, contract, plan, masked_in)
         steps = one_pass(call, contract, plan, steps)
-        if (k + 1) % contract.model.checkpoint_every == 0 or k + 1 == contract.model.iterations:
+        if (k + 1) % contract.model.checkpoint_every == 0 or k + 1 == passes:
             call.all([ask(p, SETTLE, *inbox_of(steps, p)) for p in parties])
             steps = []
             check_range(call, contract)
             checkpoint(call, contract)
+    return masked_in
 
 
 def _gradient_inbox(
@@ -272,10 +292,23 @@ def _gradient_inbox(
     return (*inbox_of(residuals, party), *inbox_of([dealt], party))
 
 
-def _weigh_inbox(
+def weigh_inbox(
     rows: list[Reply[RowOpening, Silent]], dealt: Reply[DealtRowWeight, Silent], party: Name
 ) -> tuple[Sealed[RowOpening | DealtRowWeight], ...]:
+    """Collect what the step after `open_rows` reads at one party."""
     return (*inbox_of(rows, party), *inbox_of([dealt], party))
+
+
+def open_values(
+    call: Caller, contract: Contract, plan: Layout, steps: list[Reply[RoundOpening, Silent]]
+) -> Sequence[Reply[Linked, Silent]]:
+    """Compute the values of all rows at the weights after a step, or at the settled ones, up to their last opening."""
+    parties = data_parties(contract)
+    weights = [ask(p, OPEN_WEIGHTS, *inbox_of(steps, p)) for p in parties]
+    opened, (dealt,) = call.both(weights, [ask(dealer(contract), FIT_ROWS.deal_forward)])
+    if is_identity(contract):
+        return apply_identity(call, contract, opened, dealt)
+    return apply_sigmoid(call, contract, FIT_ROWS, plan, opened, dealt)
 
 
 def one_pass(
@@ -283,16 +316,10 @@ def one_pass(
 ) -> list[Reply[RoundOpening, Silent]]:
     """Make one full pass over the rows: gradient, preconditioned step with momentum."""
     parties, maker = data_parties(contract), dealer(contract)
-    weights = [ask(p, OPEN_WEIGHTS, *inbox_of(steps, p)) for p in parties]
-    opened, (dealt,) = call.both(weights, [ask(maker, FIT_ROWS.deal_forward)])
-    linked: Sequence[Reply[Linked, Silent]] = (
-        apply_identity(call, contract, opened, dealt)
-        if is_identity(contract)
-        else apply_sigmoid(call, contract, FIT_ROWS, plan, opened, dealt)
-    )
+    linked = open_values(call, contract, plan, steps)
     if has_row_weights(contract):
         rows, weighing = open_rows(call, contract, linked)
-        residual_calls = [ask(p, WEIGHTED_RESIDUAL, *_weigh_inbox(rows, weighing, p)) for p in parties]
+        residual_calls = [ask(p, WEIGHTED_RESIDUAL, *weigh_inbox(rows, weighing, p)) for p in parties]
     else:
         residual_calls = [ask(p, RESIDUAL, *inbox_of(linked, p)) for p in parties]
     residuals, (step_dealt,) = call.both(residual_calls, [ask(maker, DEAL_STEP)])

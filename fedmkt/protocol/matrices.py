@@ -35,6 +35,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, SCORE, Layout, Stage, layout_of
 from fedmkt.protocol.pairs import PairShares, share_pairs
+from fedmkt.protocol.penalties import row_penalty
 from fedmkt.protocol.prepare import Prepared, encoded_matrix
 from fedmkt.ring import product
 from fedmkt.ring.fixed import encode32
@@ -119,7 +120,7 @@ def _own_columns(turn: Turn, stage: Stage, plan: Layout) -> NDArray[np.int32]:
     if offset:
         out[: plan.rows, 0] = (rows != NO_ROW).astype(np.int32) << FRACTION_BITS
     if stage.penalised:
-        scale = np.sqrt(turn.contract.model.penalty) / turn.recall(Prepared).spread
+        scale = np.sqrt(row_penalty(turn.contract)) / turn.recall(Prepared).spread
         at = np.arange(plan.rows + own.start + offset, plan.rows + own.stop)
         out[at, np.arange(offset, out.shape[1])] = encode32(scale, FRACTION_BITS)
     return out

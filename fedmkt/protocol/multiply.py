@@ -5,6 +5,7 @@ masks of one use. Safe against semi-honest parties, all but one of them together
 Source: Beaver 1991; rounding: ring/rounding.py. Letters: C = A B, the dealt product of the factors' masks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,11 +15,16 @@ from fedmkt.protocol.core import (
     Inbox,
     Masked,
     Message,
+    Name,
     Outcome,
+    Reply,
+    Sealed,
     Silent,
     State,
     Turn,
     Words,
+    dealer,
+    inbox_of,
     to_all,
 )
 from fedmkt.protocol.shared import (
@@ -106,6 +112,19 @@ def open_product(turn: Turn, share: Words, dealt: DealtProduct | None) -> Outcom
         state.label, state.count, empty, empty, empty, empty, own, dealt.rounding if dealt else None
     )
     return Outcome(Silent(), send=to_all(turn.others, RoundOpening(Masked(own))), keep=(kept,))
+
+
+def take_product(turn: Turn, inbox: Inbox[PairOpening | DealtProduct]) -> Outcome[RoundOpening, Silent]:
+    """Multiply what was opened with `open_pair` and open the product: all of a step that does nothing else."""
+    dealt = inbox.one(dealer(turn.contract), DealtProduct) if turn.first else None
+    return open_product(turn, multiply(turn, inbox, dealt), dealt)
+
+
+def product_inbox(
+    opened: Sequence[Reply[PairOpening, Silent]], dealt: Reply[DealtProduct, Silent], party: Name
+) -> tuple[Sealed[PairOpening | DealtProduct], ...]:
+    """Collect what a step of `take_product` reads at one party."""
+    return (*inbox_of(opened, party), *inbox_of([dealt], party))
 
 
 def finish_product(turn: Turn, inbox: Inbox[Message], shift: int) -> Words:

@@ -113,7 +113,7 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
     if width > MAX_COLUMNS:
         raise DataError(f"{turn.me}: {width} prepared columns, at most {MAX_COLUMNS} are accepted")
     if before is None:
-        found = _whitening(fitted, columns, train, RIDGE * turn.contract.model.penalty / len(train))
+        found = _whitening(fitted, columns, train, RIDGE * turn.contract.model.least_penalty / len(train))
         transform, spread = found.transform, found.spread
     else:
         transform, spread = before.transform, before.spread

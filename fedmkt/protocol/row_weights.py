@@ -85,10 +85,11 @@ class ShownRowWeight(State):
 
 @dataclass(frozen=True)
 class RowValues(State):
-    """The values that are being weighed: the bank's own share of them, a partner's mask."""
+    """The values that are being weighed: the bank's own share of them, a partner's mask; and the own share before."""
 
     durable: ClassVar[bool] = False
     words: Words
+    values: Words
 
 
 def _weight_mask(turn: Turn, rows: int) -> Words:
@@ -122,10 +123,10 @@ def _open_rows(turn: Turn, inbox: Inbox[Linked]) -> Outcome[RowOpening, Silent]:
     plan, count = layout_of(turn, FIT), turn.recall(Forward).count
     values = finish_values(turn, inbox)
     if turn.first:
-        return Outcome(Silent(), keep=(RowValues(values),))
+        return Outcome(Silent(), keep=(RowValues(values, values),))
     v = _share_mask(turn, turn.me, count, plan.rows)
     opened = RowOpening(Masked(values - v))
-    return Outcome(Silent(), send={turn.parties[0]: opened}, keep=(RowValues(v),))
+    return Outcome(Silent(), send={turn.parties[0]: opened}, keep=(RowValues(v, values),))
 
 
 def weigh_rows(turn: Turn, inbox: Inbox[Message]) -> Words:

@@ -147,15 +147,21 @@ def _cells(turn: Turn, partner: Name, groups: int, members: int, count: int, lan
     )
 
 
+def level_cells(turn: Turn) -> Words:
+    """Work out the own shares of the level's cells, (lanes, nodes, F, B + 1); right ones by subtraction."""
+    state, totals = turn.recall(LevelShares), turn.recall(TotalShares).values
+    joint = np.concatenate([totals[str(p)] for p in holders(turn.contract, turn.me)], axis=-1)
+    added = grid(turn).cells(joint).astype(np.uint64, copy=False)
+    if len(state.nodes) == 1:
+        return added
+    cells = np.empty((len(added), len(state.nodes), *added.shape[2:]), np.uint64)
+    cells[:, 0::2], cells[:, 1::2] = added, state.cells - added
+    return cells
+
+
 def open_counts(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[CellOpening, CellGroups]:
     """Work out the own shares of the level's cells, and open the counts that are compared."""
-    state, table, totals = turn.recall(LevelShares), grid(turn), turn.recall(TotalShares).values
-    joint = np.concatenate([totals[str(p)] for p in holders(turn.contract, turn.me)], axis=-1)
-    added = table.cells(joint).astype(np.uint64, copy=False)
-    cells = added
-    if len(state.nodes) > 1:
-        cells = np.empty((len(added), len(state.nodes), *added.shape[2:]), np.uint64)
-        cells[:, 0::2], cells[:, 1::2] = added, state.cells - added
+    state, table, cells = turn.recall(LevelShares), grid(turn), level_cells(turn)
     children = 2 if len(state.nodes) > 1 else 1
     counts = cells[-1].astype(np.uint32).reshape(-1, children, *cells.shape[2:])
     sums, compared = group_sums(counts, table), needed(state.above, table)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from fedmkt.learn import boosting
 from fedmkt.learn.cells import Counts, at_cuts, enough_rows, joined_cells
-from fedmkt.learn.splits import Level, Split, best_splits, next_level, root_level, scale_of
+from fedmkt.learn.splits import Level, Settings, Split, best_splits, next_level, root_level, scale_of
 from fedmkt.learn.trees import Bools, Column, Decision
 from fedmkt.privacy.disclosure import (
     EVERYONE,
@@ -127,10 +127,9 @@ class BankTree(State):
 
 def root_vectors(lanes: Lanes, turn: Turn, gradients: Words) -> tuple[Numbers, ...]:
     """Return the vectors of the root from the own shares of g and h, (2, n): membership is 1 for rows that train."""
-    fields = np.empty((3, 1, lanes.rows), np.uint64)
+    # Padding is in no bin; what its rows hold never counts. Nor does membership where nothing is counted.
+    fields = np.full((sum(map(len, lanes.limits)), 1, lanes.rows), 1 if turn.first else 0, np.uint64)
     fields[:2, 0] = gradients
-    # Padding is in no bin; what its rows hold never counts.
-    fields[COUNT] = 1 if turn.first else 0
     fields[:, 0, validation_rows(turn)] = 0
     return lanes.join([*fields])
 
@@ -211,7 +210,6 @@ def choose(
 ) -> Outcome[SplitRequest, NodeOwners]:
     """At the bank: read the totals, choose splits, tell each partner those of its columns."""
     settings, columns = settings_of(turn.contract), columns_of(turn.contract)
-    scale, trends = scale_of(settings, max(settings.class_weights)), [c.trend for c in columns]
     state = read_cuts(turn, inbox, turn.recall(LevelShares))
     tree = turn.recall(BankTree) if turn.has(BankTree) else None
     above = np.empty(0, np.int64) if tree is None else tree.opened
@@ -220,7 +218,16 @@ def choose(
         usable = boosting.draw_columns(len(columns), settings.column_share, turn.random)
         tree = BankTree(root_level(cells[0, 0, :, :2].sum(axis=0)), cells, usable, (), ())
     allowed = enough_rows(cells[..., COUNT], settings.min_rows) & at_cuts(state.cuts)
-    allowed &= tree.usable[:, None, None]
+    return choose_allowed(turn, state, tree, cells, settings, allowed)
+
+
+def choose_allowed(
+    turn: Turn, state: LevelShares, tree: BankTree, cells: Counts, settings: Settings, allowed: Bools
+) -> Outcome[SplitRequest, NodeOwners]:
+    """Choose among the allowed candidates, (nodes, F, B, 2), on cells (nodes, F, B + 1, fields)."""
+    columns = columns_of(turn.contract)
+    scale, trends = scale_of(settings, max(settings.class_weights)), [c.trend for c in columns]
+    allowed = allowed & tree.usable[:, None, None]
     found = best_splits(cells[..., :2], tree.level, settings, scale, trends, allowed)
     starts = first_columns(turn.contract)
     first = starts[turn.others[0]]

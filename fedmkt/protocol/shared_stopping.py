@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.privacy.disclosure import StopBits, ValidationLosses
-from fedmkt.protocol.align import joint_rows, padded_rows, train_rows, validation_rows
+from fedmkt.protocol.align import joint_rows, validation_length, validation_rows
 from fedmkt.protocol.boosting import OwnSplits
 from fedmkt.protocol.class_waves import (
     ClassFunction,
@@ -141,7 +141,7 @@ def is_over(contract: Contract, trees: int, dropped: int) -> bool:
 
 def loss_rows(contract: Contract, overlap: Overlap) -> int:
     """Return the number of validation rows, padded: a function of public values only."""
-    return padded_rows(train_rows(contract, overlap), contract.trees.validation_fraction)
+    return validation_length(contract, overlap)
 
 
 def low_bits(rows: int) -> int:

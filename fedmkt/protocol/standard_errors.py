@@ -49,6 +49,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.correlation import ColumnNorms, Correlations, unit_columns
 from fedmkt.protocol.cross_product import CrossShare, Factors, Widths, cross_product, pair_slices, steps_of
 from fedmkt.protocol.items import NO_ROW, Rows
+from fedmkt.protocol.penalties import penalty_of
 from fedmkt.protocol.prepare import shapes
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scoring import Released
@@ -148,7 +149,7 @@ def _inflate(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Inflations, Silent]:
     w = _curvature(turn, rows)
     mean = float(w.sum()) / max(1, int((rows != NO_ROW).sum()))
     # Scores that are all 0 or 1 to their last decimal leave the penalty alone to hold the weights.
-    ridge = turn.contract.model.penalty / (found.rows * max(mean, 1e-6))
+    ridge = penalty_of(turn) / (found.rows * max(mean, 1e-6))
     inflated = np.round(inference.inflation(found.matrix, ridge), _DIGITS)
     owners = np.array(found.owners)
     squares = _squares(turn)

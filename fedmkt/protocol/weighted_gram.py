@@ -19,7 +19,7 @@ import numpy as np
 
 from fedmkt.contract import Contract
 from fedmkt.errors import DataError
-from fedmkt.protocol.align import Split, joint_rows
+from fedmkt.protocol.align import joint_rows
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -50,13 +50,20 @@ from fedmkt.protocol.gram import (
     gram_size,
     least_rows,
     pair_slices,
-    product_inbox,
+    scaled_size,
 )
 from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, Layout, layout_of
 from fedmkt.protocol.matrices import Matrices, gram_rows
-from fedmkt.protocol.multiply import DealtProduct, PairOpening, RoundOpening, deal_product, open_pair
-from fedmkt.protocol.prepare import RIDGE, Prepared, real
+from fedmkt.protocol.multiply import (
+    DealtProduct,
+    PairOpening,
+    RoundOpening,
+    deal_product,
+    open_pair,
+    product_inbox,
+)
+from fedmkt.protocol.penalties import ridge
 from fedmkt.protocol.shared import (
     DealtRounding,
     deal_rounding,
@@ -153,14 +160,6 @@ def _partner_share(turn: Turn, plan: Layout, matrices: Matrices, inbox: Inbox[We
     return share
 
 
-def ridge(turn: Turn) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return what whitening left out of each own column's variance, (d,): 0 for one that varies, up to 1."""
-    rows = len(real(turn.recall(Split).train))
-    return np.asarray(
-        RIDGE * turn.contract.model.penalty / rows / np.square(turn.recall(Prepared).spread), dtype=np.float64
-    )
-
-
 def _bank_block(turn: Turn, plan: Layout, matrices: Matrices, n: int) -> Words:
     """Compute the bank's own block of A over the same rows, so that A has no eigenvalue below 0."""
     count = _counting(turn, plan, n)
@@ -191,7 +190,17 @@ def _scale_blocks(turn: Turn, inbox: Inbox[GramOpening]) -> Outcome[PairOpening,
     factor = np.zeros((1, 1))
     if turn.first:
         factor += 2.0 ** _power(turn.contract, plan) / _counting(turn, plan, n)
+    blocks = np.concatenate([blocks, _partner_ridge(turn, plan, n)])
     return open_pair(turn, "gram/2", 0, blocks.reshape(-1, 1), encode(factor, FACTOR_BITS))
+
+
+def _partner_ridge(turn: Turn, plan: Layout, n: int) -> Words:
+    """Along a path of penalties, return the own share of the partner's part of the ridge, on its way to be divided."""
+    if not turn.contract.model.penalties:
+        return np.empty(0, np.uint64)
+    if turn.first:
+        return np.zeros(plan.columns_of(turn.parties[1]), np.uint64)
+    return encode(n * ridge(turn) / 2.0 ** _power(turn.contract, plan), BLOCK_BITS)
 
 
 def _power(contract: Contract, plan: Layout) -> int:
@@ -223,7 +232,7 @@ def _deal_blocks(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtWeightedGram
 
 
 def _deal_scale(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtProduct, Silent]:
-    size = gram_size(turn, layout_of(turn, FIT))
+    size = scaled_size(turn, layout_of(turn, FIT))
     dealt = deal_product(turn, "gram/2", 0, (size, 1), (1, 1), WEIGHTED_SHIFT)
     return Outcome(Silent(), send={turn.parties[0]: dealt})
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fedmkt.learn.regression import ValueFit
 from fedmkt.report.figures import draw_convergence, draw_figures
+from fedmkt.report.path import draw_path
 from fedmkt.report.shapes import draw_shapes
 from fedmkt.report.summary import (
     DisclosureLine,
@@ -114,8 +115,9 @@ def _fill(template: str, summary: RunSummary | LogSummary, owner: str, **values:
     )  # fmt: skip
     environment.filters.update(number=show_number, seconds=show_seconds, size=show_size)
     readers, shapes = _readers(summary), draw_shapes(summary.shapes) if summary.shapes else ()
+    path = draw_path(summary.path) if isinstance(summary, RunSummary) and summary.path is not None else ""
     return environment.get_template(template).render(
-        summary=summary, owner=owner, readers=readers, shapes=shapes, **values
+        summary=summary, owner=owner, readers=readers, shapes=shapes, path=path, **values
     )
 
 

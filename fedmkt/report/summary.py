@@ -133,6 +133,23 @@ class CorrelationTable:
 
 
 @dataclass(frozen=True)
+class TriedPenalty:
+    """One penalty and the mean error of its model: squared, or of counts the deviance."""
+
+    penalty: float
+    error: float
+
+
+@dataclass(frozen=True)
+class PenaltyPath:
+    """Penalties that were tried, measured on `rows` training rows, the smallest first; `chosen` : the model's."""
+
+    rows: int
+    chosen: float
+    points: tuple[TriedPenalty, ...]
+
+
+@dataclass(frozen=True)
 class PartnerGain:
     """What the partner's columns brought: AUC joint minus bank, top-decile lift without and with."""
 
@@ -162,6 +179,7 @@ class RunSummary:
     correlation : only where the contract lists `CrossCorrelation`; the JSON has the field only there
     shapes : of an additive model, of the parties whose folders were read
     shared_pairs : of an additive model, PARTY/COLUMN of two parties, whose products nobody is shown the weights of
+    path : only where the contract has several penalties, as with `correlation`
     """
 
     name: str
@@ -187,6 +205,7 @@ class RunSummary:
     shapes: tuple[PartyShapes, ...] = ()
     shared_pairs: tuple[tuple[str, str], ...] = ()
     correlation: CorrelationTable | None = None
+    path: PenaltyPath | None = None
 
     @property
     def responses(self) -> Models:
@@ -204,8 +223,9 @@ class RunSummary:
     def to_json(self) -> str:
         """Encode as JSON text, fields and stages in their order."""
         facts = {"format": FORMAT, **asdict(self)}
-        if self.correlation is None:
-            del facts["correlation"]
+        for name in ("correlation", "path"):
+            if facts[name] is None:
+                del facts[name]
         return json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False)
 
     @classmethod
@@ -217,6 +237,7 @@ class RunSummary:
         facts.setdefault("correlation", None)
         for name in ("shapes", "shared_pairs"):  # summaries of earlier versions have none
             facts.setdefault(name, [])
+        facts.setdefault("path", None)
         return cast(RunSummary, rebuild(cls, facts, "summary"))
 
 

@@ -119,12 +119,13 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
         raise ValueError("the first party has no label")
     sides, kind = [_lengthened(s, len(known.y), len(test.y)) for s in sides], config.model.link
     shares, sides = [s.share for s in sides], with_pairs(config, sides)
+    penalty = read_penalty(folders[config.bank.name], config.model)
     scale = glm.standard_units(kind, known)
     known, label = scale.rows(known), test.y
     offset = scale.offsets(test.offset)
     white = decode(reconstruct(shares), WEIGHT_BITS)
     intercept, weights = float(white[0]), np.concatenate(_unwhiten(white[1:], sides))
-    central = glm.fit(kind, np.concatenate([s.train for s in sides], axis=1), known, config.model.penalty)
+    central = glm.fit(kind, np.concatenate([s.train for s in sides], axis=1), known, penalty)
     held_out = np.concatenate([s.held_out for s in sides], axis=1)
     ours, best = np.append(weights, intercept), np.append(central.coefficients, central.intercept)
     return Comparison(
@@ -132,10 +133,17 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
         scale.labels(glm.predict(glm.Weights(intercept, weights), held_out, kind, offset)),
         scale.labels(glm.predict(central, held_out, kind, offset)),
         float(np.linalg.norm(ours - best) / np.linalg.norm(best)),
-        # Where training began at an earlier model only its parties know.
-        () if config.model.start else retrace(sides, known, config.model, config.align.hidden),
+        # Where training began, at an earlier model or one of another penalty, only the parties know.
+        ()
+        if config.model.start or config.model.penalties
+        else retrace(sides, known, config.model, config.align.hidden),
         _events(kind, known) / len(weights),
     )
+
+
+def read_penalty(folder: Path, model: ModelTerms) -> float:
+    """Return the penalty of the model in a folder: the job's, or the one that was chosen."""
+    return float(json.loads((folder / "model.json").read_text()).get("penalty", model.penalty))
 
 
 def _events(kind: str, known: glm.Rows) -> float:

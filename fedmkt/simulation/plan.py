@@ -27,6 +27,7 @@ from fedmkt.protocol.core import Name
 from fedmkt.protocol.hidden import expected_overlap
 from fedmkt.protocol.layout import FIT, SCORE
 from fedmkt.protocol.links import harmonics
+from fedmkt.protocol.penalties import all_passes
 from fedmkt.protocol.prepare import MAX_COLUMNS, MAX_ROW_NORM, Shape
 from fedmkt.protocol.psi import Overlap, engine_name
 from fedmkt.ring.bounds import Bound
@@ -373,7 +374,7 @@ def _linear_seconds(sizes: Sizes) -> dict[str, float]:
         prepared += _CORRELATED_CELL * fit.rows * fit.width**2
     return {
         "prepare": prepared,
-        "fit": sizes.contract.model.iterations * fit.total * one,
+        "fit": all_passes(sizes.contract) * fit.total * one,
         "score": score.total * one,
     }
 

@@ -30,6 +30,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.early_stop import TreesKept
 from fedmkt.protocol.histogram import HistogramShape
 from fedmkt.protocol.items import ListRows
+from fedmkt.protocol.penalties import PenaltyChoice
 from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.prepare import Shape
 from fedmkt.protocol.psi import Overlap
@@ -125,6 +126,7 @@ class Rehearsal:
             KeptSet: KeptSet(bytes(16)),
             KnownSets: KnownSets(()),
             StartedFrom: StartedFrom(bytes(32)),
+            PenaltyChoice: PenaltyChoice(0),
         }
         if call.step.tells is ListRows:
             return ListRows(self._lists[call.party])

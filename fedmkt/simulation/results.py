@@ -22,6 +22,7 @@ from fedmkt.report.build import SUMMARY, build_report
 from fedmkt.report.correlation import read_correlation
 from fedmkt.report.folder import find_files
 from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines, shared_pairs
+from fedmkt.report.path import read_path
 from fedmkt.report.scores import (
     ReleasedScores,
     few_responders,
@@ -83,6 +84,7 @@ def write_results(
         finished=logs.finished,
         warnings=(*_warnings(config, models, exact, seed), *moved(files.model(config.bank.name))),
         correlation=read_correlation(files.model(config.bank.name)),
+        path=read_path(files.model(config.bank.name)),
         shapes=tuple(s for p in config.parties for s in read_shapes(files.model(p.name), p.name)),
         shared_pairs=shared_pairs(signed.contract),
     )

@@ -191,6 +191,12 @@ def _opened_totals(s: "Sizes", call: "Planned") -> tuple[int, int]:
     return WORD * len(_lanes(s).limits) * cells * _nodes(_depth(s, call)), 1
 
 
+def _noisy_totals(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    table = _grid(s.contract, s.trees, call.party)
+    cells = len(table.values) * (table.bins + 1)
+    return WORD * len(_lanes(s).limits) * cells << _depth(s, call), 1
+
+
 def _requests(s: "Sizes", call: "Planned") -> tuple[int, int]:
     return _SPLIT_BYTES << _depth(s, call), len(s.parties) - 1
 
@@ -336,6 +342,8 @@ CONTENT: dict[str, Content] = {
     "fit.share_bits": _shared_bits,
     "fit.open_totals": _opened_totals,
     "fit.choose_splits": _requests,
+    "fit.open_noisy": _noisy_totals,
+    "fit.choose_noisy": _requests,
     "fit.plant_shares": _root,
     "fit.open_sides": _sides(_opened),
     "fit.deal_sides": _sides(_dealt),

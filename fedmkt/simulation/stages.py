@@ -7,6 +7,7 @@ from fedmkt.contract import Contract
 from fedmkt.protocol.align import scored_rows, train_rows
 from fedmkt.protocol.core import Name, data_parties
 from fedmkt.protocol.hidden import expected_overlap
+from fedmkt.protocol.penalties import all_passes
 from fedmkt.protocol.prepare import Shape
 from fedmkt.simulation.progress import Progress, ProgressEvent
 from fedmkt.simulation.rehearsal import rehearse
@@ -16,7 +17,7 @@ _STAGES_OF = {"train": STAGES, "overlap": ("overlap", "close")}
 _BELONGS = {
     "model": "score", "run": "close", "histogram": "fit", "scorecard": "prepare", "totals": "prepare",
     "correlation": "prepare", "errors": "score", "nodes": "fit", "values": "fit", "scores": "score",
-    "bins": "fit", "tags": "fit", "losses": "fit",
+    "bins": "fit", "tags": "fit", "losses": "fit", "path": "fit",
 }  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def _passes(contract: Contract) -> int:
     """Return how often training goes through its rows: a level of a tree is one pass."""
     if contract.model.kind == "trees":
         return contract.trees.trees * contract.trees.depth
-    return contract.model.iterations
+    return all_passes(contract)
 
 
 def _stages_of(stages: tuple[str, ...], steps: list[str]) -> list[str]:

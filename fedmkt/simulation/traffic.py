@@ -11,6 +11,7 @@ from typing import Any
 
 from fedmkt.contract import Contract
 from fedmkt.learn.factors import COLUMNS
+from fedmkt.protocol.align import validation_length
 from fedmkt.protocol.core import Name, data_parties
 from fedmkt.protocol.hidden import lists_all
 from fedmkt.protocol.items import BLOCK, block_of
@@ -285,10 +286,15 @@ def _listed(sizes: Sizes, call: Planned) -> tuple[int, int]:
     return (0, 0) if lists_all(sizes.contract) else (4 * sizes.overlap.slots, 1)
 
 
+def _scaled(s: Sizes) -> int:
+    """Count what a hidden match divides by its rows."""
+    return s.pairs + (s.plan(FIT).columns_of(s.parties[1]) if s.contract.model.penalties else 0)
+
+
 def _multiply(sizes: Sizes, call: Planned) -> tuple[int, int]:
     """Give the size of a product: of width^2, but the first of a hidden match divides the Gram blocks."""
     is_first = sizes.contract.align.hidden and call.before == 0
-    return sizes.others * WORD * (sizes.pairs if is_first else _width(sizes) ** 2), sizes.others
+    return sizes.others * WORD * (_scaled(sizes) if is_first else _width(sizes) ** 2), sizes.others
 
 
 def _angles(stage: Stage) -> Callable[[Sizes], int]:
@@ -301,6 +307,10 @@ def _forward(stage: Stage) -> Callable[[Sizes], int]:
 
 def _width(s: Sizes) -> int:
     return s.plan(FIT).width
+
+
+def _validation(s: Sizes) -> int:
+    return validation_length(s.contract, s.overlap)
 
 
 def _about_columns(content: correlation_traffic.Content) -> Content:
@@ -375,8 +385,8 @@ _CONTENT: dict[str, Content] = {
     "fit.deal_weighted_gram": _dealt(lambda s: WORD * (s.weighted_cells + 3 * s.pairs)),
     "fit.weigh_rows": _dealt(lambda s: WORD * s.weighted_cells),
     "fit.weighted_gram": _to_others(lambda s: WORD * s.pairs),
-    "fit.scale_weighted_gram": _to_others(lambda s: WORD * (s.pairs + 1)),
-    "fit.deal_gram_scale": _dealt(lambda s: 3 * WORD * s.pairs),
+    "fit.scale_weighted_gram": _to_others(lambda s: WORD * (_scaled(s) + 1)),
+    "fit.deal_gram_scale": _dealt(lambda s: 3 * WORD * _scaled(s)),
     "fit.open_inverse": _to_others(lambda s: 2 * WORD * _width(s) ** 2),
     "fit.deal_inverse": _dealt(lambda s: 3 * WORD * _width(s) ** 2),
     "fit.multiply": _multiply,
@@ -402,6 +412,20 @@ _CONTENT: dict[str, Content] = {
     "fit.solve": _to_others(lambda s: WORD * (_width(s) ** 2 + _width(s))),
     "fit.update": _to_others(lambda s: WORD * _width(s)),
     "fit.settle": _silent,
+    "path.begin": _silent,
+    "path.square": _to_others(lambda s: 2 * WORD * _validation(s)),
+    "path.weighted_square": _to_others(lambda s: 2 * WORD * _validation(s)),
+    "path.predict": _to_others(lambda s: WORD * _validation(s)),
+    "path.weighted_predict": _to_others(lambda s: WORD * _validation(s)),
+    "path.deal_predicted": _dealt(lambda s: 2 * WORD * _validation(s)),
+    "path.count": _to_others(lambda s: 2 * WORD * _validation(s)),
+    "path.subtract": _to_others(lambda s: WORD),
+    "path.deal": _dealt(lambda s: 3 * WORD),
+    "path.multiply": _to_others(lambda s: WORD),
+    "path.keep": _silent,
+    "path.release": lambda s, call: (WORD * len(s.contract.model.penalties), 1),
+    "path.choose": _silent,
+    "path.take": _silent,
     "range.deal": _dealt(lambda s: WORD * (2 * (1 << TABLE_BITS) + 2 * _width(s) + 9)),
     "range.open_weights": _to_others(lambda s: WORD * _width(s)),
     "range.open_squares": _to_others(lambda s: 2 * WORD * _width(s)),

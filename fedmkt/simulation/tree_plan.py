@@ -7,7 +7,9 @@ from fedmkt.privacy.row_bits import ColumnBins, most_from_sides, most_from_total
 from fedmkt.protocol.align import scored_rows, train_rows
 from fedmkt.protocol.boosting import histogram_terms
 from fedmkt.protocol.core import data_parties
+from fedmkt.protocol.noisy_growth import plan_of
 from fedmkt.protocol.shared_boosting import lanes_of
+from fedmkt.protocol.shared_gradients import GRADIENT_BITS, HESSIAN_BITS
 from fedmkt.ring.bounds import Bound
 from fedmkt.ring.budget import FAILURE_SIGMAS, LEAST_RATIO_BITS
 from fedmkt.ring.rlwe import DEGREE, MODULUS_BITS
@@ -113,6 +115,15 @@ def tree_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
 
 
 def _usual_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
+    noise = plan_of(contract, train_rows(contract, sizes.overlap))
+    if noise is not None:
+        return (
+            "every tree is full, and all of its splits are of the partner's columns",
+            f"nobody is told the sides of splits; all totals of a training together are {noise} for one row of the "
+            f"partner's columns: noise of {noise.deviations[0] / 2 ** (GRADIENT_BITS - 1):.0f} on each total of g and "
+            f"{noise.deviations[1] / 2 ** (HESSIAN_BITS + 2):.0f} of h, for {noise.levels} levels of trees, those that "
+            "may be grown again included",
+        )
     if contract.trees.reveal == "totals":
         two = (
             "the bank and either partner together could read which side of the other partner's splits each row takes: "

@@ -155,13 +155,19 @@ def write_world(world: World, folder: Path | str, minimum: int = USUAL_MINIMUM) 
     return job
 
 
+PATH = (
+    "#penalties = [1.0, 10.0, 100.0]  # in place of penalty: the best is found on rows kept from training\n"
+)
+"""A line of a job's [model], to be switched on."""
+
+
 def job_text(
     name: str,
     bank: PartyFile,
     partners: Sequence[PartyFile],
     country: str,
     minimum: int = USUAL_MINIMUM,
-    model: str = "[model]\npenalty = 1.0\n",
+    model: str = "[model]\npenalty = 1.0\n" + PATH,
 ) -> str:
     """Write out a job.toml that joins on phones of `country` and predicts this module's label.
 

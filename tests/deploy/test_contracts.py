@@ -162,6 +162,7 @@ REFUSED = {
     "minimum-sizes": (JOB, "min_list = 2000\n", NOW, KEYS),
     "maximum-common": (JOB, "max_common = 5000\n", NOW, KEYS),
     "repetitions": (JOB, "max_runs = 1\n", NOW, KEYS),
+    "noise": (JOB + '[model]\nkind = "trees"\n[trees]\nepsilon = 3.0\n', "max_epsilon = 3.0\n", NOW, KEYS),
     "disclosures": (JOB, 'disclosures = ["ListSize"]\n', NOW, KEYS),
 }
 

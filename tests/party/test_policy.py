@@ -8,7 +8,7 @@ from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PolicyRefused
 from fedmkt.party import policy
 from fedmkt.party.policy import CONTRACT_RULES, Policy
-from fedmkt.privacy.disclosure import Embeddings, RangeBit
+from fedmkt.privacy.disclosure import DEFAULT, Embeddings, RangeBit
 
 JOB = """
 name = "spring"
@@ -60,6 +60,9 @@ def with_coordinator_of_the_bank():
     return make_signed(job=JOB + '[coordinator]\norganisation = "first bank"\n')
 
 
+TREES = '[model]\nkind = "trees"\n[trees]\nepsilon = 3.0\n'
+NOISY = (*DEFAULT, "NoisyTotals", "ChosenSplits", "TreeShape")
+
 # One refused case for each rule: the party's settings, the contract, the time.
 REFUSED = {
     "signatures": lambda: (make_config(), unsigned_by_bank(), NOW),
@@ -73,6 +76,7 @@ REFUSED = {
     "minimum-sizes": lambda: (make_config(), make_signed(JOB + "[limits]\nmin_common = 999\n"), NOW),
     "maximum-common": lambda: (make_config(max_common=5000), make_signed(), NOW),
     "repetitions": lambda: (make_config(), make_signed(JOB + "[limits]\nmax_runs = 6\n"), NOW),
+    "noise": lambda: (make_config(max_epsilon=3.0, disclosures=NOISY), make_signed(JOB + TREES), NOW),
     "disclosures": lambda: (make_config(disclosures=("RangeBit",)), make_signed(), NOW),
 }
 MESSAGES = {

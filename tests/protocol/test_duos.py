@@ -265,9 +265,10 @@ def test_class_weights_and_early_stopping_go_with_two_partners(terms):
     assert np.allclose(scores_of(caller), expected, atol=1e-12)
 
 
-def test_checked_shares_are_for_one_partner():
-    with pytest.raises(ValueError, match="the shares of one partner alone are checked"):
-        contract(3, checked_shares=True)
+@pytest.mark.parametrize("terms", [{"checked_shares": True}, {"epsilon": 1.0}], ids=["checked", "noise"])
+def test_checked_shares_and_noise_are_for_one_partner(terms):
+    with pytest.raises(ValueError, match="one partner alone"):
+        contract(3, **terms)
 
 
 # ------------------------------------------------------------------------------------------ kill and resume

@@ -64,10 +64,12 @@ UNIFORM = {
 }
 
 
-@pytest.mark.parametrize("is_checked", [False, True])
-def test_but_for_the_chosen_splits_nobody_else_sees_anything_of_the_labels(is_checked, monkeypatch):
+@pytest.mark.parametrize(
+    "changes", [{}, {"checked_shares": True}, {"epsilon": 4.0}], ids=["plain", "checked", "noisy"]
+)
+def test_but_for_the_chosen_splits_nobody_else_sees_anything_of_the_labels(changes, monkeypatch):
     """With the same splits chosen, another bank's labels change nothing but uniform words."""
-    terms, chosen, worlds = contract(min_gain=0.0, checked_shares=is_checked), [], []
+    terms, chosen, worlds = contract(min_gain=0.0, **changes), [], []
 
     def recording(*given):
         chosen.append(best_splits(*given))

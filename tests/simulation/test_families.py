@@ -55,6 +55,20 @@ class Case:
 
 CASES = {
     "logistic": Case({"model": {"kind": "logistic", "iterations": 4, "checkpoint_every": 2}}, "fit.update:6"),
+    "path": Case(
+        {
+            "model": {
+                "kind": "linear",
+                "iterations": 4,
+                "checkpoint_every": 2,
+                "penalties": [1.0, 100.0],
+                "path_passes": 2,
+                "validation_fraction": 0.5,
+            }
+        },
+        "fit.update:11",  # in the middle of the second penalty
+        grows_anew=True,  # the sums of errors, which model.json has, are rounded anew
+    ),
     "linear": Case({"model": {"kind": "linear", "iterations": 4, "checkpoint_every": 2}}, "fit.update:6"),
     "poisson": Case(
         {"model": {"kind": "poisson", "iterations": 4, "checkpoint_every": 2}},
@@ -95,6 +109,16 @@ CASES = {
         },
         "tags.check:8",  # in the middle of the third tree
         apart=20,
+        grows_anew=True,
+    ),
+    "trees-noisy": Case(
+        {
+            "model": {"kind": "trees", "checkpoint_every": 2},
+            "trees": {"epsilon": 8.0, "trees": 4, "depth": 2, "min_rows": 4, "penalty": 100.0},
+            "bins": {"count": 4},
+        },
+        "fit.open_noisy:5",
+        apart=100,  # two trees of other noise
         grows_anew=True,
     ),
 }

@@ -104,7 +104,7 @@ def last_digits(phone: str) -> str:
     return "".join(c for c in phone if c.isdigit())[-9:]
 
 
-def valued(folder: Path, kind: str) -> RunResult:
+def valued(folder: Path, kind: str, model: str = "") -> RunResult:
     """Run a job whose label is a number or a count that depends on columns of both sides."""
     job = write_world(generate(5, 2200, 2300, COMMON), folder, minimum=300)
     path = folder / "bank.csv"
@@ -124,7 +124,7 @@ def valued(folder: Path, kind: str) -> RunResult:
         writer.writeheader()
         writer.writerows(rows)
     text = job.read_text().replace('label = "', 'label_kind = "number"\nlabel = "')
-    job.write_text(text.replace("[model]\n", f'[model]\nkind = "{kind}"\niterations = 24\n'))
+    job.write_text(text.replace("[model]\n", f'[model]\nkind = "{kind}"\niterations = 24\n{model}'))
     return simulate(job, out=folder / "run", seed=1)
 
 
