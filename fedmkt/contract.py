@@ -376,11 +376,13 @@ class Contract(Terms):
                 "align",
                 "join",
             )
+        if self.trees.reveal == "nothing" and len(self.partners) > 1:
+            raise mistake("sides or totals: gains are compared on shares with one partner", "trees", "reveal")
+        if self.trees.checked_shares and len(self.partners) > 1:
+            raise mistake("false: the shares of one partner alone are checked", "trees", "checked_shares")
+        if self.trees.epsilon is not None and len(self.partners) > 1:
+            raise mistake("left out: noise is that of one partner alone", "trees", "epsilon")
         if self.trees.reveal != "sides":
-            if len(self.parties) != 2:
-                raise mistake(
-                    "sides: trees that reveal no more than totals are for one partner", "trees", "reveal"
-                )
             if max(self.trees.class_weights) > MAX_WEIGHT_RATIO * min(self.trees.class_weights):
                 raise mistake(
                     f"weights of which one is at most {MAX_WEIGHT_RATIO} times the other, on shares",

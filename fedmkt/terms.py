@@ -179,8 +179,9 @@ class TreeTerms(Terms):
     `learn.splits.Settings`, but that nobody counts rows in mode `sides`: a total of h proves them. max_thresholds :
     most edges of one column of a partner that the bank is told sides of; where a column has more, the trees make do
     with the first ones that they chose. trends : of some numbers. gradient_bits : of g and of h as integers; more
-    than 3 cost bytes, fit fewer rows, and have not been seen to help. checked_shares : in mode `totals`, a bank that
-    adds to its shares of rows ends the run; `protocol.checked_sums` says what that is worth, and what it is not.
+    than 3 cost bytes, fit fewer rows, and have not been seen to help. checked_shares : in mode `totals` with one
+    partner, a bank that adds to its shares of rows ends the run; `protocol.checked_sums` says what that is worth, and
+    what it is not.
     patience : trees without a better loss on the validation rows until training stops, of which those up to the best
     stay; 0 = never. validation_fraction : of the train rows, drawn by the split key, which then do not train.
     epsilon : where it is given, in mode `totals`, the partner adds as much noise to all totals as makes a training

@@ -69,7 +69,7 @@ from fedmkt.protocol.shared_boosting import (
 )
 from fedmkt.protocol.shared_cells import APART, TOGETHER, LevelShares
 from fedmkt.protocol.shared_gradients import FAR, NEAR, ScoreRange, SharedScores
-from fedmkt.protocol.shared_growth import TreeOwners, partner_of
+from fedmkt.protocol.shared_growth import TreeOwners
 from fedmkt.protocol.shared_histogram import send_hints
 from fedmkt.protocol.shared_values import Folding, Forests, Owners, fold, start_shared, total
 from fedmkt.protocol.tree_growth import Forest
@@ -164,7 +164,6 @@ TELL_RANGE = Step("fit.tell_range", tell_range, ScoreRange)
 
 def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> None:
     """Grow the contract's number of trees, with a checkpoint every few."""
-    partner_of(contract)
     parties, lanes = data_parties(contract), blind_lanes(contract, overlap, sizes)
     check(blind_bounds(contract, lanes.rows))
     leaves_of(contract, lanes.rows)
@@ -186,7 +185,7 @@ def add_tree(call: Caller, contract: Contract, lanes: Lanes, owners: Owners) -> 
     parties = data_parties(contract)
     plan = leaves_of(contract, lanes.rows)
     todo = leaf_phases(plan)
-    forest = Forests("values", parties[1], lanes.rows, (owners,), True)
+    forest = Forests("values", lanes.rows, (owners,), True)
     last = run_phases(call, contract, LABEL, todo, partial(start_leaves, plan))
     begin = Step("fit.begin_values", partial(_begin_values, todo), Silent, reads=(PhaseOpening,))
     call.all([ask(p, begin, *inbox_of(last, p)) for p in parties])

@@ -48,6 +48,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
+from fedmkt.protocol.duos import DealtDuos
 from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.layout import BLOCK_BYTES
 from fedmkt.protocol.shared_cells import LevelShares, grid
@@ -55,11 +56,12 @@ from fedmkt.protocol.shared_growth import (
     NodeOwners,
     deal_node_sides,
     open_node_sides,
+    split_nodes,
     take_node_sides,
 )
 from fedmkt.protocol.shared_histogram import TotalShares, add_up_nodes
 from fedmkt.protocol.shared_values import Owners, both
-from fedmkt.protocol.side_product import Bytes, DealtSides, MaskedSides
+from fedmkt.protocol.side_product import Bytes, MaskedSides
 from fedmkt.protocol.witness import witness
 from fedmkt.ring import phases
 from fedmkt.ring.phases import Phase, Values
@@ -233,13 +235,13 @@ def record_choice(turn: Turn, inbox: Inbox[ChosenShares]) -> Outcome[Nothing, Si
     told = turn.published(NodeOwners, turn.parties[0])
     if told != turn.published(NodeOwners, turn.parties[1]) or len(told.owners) != len(state.nodes):
         raise ValueError("bank and partner do not agree on whose splits were chosen")
-    mine = np.array([(owner == 1) == turn.first for owner in told.owners], np.bool_)
+    level = split_nodes(state.nodes, told.owners)
+    mine = np.array([turn.parties[owner] == turn.me for _, owner in level], np.bool_)
     found = inbox.one(other, ChosenShares).numbers
     if found.shape != (int(mine.sum()),):
         raise ValueError("the shares of the chosen splits are of another number of nodes")
     numbers = (own[mine] + found).tolist()
     decisions = _decisions(turn, np.array(state.nodes)[mine].tolist(), numbers)
-    level = tuple((node, owner == 1) for node, owner in zip(state.nodes, told.owners, strict=True))
     kept = replace(state, owners=(*state.owners, *level), decisions=(*state.decisions, *decisions))
     return Outcome(Silent(), keep=(kept,))
 
@@ -261,7 +263,7 @@ TELL_OWNERS = Step(
     "fit.tell_owners", tell_owners, NodeOwners, reads=(OwnerShares,), reveals=(TreeShape, ChosenSplits)
 )
 RECORD_CHOICE = Step("fit.record_choice", record_choice, Silent, reads=(ChosenShares,))
-TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtSides))
+TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtDuos))
 
 
 def grow(call: Caller, contract: Contract, lanes: Lanes, sizes: Mapping[Name, BinSizes]) -> Owners:
@@ -269,7 +271,7 @@ def grow(call: Caller, contract: Contract, lanes: Lanes, sizes: Mapping[Name, Bi
     parties, maker = data_parties(contract), dealer(contract)
     open_sides = Step("fit.open_sides", partial(open_node_sides, lanes), Silent)
     deal_sides = Step("fit.deal_sides", partial(deal_node_sides, lanes), Silent)
-    owners: list[tuple[int, bool]] = []
+    owners: list[tuple[int, int]] = []
     for depth in range(contract.trees.depth):
         nodes = range((1 << depth) - 1, (2 << depth) - 1)
         add_up_nodes(call, contract, lanes, (len(nodes) + 1) // 2)
@@ -283,8 +285,7 @@ def grow(call: Caller, contract: Contract, lanes: Lanes, sizes: Mapping[Name, Bi
         witness(call, contract)
         told = call.all([ask(p, TELL_OWNERS, *inbox_of(shared, p)) for p in parties])
         call.all([ask(p, RECORD_CHOICE, *inbox_of(told, p)) for p in parties])
-        level = zip(nodes, told[0].public.value.owners, strict=True)
-        owners += [(node, owner == 1) for node, owner in level]
+        owners += split_nodes(nodes, told[0].public.value.owners)
         if depth + 1 < contract.trees.depth:
             opened, (dealt,) = call.both([ask(p, open_sides) for p in parties], [ask(maker, deal_sides)])
             call.all([ask(p, TAKE_SIDES, *both(opened, dealt, p)) for p in parties])

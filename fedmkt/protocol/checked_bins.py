@@ -277,7 +277,9 @@ def check_bins(lanes: Lanes, turn: Turn, inbox: Inbox[BinProof | MaskedVectors])
     for block, rows in enumerate(row_blocks(lanes, places)):
         betas = _betas(turn, block, (places, rows.stop - rows.start))
         keys += weigh_bins(counts, state.shifts[:, rows], betas, combined[rows])
-    shown = kernels.matmul(turn.recall(BinHints).masked, _as_words(_vectors(state.seed))) + dealt.vectors
+    shown = (
+        kernels.matmul(turn.recall(BinHints).masked[bank], _as_words(_vectors(state.seed))) + dealt.vectors
+    )
     if not hmac.compare_digest(_digest(_alpha(turn) * shown + keys), inbox.one(bank, BinProof).digest):
         raise PeerError(
             f"{bank}: the columns behind its hint are no bins; no totals are sent",

@@ -145,7 +145,7 @@ def draw_seed(
 ) -> Outcome[SubsetSeed, Silent]:
     """At the partner: take in the last block, and only then draw the subsets."""
     bank, seed = turn.parties[0], turn.random(KEY_BYTES)
-    state = take_block(lanes, nodes, turn, inbox.one(bank, EncryptedShares))
+    state = take_block(lanes, nodes, turn, turn.recall(Asking), inbox.one(bank, EncryptedShares))
     send = to_all((bank, dealer(turn.contract)), SubsetSeed(seed))
     return Outcome(Silent(), send=send, keep=(state, SubsetsDrawn(seed)))
 

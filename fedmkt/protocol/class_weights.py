@@ -34,6 +34,7 @@ from fedmkt.protocol.core import (
     data_parties,
     dealer,
 )
+from fedmkt.protocol.duos import counterpart
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.shared_gradients import (
     DealtGradients,
@@ -75,7 +76,7 @@ def _functions(turn: Turn, series: ScoreSeries) -> tuple[ClassFunction, ClassFun
 
 def _open_classes(turn: Turn, inbox: Inbox[TreeAngles | DealtGradients]) -> Outcome[MaskedSides, Silent]:
     """Evaluate the gradients of both classes; open what the choice between them needs."""
-    state, (other,) = turn.recall(GradientShares), turn.others
+    state, other = turn.recall(GradientShares), counterpart(turn)
     dealt = inbox.one(dealer(turn.contract), DealtGradients) if turn.first else None
     waves = meet(
         turn, state.batch, state.own, inbox.one(other, TreeAngles), None if dealt is None else dealt.angles
@@ -98,7 +99,7 @@ def _deal_classes(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Dealt
 
 def _open_weighed(turn: Turn, inbox: Inbox[MaskedSides | DealtSides]) -> Outcome[TreeGradients, Silent]:
     """Finish the product; open the weighed gradients under the masks of their roundings."""
-    state, (other,) = turn.recall(GradientShares), turn.others
+    state, other = turn.recall(GradientShares), counterpart(turn)
     dealt = inbox.one(dealer(turn.contract), DealtSides) if turn.first else None
     y = turn.recall(TrainAnswers).y if turn.first else None
     product, functions = turn.recall(WeighedRows).product, _functions(turn, state.batch.series)
@@ -117,7 +118,7 @@ def weigh(
     angles: list[Reply[TreeAngles, Silent]], dealt: Reply[DealtGradients, Silent],
 ) -> list[Reply[TreeGradients, Silent]]:  # fmt: skip
     """Weigh the gradients of a tree whose scores have been opened under t; `rows` with padding."""
-    parties, maker = data_parties(contract), dealer(contract)
+    parties, maker = data_parties(contract)[:2], dealer(contract)
     deal = Step("fit.deal_classes", partial(_deal_classes, rows), Silent)
     opened, (shares,) = call.both(
         [ask(p, OPEN_CLASSES, *both(angles, dealt, p)) for p in parties], [ask(maker, deal)]

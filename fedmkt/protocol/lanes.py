@@ -17,10 +17,11 @@ from fedmkt.ring.side_bits import Numbers
 class Lanes:
     """What all participants know of the shared histograms of one training, from the contract and public values.
 
-    rows : padded; counts : bins of each column, by party; limits : by lane the limits of its fields from below,
-    |m| <= limit for each row; vectors : most vectors of a lane in the whole training, over all epochs.
-    checker : the partner, where it checks the bank's shares (`checked_sums`). spare : room for what is added to a total
-    of each field before it is opened; none where it is left out.
+    rows : padded; counts : bins of each column, by party, the bank first
+    limits : by lane the limits of its fields from below, |m| <= limit for each row
+    vectors : most vectors of a lane in the whole training, over all epochs
+    checker : the partner, where it checks the bank's shares (`checked_sums`). spare : room for what is
+    added to a total of each field before it is opened; none where it is left out.
     """
 
     rows: int
@@ -74,8 +75,13 @@ class Lanes:
         return sum(self.counts[holder])
 
     def budgets(self, holder: Name) -> tuple[Budget, ...]:
-        """Plan the noise of each lane for the columns of one party; ConfigError where it does not fit."""
-        size, asked = len(self.counts[holder]), self.vectors * len(self.limits)
+        """Plan the noise of each lane for the columns of one party; ConfigError where it does not fit.
+
+        Partners get the same words from the bank: for them it is the plan of the one with the most columns.
+        """
+        bank, *partners = self.counts
+        size = max(len(self.counts[p]) for p in ([bank] if holder == bank else partners))
+        asked = self.vectors * len(self.limits)
         if holder == self.checker:
             # What a rounding takes off a word could not be told from what the bank adds to it.
             return tuple(budget(self.rows, b, size, asked, MODULUS_BITS) for b in self.bits)

@@ -56,6 +56,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
+from fedmkt.protocol.duos import DealtDuos, PartnerShares
 from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.shared_gradients import (
@@ -66,9 +67,9 @@ from fedmkt.protocol.shared_gradients import (
     dealt_rounding,
     tagged_rounding,
 )
-from fedmkt.protocol.shared_growth import NodeOwners, NodeSplits, sides_batch, take_node_sides
+from fedmkt.protocol.shared_growth import NodeOwners, NodeSplits, node_products, split_nodes, take_node_sides
 from fedmkt.protocol.shared_values import both
-from fedmkt.protocol.side_product import Batch, DealtSides, MaskedSides, dealt_sides, unpack_bits, widen
+from fedmkt.protocol.side_product import Batch, MaskedSides, Opened, dealt_sides, unpack_bits, widen
 from fedmkt.ring.share_tags import turned, weigh
 from fedmkt.ring.side_bits import Bits
 
@@ -188,12 +189,13 @@ def _tag_count(batch: Batch) -> int:
 def deal_side_tags(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtTags, Silent]:
     """At the dealer: tag v and the shares of u v of a level, and u of the bank's splits."""
     owners = turn.published(NodeOwners, turn.parties[0]).owners
-    batch, used = sides_batch(turn, lanes, tuple((i, o == 1) for i, o in enumerate(owners) if o), "side tags")
+    products, used = node_products(turn, lanes, split_nodes(range(len(owners)), owners), "side tags")
+    batch = products.batch(turn, 1)
     mine = np.array(batch.of_bank, np.bool_)
-    u, masks, products = dealt_sides(turn, batch)
+    u, masks, shares = dealt_sides(turn, batch)
     alpha = _alpha(turn, lanes)
     own_u = u[mine].astype(np.uint64)
-    v, w = [m.copy() for m in masks], [p.copy() for p in products]
+    v, w = [m.copy() for m in masks], [p.copy() for p in shares]
     for lane, own in enumerate(_own_masks(turn, batch)):
         v[lane][mine] = own
         w[lane][mine] += own_u * own
@@ -202,12 +204,19 @@ def deal_side_tags(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[D
     return Outcome(Silent(), send={turn.parties[0]: DealtTags(tags)}, keep=(used,))
 
 
+def _under_way(turn: Turn) -> tuple[Batch, Opened]:
+    """Return the products of a level, which are all of the bank and its one partner."""
+    state = turn.recall(NodeSplits)
+    (opened,) = state.opened
+    return state.products.batch(turn, 1), opened
+
+
 def open_own(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[OwnOpening, Silent]:
     """At the bank: open the shares that its own bits are multiplied with too."""
-    products, (partner,) = turn.recall(NodeSplits), turn.others
-    own = products.batch.own(turn)
-    masks = _own_masks(turn, products.batch)
-    opened = tuple(x[own] - v for x, v in zip(products.opened.x, masks, strict=True))
+    batch, products = _under_way(turn)
+    (partner,), own = turn.others, batch.own(turn)
+    masks = _own_masks(turn, batch)
+    opened = tuple(x[own] - v for x, v in zip(products.x, masks, strict=True))
     message = OwnOpening(tuple(Masked(words) for words in opened))
     return Outcome(Silent(), send={partner: message}, keep=(OwnOpened(opened),))
 
@@ -221,9 +230,9 @@ class _Openings:
     bank: tuple[Words, ...]
 
 
-def _openings(turn: Turn, inbox: Inbox[MaskedSides | OwnOpening | DealtSides | DealtTags]) -> _Openings:
-    products, (other,) = turn.recall(NodeSplits), turn.others
-    batch, opened, found = products.batch, products.opened, inbox.one(other, MaskedSides)
+def _openings(turn: Turn, inbox: Inbox[MaskedSides | OwnOpening | DealtDuos | DealtTags]) -> _Openings:
+    (batch, opened), (other,) = _under_way(turn), turn.others
+    found = inbox.one(other, MaskedSides)
     own, mine = batch.own(turn), np.array(batch.of_bank, np.bool_)
     c = np.empty((len(own), batch.rows), np.bool_)
     c[own], c[~own] = opened.masked, unpack_bits(found.bits.words, batch.rows)
@@ -245,10 +254,10 @@ def _openings(turn: Turn, inbox: Inbox[MaskedSides | OwnOpening | DealtSides | D
 
 
 def take_tagged_sides(
-    turn: Turn, inbox: Inbox[MaskedSides | DealtSides | OwnOpening | DealtTags]
-) -> Outcome[Nothing, Silent]:
+    turn: Turn, inbox: Inbox[MaskedSides | DealtDuos | OwnOpening | DealtTags]
+) -> Outcome[PartnerShares, Silent]:
     """Finish the products as `take_node_sides` does, and their tags or keys."""
-    tags, batch = turn.recall(ShareTags), turn.recall(NodeSplits).batch
+    tags, (batch, _) = turn.recall(ShareTags), _under_way(turn)
     known, mine, k = _openings(turn, inbox), np.array(batch.of_bank, np.bool_), len(batch.of_bank)
     shape = (_tag_count(batch), batch.rows)
     if turn.first:
@@ -262,7 +271,7 @@ def take_tagged_sides(
     for y, u in zip(known.y, of_u, strict=True):
         product = y * u
         left[mine] += turned(known.c[mine], np.zeros_like(product), product)
-    messages = tuple((s, m) for s, m in inbox.messages if isinstance(m, MaskedSides | DealtSides))
+    messages = tuple((s, m) for s, m in inbox.messages if isinstance(m, MaskedSides | DealtDuos))
     finished = take_node_sides(turn, Inbox(messages))
     owners = turn.published(NodeOwners, turn.parties[0]).owners
     parents = tags.level[[place for place, owner in enumerate(owners) if owner]]
@@ -282,7 +291,7 @@ def take_tagged_sides(
 
 OPEN_OWN = Step("tags.open_own", open_own, Silent)
 TAKE_SIDES = Step(
-    "tags.take_sides", take_tagged_sides, Silent, reads=(MaskedSides, DealtSides, OwnOpening, DealtTags)
+    "tags.take_sides", take_tagged_sides, Silent, reads=(MaskedSides, DealtDuos, OwnOpening, DealtTags)
 )
 
 
@@ -294,13 +303,13 @@ def deal_root(call: Caller, contract: Contract, lanes: Lanes) -> Reply[DealtTags
 
 def take_sides(
     call: Caller, contract: Contract, lanes: Lanes,
-    sides: list[Reply[MaskedSides, Silent]], dealt: Reply[DealtSides, Silent],
+    sides: list[Reply[MaskedSides, Silent]], dealt: Reply[DealtDuos, Silent],
 ) -> None:  # fmt: skip
-    """Finish the products of a level, with tags, once `MaskedSides` and `DealtSides` are sent."""
+    """Finish the products of a level, with tags, once `MaskedSides` and `DealtDuos` are sent."""
     bank, partner = data_parties(contract)
     deal = Step("tags.deal_sides", partial(deal_side_tags, lanes), Silent)
     (opened,), (tags,) = call.both([ask(bank, OPEN_OWN)], [ask(dealer(contract), deal)])
-    inboxes: dict[Name, tuple[Sealed[MaskedSides | DealtSides | OwnOpening | DealtTags], ...]] = {
+    inboxes: dict[Name, tuple[Sealed[MaskedSides | DealtDuos | OwnOpening | DealtTags], ...]] = {
         bank: (*both(sides, dealt, bank), *inbox_of([tags], bank)),
         partner: (*inbox_of(sides, partner), *inbox_of([opened], partner)),
     }

@@ -1,14 +1,15 @@
-"""Boosted trees in mode `totals`: nobody learns which side of the other's split a row takes.
+"""Boosted trees in mode `totals`: nobody learns which side of another's split a row takes.
 
-Computes gradient-boosted trees of the columns of the bank and one partner. Scores of train rows, gradients and
-membership of nodes stay shared between the two; totals per bin are opened to the bank, in each node only where both
-made sure, on shares, that they are of enough rows. Takes part: the bank, one partner, and the dealer.
+Computes gradient-boosted trees of the columns of the bank and one or two partners. Scores of train rows, gradients and
+membership of nodes stay shared between the bank and the partners; totals per bin are opened to the bank, in each node
+only where two made sure, on shares, that they are of enough rows. Takes part: the bank, the partners, and the dealer.
 
 | learns | what |
 |---|---|
-| bank | totals of g, h and rows per cell, of both parties' columns, each of no row or of `min_support` \
+| bank | totals of g, h and rows per cell, of all parties' columns, each of no row or of `min_support` \
 (`HistogramTotals`); until a tree is added it knows g: these are rows and events, of roots `BinCounts`, `BinTotals` |
-| bank, partner | which groups of cells of a node's children are empty or large enough (`CellBits`) |
+| bank, partner | which groups of cells of a node's children are empty or large enough (`CellBits`), of two partners \
+each of its own columns, the first of the bank's as well |
 | partner | which edges of its own bins were chosen, at which node of which tree (`ChosenSplits`) |
 | everybody | which nodes are split, and by whom (`TreeShape`); how many groups of cells are compared; whether the \
 largest leaves of all trees so far add up to more than 12.8; when training ends (`shared_stopping`) |
@@ -22,18 +23,19 @@ subtracting is 0 rows or at least `min_support` (`learn.cells.open_cuts`). What 
 opened cells are opened too; a child has `min_rows`.
 
 **The partner's say.** A bank that split by its own columns alone would know the scores of all rows, and so their
-gradients and who is in each node. So a tree without a split of the partner's adds nothing to the scores: both drop it
-(and the bank, so that it need not, gives the last level's best split by a column of the partner's a node). Training
+gradients and who is in each node. So a tree without a split of a partner's adds nothing to the scores: all drop it
+(and the bank, so that it need not, gives the last level's best split by a column of a partner's a node). Training
 ends with the tree by which more than one in `DROPPED_SHARE` of the agreed trees would have been dropped. The script,
 which every party runs for itself, counts them. That is a say in each tree, not in each node: totals of nodes above
-the first split of the partner's are of rows that the bank can name, cell by cell of at least `min_support` rows.
+the first split of a partner's are of rows that the bank can name, cell by cell of at least `min_support` rows.
 
-Safe against: a semi-honest bank or partner, as far as the table says, and a semi-honest dealer that colludes with
-neither; with the partner it would read gradients and so labels, with the bank the partner's bins. **Not safe against
+Safe against: a semi-honest bank or partner, two partners together, as far as the table says, and a semi-honest dealer
+that colludes with nobody; with a partner it would read gradients and so labels, with the bank the partners' bins. **Of
+two partners neither may collude with the bank**: these two would know who is in every node (`duos`). **Not safe against
 a malicious bank**: labels are its own to choose. One that adds numbers to its share of g on a few rows, before it is
-encrypted, reads the cells of those rows, of every column of the partner at once, as finely as the cells are open; one
+encrypted, reads the cells of those rows, of every column of the partners at once, as finely as the cells are open; one
 that adds to the noise of a ciphertext, or to the shares of counts that are compared, reads single bins; and one whose
-columns are no bins reads g of rows. With `trees.checked_shares` the partner notices all of that but for the counts
+columns are no bins reads g of rows. With `trees.checked_shares` a single partner notices all of that but for the counts
 (`checked_sums`).
 Totals of a malicious partner are not checked.
 
@@ -41,7 +43,7 @@ All trees are of all rows: rows drawn anew for each tree (`row_share`), by lots 
 known groups, and of 206 rows 120 trees' counts told every bin (a bounded least-squares fit); contracts refuse it.
 
 Of one bin of one node the totals are exact. Differences between trees or runs are of fewer rows than the minimum where
-the bank knows who is in two nodes, that is above the partner's splits, and these differ by few rows. That is no rare
+the bank knows who is in two nodes, that is above the partners' splits, and these differ by few rows. That is no rare
 case and needs no deviation: 50 trees of depth 4 with 16 bins on 928 rows showed 292 such cells, some of one row.
 `limits.max_runs` bounds the runs, nothing the trees. What closes it is noise: with `trees.epsilon` the table above is
 that of `noisy_growth`, and nothing is compared or counted.
@@ -67,7 +69,6 @@ from fedmkt.learn.trees import Decision, Floats, Nodes, Tree
 from fedmkt.privacy.disclosure import (
     BinCounts,
     BinTotals,
-    CellBits,
     ChosenSplits,
     HistogramTotals,
     TreeShape,
@@ -75,7 +76,7 @@ from fedmkt.privacy.disclosure import (
 from fedmkt.protocol.align import check_validation, joint_rows, train_rows, validation_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import OwnSplits
-from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, Cells, DealtCells, PlaneOpening
+from fedmkt.protocol.cell_minimum import CellPasses
 from fedmkt.protocol.checked_bins import check_own_bins
 from fedmkt.protocol.checked_sums import checked_replies
 from fedmkt.protocol.class_weights import are_weighed, weigh
@@ -96,6 +97,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
+from fedmkt.protocol.duos import DealtDuos, PartnerShares, copies, counterpart, read_copies, share_parts
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.lanes import Lanes
@@ -104,18 +106,7 @@ from fedmkt.protocol.noisy_growth import open_level, plan_of, with_room
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.share_tags import DealtTags, begin_tags, deal_root, tag_gradients, take_sides
-from fedmkt.protocol.shared_cells import (
-    APART,
-    TOGETHER,
-    CellGroups,
-    LevelShares,
-    begin_layers,
-    deal_counts,
-    next_layer,
-    open_counts,
-    settings_of,
-    share_bits,
-)
+from fedmkt.protocol.shared_cells import APART, TOGETHER, LevelShares, compare, settings_of
 from fedmkt.protocol.shared_gradients import (
     FAR,
     SCORE_BITS,
@@ -145,9 +136,11 @@ from fedmkt.protocol.shared_growth import (
     open_node_sides,
     open_totals,
     own_sides,
-    partner_of,
+    pool_node_sides,
     record_splits,
     root_shares,
+    root_vectors,
+    split_nodes,
     take_node_sides,
 )
 from fedmkt.protocol.shared_histogram import add_up_nodes, plain_replies, send_hints
@@ -162,7 +155,7 @@ from fedmkt.protocol.shared_values import (
     start,
     total,
 )
-from fedmkt.protocol.side_product import DealtSides, MaskedSides
+from fedmkt.protocol.side_product import MaskedSides
 from fedmkt.protocol.tree_columns import own_codes
 from fedmkt.protocol.tree_growth import Forest, SplitRequest
 from fedmkt.protocol.witness import checkpoint, witness
@@ -184,7 +177,7 @@ def lanes_of(
     counts = {p: s.sizes for p, s in sizes.items()}
     together = Lanes(train_rows(contract, overlap), counts, joined, vectors)
     if terms.checked_shares:
-        together = replace(together, checker=partner_of(contract))
+        together = replace(together, checker=data_parties(contract)[1])
     apart = replace(together, limits=parted)
     noise = plan_of(contract, together.rows)
     if noise is not None:
@@ -217,6 +210,7 @@ def _load(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
         keep.append(TrainAnswers(y))
     if not turn.has(TreeOwners):
         share = np.zeros(len(rows), np.uint32)
+        keep.append(TreeOwners(()))
         if turn.first:
             base = round(_base(turn) / UNIT)
             share[:] = base % 2**SCORE_BITS
@@ -225,7 +219,8 @@ def _load(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
             keep += [forest, ScoreReach(abs(base * UNIT))]
         else:
             keep.append(OwnSplits(()))
-        keep += [SharedScores(share), TreeOwners(())]
+        if turn.me in turn.parties[:2]:
+            keep.append(SharedScores(share))
     return Outcome(Silent(), keep=tuple(keep))
 
 
@@ -250,20 +245,30 @@ def _base(turn: Turn) -> float:
 # --- begin
 
 
-def _plant(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients | DealtTags]) -> Outcome[Nothing, Silent]:
-    state, (other,) = turn.recall(GradientShares), turn.others
-    shares = take_gradients(turn, state.batch, state.own, inbox.one(other, TreeGradients), state.dealt)
+def _plant(
+    lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients | DealtTags]
+) -> Outcome[PartnerShares, Silent]:
+    state = turn.recall(GradientShares)
+    found = inbox.one(counterpart(turn), TreeGradients)
+    vectors = root_vectors(lanes, turn, take_gradients(turn, state.batch, state.own, found, state.dealt))
     tags = () if lanes.checker is None else tag_gradients(lanes, turn, inbox)
-    kept = (*root_shares(lanes, turn, shares), *tags)
-    return Outcome(Silent(), keep=kept, forget=(GradientShares, BankTree))
+    keep = (*root_shares(turn, vectors), *tags)
+    send = copies(turn, vectors, lanes.bits)
+    return Outcome(Silent(), send=send, keep=keep, forget=(GradientShares, BankTree))
+
+
+def _take_root(lanes: Lanes, turn: Turn, inbox: Inbox[PartnerShares]) -> Outcome[Nothing, Silent]:
+    """At a second partner: begin the tree with what the first one passed on."""
+    found = inbox.one(turn.parties[1], PartnerShares)
+    return Outcome(Silent(), keep=root_shares(turn, read_copies(found, (1, lanes.rows), lanes.bits)))
 
 
 # --- scores
 
 
 def is_kept(owners: Owners) -> bool:
-    """Tell whether a tree has a split of the partner's."""
-    return any(not of_bank for _, of_bank in owners)
+    """Tell whether a tree has a split of a partner's."""
+    return any(owner for _, owner in owners)
 
 
 def _leaves(turn: Turn) -> tuple[Nodes, Floats]:
@@ -293,28 +298,27 @@ def open_node_values(
     forest: Forests, depth: int, turn: Turn, inbox: Inbox[Nothing]
 ) -> Outcome[MaskedSides, Silent]:
     """Open what the products at a depth of the tree under way need."""
-    (other,) = turn.others
     nodes = {node for (_, node), _ in forest.splits(depth)}
     decisions = tuple(d for d in turn.recall(LevelShares).decisions if d.node in nodes)
     own = dict(zip(((0, d.node) for d in decisions), own_sides(turn, decisions), strict=True))
     count, used = next_count(turn, forest.label)
-    message, state = open_values(turn, forest, depth, count, turn.recall(Folding), own)
-    if message is None:
-        return Outcome(Silent(), keep=(state,))
-    return Outcome(Silent(), send={other: message}, keep=(state, used))
+    send, state = open_values(turn, forest, depth, count, turn.recall(Folding), own)
+    return Outcome(Silent(), send=send, keep=(state, used) if state.products else (state,))
 
 
 def _add_tree(forest: Forests, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     """Add the tree to the scores and to the own part of the model."""
-    scores = turn.recall(SharedScores).words + total(forest, turn.recall(Folding))
+    keep: tuple[State, ...] = ()
+    if turn.has(SharedScores):
+        keep = (SharedScores(turn.recall(SharedScores).words + total(forest, turn.recall(Folding))),)
     nodes, values = _leaves(turn) if turn.first else (np.empty(0, np.int32), np.empty(0))
     (owners,) = forest.trees
     kept = extended(turn, owners, turn.recall(LevelShares).decisions, nodes, values * UNIT)
-    return Outcome(Silent(), keep=(SharedScores(scores), *kept), forget=(Folding, LevelShares, BankTree))
+    return Outcome(Silent(), keep=(*keep, *kept), forget=(Folding, LevelShares, BankTree))
 
 
 def _drop_tree(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
-    """Leave a tree without a split of the partner's out: a leaf that adds nothing stands in its place."""
+    """Leave a tree without a split of a partner's out: a leaf that adds nothing stands in its place."""
     kept = extended(turn, (), (), np.zeros(1, np.int32), np.zeros(1))
     return Outcome(Silent(), keep=kept, forget=(LevelShares, BankTree))
 
@@ -327,7 +331,7 @@ def extended(
     if not turn.first:
         return after, OwnSplits((*turn.recall(OwnSplits).trees, decisions))
     forest = turn.recall(Forest)
-    names = tuple((node, str(turn.parties[0 if of_bank else 1])) for node, of_bank in sorted(owners))
+    names = tuple((node, str(turn.parties[owner])) for node, owner in sorted(owners))
     tree = Tree(names, tuple(sorted(zip(nodes.tolist(), values.tolist(), strict=True))))
     return after, replace(forest, trees=(*forest.trees, tree), decisions=(*forest.decisions, decisions))
 
@@ -338,18 +342,15 @@ LOAD = Step("fit.load_shares", _load, Silent)
 TELL_RANGE = Step("fit.tell_range", tell_range, ScoreRange)
 OPEN_ANGLES = Step("fit.open_angles", begin_gradients, Silent)
 OPEN_GRADIENTS = Step("fit.open_gradients", next_gradients, Silent, reads=(TreeAngles, DealtGradients))
-BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtCells))
-NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
-SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
 RECORD = Step("fit.record_splits", record_splits, Silent, reads=(SplitRequest,))
-TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtSides))
+TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtDuos))
+POOL_SIDES = Step("fit.pool_sides", pool_node_sides, Silent, reads=(PartnerShares,))
 DROP_TREE = Step("fit.drop_tree", _drop_tree, Silent)
 BEGIN_VALUES = Step("fit.begin_values", _begin_values, Silent)
 
 
 def fit(call: Caller, contract: Contract, overlap: Overlap, sizes: Mapping[Name, BinSizes]) -> None:
     """Grow the contract's number of trees, with a checkpoint every few."""
-    partner_of(contract)
     parties, lanes = data_parties(contract), lanes_of(contract, overlap, sizes)
     loaded_in = dropped = 0
     for tree in range(contract.trees.trees):
@@ -380,20 +381,24 @@ def plant(
 ) -> None:
     """Share the gradients of all rows: the root of a tree; `tell` is how the bank tells which series to use."""
     parties, maker = data_parties(contract), dealer(contract)
+    first, others = parties[:2], parties[2:]
     call(parties[0], tell)
     deal = Step("fit.deal_gradients", partial(deal_step, lanes.rows), Silent)
-    angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in parties], [ask(maker, deal)])
-    plain = [ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in parties]
+    angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in first], [ask(maker, deal)])
+    plain = [ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in first]
     values = weigh(call, contract, lanes.rows, angles, dealt) if are_weighed(contract) else call.all(plain)
     begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients, DealtTags))
     tags = [] if lanes.checker is None else [deal_root(call, contract, lanes)]
-    call.all([ask(p, begin, *inbox_of(values, p), *inbox_of(tags, p)) for p in parties])
+    planted = call.all([ask(p, begin, *inbox_of(values, p), *inbox_of(tags, p)) for p in first])
+    take = Step("fit.take_root", partial(_take_root, lanes), Silent, reads=(PartnerShares,))
+    if others:
+        call.all([ask(p, take, *inbox_of(planted, p)) for p in others])
 
 
 def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
     """Grow a tree level by level; it ends early where no node has a split that is worth it."""
     parties, maker = data_parties(contract), dealer(contract)
-    bank, partner = parties
+    bank, *partners = parties
     open_sides = Step("fit.open_sides", partial(open_node_sides, lanes), Silent)
     deal_sides = Step("fit.deal_sides", partial(deal_node_sides, lanes), Silent)
     split = Step(
@@ -410,7 +415,7 @@ def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
         (CellPasses,),
         (HistogramTotals, BinCounts, BinTotals),
     )
-    owners: list[tuple[int, bool]] = []
+    owners: list[tuple[int, int]] = []
     nodes = [0]
     for depth in range(contract.trees.depth):
         answers = plain_replies if lanes.checker is None else checked_replies
@@ -420,48 +425,33 @@ def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
         else:
             passes = compare(call, contract, lanes)
             witness(call, contract)
-            opened = call(partner, open_cells, *inbox_of(passes, partner))
+            opened = call.all([ask(p, open_cells, *inbox_of(passes, p)) for p in partners])
             chosen = call(bank, split, *_totals_inbox(passes, opened, bank))
         call.all([ask(p, RECORD, *inbox_of([chosen], p)) for p in parties])
-        level = [(n, o == 1) for n, o in zip(nodes, chosen.public.value.owners, strict=True) if o]
+        level = split_nodes(nodes, chosen.public.value.owners)
         owners += level
         nodes = [child for node, _ in level for child in (2 * node + 1, 2 * node + 2)]
         if not level or depth + 1 == contract.trees.depth:
             break
         sides, (dealt,) = call.both([ask(p, open_sides) for p in parties], [ask(maker, deal_sides)])
         if lanes.checker is None:
-            call.all([ask(p, TAKE_SIDES, *both(sides, dealt, p)) for p in parties])
+            taken = call.all([ask(p, TAKE_SIDES, *both(sides, dealt, p)) for p in parties])
+            share_parts(call, contract, POOL_SIDES, taken)
         else:
             take_sides(call, contract, lanes, sides, dealt)
     return tuple(owners)
 
 
 def _totals_inbox(
-    passes: Sequence[Reply[CellPasses, Silent]], opened: Reply[NodeTotals, Silent], bank: Name
+    passes: Sequence[Reply[CellPasses, Silent]], opened: Sequence[Reply[NodeTotals, Silent]], bank: Name
 ) -> tuple[Sealed[CellPasses | NodeTotals], ...]:
-    return (*inbox_of(passes, bank), *inbox_of([opened], bank))
-
-
-def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPasses, Silent]]:
-    """Compare the counts of a level with the minimum, up to both parties' shares of the bits."""
-    parties = data_parties(contract)
-    open_ = Step("fit.open_counts", partial(open_counts, lanes), CellGroups)
-    deal = Step("fit.deal_counts", partial(deal_counts, lanes), Silent)
-    opened = call.all([ask(p, open_) for p in parties])
-    groups = opened[0].public.value
-    dealt = call(dealer(contract), deal)
-    layers = len(Cells("", 0, parties[1], groups.groups, groups.members, lanes.bits[-1], 1).layer_bytes())
-    planes = call.all([ask(p, BEGIN_LAYERS, *both(opened, dealt, p)) for p in parties])
-    for _ in range(layers - 1):
-        planes = call.all([ask(p, NEXT_LAYER, *inbox_of(planes, p)) for p in parties])
-    witness(call, contract)
-    return call.all([ask(p, SHARE_BITS, *inbox_of(planes, p)) for p in parties])
+    return (*inbox_of(passes, bank), *inbox_of(opened, bank))
 
 
 def add_tree(call: Caller, contract: Contract, lanes: Lanes, owners: Owners) -> None:
     """Add the values of a tree to the shared scores."""
     parties = data_parties(contract)
-    forest = Forests("values", parties[1], lanes.rows, (owners,))
+    forest = Forests("values", lanes.rows, (owners,))
     call.all([ask(p, BEGIN_VALUES) for p in parties])
     fold(call, contract, forest, open_node_values)
     add = Step("fit.add_tree", partial(_add_tree, forest), Silent)

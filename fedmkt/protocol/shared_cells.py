@@ -1,12 +1,14 @@
 """The cells of a level of a tree, shared: which of them may be told apart, and the bits that say so.
 
 The turns `compare` of `shared_growth`: bank and partner work out their shares of the cells of a level's nodes, of both
-parties' columns, and compare the counts with the minimum. Both learn one bit for each group of cells (`CellBits`); the
-dealer and the coordinator how many groups there are. Safe against a semi-honest bank or partner, while the dealer
-colludes with neither. Which groups, and what the bits mean: `cell_tests`; the comparison: `cell_minimum`.
+their columns, and compare the counts with the minimum. Both learn one bit for each group of cells (`CellBits`); the
+dealer and the coordinator how many groups there are. A second partner does the same for its own columns, whose bits
+the first one does not learn (`duos`). Safe against a semi-honest bank or partner, while the dealer colludes with
+neither. Which groups, and what the bits mean: `cell_tests`; the comparison: `cell_minimum`.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -35,23 +37,32 @@ from fedmkt.protocol.cell_minimum import (
 )
 from fedmkt.protocol.cell_tests import Grid, cuts_of, grid_of, group_sums, needed
 from fedmkt.protocol.core import (
+    Caller,
     Inbox,
     Message,
+    Name,
     Nothing,
     Outcome,
     PublicValue,
+    Reply,
     Silent,
     State,
+    Step,
     Turn,
     Words,
+    ask,
+    data_parties,
     dealer,
+    inbox_of,
 )
+from fedmkt.protocol.duos import duos, holders
 from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.shared_gradients import GRADIENT_BITS, HESSIAN_BITS, LIMITS
 from fedmkt.protocol.shared_histogram import TotalShares
-from fedmkt.protocol.shared_values import Owners
+from fedmkt.protocol.shared_values import Owners, both
 from fedmkt.protocol.tree_columns import common_bins
+from fedmkt.protocol.witness import witness
 from fedmkt.ring.side_bits import Numbers
 
 COUNT = 2
@@ -62,15 +73,30 @@ TOGETHER, APART = ((*LIMITS,), (1,)), (*((limit,) for limit in LIMITS), (1,))
 
 @dataclass(frozen=True)
 class CellGroups(PublicValue):
-    """How many groups of cells are compared at a level, with how many members."""
+    """How many groups of cells the sender compares at a level, in each of its duos, with how many members."""
 
-    groups: int
+    groups: tuple[int, ...]
     members: int
 
 
 @dataclass(frozen=True)
+class DealtComparisons(Message):
+    """The bank's shares for the comparison of each duo that has any groups."""
+
+    parts: tuple[DealtCells, ...]
+
+
+@dataclass(frozen=True)
+class Comparisons(State):
+    """The comparisons under way, by partner."""
+
+    durable: ClassVar[bool] = False
+    of: dict[str, CellComparison]
+
+
+@dataclass(frozen=True)
 class LevelShares(State):
-    """The tree under way, at both: shares of the level's nodes.
+    """The tree under way, at all: shares of the level's nodes. F are the columns that the party sees (`duos`).
 
     nodes : their numbers; vectors : by lane (nodes, n); cells : (lanes, nodes, F, B + 1); above : (s, F, B), the cuts
     of their parents; cuts : those of the level's own nodes, known after the comparison
@@ -109,23 +135,22 @@ def settings_of(contract: Contract) -> Settings:
 
 
 def grid(turn: Turn) -> Grid:
-    """Return the table of both parties' columns."""
-    found = [turn.published(BinSizes, p) for p in turn.parties]
+    """Return the table of the columns that this party sees."""
+    found = [turn.published(BinSizes, p) for p in holders(turn.contract, turn.me)]
     sizes = [pair for s in found for pair in zip(s.sizes, s.apart, strict=True)]
     return grid_of(sizes, common_bins(turn.contract))
 
 
-def _cells(turn: Turn, groups: CellGroups, count: int, lanes: Lanes) -> Cells:
+def _cells(turn: Turn, partner: Name, groups: int, members: int, count: int, lanes: Lanes) -> Cells:
     return Cells(
-        "cells", count, turn.parties[1], groups.groups, groups.members, lanes.bits[-1],
-        settings_of(turn.contract).min_cell,
-    )  # fmt: skip
+        "cells", count, partner, groups, members, lanes.bits[-1], settings_of(turn.contract).min_cell
+    )
 
 
 def level_cells(turn: Turn) -> Words:
     """Work out the own shares of the level's cells, (lanes, nodes, F, B + 1); right ones by subtraction."""
     state, totals = turn.recall(LevelShares), turn.recall(TotalShares).values
-    joint = np.concatenate([totals[str(p)] for p in turn.parties], axis=-1)
+    joint = np.concatenate([totals[str(p)] for p in holders(turn.contract, turn.me)], axis=-1)
     added = grid(turn).cells(joint).astype(np.uint64, copy=False)
     if len(state.nodes) == 1:
         return added
@@ -139,55 +164,112 @@ def open_counts(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Cell
     state, table, cells = turn.recall(LevelShares), grid(turn), level_cells(turn)
     children = 2 if len(state.nodes) > 1 else 1
     counts = cells[-1].astype(np.uint32).reshape(-1, children, *cells.shape[2:])
-    sums = group_sums(counts, table)[needed(state.above, table)]
-    groups = CellGroups(len(sums), 2 * children)
+    sums, compared = group_sums(counts, table), needed(state.above, table)
     count, counts_used = next_count(turn, "cells")
-    message, comparison = open_cells(turn, _cells(turn, groups, count, lanes), sums)
-    (other,) = turn.others
-    kept = (replace(state, cells=cells), comparison, counts_used)
-    return Outcome(groups, send={other: message}, keep=kept, forget=(TotalShares,))
+    send, found, groups = {}, {}, []
+    for duo in duos(turn):
+        own = sums[:, duo.columns][compared[:, duo.columns]]
+        groups.append(len(own))
+        if len(own):
+            asked = _cells(turn, duo.partner, len(own), 2 * children, count, lanes)
+            send[duo.other(turn)], found[str(duo.partner)] = open_cells(turn, asked, own)
+    kept = (replace(state, cells=cells), Comparisons(found), counts_used)
+    return Outcome(CellGroups(tuple(groups), 2 * children), send=send, keep=kept, forget=(TotalShares,))
 
 
-def deal_counts(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtCells, Silent]:
-    """At the dealer: deal the comparison of a level."""
-    bank, partner = turn.parties
-    groups = turn.published(CellGroups, bank)
-    if groups != turn.published(CellGroups, partner):
+def deal_counts(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtComparisons, Silent]:
+    """At the dealer: deal the comparisons of a level."""
+    bank, *partners = turn.parties
+    told, found = turn.published(CellGroups, bank), [turn.published(CellGroups, p) for p in partners]
+    if any(f.members != told.members for f in found) or told.groups != tuple(
+        g for f in found for g in f.groups
+    ):
         raise ValueError("bank and partner do not compare the same number of cells")
     count, used = next_count(turn, "cells")
-    return Outcome(Silent(), send={bank: deal_cells(turn, _cells(turn, groups, count, lanes))}, keep=(used,))
+    parts = tuple(
+        deal_cells(turn, _cells(turn, partner, groups, told.members, count, lanes))
+        for partner, groups in zip(partners, told.groups, strict=True)
+        if groups
+    )
+    return Outcome(Silent(), send={bank: DealtComparisons(parts)}, keep=(used,))
 
 
-def begin_layers(turn: Turn, inbox: Inbox[CellOpening | DealtCells]) -> Outcome[PlaneOpening, Silent]:
+def _other(turn: Turn, partner: str) -> Name:
+    return Name(partner) if turn.first else turn.parties[0]
+
+
+def begin_layers(turn: Turn, inbox: Inbox[CellOpening | DealtComparisons]) -> Outcome[PlaneOpening, Silent]:
     """Take in the opened counts and open the first layer."""
-    (other,) = turn.others
-    dealt = inbox.one(dealer(turn.contract), DealtCells) if turn.first else None
-    state = first_layer(turn, turn.recall(CellComparison), inbox.one(other, CellOpening), dealt)
-    message, kept = open_planes(turn, state)
-    return Outcome(Silent(), send={other: message}, keep=(kept,))
+    found = turn.recall(Comparisons).of
+    dealt = inbox.one(dealer(turn.contract), DealtComparisons).parts if turn.first else (None,) * len(found)
+    if len(dealt) != len(found):
+        raise ValueError("the dealer's shares are of other comparisons")
+    taken = {
+        partner: first_layer(turn, state, inbox.one(_other(turn, partner), CellOpening), part)
+        for (partner, state), part in zip(found.items(), dealt, strict=True)
+    }
+    return _open_layer(turn, taken)
 
 
 def next_layer(turn: Turn, inbox: Inbox[PlaneOpening]) -> Outcome[PlaneOpening, Silent]:
     """Take in a layer and open the next."""
-    (other,) = turn.others
-    state = take_planes(turn, turn.recall(CellComparison), inbox.one(other, PlaneOpening))
-    message, kept = open_planes(turn, state)
-    return Outcome(Silent(), send={other: message}, keep=(kept,))
+    return _open_layer(turn, _taken(turn, inbox))
+
+
+def _open_layer(turn: Turn, found: dict[str, CellComparison]) -> Outcome[PlaneOpening, Silent]:
+    opened = {partner: open_planes(turn, state) for partner, state in found.items()}
+    send = {_other(turn, partner): message for partner, (message, _) in opened.items()}
+    return Outcome(Silent(), send=send, keep=(Comparisons({p: state for p, (_, state) in opened.items()}),))
+
+
+def _taken(turn: Turn, inbox: Inbox[PlaneOpening]) -> dict[str, CellComparison]:
+    return {
+        partner: take_planes(turn, state, inbox.one(_other(turn, partner), PlaneOpening))
+        for partner, state in turn.recall(Comparisons).of.items()
+    }
 
 
 def share_bits(turn: Turn, inbox: Inbox[PlaneOpening]) -> Outcome[CellPasses, Silent]:
     """Take in the last layer and tell the other party the own share of the bits."""
-    (other,) = turn.others
-    state = take_planes(turn, turn.recall(CellComparison), inbox.one(other, PlaneOpening))
-    bits = CellBits(to=other, bits=state.cells.groups, minimum=state.cells.minimum)
-    return Outcome(Silent(), send={other: own_passes(state)}, keep=(state,), reveals=(bits,))
+    found = _taken(turn, inbox)
+    send = {_other(turn, partner): own_passes(state) for partner, state in found.items()}
+    bits = tuple(
+        CellBits(to=_other(turn, partner), bits=state.cells.groups, minimum=state.cells.minimum)
+        for partner, state in found.items()
+    )
+    return Outcome(Silent(), send=send, keep=(Comparisons(found),), reveals=bits)
 
 
 def read_cuts(turn: Turn, inbox: Inbox[Message], state: LevelShares) -> LevelShares:
     """Read the bits: the cuts of the level's nodes, the same for both children of a node."""
-    (other,) = turn.others
-    table = grid(turn)
+    table, found = grid(turn), turn.recall(Comparisons).of
     passed = ~needed(state.above, table)
-    passed[~passed] = read_cells(turn.recall(CellComparison), inbox.one(other, CellPasses))
+    for duo in duos(turn):
+        if str(duo.partner) in found:
+            part = passed[:, duo.columns]
+            part[~part] = read_cells(found[str(duo.partner)], inbox.one(duo.other(turn), CellPasses))
     children = 2 if len(state.nodes) > 1 else 1
     return replace(state, cuts=np.repeat(cuts_of(passed, state.above, table), children, axis=0))
+
+
+# --- script
+
+BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtComparisons))
+NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
+SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
+
+
+def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPasses, Silent]]:
+    """Compare the counts of a level with the minimum, up to both parties' shares of the bits."""
+    parties = data_parties(contract)
+    open_ = Step("fit.open_counts", partial(open_counts, lanes), CellGroups)
+    deal = Step("fit.deal_counts", partial(deal_counts, lanes), Silent)
+    opened = call.all([ask(p, open_) for p in parties])
+    dealt = call(dealer(contract), deal)
+    members = opened[0].public.value.members
+    layers = len(Cells("", 0, parties[1], 1, members, lanes.bits[-1], 1).layer_bytes())
+    planes = call.all([ask(p, BEGIN_LAYERS, *both(opened, dealt, p)) for p in parties])
+    for _ in range(layers - 1):
+        planes = call.all([ask(p, NEXT_LAYER, *inbox_of(planes, p)) for p in parties])
+    witness(call, contract)
+    return call.all([ask(p, SHARE_BITS, *inbox_of(planes, p)) for p in parties])

@@ -1,7 +1,7 @@
 """Shared gradients: g and h of the logistic loss for shared scores, rounded at random to small integers, still shared.
 
 Computes round(2^5 (sigma(F) - y)) and round(2^8 sigma(F) (1 - sigma(F))) of every row, for scores F that the bank
-and one partner share and labels y of the bank. Takes part: the bank, that partner, and the dealer.
+and one partner share and labels y of the bank. Takes part: the bank, that partner (the first, of two), and the dealer.
 
 | learns | what |
 |---|---|
@@ -44,6 +44,7 @@ from fedmkt.protocol.core import (
     Words,
     dealer,
 )
+from fedmkt.protocol.duos import counterpart
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.side_product import Bytes, narrow, widen, widen_halves
 from fedmkt.ring import rounding, sigmoid
@@ -293,7 +294,7 @@ def _draw(
 
 @dataclass(frozen=True)
 class SharedScores(State):
-    """The own share of the score of each train row, (n,), modulo 2^24 units."""
+    """At the bank and the first partner: the own share of the score of each train row, (n,), modulo 2^24 units."""
 
     words: HalfWords
 
@@ -342,8 +343,7 @@ def begin_gradients(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Si
     count, used = next_count(turn, "gradients")
     batch = Gradients(count, turn.parties[1], len(scores), _period(turn))
     message, own = open_angles(turn, batch, scores)
-    (other,) = turn.others
-    return Outcome(Silent(), send={other: message}, keep=(GradientShares(batch, own, None), used))
+    return Outcome(Silent(), send={counterpart(turn): message}, keep=(GradientShares(batch, own, None), used))
 
 
 def _period(turn: Turn) -> int:
@@ -359,7 +359,7 @@ def deal_step(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtGrad
 
 def next_gradients(turn: Turn, inbox: Inbox[TreeAngles | DealtGradients]) -> Outcome[TreeGradients, Silent]:
     """Evaluate both series and open them under the masks of their roundings."""
-    state, (other,) = turn.recall(GradientShares), turn.others
+    state, other = turn.recall(GradientShares), counterpart(turn)
     dealt = inbox.one(dealer(turn.contract), DealtGradients) if turn.first else None
     y = turn.recall(TrainAnswers).y if turn.first else None
     message, own = open_gradients(turn, state.batch, state.own, inbox.one(other, TreeAngles), dealt, y)

@@ -6,26 +6,28 @@ level is grown in four turns:
     add up      totals of the left children (the root at first) over all bins, shared (`shared_histogram`); those of the
                 right ones are the parents' less these. Nobody knows which child is the smaller.
     compare     which cells of both children may be told apart (`cell_tests`, `cell_minimum`); bits to both
-    open        the partner sends its shares of the left children's cells, joined as the bits say, to the bank
+    open        each partner sends its shares of the left children's cells, joined as the bits say, to the bank
     split       the bank chooses; the owner of each split knows the sides; membership, g and h of the left child are the
                 parent's times the side bits (`side_product`), of the right child what is left
 
+Which of two partners does what stands in `duos`: each has the vectors of all nodes, and the cells of some columns.
+
 Arrays: fields g, h and 1, in lanes, the last of which is that of 1 (`shared_histogram.Lanes`); nodes of a level left
-and right in turn; F columns, the bank's first; B bins and the missing. Letters: g, h, G, H as in learn/splits.py.
+and right in turn; F columns that the party sees, the bank's first; B bins and the missing. Letters: g, h, G, H as in
+learn/splits.py.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
-from fedmkt.errors import PolicyRefused
 from fedmkt.learn import boosting
 from fedmkt.learn.cells import Counts, at_cuts, enough_rows, joined_cells
 from fedmkt.learn.splits import Level, Settings, Split, best_splits, next_level, root_level, scale_of
-from fedmkt.learn.trees import Bools, Decision
+from fedmkt.learn.trees import Bools, Column, Decision
 from fedmkt.privacy.disclosure import (
     EVERYONE,
     BinCounts,
@@ -38,10 +40,7 @@ from fedmkt.privacy.disclosure import (
 from fedmkt.protocol.align import validation_rows
 from fedmkt.protocol.bin_layout import BinSizes
 from fedmkt.protocol.boosting import own_names, read_request, sides_of
-from fedmkt.protocol.cell_minimum import (
-    CellComparison,
-    CellPasses,
-)
+from fedmkt.protocol.cell_minimum import CellPasses
 from fedmkt.protocol.cell_tests import Grid
 from fedmkt.protocol.core import (
     Inbox,
@@ -54,57 +53,61 @@ from fedmkt.protocol.core import (
     State,
     Turn,
     Words,
-    data_parties,
-    dealer,
+)
+from fedmkt.protocol.duos import (
+    DealtDuos,
+    PartnerShares,
+    Products,
+    deal_products,
+    duos,
+    multiply,
+    open_products,
+    pass_on,
+    peers,
+    seen_columns,
+    take_over,
 )
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import Counts as Used
 from fedmkt.protocol.linear import next_count
-from fedmkt.protocol.shared_cells import COUNT, LevelShares, grid, read_cuts, settings_of
+from fedmkt.protocol.shared_cells import COUNT, Comparisons, LevelShares, grid, read_cuts, settings_of
 from fedmkt.protocol.shared_histogram import ShareVectors
 from fedmkt.protocol.shared_values import Owners
-from fedmkt.protocol.side_product import (
-    Batch,
-    DealtSides,
-    MaskedSides,
-    Opened,
-    deal_sides,
-    multiply_sides,
-    open_sides,
-)
-from fedmkt.protocol.tree_growth import SplitRequest, columns_of
-from fedmkt.ring.side_bits import Bits
+from fedmkt.protocol.side_product import MaskedSides, Opened
+from fedmkt.protocol.tree_growth import SplitRequest, columns_of, first_columns
+from fedmkt.ring.side_bits import Bits, Numbers
 
 
 @dataclass(frozen=True)
 class NodeTotals(Message):
-    """The partner's shares of the joined cells of the left children, (nodes, F (B + 1), lanes), modulo 2^bits."""
+    """A partner's shares of the joined cells of the left children, (nodes, F (B + 1), lanes), modulo 2^bits."""
 
     cells: Words
 
 
 @dataclass(frozen=True)
 class NodeOwners(PublicValue):
-    """For each open node of a level who splits it: 0 nobody, 1 the bank, 2 the partner."""
+    """For each open node of a level who splits it: 0 nobody, 1 the bank, 2 and 3 the partners in their order."""
 
     owners: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class TreeOwners(State):
-    """The trees so far by node: whether splits are the bank's; none where a tree was dropped."""
+    """The trees so far by node: whose the splits are; none where a tree was dropped."""
 
     trees: tuple[Owners, ...]
 
 
 @dataclass(frozen=True)
 class NodeSplits(State):
-    """Products of the splits of a level under way."""
+    """Products of the splits of a level under way; found : at a partner of two, those that it has a part of."""
 
     durable: ClassVar[bool] = False
-    batch: Batch
-    opened: Opened
+    products: Products
+    opened: tuple[Opened, ...]
+    found: tuple[Numbers, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,30 +122,24 @@ class BankTree(State):
     leaves: tuple[Level, ...]
 
 
-# --- what follows from the contract and public values
-
-
-def partner_of(contract: Contract) -> Name:
-    """Return the only partner; PolicyRefused where there are more."""
-    partners = data_parties(contract)[1:]
-    if len(partners) != 1:
-        raise PolicyRefused("trees that reveal totals alone are for one partner", 'allow reveal = "sides"')
-    return partners[0]
-
-
 # --- begin
 
 
-def root_shares(lanes: Lanes, turn: Turn, gradients: Words) -> tuple[State, ...]:
-    """Begin a tree from the own shares of g and h, (2, n): membership is 1 for all rows that train."""
+def root_vectors(lanes: Lanes, turn: Turn, gradients: Words) -> tuple[Numbers, ...]:
+    """Return the vectors of the root from the own shares of g and h, (2, n): membership is 1 for rows that train."""
     # Padding is in no bin; what its rows hold never counts. Nor does membership where nothing is counted.
     fields = np.full((sum(map(len, lanes.limits)), 1, lanes.rows), 1 if turn.first else 0, np.uint64)
     fields[:2, 0] = gradients
     fields[:, 0, validation_rows(turn)] = 0
+    return lanes.join([*fields])
+
+
+def root_shares(turn: Turn, vectors: tuple[Numbers, ...]) -> tuple[State, ...]:
+    """Begin a tree."""
     table = grid(turn)
     columns, bins = len(table.values), table.bins
     level = LevelShares(
-        (0,), lanes.join([*fields]), np.empty((len(lanes.bits), 0, columns, bins + 1), np.uint64),
+        (0,), vectors, np.empty((len(vectors), 0, columns, bins + 1), np.uint64),
         np.ones((1, columns, bins), np.bool_), np.empty((0, columns, bins), np.bool_), (), (),
     )  # fmt: skip
     return level, ShareVectors(level.vectors)
@@ -166,14 +163,14 @@ def open_cells_of(cuts: Bools, table: Grid) -> NDArray[np.int64]:
 
 
 def open_totals(lanes: Lanes, turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[NodeTotals, Silent]:
-    """At the partner: send the own shares of the cells that may be told apart, and of no others."""
+    """At a partner: send the own shares of the cells that may be told apart, and of no others."""
     state, bank = read_cuts(turn, inbox, turn.recall(LevelShares)), turn.parties[0]
     cells = open_cells_of(state.cuts, grid(turn))
     least = settings_of(turn.contract).min_cell
     reveals: tuple[Disclosure, ...] = (HistogramTotals(to=bank, totals=3 * int(cells.sum()), minimum=least),)
     if not any(turn.recall(TreeOwners).trees) and state.nodes == (0,):
         # The bank knows every gradient until a tree has been added to the scores.
-        own = [i for i, c in enumerate(columns_of(turn.contract)) if c.owner == turn.me]
+        own = [i for i, c in enumerate(seen_columns(turn.contract, turn.me)) if c.owner == turn.me]
         size = {"columns": len(own), "bins": int(cells[:, own].sum()), "minimum": least}
         reveals = (*reveals, BinCounts(to=bank, **size), BinTotals(to=bank, **size))
     # How often a sum of shares went around t would compare totals of single bins with masks that the bank knows.
@@ -182,17 +179,22 @@ def open_totals(lanes: Lanes, turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[N
         Silent(),
         send={bank: NodeTotals(joined.reshape(len(state.nodes[state.left]), -1, len(state.cells)))},
         keep=(state,),
-        forget=(CellComparison,),
+        forget=(Comparisons,),
         reveals=reveals,
     )
 
 
-def _opened(turn: Turn, state: LevelShares, found: NodeTotals, lanes: Lanes, above: Counts) -> Counts:
-    """Add the partner's shares: the joined cells of all nodes of the level."""
-    own = _joined_shares(state)
-    if found.cells.shape != (len(own), own[0, ..., 0].size, own.shape[-1]):
-        raise ValueError("the totals of the partner have another shape than agreed")
-    left = lanes.split(own + found.cells.reshape(own.shape))
+def _opened(
+    turn: Turn, state: LevelShares, inbox: Inbox[CellPasses | NodeTotals], lanes: Lanes, above: Counts
+) -> Counts:
+    """Add the partners' shares: the joined cells of all nodes of the level."""
+    joined = _joined_shares(state)
+    for duo in duos(turn):
+        own, found = joined[:, duo.columns], inbox.one(duo.partner, NodeTotals).cells
+        if found.shape != (len(own), own[0, ..., 0].size, own.shape[-1]):
+            raise ValueError(f"the totals of {duo.partner} have another shape than agreed")
+        own += found.reshape(own.shape)
+    left = lanes.split(joined)
     if len(state.nodes) == 1:
         return left
     out = np.empty((len(state.nodes), *left.shape[1:]), np.int64)
@@ -206,13 +208,12 @@ def _opened(turn: Turn, state: LevelShares, found: NodeTotals, lanes: Lanes, abo
 def choose(
     lanes: Lanes, turn: Turn, inbox: Inbox[CellPasses | NodeTotals]
 ) -> Outcome[SplitRequest, NodeOwners]:
-    """At the bank: read the totals, choose splits, tell the partner those of its columns."""
-    (partner,) = turn.others
+    """At the bank: read the totals, choose splits, tell each partner those of its columns."""
     settings, columns = settings_of(turn.contract), columns_of(turn.contract)
     state = read_cuts(turn, inbox, turn.recall(LevelShares))
     tree = turn.recall(BankTree) if turn.has(BankTree) else None
     above = np.empty(0, np.int64) if tree is None else tree.opened
-    cells = _opened(turn, state, inbox.one(partner, NodeTotals), lanes, above)
+    cells = _opened(turn, state, inbox, lanes, above)
     if tree is None:
         usable = boosting.draw_columns(len(columns), settings.column_share, turn.random)
         tree = BankTree(root_level(cells[0, 0, :, :2].sum(axis=0)), cells, usable, (), ())
@@ -224,22 +225,22 @@ def choose_allowed(
     turn: Turn, state: LevelShares, tree: BankTree, cells: Counts, settings: Settings, allowed: Bools
 ) -> Outcome[SplitRequest, NodeOwners]:
     """Choose among the allowed candidates, (nodes, F, B, 2), on cells (nodes, F, B + 1, fields)."""
-    (partner,) = turn.others
     columns = columns_of(turn.contract)
     scale, trends = scale_of(settings, max(settings.class_weights)), [c.trend for c in columns]
     allowed = allowed & tree.usable[:, None, None]
     found = best_splits(cells[..., :2], tree.level, settings, scale, trends, allowed)
-    first = next(i for i, c in enumerate(columns) if c.owner == partner)
+    starts = first_columns(turn.contract)
+    first = starts[turn.others[0]]
     is_last = state.depth + 1 == settings.depth or found.count(None) == len(found)
     if is_last and all(s.column < first for s in (*tree.splits, *found) if s is not None):
-        # Without a split of the partner's the tree would be dropped.
+        # Without a split of a partner's the tree would be dropped.
         allowed[:, :first] = False
         theirs = best_splits(cells[..., :2], tree.level, settings, scale, trends, allowed)
         found = _with_best(found, theirs)
     is_split = np.array([split is not None for split in found])
     taken = [_at_last_value(split, grid(turn)) for split in found if split is not None]
     owners = tuple(
-        0 if split is None else 1 if columns[split.column].owner == turn.me else 2 for split in found
+        0 if split is None else 1 + [*starts].index(Name(columns[split.column].owner)) for split in found
     )
     kept = replace(
         tree,
@@ -248,19 +249,28 @@ def choose_allowed(
         splits=(*tree.splits, *taken),
         leaves=(*tree.leaves, boosting.some(tree.level, ~is_split)),
     )
-    rows = [(s.node, s.column - first, s.bin, s.missing_left) for s in taken if s.column >= first]
-    reveals: tuple[Disclosure, ...] = (TreeShape(to=EVERYONE, splits=len(taken)),)
-    if rows:
-        reveals = (*reveals, ChosenSplits(to=partner, splits=len(rows)))
+    requests = {p: _request(columns, starts, p, taken) for p in turn.others}
+    reveals = (
+        TreeShape(to=EVERYONE, splits=len(taken)),
+        *(ChosenSplits(to=p, splits=len(r.splits)) for p, r in requests.items() if len(r.splits)),
+    )
     own = [(s, columns[s.column].name) for s in taken if s.column < first]
     decisions = tuple(Decision(s.node, name, s.bin, s.missing_left) for s, name in own)
     return Outcome(
         NodeOwners(owners),
-        send={partner: SplitRequest(np.array(rows, np.int32).reshape(-1, 4))},
+        send=requests,
         keep=(kept, replace(state, decisions=(*state.decisions, *decisions))),
-        forget=(CellComparison,),
+        forget=(Comparisons,),
         reveals=reveals,
     )
+
+
+def _request(
+    columns: Sequence[Column], starts: Mapping[Name, int], partner: Name, taken: Sequence[Split]
+) -> SplitRequest:
+    own = [s for s in taken if columns[s.column].owner == partner]
+    rows = [(s.node, s.column - starts[partner], s.bin, s.missing_left) for s in own]
+    return SplitRequest(np.array(rows, np.int32).reshape(-1, 4))
 
 
 def _with_best(found: tuple[Split | None, ...], theirs: tuple[Split | None, ...]) -> tuple[Split | None, ...]:
@@ -277,18 +287,23 @@ def _at_last_value(split: Split, table: Grid) -> Split:
 
 def _level_owners(turn: Turn, nodes: tuple[int, ...]) -> Owners:
     owners = turn.published(NodeOwners, turn.parties[0]).owners
-    if len(owners) != len(nodes) or not set(owners) <= {0, 1, 2}:
+    if len(owners) != len(nodes) or not set(owners) <= set(range(len(turn.parties) + 1)):
         raise ValueError("the owners of splits are not those of the open nodes")
-    return tuple((node, owner == 1) for node, owner in zip(nodes, owners, strict=True) if owner)
+    return split_nodes(nodes, owners)
+
+
+def split_nodes(nodes: Sequence[int], owners: Sequence[int]) -> Owners:
+    """Return the nodes that are split, and by whom, from what `NodeOwners` tells."""
+    return tuple((node, owner - 1) for node, owner in zip(nodes, owners, strict=True) if owner)
 
 
 def record_splits(turn: Turn, inbox: Inbox[SplitRequest]) -> Outcome[Nothing, Silent]:
-    """Write down who splits which node, and at the partner its own splits, which must be at cuts that were opened."""
+    """Write down who splits which node, and at a partner its own splits, which must be at cuts that were opened."""
     state = turn.recall(LevelShares)
     owners = _level_owners(turn, state.nodes)
     decisions = state.decisions
     if not turn.first:
-        asked = [node for node, of_bank in owners if not of_bank]
+        asked = [node for node, owner in owners if turn.parties[owner] == turn.me]
         request = inbox.one(turn.parties[0], SplitRequest)
         own = read_request(turn, request, len(asked), state.depth) if asked else ()
         if [d.node for d in own] != asked or not _are_cuts(turn, state, own):
@@ -298,7 +313,8 @@ def record_splits(turn: Turn, inbox: Inbox[SplitRequest]) -> Outcome[Nothing, Si
 
 
 def _are_cuts(turn: Turn, state: LevelShares, own: tuple[Decision, ...]) -> bool:
-    table, names = grid(turn), [c.name if c.owner == turn.me else None for c in columns_of(turn.contract)]
+    seen = seen_columns(turn.contract, turn.me)
+    table, names = grid(turn), [c.name if c.owner == turn.me else None for c in seen]
     for decision in own:
         column = names.index(decision.column)
         cuts = state.cuts[state.nodes.index(decision.node), column, decision.bin :]
@@ -320,34 +336,50 @@ def open_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[
     """Open what the products of the level's splits need."""
     state = turn.recall(LevelShares)
     owners = _level_owners(turn, state.nodes)
-    batch, used = sides_batch(turn, lanes, owners)
+    products, used = node_products(turn, lanes, owners)
     places = [state.nodes.index(node) for node, _ in owners]
-    mine = {node for node, of_bank in owners if of_bank == turn.first}
+    mine = {node for node, owner in owners if turn.parties[owner] == turn.me}
     sides = own_sides(turn, tuple(d for d in state.decisions if d.node in mine))
-    message, opened = open_sides(turn, batch, sides, [lane[places] for lane in state.vectors])
-    (other,) = turn.others
-    return Outcome(Silent(), send={other: message}, keep=(NodeSplits(batch, opened), used))
+    send, opened = open_products(turn, products, sides, [lane[places] for lane in state.vectors])
+    return Outcome(Silent(), send=send, keep=(NodeSplits(products, opened), used))
 
 
-def sides_batch(turn: Turn, lanes: Lanes, owners: Owners, kind: str = "node sides") -> tuple[Batch, Used]:
+def node_products(
+    turn: Turn, lanes: Lanes, owners: Owners, kind: str = "node sides"
+) -> tuple[Products, Used]:
     """Return the products of a level's splits, of which `kind` counts what is done, and that count."""
     count, used = next_count(turn, kind)
-    of_bank = tuple(of_bank for _, of_bank in owners)
-    return Batch("node sides", count, turn.parties[1], of_bank, lanes.rows, lanes.share_bits), used
+    whose = tuple(owner for _, owner in owners)
+    return Products("node sides", count, whose, lanes.rows, lanes.share_bits, (True,) * len(whose)), used
 
 
-def deal_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtSides, Silent]:
+def deal_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtDuos, Silent]:
     """At the dealer: deal the products of a level's splits."""
     owners = turn.published(NodeOwners, turn.parties[0]).owners
-    batch, used = sides_batch(turn, lanes, tuple((i, o == 1) for i, o in enumerate(owners) if o))
-    return Outcome(Silent(), send={turn.parties[0]: deal_sides(turn, batch)}, keep=(used,))
+    products, used = node_products(turn, lanes, split_nodes(range(len(owners)), owners))
+    return Outcome(Silent(), send={turn.parties[0]: deal_products(turn, products)}, keep=(used,))
 
 
-def take_node_sides(turn: Turn, inbox: Inbox[MaskedSides | DealtSides]) -> Outcome[Nothing, Silent]:
-    """Finish the products: the children's vectors, of which the left ones are added up next."""
-    state, products, (other,) = turn.recall(LevelShares), turn.recall(NodeSplits), turn.others
-    dealt = inbox.one(dealer(turn.contract), DealtSides) if turn.first else None
-    left = multiply_sides(turn, products.batch, products.opened, inbox.one(other, MaskedSides), dealt)
+def take_node_sides(turn: Turn, inbox: Inbox[MaskedSides | DealtDuos]) -> Outcome[PartnerShares, Silent]:
+    """Finish the own products: the children's vectors, or what the other partner is to be told of them."""
+    under_way = turn.recall(NodeSplits)
+    left = multiply(turn, under_way.products, under_way.opened, inbox)
+    if not peers(turn):
+        return Outcome(Silent(), keep=_children(turn, left), forget=(NodeSplits,))
+    kept = NodeSplits(under_way.products, (), left)
+    return Outcome(Silent(), send=pass_on(turn, under_way.products, left), keep=(kept,))
+
+
+def pool_node_sides(turn: Turn, inbox: Inbox[PartnerShares]) -> Outcome[Nothing, Silent]:
+    """At a partner of two: put in the other's products."""
+    under_way = turn.recall(NodeSplits)
+    left = take_over(turn, under_way.products, under_way.found, inbox)
+    return Outcome(Silent(), keep=_children(turn, left), forget=(NodeSplits,))
+
+
+def _children(turn: Turn, left: tuple[Numbers, ...]) -> tuple[State, ...]:
+    """Return the level of the children, of which the left ones are added up next."""
+    state = turn.recall(LevelShares)
     owners = _level_owners(turn, state.nodes)
     places = [state.nodes.index(node) for node, _ in owners]
     vectors = []
@@ -363,4 +395,4 @@ def take_node_sides(turn: Turn, inbox: Inbox[MaskedSides | DealtSides]) -> Outco
         above=state.cuts[places],
         cuts=state.cuts[:0],
     )
-    return Outcome(Silent(), keep=(level, ShareVectors(left)), forget=(NodeSplits,))
+    return level, ShareVectors(left)

@@ -2,8 +2,10 @@
 
 Computes D m for vectors m of small integers that the bank and one partner share modulo t, and D the zeros and ones
 that say which row is in which bin of which column, for the bank's own columns and for the partner's. Takes part: the
-bank, that partner, and the dealer. It runs in both directions at once, each time with one of the two as the holder of
-D and the other as the asker. Once per epoch a holder sends its masked hint E = H - U; then, for each batch,
+bank, one or two partners, and the dealer. It runs in both directions at once, each time with one of the two as the
+holder of D and the other as the asker. A second partner, who holds the first one's shares m (`duos`), is a holder only:
+the bank sends both the same b and s - v, and is answered by each about its own columns. Once per epoch a holder
+sends its masked hint E = H - U; then, for each batch,
 
     asker    ->  holder    b = A s + e + Delta m_a (blocks of rows) and s - v, with s and e fresh
     holder   ->  asker     D (b + Delta m_h) - U (s - v) - w_h + f + Delta r
@@ -15,10 +17,10 @@ costs nothing: nobody learns a total before it is known to be of enough rows.
 
 | learns | what |
 |---|---|
-| bank, partner | nothing but sizes: b is pseudo-random (ring-LWE), s - v and D m + r are uniform; D e lies under f |
+| bank, partners | nothing but sizes: b is pseudo-random (ring-LWE), s - v and D m + r are uniform; D e lies under f |
 | dealer, coordinator | nothing but sizes |
 
-Safe against a semi-honest bank or partner, and a semi-honest dealer, who colludes with neither, as in `histogram`,
+Safe against a semi-honest bank or partners, and a semi-honest dealer, who colludes with nobody, as in `histogram`,
 whose words on D e and on a malicious asker hold here for both. A party that adds something to its share m changes the
 totals; nothing here shows it (`checked_sums` does, of the bank). A holder counts the vectors of the whole training
 against what was agreed.
@@ -61,8 +63,10 @@ from fedmkt.protocol.core import (
     data_parties,
     dealer,
     inbox_of,
+    to_all,
 )
 from fedmkt.protocol.dealt_pads import encrypt_rows, noise_keys, public_polynomials, secrets_of
+from fedmkt.protocol.duos import asked, asker
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.histogram_terms import bin_blocks
 from fedmkt.protocol.lanes import Lanes
@@ -92,9 +96,9 @@ class EncryptedShares(Message):
 
 @dataclass(frozen=True)
 class DealtHints(Message):
-    """The reader's shares w_a of U v, (K, V), for the other party's bins."""
+    """The reader's shares w_a of U v, (K, V), for the bins of each party that it asks."""
 
-    shares: Words
+    shares: tuple[Words, ...]
 
 
 @dataclass(frozen=True)
@@ -122,12 +126,12 @@ class TotalShares(State):
 
 @dataclass(frozen=True)
 class BinHints(State):
-    """The own H until it is sent, and U; the other party's E; a_j ready for products."""
+    """The own H until it is sent, and U; E of each party that is asked; a_j ready for products."""
 
     durable: ClassVar[bool] = False
     hint: Words
     mask: Words
-    masked: Words
+    masked: dict[str, Words]
     calls: int
     a: rlwe.Transformed
 
@@ -136,7 +140,7 @@ class BinHints(State):
 class Asking(State):
     """One batch under way: the own secrets, (V, N), the reply's sums so far, the asker's s - v, blocks out and in.
 
-    words : at the checker, the blocks as they came.
+    A second partner asks for nothing: it has no secrets. words : at the checker, the blocks as they came.
     """
 
     durable: ClassVar[bool] = False
@@ -157,9 +161,8 @@ class Answered(State):
     r: Words
 
 
-def _other(turn: Turn) -> Name:
-    (other,) = turn.others
-    return other
+def _asked(turn: Turn) -> tuple[Name, ...]:
+    return asked(turn.contract, turn.me)
 
 
 # --- once per epoch
@@ -172,12 +175,12 @@ def _begin_hints(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Not
     lanes.budgets(turn.me)
     a = public_polynomials(turn, lanes.rows)
     h = rlwe.hint(rlwe.transform_for_hint(a), held.codes, held.counts)
-    masked = np.empty((lanes.bins(_other(turn)), DEGREE), np.uint64)
+    masked = {str(p): np.empty((lanes.bins(p), DEGREE), np.uint64) for p in _asked(turn)}
     return Outcome(Silent(), keep=(BinHints(h, np.empty_like(h), masked, 0, rlwe.transform(a)),))
 
 
 def _exchange_hint(turn: Turn, inbox: Inbox[HintBlock]) -> Outcome[HintBlock, Silent]:
-    """Take in the other party's block of the call before, and send the own next one, as long as there are any."""
+    """Take in the others' blocks of the call before, and send the own next one, as long as there are any."""
     held = turn.recall(BinHints)
     _take_hint(turn, held, inbox)
     blocks, call = bin_blocks(len(held.mask)), held.calls
@@ -191,17 +194,19 @@ def _exchange_hint(turn: Turn, inbox: Inbox[HintBlock]) -> Outcome[HintBlock, Si
     if call + 1 == len(blocks):
         # H alone would give D away; once it is masked nothing needs it any more.
         kept = replace(kept, hint=np.empty((0, DEGREE), np.uint64))
-    return Outcome(Silent(), send={_other(turn): message}, keep=(kept,))
+    return Outcome(Silent(), send={asker(turn.contract, turn.me): message}, keep=(kept,))
 
 
 def _take_hint(turn: Turn, held: BinHints, inbox: Inbox[HintBlock]) -> None:
-    blocks, block = bin_blocks(len(held.masked)), held.calls - 1
-    if not 0 <= block < len(blocks):
-        return
-    message, rows = inbox.one(_other(turn), HintBlock), blocks[block]
-    if message.block != block or message.rows.words.shape != (rows.stop - rows.start, DEGREE):
-        raise ValueError("a block of the masked hint is out of order or has another shape than agreed")
-    held.masked[rows] = message.rows.words
+    for holder in _asked(turn):
+        masked = held.masked[holder]
+        blocks, block = bin_blocks(len(masked)), held.calls - 1
+        if not 0 <= block < len(blocks):
+            continue
+        message, rows = inbox.one(holder, HintBlock), blocks[block]
+        if message.block != block or message.rows.words.shape != (rows.stop - rows.start, DEGREE):
+            raise ValueError("a block of the masked hint is out of order or has another shape than agreed")
+        masked[rows] = message.rows.words
 
 
 # --- for each batch
@@ -211,44 +216,53 @@ def _deal(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcom
     count, counts = next_count(turn, "nodes")
     width = len(lanes.limits) * nodes
     send = {}
-    for asker, holder in (turn.parties, turn.parties[::-1]):
-        if holder == lanes.checker:
-            v = _columns(secrets_of(turn, asker, count, width))
+    for party in turn.parties[:2]:
+        if lanes.checker in asked(turn.contract, party):
+            v = _columns(secrets_of(turn, party, count, width))
         else:
-            v = turn.masks.words(asker, "nodes/v", count, (DEGREE, width))
-        product = np.empty((lanes.bins(holder), width), np.uint64)
-        for i, rows in enumerate(bin_blocks(len(product))):
-            mask = turn.masks.words(holder, "nodes/U", 0, (rows.stop - rows.start, DEGREE), block=i)
-            product[rows] = kernels.matmul(mask, v)
-        send[asker] = DealtHints(correction(product, [_w(turn, holder, count, product.shape)]))
+            v = turn.masks.words(party, "nodes/v", count, (DEGREE, width))
+        send[party] = DealtHints(tuple(_dealt(lanes, turn, h, count, v) for h in asked(turn.contract, party)))
     return Outcome(Silent(), send=send, keep=(counts,))
+
+
+def _dealt(lanes: Lanes, turn: Turn, holder: Name, count: int, v: Words) -> Words:
+    product = np.empty((lanes.bins(holder), v.shape[1]), np.uint64)
+    for i, rows in enumerate(bin_blocks(len(product))):
+        mask = turn.masks.words(holder, "nodes/U", 0, (rows.stop - rows.start, DEGREE), block=i)
+        product[rows] = kernels.matmul(mask, v)
+    return correction(product, [_w(turn, holder, count, product.shape)])
 
 
 def _w(turn: Turn, holder: Name, count: int, shape: tuple[int, ...]) -> Words:
     return turn.masks.words(holder, "nodes/w", count, shape)
 
 
+def _begun(lanes: Lanes, nodes: int, turn: Turn) -> tuple[Asking, tuple[State, ...], dict[str, bytes]]:
+    """Return the batch under way, or begin one, with what is to be kept and remembered of it."""
+    if turn.has(Asking):
+        return turn.recall(Asking), (), {}
+    shares, width = turn.recall(ShareVectors).lanes, len(lanes.limits) * nodes
+    if len(shares) != len(lanes.limits) or any(x.shape != (nodes, lanes.rows) for x in shares):
+        raise ValueError(f"the own shares are not {nodes} vectors of {lanes.rows} rows in each lane")
+    count, counts = next_count(turn, "nodes")
+    if lanes.checker in _asked(turn):
+        secrets = secrets_of(turn, turn.me, count, width)
+    else:
+        secrets = rlwe.draw_secrets(turn.random(KEY_BYTES), width if _asked(turn) else 0)
+    sums = np.zeros((lanes.bins(turn.me), width), np.uint64)
+    state = Asking(count, secrets, sums, np.empty((0, 0), np.uint64), 0, 0)
+    return state, (counts,), _count_vectors(lanes, nodes, turn)
+
+
 def _encrypt(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[EncryptedShares, Silent]:
     """Send the next block of rows: secrets are fresh for each batch, noise for each block."""
     held, shares = turn.recall(BinHints), turn.recall(ShareVectors).lanes
-    width, is_dealt = len(lanes.limits) * nodes, _other(turn) == lanes.checker
-    keep: tuple[State, ...] = ()
-    remember: dict[str, bytes] = {}
-    if turn.has(Asking):
-        state = turn.recall(Asking)
-    else:
-        if len(shares) != len(lanes.limits) or any(x.shape != (nodes, lanes.rows) for x in shares):
-            raise ValueError(f"the own shares are not {nodes} vectors of {lanes.rows} rows in each lane")
-        count, counts = next_count(turn, "nodes")
-        drawn = secrets_of(turn, turn.me, count, width) if is_dealt else None
-        secrets = rlwe.draw_secrets(turn.random(KEY_BYTES), width) if drawn is None else drawn
-        sums = np.zeros((lanes.bins(turn.me), width), np.uint64)
-        state = Asking(count, secrets, sums, np.empty((0, 0), np.uint64), 0, 0)
-        keep, remember = (counts,), _count_vectors(lanes, nodes, turn)
+    state, keep, remember = _begun(lanes, nodes, turn)
     rows = lanes.row_blocks(nodes)[state.sent]
     a = held.a.part(rows.start // DEGREE, rlwe.polynomials(rows.stop))
-    plans = lanes.words(_other(turn), nodes)
+    plans = lanes.words(_asked(turn)[0], nodes)
     values = np.concatenate([lane[:, rows].T.astype(np.uint64) for lane in shares], axis=1).view(np.int64)
+    is_dealt = lanes.checker in _asked(turn)
     dealt = noise_keys(turn, turn.me, state.count, state.sent)
     b = encrypt_rows(
         a, state.secrets, values, [plan.delta_bits for plan in plans],
@@ -261,7 +275,7 @@ def _encrypt(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[Nothing]) -> Out
         masked = Masked(s - turn.masks.words(turn.me, "nodes/v", state.count, s.shape))
     message = EncryptedShares(state.sent, packed, masked)
     kept = (replace(state, sent=state.sent + 1), *keep)
-    return Outcome(Silent(), send={_other(turn): message}, keep=kept, remember=remember)
+    return Outcome(Silent(), send=to_all(_asked(turn), message), keep=kept, remember=remember)
 
 
 def _columns(secrets: NDArray[np.int8]) -> Words:
@@ -278,9 +292,9 @@ def _count_vectors(lanes: Lanes, nodes: int, turn: Turn) -> dict[str, bytes]:
     return {ledger: str(asked).encode()}
 
 
-def take_block(lanes: Lanes, nodes: int, turn: Turn, message: EncryptedShares) -> Asking:
-    """Add up a block of the other party's rows and of the own shares."""
-    state, held = turn.recall(Asking), turn.recall(RowBins)
+def take_block(lanes: Lanes, nodes: int, turn: Turn, state: Asking, message: EncryptedShares) -> Asking:
+    """Add up a block of the asker's rows and of the own shares."""
+    held = turn.recall(RowBins)
     plans = lanes.words(turn.me, nodes)
     rows = lanes.row_blocks(nodes)[state.taken]
     count, bits = rows.stop - rows.start, [plan.word_bits for plan in plans]
@@ -302,19 +316,24 @@ def take_block(lanes: Lanes, nodes: int, turn: Turn, message: EncryptedShares) -
     return replace(state, sums=sums, theirs=theirs, taken=state.taken + 1, words=words)
 
 
+def _asked_for(turn: Turn, inbox: Inbox[EncryptedShares]) -> EncryptedShares:
+    return inbox.one(asker(turn.contract, turn.me), EncryptedShares)
+
+
 def _add(lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[EncryptedShares]) -> Outcome[Nothing, Silent]:
     """Add up a block of rows that is not the last."""
-    message = inbox.one(_other(turn), EncryptedShares)
-    return Outcome(Silent(), keep=(take_block(lanes, nodes, turn, message),))
+    state, keep, remember = _begun(lanes, nodes, turn)
+    kept = take_block(lanes, nodes, turn, state, _asked_for(turn, inbox))
+    return Outcome(Silent(), keep=(kept, *keep), remember=remember)
 
 
 def answer_last(
     lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[EncryptedShares]
 ) -> Outcome[SharedTotals, Silent]:
     """Add up the last block and answer the batch."""
-    return answer(
-        lanes, nodes, turn, take_block(lanes, nodes, turn, inbox.one(_other(turn), EncryptedShares))
-    )
+    begun, keep, remember = _begun(lanes, nodes, turn)
+    done = answer(lanes, nodes, turn, take_block(lanes, nodes, turn, begun, _asked_for(turn, inbox)))
+    return replace(done, keep=(*done.keep, *keep), remember=remember)
 
 
 def answer(lanes: Lanes, nodes: int, turn: Turn, state: Asking) -> Outcome[SharedTotals, Silent]:
@@ -332,11 +351,10 @@ def answer(lanes: Lanes, nodes: int, turn: Turn, state: Asking) -> Outcome[Share
         flooding = rlwe.draw_flooding(turn.random(KEY_BYTES), words[:, at].shape, plan.flooding)
         words[:, at] += flooding + (r[:, at] << np.uint64(plan.delta_bits))
     none = np.empty((0, 0), np.uint64)
-    done = replace(state, sums=none, theirs=none, words=())
     return Outcome(
         Silent(),
-        send={_other(turn): SharedTotals(Masked(words))},
-        keep=(done, Answered(r)),
+        send={asker(turn.contract, turn.me): SharedTotals(Masked(words))},
+        keep=(replace(state, sums=none, theirs=none, words=()), Answered(r)),
         forget=(ShareVectors,),
     )
 
@@ -344,20 +362,27 @@ def answer(lanes: Lanes, nodes: int, turn: Turn, state: Asking) -> Outcome[Share
 def _decrypt(
     lanes: Lanes, nodes: int, turn: Turn, inbox: Inbox[SharedTotals | DealtHints]
 ) -> Outcome[Nothing, Silent]:
-    state, held, holder = turn.recall(Asking), turn.recall(BinHints), _other(turn)
-    found = inbox.one(holder, SharedTotals).words.words
-    dealt = inbox.one(dealer(turn.contract), DealtHints).shares
+    state, own = turn.recall(Asking), np.uint64(0) - turn.recall(Answered).r
+    values = {str(turn.me): _by_node(own, nodes)}
+    dealt = inbox.one(dealer(turn.contract), DealtHints).shares if _asked(turn) else ()
+    for holder, shares in zip(_asked(turn), dealt, strict=True):
+        found = inbox.one(holder, SharedTotals).words.words
+        values[holder] = _by_node(_decrypted(lanes, nodes, turn, state, holder, found, shares), nodes)
+    return Outcome(Silent(), keep=(TotalShares(values),), forget=(Asking, Answered))
+
+
+def _decrypted(
+    lanes: Lanes, nodes: int, turn: Turn, state: Asking, holder: Name, found: Words, dealt: Words
+) -> Words:
     shape = (lanes.bins(holder), len(lanes.limits) * nodes)
     if found.shape != shape or dealt.shape != shape:
         raise ValueError("totals or the dealer's shares have another shape than agreed")
-    noisy = found - kernels.matmul(held.masked, _columns(state.secrets)) - dealt
+    noisy = found - kernels.matmul(turn.recall(BinHints).masked[holder], _columns(state.secrets)) - dealt
     total = np.empty(shape, np.uint64)
     for lane, plan in enumerate(lanes.budgets(holder)):
         at = slice(lane * nodes, (lane + 1) * nodes)
         total[:, at] = rlwe.decode(noisy[:, at], [plan.delta_bits] * nodes).view(np.uint64)
-    own = np.uint64(0) - turn.recall(Answered).r
-    values = {str(holder): _by_node(total, nodes), str(turn.me): _by_node(own, nodes)}
-    return Outcome(Silent(), keep=(TotalShares(values),), forget=(Asking, Answered))
+    return total
 
 
 def _by_node(totals: Words, nodes: int) -> Words:
@@ -368,7 +393,7 @@ EXCHANGE_HINT = Step("nodes.exchange_hint", _exchange_hint, Silent, reads=(HintB
 
 
 def send_hints(call: Caller, contract: Contract, lanes: Lanes) -> None:
-    """Give both parties each other's masked hints: once per epoch, before the first batch; `RowBins` before."""
+    """Give all parties the masked hints of those they ask: once per epoch, before the first batch; `RowBins` before."""
     parties = data_parties(contract)
     begin = Step("nodes.begin_hints", partial(_begin_hints, lanes), Silent)
     call.all([ask(p, begin) for p in parties])
@@ -384,7 +409,7 @@ Answers = Callable[[Caller, Contract, Lanes, int, Blocks], list[Reply[SharedTota
 def plain_replies(
     call: Caller, contract: Contract, lanes: Lanes, nodes: int, blocks: Blocks
 ) -> list[Reply[SharedTotals, Silent]]:
-    """Let both answer as soon as the last blocks of rows have arrived."""
+    """Let all answer as soon as the last blocks of rows have arrived."""
     reply = Step("nodes.reply", partial(answer_last, lanes, nodes), Silent, reads=(EncryptedShares,))
     return call.all([ask(p, reply, *inbox_of(blocks, p)) for p in data_parties(contract)])
 
@@ -392,17 +417,16 @@ def plain_replies(
 def add_up_nodes(
     call: Caller, contract: Contract, lanes: Lanes, nodes: int, answers: Answers = plain_replies
 ) -> None:
-    """Share the totals of so many nodes over all bins: `ShareVectors` at both before, `TotalShares` after."""
+    """Share the totals of so many nodes over all bins: `ShareVectors` at all before, `TotalShares` after."""
     parties = data_parties(contract)
-    if len(parties) != 2:
-        raise ValueError("shared vectors are for the bank and one partner")
+    askers = parties[:2]
     deal = Step("nodes.deal", partial(_deal, lanes, nodes), Silent)
     encrypt = Step("nodes.encrypt", partial(_encrypt, lanes, nodes), Silent)
     add = Step("nodes.add", partial(_add, lanes, nodes), Silent, reads=(EncryptedShares,))
     decrypt = Step("nodes.decrypt", partial(_decrypt, lanes, nodes), Silent, reads=(SharedTotals, DealtHints))
-    blocks, (dealt,) = call.both([ask(p, encrypt) for p in parties], [ask(dealer(contract), deal)])
+    blocks, (dealt,) = call.both([ask(p, encrypt) for p in askers], [ask(dealer(contract), deal)])
     for _ in lanes.row_blocks(nodes)[1:]:
         call.all([ask(p, add, *inbox_of(blocks, p)) for p in parties])
-        blocks = call.all([ask(p, encrypt) for p in parties])
+        blocks = call.all([ask(p, encrypt) for p in askers])
     replies = answers(call, contract, lanes, nodes, blocks)
     call.all([ask(p, decrypt, *inbox_of(replies, p), *inbox_of([dealt], p)) for p in parties])

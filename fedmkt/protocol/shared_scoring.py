@@ -2,18 +2,20 @@
 
 Computes the sum of the leaves of all trees for the held-out customers and those without a label, on shares, its
 sigmoid, rounded on shares to the contract's decimals, and sends the rounded shares to the bank. Takes part: the bank,
-one partner, and the dealer.
+one or two partners, and the dealer. The second partner folds trees as the first does (`duos`), leaves the sigmoid to
+it, and takes part in the last rounding with 0: so the bank reads nothing without a share of each partner's, and each
+counts what is released.
 
 | learns | what |
 |---|---|
 | bank | one rounded probability for each matched customer that is scored (`Scores`) |
 | partner, coordinator, dealer | nothing; how many splits the trees have, and whose, `TreeShape` told before |
 
-Safe against a semi-honest bank or partner, while the dealer colludes with neither. A score is a function of a row's
-bins: the bank knows its own sides and, in mode `totals`, all leaves, so what few trees or many decimals would say of
-the partner's bins is bounded by rounding alone (redteam.md 1.4: of 5 trees at 20 bits all leaves follow, of 10 trees at
-2 decimals hardly any). Train rows are never scored. `scoring` counts the release in the partner's ledger, and refuses
-beyond it.
+Safe against a semi-honest bank or partner, or two partners together, while the dealer colludes with nobody, and of two
+partners neither with the bank. A score is a function of a row's bins: the bank knows its own sides and, in mode
+`totals`, all leaves, so what few trees or many decimals would say of the partner's bins is bounded by rounding alone
+(redteam.md 1.4: of 5 trees at 20 bits all leaves follow, of 10 trees at 2 decimals hardly any). Train rows are never
+scored. `scoring` counts the release in each partner's ledger, and refuses beyond it.
 
 Values of trees: `shared_values`, some trees at a time; the sigmoid and the rounding: `ring.sigmoid`, `ring.rounding`
 and `scoring`. Source: protocols.md sections 2 and 4. Letters: F, t, R as in `shared_gradients`.
@@ -50,12 +52,14 @@ from fedmkt.protocol.core import (
     data_parties,
     dealer,
     inbox_of,
+    to_all,
 )
+from fedmkt.protocol.duos import counterpart
 from fedmkt.protocol.layout import BLOCK_BYTES, RESIDUAL_BITS
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.scoring import READ, RELEASE, SHARE, Rounding, ScoreOpening
-from fedmkt.protocol.shared import DealtRounding, deal_rounding, deal_value, open_masked, shared_from_seeds
+from fedmkt.protocol.shared import DealtRounding, deal_rounding, open_masked
 from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, UNIT
 from fedmkt.protocol.shared_growth import TreeOwners
 from fedmkt.protocol.shared_values import (
@@ -109,7 +113,7 @@ class DealtScores(Message):
 class TreesToScore(PublicValue):
     """For each tree who splits which node, as `NodeOwners` told level by level; none if it was dropped."""
 
-    trees: tuple[tuple[tuple[int, bool], ...], ...]
+    trees: tuple[tuple[tuple[int, int], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -176,14 +180,11 @@ def _own_sides(turn: Turn, trees: slice, places: Collection[Place]) -> dict[Plac
 def _open_group(
     trees: slice, forest: Forests, depth: int, turn: Turn, inbox: Inbox[Nothing]
 ) -> Outcome[MaskedSides, Silent]:
-    (other,) = turn.others
     count, used = next_count(turn, forest.label)
     places = {place for place, _ in forest.splits(depth)}
     state, sides = turn.recall(Folding), _own_sides(turn, trees, places)
-    message, kept = open_values(turn, forest, depth, count, state, sides)
-    if message is None:
-        return Outcome(Silent(), keep=(kept,))
-    return Outcome(Silent(), send={other: message}, keep=(kept, used))
+    send, kept = open_values(turn, forest, depth, count, state, sides)
+    return Outcome(Silent(), send=send, keep=(kept, used) if kept.products else (kept,))
 
 
 def _add_group(forest: Forests, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
@@ -200,26 +201,29 @@ def _mask(turn: Turn, of: Name, what: str, shape: tuple[int, ...]) -> HalfWords:
 
 
 def _open_scores(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreAngles, Silent]:
-    words, (other,) = turn.recall(TreeSums).words, turn.others
+    words = turn.recall(TreeSums).words
     own = words - _mask(turn, turn.me, "t", words.shape)
     message = ScoreAngles(Masked(narrow(own, SCORE_BITS)))
-    return Outcome(Silent(), send={other: message}, keep=(Lifted(own, None),), forget=(TreeSums,))
+    return Outcome(Silent(), send={counterpart(turn): message}, keep=(Lifted(own, None),), forget=(TreeSums,))
 
 
 def _deal_scores(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtScores, Silent]:
-    bank, partner = turn.parties
+    bank, partner = turn.parties[:2]
     t, mask = (_mask(turn, bank, f, (rows,)) + _mask(turn, partner, f, (rows,)) for f in ("t", "R"))
     others = _mask(turn, partner, "angles", (_DEALT, rows))
     angles = sigmoid.deal_correction(FAR.angles(t), FAR.sines.harmonics, [others], out=others)
     lift = rounding.deal_lift(mask, _LIFT_SHIFT)
-    high, top = (
-        deal_value(turn, f"score/trees/{f}", 0, v) for f, v in (("high", lift.high), ("top", lift.top))
-    )
+    high, top = (v - _wide(turn, f, rows) for f, v in (("high", lift.high), ("top", lift.top)))
     return Outcome(Silent(), send={bank: DealtScores(angles, high, top)})
 
 
+def _wide(turn: Turn, what: str, rows: int) -> Words:
+    """Draw the first partner's share of what the rounding needs."""
+    return turn.masks.words(turn.parties[1], f"score/trees/{what}", 0, rows)
+
+
 def _lift(turn: Turn, inbox: Inbox[ScoreAngles | DealtScores]) -> Outcome[ScoreLift, Silent]:
-    own, (other,) = turn.recall(Lifted).own, turn.others
+    own, other = turn.recall(Lifted).own, counterpart(turn)
     found = inbox.one(other, ScoreAngles).angles.words
     delta = FAR.angles(own + widen_halves(found, own.shape, SCORE_BITS))
     dealt = inbox.one(dealer(turn.contract), DealtScores) if turn.first else None
@@ -232,18 +236,29 @@ def _lift(turn: Turn, inbox: Inbox[ScoreAngles | DealtScores]) -> Outcome[ScoreL
 
 
 def _round(turn: Turn, inbox: Inbox[ScoreLift]) -> Outcome[ScoreOpening, Silent]:
-    state, (other,) = turn.recall(Lifted), turn.others
-    found, n = inbox.one(other, ScoreLift).halves.words, len(state.own)
+    state = turn.recall(Lifted)
+    found, n = inbox.one(counterpart(turn), ScoreLift).halves.words, len(state.own)
     if found.shape != state.own.shape:
         raise ValueError("the opening of the other party has another length")
     dealt = state.dealt
-    high = shared_from_seeds(turn, "score/trees/high", 0, n, dealt.high if dealt else None)
-    top = shared_from_seeds(turn, "score/trees/top", 0, n, dealt.top if dealt else None)
-    share = rounding.finish_lift(
+    if dealt is not None and not dealt.high.shape == dealt.top.shape == (n,):
+        raise ValueError("the dealer's share of the rounding has another shape")
+    high, top = (dealt.high, dealt.top) if dealt else (_wide(turn, f, n) for f in ("high", "top"))
+    lifted = rounding.finish_lift(
         state.own + found, rounding.DealtRounding(high, top), _LIFT_SHIFT, first=turn.first
     )
-    own = open_masked(turn, "score/round", 0, share * np.uint64(10**turn.contract.scores.decimals))
-    return Outcome(Silent(), send={other: ScoreOpening(Masked(own))}, keep=(Rounding(own),), forget=(Lifted,))
+    return _open_round(turn, lifted * np.uint64(10**turn.contract.scores.decimals), Lifted)
+
+
+def _join_round(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreOpening, Silent]:
+    """At a second partner: take part in the last rounding with 0, so that nothing is released without its share."""
+    return _open_round(turn, np.zeros(len(turn.recall(TreeSums).words), np.uint64), TreeSums)
+
+
+def _open_round(turn: Turn, share: Words, done: type[State]) -> Outcome[ScoreOpening, Silent]:
+    own = open_masked(turn, "score/round", 0, share)
+    send = to_all(turn.others, ScoreOpening(Masked(own)))
+    return Outcome(Silent(), send=send, keep=(Rounding(own),), forget=(done,))
 
 
 def _deal_rounding(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRounding, Silent]:
@@ -253,6 +268,7 @@ def _deal_rounding(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Deal
 
 BEGIN = Step("score.begin_trees", _begin, TreesToScore)
 OPEN = Step("score.open_trees", _open_scores, Silent)
+JOIN_ROUND = Step("score.join_round", _join_round, Silent)
 LIFT = Step("score.lift_trees", _lift, Silent, reads=(ScoreAngles, DealtScores))
 ROUND = Step("score.round_shares", _round, Silent, reads=(ScoreLift,))
 
@@ -260,20 +276,22 @@ ROUND = Step("score.round_shares", _round, Silent, reads=(ScoreLift,))
 def score(call: Caller, contract: Contract, overlap: Overlap) -> None:
     """Score the bank's held-out and unlabelled customers and release the rounded scores to it."""
     parties, maker, rows = data_parties(contract), dealer(contract), scored_rows(contract, overlap)
+    first, others = parties[:2], parties[2:]
     owners = call.all([ask(p, BEGIN) for p in parties])[0].public.value.trees
     for trees in tree_groups(len(owners), contract.trees.depth, rows):
-        forest = Forests("scores", parties[1], rows, owners[trees], contract.trees.reveal == "nothing")
+        forest = Forests("scores", rows, owners[trees], contract.trees.reveal == "nothing")
         begin = Step("score.begin_group", partial(_begin_group, trees), Silent)
         add = Step("score.add_group", partial(_add_group, forest), Silent)
         call.all([ask(p, begin) for p in parties])
         fold(call, contract, forest, partial(_open_group, trees))
         call.all([ask(p, add) for p in parties])
     deal = Step("score.deal_trees", partial(_deal_scores, rows), Silent)
-    opened, (dealt,) = call.both([ask(p, OPEN) for p in parties], [ask(maker, deal)])
-    lifted = call.all([ask(p, LIFT, *both(opened, dealt, p)) for p in parties])
+    opened, (dealt,) = call.both([ask(p, OPEN) for p in first], [ask(maker, deal)])
+    lifted = call.all([ask(p, LIFT, *both(opened, dealt, p)) for p in first])
     deal_last = Step("score.deal_tree_rounding", partial(_deal_rounding, rows), Silent)
     rounds, (last,) = call.both(
-        [ask(p, ROUND, *inbox_of(lifted, p)) for p in parties], [ask(maker, deal_last)]
+        [*(ask(p, ROUND, *inbox_of(lifted, p)) for p in first), *(ask(p, JOIN_ROUND) for p in others)],
+        [ask(maker, deal_last)],
     )
     call.all([ask(p, SHARE, *both(rounds, last, p)) for p in parties])
     checkpoint(call, contract)

@@ -1,8 +1,8 @@
 """Early stopping on shares: the loss of validation rows, in mode `totals`, where nobody knows a score.
 
 Computes, after each tree, the mean over the validation rows of (sigma(F) - y)^2, times the weight of the row's class,
-for scores F that the bank and one partner share and labels y of the bank. Takes part: the bank, that partner, and the
-dealer. By that number the bank tells all whether training goes on (`early_stop`).
+for scores F that the bank and one partner share and labels y of the bank. Takes part: the bank, that partner (of
+two the first), and the dealer. By that number the bank tells all whether training goes on (`early_stop`).
 
 | learns | what |
 |---|---|
@@ -67,6 +67,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
+from fedmkt.protocol.duos import counterpart
 from fedmkt.protocol.early_stop import TreesKept, judge, read_kept
 from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.linear import next_count
@@ -189,7 +190,7 @@ def _wide(turn: Turn, of: Name, what: str, count: int, rows: int) -> Words:
 
 def _open(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Silent]:
     """Open the own share of the scores of the validation rows."""
-    scores, (other,) = _taken(turn, turn.recall(SharedScores).words), turn.others
+    scores, other = _taken(turn, turn.recall(SharedScores).words), counterpart(turn)
     count, used = next_count(turn, "losses")
     message, own = open_angles(turn, _gradients(turn, count, len(scores)), scores)
     return Outcome(Silent(), send={other: message}, keep=(LossShares(count, own, None), used))
@@ -197,7 +198,7 @@ def _open(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Silent]:
 
 def _deal(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtLosses, Silent]:
     """At the dealer: deal all that one loss takes."""
-    bank, partner = turn.parties
+    bank, partner = turn.parties[:2]
     count, used = next_count(turn, "losses")
     lift = rounding.deal_lift(_mask(turn, bank, count, rows) + _mask(turn, partner, count, rows), _SHIFT)
     high, top = (
@@ -217,7 +218,7 @@ def _answers(turn: Turn) -> Bytes | None:
 
 def _choose(turn: Turn, inbox: Inbox[TreeAngles | DealtLosses]) -> Outcome[MaskedSides, Silent]:
     """Evaluate the squared residuals of both classes; open what the choice between them needs."""
-    state, (other,), rows = turn.recall(LossShares), turn.others, _rows(turn)
+    state, other, rows = turn.recall(LossShares), counterpart(turn), _rows(turn)
     dealt = inbox.one(dealer(turn.contract), DealtLosses) if turn.first else None
     batch = _gradients(turn, state.count, rows)
     waves = meet(
@@ -231,7 +232,7 @@ def _choose(turn: Turn, inbox: Inbox[TreeAngles | DealtLosses]) -> Outcome[Maske
 
 def _lift(turn: Turn, inbox: Inbox[MaskedSides]) -> Outcome[LossOpening, Silent]:
     """Finish the product; open the squared residuals under R."""
-    state, (other,) = turn.recall(LossShares), turn.others
+    state, other = turn.recall(LossShares), counterpart(turn)
     if state.product is None:
         raise ValueError("no losses are under way")
     dealt = DealtSides(state.dealt.product) if state.dealt else None
@@ -269,7 +270,7 @@ def _tell(turn: Turn, inbox: Inbox[LossOpening]) -> Outcome[LossShare, Silent]:
 
 def _judge(turn: Turn, inbox: Inbox[LossOpening | LossShare]) -> Outcome[Message, TreesKept]:
     """At the bank: read the mean, tell whether training goes on."""
-    (partner,) = turn.others
+    partner = counterpart(turn)
     total = _sum(turn, inbox.one(partner, LossOpening)) + inbox.one(partner, LossShare).total
     y, weights = turn.recall(TrainAnswers).y[_places(turn)], relative_weights(turn.contract)
     rows = float(np.array(weights)[y].sum())
@@ -303,11 +304,11 @@ def stop_after(call: Caller, contract: Contract, overlap: Overlap, tree: int, dr
     if not contract.trees.patience:
         return tree + 1 if ends else 0
     parties, maker = data_parties(contract), dealer(contract)
-    bank, partner = parties
+    bank, partner = first = parties[:2]
     deal = Step("losses.deal", partial(_deal, loss_rows(contract, overlap)), Silent)
-    angles, (dealt,) = call.both([ask(p, OPEN) for p in parties], [ask(maker, deal)])
-    chosen = call.all([ask(p, CHOOSE, *both(angles, dealt, p)) for p in parties])
-    lifted = call.all([ask(p, LIFT, *inbox_of(chosen, p)) for p in parties])
+    angles, (dealt,) = call.both([ask(p, OPEN) for p in first], [ask(maker, deal)])
+    chosen = call.all([ask(p, CHOOSE, *both(angles, dealt, p)) for p in first])
+    lifted = call.all([ask(p, LIFT, *inbox_of(chosen, p)) for p in first])
     witness(call, contract)
     told = call(partner, TELL, *inbox_of(lifted, partner))
     inbox: tuple[Sealed[LossOpening | LossShare], ...] = (*inbox_of(lifted, bank), *inbox_of([told], bank))

@@ -1,19 +1,21 @@
 """Shared values: what trees add to each row, where nobody knows which leaf it is in.
 
-Computes the value of one or more trees for every row, shared modulo 2^24 between the bank and one partner. Each split
-belongs to one of the two, who alone knows which rows go left; the leaves' values are the bank's alone. Takes part: the
-bank, that partner, and the dealer.
+Computes the value of one or more trees for every row, shared modulo 2^24 between the bank and its partners, who hold
+one part of it (`duos`). Each split belongs to one party, who alone knows which rows go left; the leaves' values are the
+bank's alone. Takes part: the bank, one or two partners, and the dealer.
 
 | learns | what |
 |---|---|
 | bank, partner | nothing: what is opened is uniform |
 | dealer, coordinator | nothing but how many splits there are at each depth, whose they are, and how many rows |
 
-Safe against a semi-honest bank or partner, while the dealer colludes with neither.
+Safe against a semi-honest bank or semi-honest partners, while nobody of them colludes with the dealer or across.
 
 From the deepest splits upward: the value of a node is that of its right child, plus its side bit times the left one's
 minus the right one's (`side_product`). One round for each depth, for all trees at once. A split of the bank's with no
-split of the partner's below it costs nothing: its value is the bank's. 6 bytes for each row and other split, in all.
+split of a partner's below it costs nothing: its value is the bank's. 6 bytes for each row and other split, in all. Of
+two partners the first has shares of all values, the second of those below its own splits: what one of them works out
+and the other needs is passed on, 3 bytes.
 The letters are those of ring/side_bits.py.
 """
 
@@ -45,21 +47,25 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
+from fedmkt.protocol.duos import (
+    DealtDuos,
+    PartnerShares,
+    Products,
+    deal_products,
+    multiply,
+    open_products,
+    pass_on,
+    peers,
+    share_parts,
+    take_over,
+)
 from fedmkt.protocol.linear import next_count
 from fedmkt.protocol.shared_gradients import SCORE_BITS
-from fedmkt.protocol.side_product import (
-    Batch,
-    DealtSides,
-    MaskedSides,
-    Opened,
-    deal_sides,
-    multiply_sides,
-    open_sides,
-)
-from fedmkt.ring.side_bits import Bits
+from fedmkt.protocol.side_product import MaskedSides, Opened
+from fedmkt.ring.side_bits import Bits, Numbers
 
-Owners = tuple[tuple[int, bool], ...]
-"""The splits of one tree by node: whether they are the bank's."""
+Owners = tuple[tuple[int, int], ...]
+"""The splits of one tree by node: whose they are, 0 the bank's, then the partners' in their order."""
 Place = tuple[int, int]
 """A tree, and a node of it."""
 
@@ -72,7 +78,6 @@ class Forests:
     """
 
     label: str
-    partner: Name
     rows: int
     trees: tuple[Owners, ...]
     are_leaves_shared: bool = False
@@ -82,46 +87,57 @@ class Forests:
         """How many levels of splits there are."""
         return max((_depth(node) + 1 for tree in self.trees for node, _ in tree), default=0)
 
-    def splits(self, depth: int) -> list[tuple[Place, bool]]:
-        """List the splits at a depth; whether they are the bank's."""
+    def splits(self, depth: int) -> list[tuple[Place, int]]:
+        """List the splits at a depth with their owners."""
         return [
-            ((t, node), of_bank)
+            ((t, node), owner)
             for t, tree in enumerate(self.trees)
-            for node, of_bank in tree
+            for node, owner in tree
             if _depth(node) == depth
         ]
 
-    def products(self, depth: int) -> list[tuple[Place, bool]]:
-        """List those of them that take a product: the partner's, and the bank's with some of the partner's below."""
+    def shared(self, depth: int) -> list[tuple[Place, int]]:
+        """List those of them that take a product: the partners', and the bank's with some of a partner's below."""
         if self.are_leaves_shared:
             return self.splits(depth)
-        shared = {
+        above = {
             (t, above)
             for t, tree in enumerate(self.trees)
-            for node, of_bank in tree
-            if not of_bank
+            for node, owner in tree
+            if owner
             for above in _ancestors(node)
         }
-        return [(place, of_bank) for place, of_bank in self.splits(depth) if not of_bank or place in shared]
+        return [(place, owner) for place, owner in self.splits(depth) if owner or place in above]
 
-    def batch(self, depth: int, count: int) -> Batch:
+    def products(self, depth: int, count: int) -> Products:
         """Return the products at a depth; `count` numbers them within the epoch."""
-        owners = tuple(of_bank for _, of_bank in self.products(depth))
-        return Batch(self.label, count, self.partner, owners, self.rows, (SCORE_BITS,))
+        found = self.shared(depth)
+        second = {(t, node) for t, tree in enumerate(self.trees) for node, owner in tree if owner == 2}
+        # The first partner needs all that the second works out, the second what is below its own splits.
+        passed = tuple(
+            owner == 2 or any((t, above) in second for above in _ancestors(node))
+            for (t, node), owner in found
+        )
+        owners = tuple(owner for _, owner in found)
+        return Products(self.label, count, owners, self.rows, (SCORE_BITS,), passed)
 
 
 @dataclass(frozen=True)
 class Folding(State):
-    """The own shares of the values of nodes, by tree and node, (n,) or one for all rows; the products under way."""
+    """The own shares of the values of nodes, by tree and node, (n,) or one for all rows; the products under way.
+
+    found : at a partner of two, the own ones of them, until the other's are there
+    """
 
     durable: ClassVar[bool] = False
     values: dict[Place, HalfWords]
-    batch: Batch | None = None
-    opened: Opened | None = None
+    products: Products | None = None
+    opened: tuple[Opened, ...] = ()
+    found: HalfWords | None = None
 
 
 def start(leaves: Mapping[Place, int]) -> Folding:
-    """Begin with the values of leaves, in units; the partner's share of every leaf is 0, and may be left out."""
+    """Begin with the values of leaves, in units; a partner's share of every leaf is 0, and may be left out."""
     return Folding({p: np.array([v % 2**32], np.uint32) for p, v in leaves.items()})
 
 
@@ -132,52 +148,67 @@ def start_shared(leaves: Mapping[Place, np.uint32]) -> Folding:
 
 def open_values(
     turn: Turn, forest: Forests, depth: int, count: int, state: Folding, sides: Mapping[Place, Bits]
-) -> tuple[MaskedSides | None, Folding]:
-    """Open what the products at a depth need; sides : (n,) for each own split. None where there is no product."""
-    products, values = forest.products(depth), dict(state.values)
-    for place, _ in forest.splits(depth):
-        if (place, True) not in products and (place, False) not in products:
-            # The bank knows all of it, and the partner's share is 0.
+) -> tuple[dict[Name, MaskedSides], Folding]:
+    """Open what the products at a depth need; sides : (n,) for each own split. Nothing where there is no product."""
+    shared, values = forest.shared(depth), dict(state.values)
+    for place, owner in forest.splits(depth):
+        if (place, owner) not in shared:
+            # The bank knows all of it, and the partners' share is 0.
             left, right = _children(values, place)
             values[place] = np.where(sides[place], left, right) if turn.first else np.zeros(1, np.uint32)
-    if not products:
-        return None, Folding(values)
-    batch = forest.batch(depth, count)
-    x = np.empty((len(products), forest.rows), np.uint32)
-    for row, (place, _) in zip(x, products, strict=True):
+    if not shared:
+        return {}, Folding(values)
+    x = np.empty((len(shared), forest.rows), np.uint32)
+    for row, (place, _) in zip(x, shared, strict=True):
         left, right = _children(values, place)
         row[:] = left - right
-    own = [sides[place] for place, of_bank in products if of_bank == turn.first]
-    bits = np.array(own, np.bool_).reshape(len(own), forest.rows)
-    message, opened = open_sides(turn, batch, bits, (x,))
-    return message, Folding(values, batch, opened)
+    me = turn.parties.index(turn.me)
+    own = [sides[place] for place, owner in shared if owner == me]
+    products = forest.products(depth, count)
+    send, opened = open_products(turn, products, np.array(own, np.bool_).reshape(len(own), forest.rows), (x,))
+    return send, Folding(values, products, opened)
 
 
 def take_values(
-    turn: Turn, forest: Forests, depth: int, state: Folding, found: MaskedSides, dealt: DealtSides | None
-) -> Folding:
-    """Finish the products at a depth: the values of its nodes."""
-    if state.opened is None or state.batch is None:
+    turn: Turn, forest: Forests, depth: int, state: Folding, inbox: Inbox[MaskedSides | DealtDuos]
+) -> tuple[dict[Name, PartnerShares], Folding]:
+    """Finish the own products at a depth: the values of its nodes, or what the other partner is to be told of them."""
+    if state.products is None:
         raise ValueError("no products are under way")
-    products = multiply_sides(turn, state.batch, state.opened, found, dealt)[0].astype(np.uint32, copy=False)
+    (found,) = multiply(turn, state.products, state.opened, inbox)
+    if not peers(turn) or not any(state.products.passed):
+        return {}, _folded(forest, depth, state, found)
+    return pass_on(turn, state.products, (found,)), Folding(state.values, state.products, (), _halves(found))
+
+
+def pool_values(
+    turn: Turn, forest: Forests, depth: int, state: Folding, inbox: Inbox[PartnerShares]
+) -> Folding:
+    """Put in what the other partner passed on: the values of the nodes at a depth."""
+    if state.products is None or state.found is None:
+        raise ValueError("no products are under way")
+    (found,) = take_over(turn, state.products, (state.found,), inbox)
+    return _folded(forest, depth, state, found)
+
+
+def _folded(forest: Forests, depth: int, state: Folding, products: Numbers) -> Folding:
     values = dict(state.values)
-    for (place, _), product in zip(forest.products(depth), products, strict=True):
+    for (place, _), product in zip(forest.shared(depth), _halves(products), strict=True):
         _, right = _children(values, place)
         values[place] = right + product
     return Folding(values)
 
 
+def _halves(numbers: Numbers) -> HalfWords:
+    return numbers.astype(np.uint32, copy=False)
+
+
 def total(forest: Forests, state: Folding) -> HalfWords:
-    """Return the own share of the sum of all trees, (n,)."""
+    """Return the own share of the sum of all trees, (n,); a second partner has none that means anything."""
     out = np.zeros(forest.rows, np.uint32)
     for t in range(len(forest.trees)):
         out += state.values.get((t, 0), np.zeros(1, np.uint32))
     return out
-
-
-def deal_values(turn: Turn, forest: Forests, depth: int, count: int) -> DealtSides:
-    """At the dealer: deal the products at a depth."""
-    return deal_sides(turn, forest.batch(depth, count))
 
 
 def _children(values: Mapping[Place, HalfWords], place: Place) -> tuple[HalfWords, HalfWords]:
@@ -202,18 +233,24 @@ def _ancestors(node: int) -> list[int]:
 
 
 def take_depth(
-    forest: Forests, depth: int, turn: Turn, inbox: Inbox[MaskedSides | DealtSides]
+    forest: Forests, depth: int, turn: Turn, inbox: Inbox[MaskedSides | DealtDuos]
+) -> Outcome[PartnerShares, Silent]:
+    """Finish the own products at a depth."""
+    send, state = take_values(turn, forest, depth, turn.recall(Folding), inbox)
+    return Outcome(Silent(), send=send, keep=(state,))
+
+
+def pool_depth(
+    forest: Forests, depth: int, turn: Turn, inbox: Inbox[PartnerShares]
 ) -> Outcome[Nothing, Silent]:
-    """Finish the products at a depth."""
-    dealt, (other,) = inbox.one(dealer(turn.contract), DealtSides) if turn.first else None, turn.others
-    found = inbox.one(other, MaskedSides)
-    return Outcome(Silent(), keep=(take_values(turn, forest, depth, turn.recall(Folding), found, dealt),))
+    """At a partner of two: put in the other's products."""
+    return Outcome(Silent(), keep=(pool_values(turn, forest, depth, turn.recall(Folding), inbox),))
 
 
-def deal_depth(forest: Forests, depth: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtSides, Silent]:
+def deal_depth(forest: Forests, depth: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtDuos, Silent]:
     """At the dealer: deal the products at a depth."""
     count, used = next_count(turn, forest.label)
-    dealt = deal_values(turn, forest, depth, count)
+    dealt = deal_products(turn, forest.products(depth, count))
     return Outcome(Silent(), send={turn.parties[0]: dealt}, keep=(used,))
 
 
@@ -236,11 +273,16 @@ def fold(call: Caller, contract: Contract, forest: Forests, open_: Open) -> None
     parties, maker = data_parties(contract), dealer(contract)
     for depth in reversed(range(forest.depth)):
         begin = Step(f"{forest.label}.open", partial(open_, forest, depth), Silent)
-        if not forest.products(depth):
+        if not forest.shared(depth):
             call.all([ask(p, begin) for p in parties])
             continue
         deal = Step(f"{forest.label}.deal", partial(deal_depth, forest, depth), Silent)
-        reads = (MaskedSides, DealtSides)
+        reads = (MaskedSides, DealtDuos)
         take = Step(f"{forest.label}.take", partial(take_depth, forest, depth), Silent, reads=reads)
         sides, (dealt,) = call.both([ask(p, begin) for p in parties], [ask(maker, deal)])
-        call.all([ask(p, take, *both(sides, dealt, p)) for p in parties])
+        taken = call.all([ask(p, take, *both(sides, dealt, p)) for p in parties])
+        pool = Step(
+            f"{forest.label}.pool", partial(pool_depth, forest, depth), Silent, reads=(PartnerShares,)
+        )
+        if any(forest.products(depth, 0).passed):
+            share_parts(call, contract, pool, taken)

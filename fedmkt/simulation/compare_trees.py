@@ -2,7 +2,7 @@
 
 Reads all parties' model folders and tables, puts outline and parts together, and trains `learn.boosting` on all
 columns with the random numbers that the bank drew. In mode `sides` both models are the same where the run was right;
-in mode `totals`, whose rounding nobody knows, they differ by it and by trees that the partner had no split in; in mode
+in mode `totals`, whose rounding nobody knows, they differ by it and by trees that no partner had a split in; in mode
 `nothing` by it and by what is rounded on shares.
 """
 

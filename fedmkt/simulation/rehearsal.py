@@ -145,7 +145,7 @@ class Rehearsal:
         if call.step.tells is TreesKept:
             most = self._contract.trees.trees
             return TreesKept(most if made + 1 == most else 0)
-        of_trees = shared_traffic.assumed(self._contract, self._trees, call.step.tells, made)
+        of_trees = shared_traffic.assumed(self._contract, self._trees, call.party, call.step.tells, made)
         if of_trees is not None:
             return of_trees
         if call.step.tells not in assumed:

@@ -1,6 +1,7 @@
-"""What a training of boosted trees in mode totals sends: full trees whose splits are all the partner's, all cells open.
+"""What a training of boosted trees in mode totals sends: full trees, all cells open, splits of whomever costs most.
 
-Nothing costs more: fewer splits, splits of the bank's and cells that are not open only shorten messages.
+Nothing costs more: fewer splits and cells that are not open only shorten messages. Whose splits cost a party most
+depends on the party: its own cost bits, those of others shares of vectors; of two partners each may pass on them all.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from fedmkt.protocol.align import scored_rows
 from fedmkt.protocol.cell_minimum import Cells
 from fedmkt.protocol.cell_tests import Grid, grid_of, needed
 from fedmkt.protocol.checked_bins import row_blocks
-from fedmkt.protocol.core import PublicValue, data_parties
+from fedmkt.protocol.core import Name, PublicValue, data_parties
+from fedmkt.protocol.duos import asked, holders
 from fedmkt.protocol.histogram_terms import bin_blocks
 from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.shared_boosting import lanes_of
@@ -39,31 +41,48 @@ WORD, HALF, DIGEST = 8, 4, 32
 _SPLIT_BYTES = 16
 
 
-def assumed(contract: Contract, facts: "TreeFacts", kind: type[PublicValue], call: int) -> PublicValue | None:
-    """Return what the `call`-th step that tells this kind is taken to tell; None for other kinds."""
+def assumed(
+    contract: Contract, facts: "TreeFacts", party: Name, kind: type[PublicValue], call: int
+) -> PublicValue | None:
+    """Return what the `call`-th step of a party that tells this kind is taken to tell; None for other kinds."""
     depth = call % contract.trees.depth
     if kind is ScoreRange:
         return ScoreRange(FAR.period)
     if kind is CellGroups:
-        return most_groups(contract, facts, depth)
+        groups = most_groups(contract, facts, depth)
+        bank, *partners = data_parties(contract)
+        own = partners if party == bank else [party]
+        return CellGroups(tuple(groups[p] for p in own), _members(depth))
     if kind is NodeOwners:
-        return NodeOwners((2,) * 2**depth)
+        return NodeOwners(_owners(contract)[2**depth - 1 : 2 ** (depth + 1) - 1])
     if kind is TreesToScore:
-        full = tuple((node, False) for node in range(2**contract.trees.depth - 1))
+        full = tuple((node, owner - 1) for node, owner in enumerate(_owners(contract)))
         return TreesToScore((full,) * contract.trees.trees)
     return None
 
 
-def most_groups(contract: Contract, facts: "TreeFacts", depth: int) -> CellGroups:
-    """Return how many groups a level compares whose parents have all cuts."""
-    table = _grid(contract, facts)
-    parents = np.ones((1, len(table.values), table.bins), np.bool_)
-    groups = int(needed(parents, table).sum())
-    return CellGroups(groups << max(0, depth - 1), 4 if depth else 2)
+def _owners(contract: Contract) -> tuple[int, ...]:
+    """Return who splits each node: the first partner; of two, the second the root, so that all below is passed on."""
+    nodes = 2**contract.trees.depth - 1
+    return (len(contract.parties), *[2] * (nodes - 1))
 
 
-def _grid(contract: Contract, facts: "TreeFacts") -> Grid:
-    sizes = [facts.bins[p] for p in data_parties(contract)]
+def most_groups(contract: Contract, facts: "TreeFacts", depth: int) -> dict[Name, int]:
+    """Return how many groups a level compares with each partner, where its parents have all cuts."""
+    found = {}
+    for partner in data_parties(contract)[1:]:
+        table = _grid(contract, facts, partner)
+        parents = np.ones((1, len(table.values), table.bins), np.bool_)
+        found[partner] = int(needed(parents, table).sum()) << max(0, depth - 1)
+    return found
+
+
+def _members(depth: int) -> int:
+    return 4 if depth else 2
+
+
+def _grid(contract: Contract, facts: "TreeFacts", partner: Name) -> Grid:
+    sizes = [facts.bins[p] for p in holders(contract, partner)]
     pairs = [pair for s in sizes for pair in zip(s.sizes, s.apart, strict=True)]
     return grid_of(pairs, common_bins(contract))
 
@@ -80,9 +99,11 @@ def _nodes(depth: int) -> int:
     return 1 << max(0, depth - 1)
 
 
-def _cells(s: "Sizes", depth: int) -> Cells:
-    found = most_groups(s.contract, s.trees, depth)
-    return Cells("", 0, s.parties[1], found.groups, found.members, _lanes(s).bits[-1], 1)
+def _cells(s: "Sizes", party: Name, depth: int) -> list[Cells]:
+    """Return the comparisons that a party takes part in: all of them at the bank and the dealer."""
+    found, bits = most_groups(s.contract, s.trees, depth), _lanes(s).bits[-1]
+    own = [party] if party in s.parties[1:] else s.parties[1:]
+    return [Cells("", 0, p, found[p], _members(depth), bits, 1) for p in own]
 
 
 Content = Callable[["Sizes", "Planned"], tuple[int, int]]
@@ -106,18 +127,19 @@ def _dealt_hints(s: "Sizes", call: "Planned") -> tuple[int, int]:
 
 
 def _encrypted(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    lanes, (holder,) = _lanes(s), (p for p in s.parties if p != call.party)
+    lanes, holders_ = _lanes(s), asked(s.contract, call.party)
     per_tree = [
         (depth, rows, i)
         for depth in range(s.contract.trees.depth)
         for i, rows in enumerate(lanes.row_blocks(_nodes(depth)))
     ]
     depth, rows, block = per_tree[call.before % len(per_tree)]
-    plans = lanes.words(holder, _nodes(depth))
+    plans = lanes.words(holders_[0], _nodes(depth))
     stream = stream_length(rows.stop - rows.start, [plan.word_bits for plan in plans])
+    readers = len(holders_)
     # Dealt secrets are not sent under a mask.
-    secrets = 0 if block or holder == lanes.checker else DEGREE * len(plans)
-    return WORD * (stream + secrets), 1
+    secrets = 0 if block or holders_[0] == lanes.checker else DEGREE * len(plans)
+    return readers * WORD * (stream + secrets), readers
 
 
 def _replied(s: "Sizes", call: "Planned") -> tuple[int, int]:
@@ -129,49 +151,61 @@ def _rows(of_row: int) -> Content:
     return lambda s, call: (of_row * _lanes(s).rows, 1)
 
 
+def _root(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    if len(s.parties) == 2 or call.party != s.parties[1]:
+        return 0, 0
+    return sum(map(width, _lanes(s).bits)) * _lanes(s).rows, 1
+
+
 def _opened_counts(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    cells = _cells(s, _depth(s, call))
-    return cells.groups * cells.members * cells.word_bits // 8, 1
+    found = _cells(s, call.party, _depth(s, call))
+    return sum(c.groups * c.members * c.word_bits // 8 for c in found), len(found)
 
 
 def _dealt_counts(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    cells = _cells(s, _depth(s, call))
-    return cells.groups * cells.members * cells.word_bits // 8 + sum(cells.layer_bytes()), 1
+    found = _cells(s, call.party, _depth(s, call))
+    return sum(c.groups * c.members * c.word_bits // 8 + sum(c.layer_bytes()) for c in found), 1
 
 
 def _first_layer(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    return 2 * _cells(s, _depth(s, call)).layer_bytes()[0], 1
+    found = _cells(s, call.party, _depth(s, call))
+    return sum(2 * c.layer_bytes()[0] for c in found), len(found)
 
 
 def _layer(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    sizes = [size for depth in range(s.contract.trees.depth) for size in _cells(s, depth).layer_bytes()[1:]]
-    return 2 * sizes[call.before % len(sizes)], 1
+    levels = [_cells(s, call.party, depth) for depth in range(s.contract.trees.depth)]
+    sizes = [
+        sum(layer) for found in levels for layer in zip(*(c.layer_bytes()[1:] for c in found), strict=True)
+    ]
+    return 2 * sizes[call.before % len(sizes)], len(levels[0])
 
 
 def _shared_bits(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    return _cells(s, _depth(s, call)).row_bytes, 1
+    found = _cells(s, call.party, _depth(s, call))
+    return sum(c.row_bytes for c in found), len(found)
 
 
 def _opened_totals(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    table = _grid(s.contract, s.trees)
+    table = _grid(s.contract, s.trees, call.party)
     cells = len(table.values) * (table.bins + 1)
     return WORD * len(_lanes(s).limits) * cells * _nodes(_depth(s, call)), 1
 
 
 def _noisy_totals(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    table = _grid(s.contract, s.trees)
+    table = _grid(s.contract, s.trees, call.party)
     cells = len(table.values) * (table.bins + 1)
     return WORD * len(_lanes(s).limits) * cells << _depth(s, call), 1
 
 
 def _requests(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    return _SPLIT_BYTES << _depth(s, call), 1
+    return _SPLIT_BYTES << _depth(s, call), len(s.parties) - 1
 
 
-def _sides(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    # Every level but the last one of a tree is followed by its products.
-    lanes, depth = _lanes(s), call.before % max(1, s.contract.trees.depth - 1)
-    return sum(map(width, lanes.share_bits)) * lanes.rows << depth, 1
+def _opened(s: "Sizes", party: Name, rows: int, of_row: int) -> tuple[int, int]:
+    """Of one split: shares of vectors, or, where a party never multiplies with another's bits, its own bits."""
+    if party in s.parties[2:]:
+        return HALF * packed_words(rows), 1
+    return of_row * rows, len(s.parties) - 1 if party == s.parties[0] else 1
 
 
 def _place_tags(s: "Sizes", call: "Planned") -> tuple[int, int]:
@@ -199,16 +233,50 @@ def _pad_sums(s: "Sizes", call: "Planned") -> tuple[int, int]:
     return WORD * SUBSETS * (len(_lanes(s).limits) + 1) * _nodes(_depth(s, call)), 1
 
 
-def _values(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    depth = s.contract.trees.depth - 1 - _depth(s, call)
-    return width(SCORE_BITS) * _lanes(s).rows << depth, 1
+def _passed_on(s: "Sizes", party: Name, rows: int, of_row: int) -> tuple[int, int]:
+    return (of_row * rows, 1) if len(s.parties) > 2 and party in s.parties[1:] else (0, 0)
 
 
-def _scored_values(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    terms, rows = s.contract.trees, scored_rows(s.contract, s.overlap)
-    group, at = divmod(call.before, terms.depth)
-    trees = list(tree_groups(terms.trees, terms.depth, rows))[group]
-    return (trees.stop - trees.start) * width(SCORE_BITS) * rows << (terms.depth - 1 - at), 1
+Each = Callable[["Sizes", Name, int, int], tuple[int, int]]
+
+
+def _sides(each: Each) -> Content:
+    def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
+        # Every level but the last one of a tree is followed by its products.
+        lanes, depth = _lanes(s), call.before % max(1, s.contract.trees.depth - 1)
+        size, readers = each(s, call.party, lanes.rows, sum(map(width, lanes.share_bits)))
+        return size << depth, readers
+
+    return content
+
+
+def _values(each: Each) -> Content:
+    def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
+        depth = s.contract.trees.depth - 1 - _depth(s, call)
+        size, readers = each(s, call.party, _lanes(s).rows, width(SCORE_BITS))
+        return size << depth, readers
+
+    return content
+
+
+def _scored_values(each: Each) -> Content:
+    def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
+        terms, rows = s.contract.trees, scored_rows(s.contract, s.overlap)
+        group, at = divmod(call.before, terms.depth)
+        trees = list(tree_groups(terms.trees, terms.depth, rows))[group]
+        size, readers = each(s, call.party, rows, width(SCORE_BITS))
+        return (trees.stop - trees.start) * size << (terms.depth - 1 - at), readers
+
+    return content
+
+
+def _rounded(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    readers = len(s.parties) - 1
+    return readers * WORD * scored_rows(s.contract, s.overlap), readers
+
+
+def _dealt(s: "Sizes", party: Name, rows: int, of_row: int) -> tuple[int, int]:
+    return of_row * rows, 1
 
 
 def _scored(of_row: int) -> Content:
@@ -231,11 +299,11 @@ def _chosen(functions: int, rows: Callable[["Sizes"], int]) -> Content:
 
 _ANGLES = 2 * HALF * FAR.sines.harmonics
 _QUIET = (
-    "fit.load_shares", "nodes.begin_hints", "nodes.add", "nodes.decrypt", "fit.tell_range", "fit.plant_shares",
-    "fit.record_splits", "fit.take_sides", "fit.begin_values", "values.take", "fit.add_tree", "fit.drop_tree",
+    "fit.load_shares", "nodes.begin_hints", "nodes.add", "nodes.decrypt", "fit.tell_range", "fit.take_root",
+    "fit.record_splits", "fit.pool_sides", "fit.begin_values", "values.pool", "fit.add_tree", "fit.drop_tree",
     "losses.tell", "losses.judge", "losses.keep_trees",
     "bins.begin", "bins.add_places", "bins.check", "tags.begin", "tags.take_sides", "score.begin_trees",
-    "score.begin_group", "scores.take", "score.add_group",
+    "score.begin_group", "scores.pool", "score.add_group",
 )  # fmt: skip
 
 CONTENT: dict[str, Content] = {
@@ -276,16 +344,21 @@ CONTENT: dict[str, Content] = {
     "fit.choose_splits": _requests,
     "fit.open_noisy": _noisy_totals,
     "fit.choose_noisy": _requests,
-    "fit.open_sides": _sides,
-    "fit.deal_sides": _sides,
-    "values.open": _values,
-    "values.deal": _values,
-    "scores.open": _scored_values,
-    "scores.deal": _scored_values,
+    "fit.plant_shares": _root,
+    "fit.open_sides": _sides(_opened),
+    "fit.deal_sides": _sides(_dealt),
+    "fit.take_sides": _sides(_passed_on),
+    "values.open": _values(_opened),
+    "values.deal": _values(_dealt),
+    "values.take": _values(_passed_on),
+    "scores.open": _scored_values(_opened),
+    "scores.deal": _scored_values(_dealt),
+    "scores.take": _scored_values(_passed_on),
     "score.open_trees": _scored(width(SCORE_BITS)),
     "score.deal_trees": _scored(_ANGLES + 2 * WORD),
     "score.lift_trees": _scored(HALF),
-    "score.round_shares": _scored(WORD),
+    "score.round_shares": _rounded,
+    "score.join_round": _rounded,
     "score.deal_tree_rounding": _scored(2 * WORD),
 }
 """Bytes of the arrays that a call sends, and to how many readers."""

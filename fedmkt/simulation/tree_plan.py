@@ -25,6 +25,8 @@ _PER_HINT = 3e-7
 """One number of a hint, for each 4096 rows."""
 _ON_SHARES, _SCORED_ON_SHARES = 4.0, 30.0
 """Mode totals beside mode sides, of all roles together."""
+_SECOND_PARTNER = 1.35
+"""Mode totals with two partners beside one that has the columns of both."""
 _CHECKED = 1.2
 """Training with checked shares beside training without."""
 _PER_BLIND_LEVEL = 0.12
@@ -44,7 +46,8 @@ def tree_seconds(sizes: Sizes) -> dict[str, float]:
     fit = vectors * rows * (_PER_CELL_ENCRYPTED + _PER_CELL_ADDED * columns) + 3 * _PER_WORD * words * vectors
     score = 1e-8 * scored_rows(contract, sizes.overlap) * sum(level.splits for level in facts.levels)
     if contract.trees.reveal != "sides":
-        fit, score = _ON_SHARES * fit, _SCORED_ON_SHARES * score
+        more = _SECOND_PARTNER if len(partners) > 1 else 1.0
+        fit, score = more * _ON_SHARES * fit, more * _SCORED_ON_SHARES * score
     if contract.trees.checked_shares:
         fit *= _CHECKED
     if contract.trees.reveal == "nothing":
@@ -135,11 +138,16 @@ def _usual_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
             "no total and no side is opened; who owns the best split of each node, and to the owner which it is, is",
         )
     if contract.trees.reveal == "totals":
+        two = (
+            "the bank and either partner together could read which side of the other partner's splits each row takes: "
+            "the protection is against each of them alone, and against the partners together",
+        )
         return (
-            "every tree is full, all of its splits are of the partner's columns, and all cells of nodes are open",
+            "every tree is full, its splits are of those columns that cost most, and all cells of nodes are open",
             "nobody is told the sides of splits, and totals of the cells of one tree are of groups; those of all trees "
-            f"together cannot hold more than {most_bits_per_row(contract, sizes):.1f} bits about the partner's columns "
+            f"together cannot hold more than {most_bits_per_row(contract, sizes):.1f} bits about the partners' columns "
             "of each row (an attack found 0.6 on the UCI bank data: docs/trees.md)",
+            *(two if len(sizes.parties) > 2 else ()),
         )
     return (
         "every tree is full, all of its splits are of partners' columns, and all columns have all bins",

@@ -6,6 +6,7 @@ from fedmkt.learn.trees import Model, Outline, Part
 from fedmkt.protocol import shared_boosting, shared_growth
 from fedmkt.protocol.align import Split
 from fedmkt.protocol.boosting import OwnSplits
+from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.shared_boosting import fit
 from fedmkt.protocol.shared_gradients import UNIT, SharedScores
@@ -14,8 +15,8 @@ from fedmkt.protocol.tree_growth import Forest
 from tests.protocol.tree_world import BANK, SHOP, tree_contract
 
 
-def contract(**terms):
-    return tree_contract(2, reveal="totals", **terms)
+def contract(parties=2, **terms):
+    return tree_contract(parties, reveal="totals", **terms)
 
 
 class Watch:
@@ -23,9 +24,9 @@ class Watch:
 
     def __init__(self, monkeypatch):
         self.gradients, self.opened, self.cuts, self.vectors = [], [], [], {}
-        root, opened = shared_growth.root_shares, shared_growth._opened
+        root, opened = shared_growth.root_vectors, shared_growth._opened
 
-        def root_shares(lanes, turn, gradients):
+        def root_vectors(lanes, turn, gradients):
             self.gradients.append(gradients.astype(np.uint32))
             return root(lanes, turn, gradients)
 
@@ -35,7 +36,7 @@ class Watch:
             self.cuts.append((state.nodes, state.cuts))
             return cells
 
-        monkeypatch.setattr(shared_boosting, "root_shares", root_shares)
+        monkeypatch.setattr(shared_boosting, "root_vectors", root_vectors)
         monkeypatch.setattr(shared_growth, "_opened", opened_totals)
 
     def rows(self, caller, tree):
@@ -59,15 +60,18 @@ def scores_of(caller):
 def model_of(caller):
     """Put the model together from what the parties hold."""
     forest, bins = caller.recall(BANK, Forest), common_bins(caller.contract)
-    parts = Part(BANK, bins, forest.decisions), Part(SHOP, bins, caller.recall(SHOP, OwnSplits).trees)
+    partners = data_parties(caller.contract)[1:]
+    parts = (
+        Part(BANK, bins, forest.decisions),
+        *(Part(p, bins, caller.recall(p, OwnSplits).trees) for p in partners),
+    )
     return Model(Outline(forest.base, forest.trees), parts)
 
 
 def splits_of(caller, tree):
     """Put the parts of a tree together: node, column, bin and side of the missing."""
-    decisions = caller.recall(BANK, Forest).decisions[tree], caller.recall(SHOP, OwnSplits).trees[tree]
     return {
-        (d.node, owner, d.column, d.bin, d.missing_left)
-        for owner, own in zip((BANK, SHOP), decisions, strict=True)
-        for d in own
+        (d.node, part.owner, d.column, d.bin, d.missing_left)
+        for part in model_of(caller).parts
+        for d in part.trees[tree]
     }

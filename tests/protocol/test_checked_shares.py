@@ -428,8 +428,8 @@ def test_a_run_killed_within_a_check_resumes_with_new_keys_and_masks(step, job, 
 def test_the_partner_ends_a_run_with_a_cheating_bank_and_says_why(job, tmp_path, monkeypatch, caplog):
     original = shared_boosting.root_shares
 
-    def cheating(lanes, turn, gradients):
-        level, vectors = original(lanes, turn, gradients)
+    def cheating(turn, root):
+        level, vectors = original(turn, root)
         if turn.first:
             g, *others = (v.copy() for v in vectors.lanes)
             g[0, [ROW]] += np.uint64(1 << 15)

@@ -11,17 +11,20 @@ from fedmkt.learn.cells import joined_cells
 from fedmkt.learn.splits import leaf_values, scale_of
 from fedmkt.learn.trees import linear_predictor
 from fedmkt.protocol import shared_cells, shared_growth
+from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.shared_boosting import lanes_of
 from fedmkt.protocol.shared_cells import settings_of
 from fedmkt.protocol.shared_gradients import UNIT
 from fedmkt.protocol.tree_columns import cut_columns
 from fedmkt.protocol.tree_growth import Forest, columns_of
 from tests.protocol.shared_world import Watch, contract, grown, model_of, scores_of, splits_of
-from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller
+from tests.protocol.tree_world import BANK, by_owner, pooled, tree_caller
 
 
 @pytest.mark.parametrize(
-    "terms", [{"depth": 4}, {"bins": 13, "penalty": 3.0}, {"rate": 0.6}], ids=["deep", "fine", "fast"]
+    "terms",
+    [{"depth": 4}, {"bins": 13, "penalty": 3.0}, {"rate": 0.6}, {"parties": 3, "depth": 4, "bins": 13}],
+    ids=["deep", "fine", "fast", "two partners"],
 )
 @pytest.mark.parametrize("seed", [1, 2])
 def test_trees_and_scores_are_those_of_the_pooled_table_with_the_same_rounding(terms, seed, monkeypatch):
@@ -37,8 +40,8 @@ def test_trees_and_scores_are_those_of_the_pooled_table_with_the_same_rounding(t
         rows = watch.rows(caller, tree)
         usable = np.ones(len(columns), bool)
         plain = boosting.grow(table, rows, usable, settings, scale_of(settings, 1.0), [0] * len(columns))
-        assert SHOP in {owner for _, owner in found.owners}
-        if SHOP in {columns[s.column].owner for s in plain.splits}:
+        assert {owner for _, owner in found.owners} - {BANK}
+        if {columns[s.column].owner for s in plain.splits} - {BANK}:
             compared += 1
             assert splits_of(caller, tree) == {
                 (
@@ -55,6 +58,8 @@ def test_trees_and_scores_are_those_of_the_pooled_table_with_the_same_rounding(t
             assert dict(found.leaves) == dict(leaves)
     expected = linear_predictor(model_of(caller), by_owner(table))
     assert compared >= 2 and np.allclose(scores_of(caller), expected, atol=1e-12)
+    owners = {owner for tree in caller.recall(BANK, Forest).trees for _, owner in tree.owners}
+    assert owners == set(data_parties(caller.contract))
 
 
 def test_gradients_are_those_of_the_scores_up_to_rounding_and_the_series(monkeypatch):
@@ -68,10 +73,11 @@ def test_gradients_are_those_of_the_scores_up_to_rounding_and_the_series(monkeyp
     assert np.std(second[:, 0]) > np.std(first[:, 0]) / 2 and len(np.unique(second[:, 1])) > 5
 
 
-def test_no_total_that_follows_from_what_the_bank_is_shown_is_of_a_few_rows(monkeypatch):
+@pytest.mark.parametrize("parties", [2, 3], ids=["one partner", "two partners"])
+def test_no_total_that_follows_from_what_the_bank_is_shown_is_of_a_few_rows(parties, monkeypatch):
     """Cells, and all that an ancestor's cells leave of them: 0 rows or at least the minimum, over a training."""
     watch = Watch(monkeypatch)
-    caller = grown(tree_caller(contract(trees=4, depth=4, bins=16)))
+    caller = grown(tree_caller(contract(parties, trees=4, depth=4, bins=16)))
     least, checked, shown = settings_of(caller.contract).min_cell, 0, {}
     for (nodes, cuts), cells in zip(watch.cuts, watch.opened, strict=True):
         counts = cells[..., shared_growth.COUNT]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.protocol import lanes as lanes_
 from fedmkt.protocol.core import Masked
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.histogram_terms import bin_blocks
@@ -25,9 +26,10 @@ from fedmkt.protocol.shared_histogram import (
 )
 from fedmkt.ring import rlwe
 from fedmkt.ring.rlwe import DEGREE, NO_BIN
-from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller, chi_square, contract_of
+from tests.protocol.plain_caller import BANK, DEALER, SHOP, TELECOM, PlainCaller, chi_square, contract_of
 
 COUNTS = {BANK: (4, 9), SHOP: (5, 32, 3)}
+THREE = COUNTS | {TELECOM: (7, 2, 16, 3)}
 LIMITS = (127, 260, 1)
 APART, TOGETHER = ((127,), (260,), (1,)), ((127, 260), (1,))
 
@@ -45,7 +47,7 @@ def world(lanes, seed=1, **options):
         codes = np.stack([random.integers(0, c, lanes.rows) for c in counts]).astype(np.uint8)
         codes[:, padding] = NO_BIN
         local[party] = (RowBins(codes, counts),)
-    caller = PlainCaller(contract_of(2), local, seed=seed, **options)
+    caller = PlainCaller(contract_of(len(lanes.counts)), local, seed=seed, **options)
     send_hints(caller, caller.contract, lanes)
     return caller
 
@@ -61,13 +63,18 @@ def add_up(caller, lanes, values, seed=9):
     random = np.random.default_rng(seed)
     nodes = len(values[0])
     shares = [random.integers(0, 2**64, v.shape, np.uint64) for v in values]
-    caller.states[SHOP][ShareVectors] = ShareVectors(lanes.join(shares))
+    for partner in [*lanes.counts][1:]:
+        # Both partners hold the same part.
+        caller.states[partner][ShareVectors] = ShareVectors(lanes.join(shares))
     rest = [v.astype(np.uint64) - s for v, s in zip(values, shares, strict=True)]
     caller.states[BANK][ShareVectors] = ShareVectors(lanes.join(rest))
     add_up_nodes(caller, caller.contract, lanes, nodes)
     found = {}
     for party in lanes.counts:
-        total = sum(caller.recall(p, TotalShares).values[party] for p in lanes.counts)
+        held = [caller.recall(p, TotalShares).values for p in lanes.counts]
+        parts = [values[party] for values in held if party in values]
+        assert len(parts) == 2
+        total = sum(parts)
         found[party] = np.moveaxis(lanes.split(np.moveaxis(total, 0, -1)), -1, 0)
     return found
 
@@ -79,15 +86,16 @@ def plain(caller, party, values):
     return np.stack([np.stack([v[:, i].sum(axis=1) for i in bins], axis=1) for v in values])
 
 
+@pytest.mark.parametrize("counts", [COUNTS, THREE], ids=["one partner", "two partners"])
 @pytest.mark.parametrize("limits", [APART, TOGETHER], ids=["apart", "together"])
 @pytest.mark.parametrize("seed", range(3))
-def test_shares_of_totals_add_up_to_plain_totals_for_both_parties_bins(seed, limits):
-    lanes = lanes_of(4096 + 37 * seed, limits=limits)
+def test_shares_of_totals_add_up_to_plain_totals_for_all_parties_bins(seed, limits, counts):
+    lanes = lanes_of(4096 + 37 * seed, counts, limits=limits)
     caller = world(lanes, seed)
     for batch, nodes in enumerate((1, 4, 2)):
         values = draw(lanes, nodes, 10 * seed + batch)
         found = add_up(caller, lanes, values)
-        for party in (BANK, SHOP):
+        for party in counts:
             assert np.array_equal(found[party], plain(caller, party, values))
 
 
@@ -100,15 +108,16 @@ def test_extreme_values_keep_their_range():
         assert np.array_equal(found[SHOP], plain(caller, SHOP, values))
 
 
-def test_rows_and_hints_in_several_blocks_give_the_same(monkeypatch):
-    monkeypatch.setattr("fedmkt.protocol.lanes.BLOCK_BYTES", 8 * DEGREE * 3)
+@pytest.mark.parametrize("counts", [COUNTS, THREE], ids=["one partner", "two partners"])
+def test_rows_and_hints_in_several_blocks_give_the_same(counts, monkeypatch):
+    monkeypatch.setattr(lanes_, "BLOCK_BYTES", 8 * DEGREE * 3)
     monkeypatch.setattr("fedmkt.protocol.histogram_terms.BLOCK_BYTES", 8 * DEGREE * 9)
-    lanes = lanes_of(2 * DEGREE + 11)
+    lanes = lanes_of(2 * DEGREE + 11, counts)
     assert len(lanes.row_blocks(1)) == 3 and len(bin_blocks(40)) == 5 and len(bin_blocks(13)) == 2
     caller = world(lanes)
     values = draw(lanes, 2)
     found = add_up(caller, lanes, values)
-    for party in (BANK, SHOP):
+    for party in counts:
         assert np.array_equal(found[party], plain(caller, party, values))
 
 
@@ -119,10 +128,11 @@ WORLDS = {
 }
 
 
-def test_both_see_uniform_words_of_the_same_sizes_whatever_the_numbers_and_bins():
+@pytest.mark.parametrize("counts", [COUNTS, THREE], ids=["one partner", "two partners"])
+def test_all_see_uniform_words_of_the_same_sizes_whatever_the_numbers_and_bins(counts):
     sizes = set()
     for name, change in WORLDS.items():
-        lanes = lanes_of()
+        lanes = lanes_of(counts=counts)
         caller = world(lanes)
         if name == "nothing":
             codes = caller.recall(SHOP, RowBins).codes
@@ -133,18 +143,19 @@ def test_both_see_uniform_words_of_the_same_sizes_whatever_the_numbers_and_bins(
                 HintBlock: lambda m: m.rows.words,
                 EncryptedShares: lambda m: m.rows,
                 SharedTotals: lambda m: m.words.words,
-                DealtHints: lambda m: m.shares,
+                DealtHints: lambda m: np.concatenate(m.shares),
             }[type(s.message)](s.message)
             assert abs(chi_square(words)) < 5, s.step
         sizes.add(tuple((s.step, s.round, s.reader, len(s.data)) for s in caller.sent))
     assert len(sizes) == 1
 
 
-def test_the_share_of_either_party_alone_is_uniform():
-    lanes = lanes_of()
+@pytest.mark.parametrize("counts", [COUNTS, THREE], ids=["one partner", "two partners"])
+def test_the_share_of_either_party_alone_is_uniform(counts):
+    lanes = lanes_of(counts=counts)
     caller = world(lanes)
     add_up(caller, lanes, WORLDS["nothing"](draw(lanes, 4)))
-    for party in (BANK, SHOP):
+    for party in counts:
         for totals in caller.recall(party, TotalShares).values.values():
             for lane, bits in enumerate(lanes.bits):
                 top = (totals[lane] << np.uint64(64 - bits) >> np.uint64(56)).astype(np.uint8)
@@ -184,10 +195,17 @@ def test_totals_that_do_not_fit_are_refused_at_the_start(limits):
         world(lanes_of(limits=limits))
 
 
-def test_three_parties_are_refused():
-    lanes = lanes_of()
-    with pytest.raises(ValueError, match="one partner"):
-        add_up_nodes(world(lanes), contract_of(3), lanes, 1)
+def test_with_two_partners_the_bank_encrypts_once_and_the_second_partner_asks_for_nothing():
+    lanes = lanes_of(counts=THREE)
+    caller = world(lanes)
+    add_up(caller, lanes, draw(lanes, 2))
+    sent = {(s.sender, s.reader): s.data for s in caller.sent if isinstance(s.message, EncryptedShares)}
+    assert set(sent) == {(BANK, SHOP), (BANK, TELECOM), (SHOP, BANK)}
+    assert sent[BANK, SHOP] == sent[BANK, TELECOM]
+    assert set(caller.recall(TELECOM, TotalShares).values) == {TELECOM}
+    assert {(s.sender, s.reader) for s in caller.sent if TELECOM in (s.sender, s.reader)} == {
+        (BANK, TELECOM), (TELECOM, BANK),
+    }  # fmt: skip
 
 
 CHANGES = {

@@ -12,7 +12,7 @@ from fedmkt.protocol.prepare import real
 from fedmkt.protocol.scoring import Released, ScoreShare
 from fedmkt.protocol.shared_scoring import ScoreAngles, ScoreLift, score, tree_groups
 from fedmkt.protocol.side_product import MaskedSides
-from tests.protocol.plain_caller import DEALER, chi_square
+from tests.protocol.plain_caller import DEALER, TELECOM, chi_square
 from tests.protocol.shared_world import contract, grown, model_of
 from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller
 
@@ -29,9 +29,9 @@ def exact(caller):
     return predict(model_of(caller), by_owner(table))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_scores_are_those_of_the_model_rounded_up_or_down(seed):
-    caller = scored(seed, trees=4)
+@pytest.mark.parametrize(("seed", "parties"), [(1, 2), (2, 2), (1, 3)])
+def test_scores_are_those_of_the_model_rounded_up_or_down(seed, parties):
+    caller = scored(seed, trees=4, parties=parties)
     found, split = caller.recall(BANK, Released), caller.recall(BANK, Split)
     assert np.array_equal(found.rows, real(np.concatenate([split.held_out, split.unlabelled])))
     assert found.held_out == len(real(split.held_out)) < len(found.rows)
@@ -49,13 +49,14 @@ def test_trees_in_several_groups_give_the_same(monkeypatch):
     assert list(tree_groups(5, 3, 500)) == [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
-def test_only_rounded_shares_are_opened_and_all_else_is_uniform():
-    caller = scored(trees=4, depth=4)
+@pytest.mark.parametrize("parties", [2, 3], ids=["one partner", "two partners"])
+def test_only_rounded_shares_are_opened_and_all_else_is_uniform(parties):
+    caller = scored(trees=4, depth=4, parties=parties)
     revealed = [d for _, d in caller.revealed if isinstance(d, Scores)]
-    assert len(revealed) == 1 and revealed[0].to == BANK and revealed[0].decimals == 2
+    assert len(revealed) == parties - 1 and revealed[0].to == BANK and revealed[0].decimals == 2
     assert not [s for s in caller.seen_by(DEALER) if not s.step.startswith("witness.")]
-    (share,) = [s.message for s in caller.sent if isinstance(s.message, ScoreShare)]
-    assert abs(chi_square(share.words)) < 5
+    shares = [s.message for s in caller.sent if isinstance(s.message, ScoreShare)]
+    assert len(shares) == parties - 1 and all(abs(chi_square(share.words)) < 5 for share in shares)
     for s in caller.sent:
         if isinstance(s.message, MaskedSides):
             parts = [s.message.bits.words, *(v.words for v in s.message.vectors)]
@@ -65,9 +66,11 @@ def test_only_rounded_shares_are_opened_and_all_else_is_uniform():
             assert abs(chi_square(part.words)) < 5
 
 
-def test_a_second_release_of_the_same_columns_is_refused():
-    caller = scored()
-    again = grown(tree_caller(contract(), stores=caller.stores))
-    again.stores[SHOP].pop(f"released/{bytes(32).hex()}")
+@pytest.mark.parametrize("partner", [SHOP, TELECOM])
+def test_either_partner_refuses_a_second_release_of_its_columns(partner):
+    caller = scored(parties=3)
+    stores = {p: store for p, store in caller.stores.items() if p == partner}
+    again = grown(tree_caller(contract(3), stores=stores))
+    again.stores[partner].pop(f"released/{bytes(32).hex()}")
     with pytest.raises(PolicyRefused, match="cap is reached"):
         score(again, again.contract, again.overlap)

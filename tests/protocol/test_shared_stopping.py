@@ -122,8 +122,8 @@ def test_it_goes_with_checked_shares(terms):
 def test_a_bank_that_lets_a_validation_row_train_is_noticed_with_checked_shares(monkeypatch):
     original = shared_growth.root_shares
 
-    def root_shares(lanes, turn, gradients):
-        level, vectors = original(lanes, turn, gradients)
+    def root_shares(turn, root):
+        level, vectors = original(turn, root)
         if turn.first:
             row = np.flatnonzero(validation_rows(turn))[0]
             for lane in vectors.lanes:

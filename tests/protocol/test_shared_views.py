@@ -221,8 +221,8 @@ def test_a_bank_that_adds_to_its_share_reads_the_open_cell_of_a_row(monkeypatch)
     caller = tree_caller(contract(trees=1, depth=1, penalty=1e5))
     original = shared_growth.root_shares
 
-    def cheating(lanes, turn, gradients):
-        level, vectors = original(lanes, turn, gradients)
+    def cheating(turn, root):
+        level, vectors = original(turn, root)
         if turn.me == BANK:
             g, *others = (v.copy() for v in vectors.lanes)
             g[0, at] += g.dtype.type(offset)

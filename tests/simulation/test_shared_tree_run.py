@@ -17,10 +17,10 @@ from fedmkt.simulation.run import RunResult, read_job, simulate
 from tests.simulation.test_tree_run import tree_job
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one partner", "two partners"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     folder = tmp_path_factory.mktemp("totals")
-    job = tree_job(folder, 3000, 2500, 2200)
+    job = tree_job(folder, 3000, 2500, 2200, partners=request.param)
     text = job.read_text().replace('reveal = "sides"', 'reveal = "totals"').replace("trees = 10", "trees = 5")
     job.write_text(text)
     return simulate(job, out=folder / "run", seed=1)
@@ -37,12 +37,18 @@ def test_scores_are_those_of_outline_and_parts_rounded_up_or_down(run: RunResult
 
 
 def test_the_logs_verify_and_say_that_nobody_learned_sides(run: RunResult) -> None:
-    assert {log.party for log in verify_run(run.folder).logs} == {"bank", "partner", "coordinator"}
+    partners = [p.name for p in read_job(run.folder.parent / "job.toml").partners]
+    assert {log.party for log in verify_run(run.folder).logs} == {"bank", *partners, "coordinator"}
     kinds = Counter((d.reader, d.kind) for d in read_summary(run.folder).disclosures)
-    assert kinds["bank", "HistogramTotals"] == kinds["bank", "CellBits"] == kinds["partner", "CellBits"] == 1
-    assert kinds["bank", "BinCounts"] == kinds["bank", "BinTotals"] == kinds["bank", "Scores"] == 1
-    assert not [kind for _, kind in kinds if kind == "SplitSides"]
-    assert ("coordinator", "CellBits") not in kinds and ("partner", "HistogramTotals") not in kinds
+    assert kinds["bank", "HistogramTotals"] == kinds["bank", "CellBits"] == len(partners)
+    assert kinds["bank", "BinCounts"] == kinds["bank", "BinTotals"] == len(partners)
+    assert kinds["bank", "Scores"] == 1
+    assert (
+        not [kind for _, kind in kinds if kind == "SplitSides"] and ("coordinator", "CellBits") not in kinds
+    )
+    for partner in partners:
+        assert kinds[partner, "CellBits"] == kinds[partner, "ChosenSplits"] == 1
+        assert (partner, "HistogramTotals") not in kinds
 
 
 def test_nothing_costs_more_than_planned(run: RunResult) -> None:
@@ -56,6 +62,7 @@ def test_nothing_costs_more_than_planned(run: RunResult) -> None:
     assert most and 0 < float(most[1]) <= np.log2(planned.train_rows) + 0.05
 
 
+@pytest.mark.parametrize("run", [1], ids=["one partner"], indirect=True)
 def test_with_checked_shares_the_same_trees_grow_and_nothing_costs_more_than_planned(
     run: RunResult, tmp_path: pathlib.Path
 ) -> None:
