@@ -30,14 +30,11 @@ from fedmkt.contract import (
     Signer,
     Task,
     Text,
-    config_error,
     kind_of_key,
-    missing,
-    mistake,
-    read_toml,
     special_columns,
 )
 from fedmkt.errors import ConfigError
+from fedmkt.mistakes import config_error, missing, mistake, read_toml
 from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.terms import (
     AdditiveTerms,

@@ -8,23 +8,21 @@ with the keys that it pinned out of band (`party.policy`).
 
 import hashlib
 import json
-import tomllib
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Protocol, Self, get_args
 
 import rfc8785
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedmkt.crypto.sign import Identity, verify
-from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.errors import PolicyRefused
+from fedmkt.mistakes import config_error, mistake, read_toml
+from fedmkt.model_rules import check_correlation, check_model
 from fedmkt.privacy.disclosure import DEFAULT, EVERYONE, lookup
 from fedmkt.privacy.superset import epsilon
 from fedmkt.terms import (
-    GLM_KINDS,
-    MAX_WEIGHT_RATIO,
     AdditiveTerms,
     BinTerms,
     Count,
@@ -34,8 +32,6 @@ from fedmkt.terms import (
     ScorecardTerms,
     Terms,
     TreeTerms,
-    needed_disclosures,
-    refused_correlation,
 )
 
 DOMAIN = b"fedmkt contract v1\n"
@@ -308,7 +304,7 @@ class Contract(Terms):
             raise ValueError(
                 "match = hidden without ModelPart: from its weights the partner can tell who is common"
             )
-        self._check_correlation()
+        check_correlation(self)
         if self.align.join == "left" and "JoinedRows" not in self.disclosures:
             raise ValueError(
                 "align.join = left tells how many customers take part: disclosures name JoinedRows"
@@ -321,113 +317,10 @@ class Contract(Terms):
             raise mistake("at most two partners train together; more where task = overlap", "parties")
         if self.task == "train":
             self._check_columns()
-            self._check_family()
+            check_model(self)
         else:
             self._check_overlap()
         return self
-
-    def _check_family(self) -> None:
-        if self.model.kind == "trees":
-            self._check_trees()
-        missing = [k for k in needed_disclosures(self.model, self.trees) if k not in self.disclosures]
-        if missing:
-            raise mistake(f"a model of kind {self.model.kind} needs {', '.join(missing)} too", "disclosures")
-        if self.model.kind == "scorecard" and self.align.hidden:
-            raise mistake("shown: hidden, nobody can count the rows of a scorecard's bins", "align", "match")
-        if self.model.link != "logistic" and self.align.hidden:
-            raise mistake(
-                f"shown: hidden is for kind = logistic, not for {self.model.kind}", "align", "match"
-            )
-        if self.model.start is not None and self.align.hidden:
-            raise mistake("shown: hidden, a model cannot start from an earlier one", "align", "match")
-        if self.model.kind not in GLM_KINDS and (self.bank.offset or self.bank.weight):
-            raise mistake(f"no offset or weight with kind = {self.model.kind}", "parties", 0)
-        self._check_pairs()
-
-    def _check_pairs(self) -> None:
-        known = {f"{p.name}/{c}" for p in self.parties for c in (*p.numbers, *p.categories)}
-        unknown = [c for pair in self.additive.pairs for c in pair if c not in known]
-        if unknown:
-            raise mistake(f"columns of a party, not {unknown[0]}", "additive", "pairs")
-        if self.additive.pairs and self.model.kind != "additive":
-            raise mistake("pairs are for a model of kind additive", "additive", "pairs")
-        numbers = {(p.name, c) for p in self.parties for c in p.numbers}
-        across = self.additive.across
-        wrong = [
-            f"{party}/{column}" for pair in across for party, column in pair if (party, column) not in numbers
-        ]
-        if wrong:
-            raise mistake(f"numbers where a pair is of two parties, not {wrong[0]}", "additive", "pairs")
-        if across and self.model.penalties:
-            raise mistake("one penalty where pairs are of two parties", "model", "penalties")
-        if across and (self.align.hidden or self.align.join == "left"):
-            raise mistake(
-                "pairs of one party: those of two need match = shown and join = inner", "additive", "pairs"
-            )
-
-    def _check_trees(self) -> None:
-        if self.align.hidden:
-            raise mistake(
-                "shown: who is in a node of a tree is known to both sides, by row", "align", "match"
-            )
-        if self.align.join == "left" and self.trees.reveal != "sides":
-            raise mistake(
-                "inner: rows without the partner's columns have no bins there, and nobody would know how many",
-                "align",
-                "join",
-            )
-        if self.trees.reveal == "nothing" and len(self.partners) > 1:
-            raise mistake("sides or totals: gains are compared on shares with one partner", "trees", "reveal")
-        if self.trees.checked_shares and len(self.partners) > 1:
-            raise mistake("false: the shares of one partner alone are checked", "trees", "checked_shares")
-        if self.trees.epsilon is not None and len(self.partners) > 1:
-            raise mistake("left out: noise is that of one partner alone", "trees", "epsilon")
-        if self.trees.reveal != "sides":
-            if max(self.trees.class_weights) > MAX_WEIGHT_RATIO * min(self.trees.class_weights):
-                raise mistake(
-                    f"weights of which one is at most {MAX_WEIGHT_RATIO} times the other, on shares",
-                    "trees",
-                    "class_weights",
-                )
-            if self.trees.row_share < 1:
-                # Everybody knows who is drawn: counts of as many known groups as there are trees tell single rows.
-                raise mistake("1: totals of groups drawn anew for each tree tell rows", "trees", "row_share")
-            epsilon, most = self.trees.epsilon, self.limits.max_epsilon
-            if epsilon is not None and epsilon > most:
-                raise mistake(f"at most limits.max_epsilon, {most:g}", "trees", "epsilon")
-        if self.trees.reveal == "nothing":
-            self._check_blind_trees()
-        numbers = {(party.name, name) for party in self.parties for name in party.numbers}
-        for place, trend in enumerate(self.trees.trends):
-            if (trend.party, trend.column) not in numbers:
-                raise mistake("one of the party's numbers", "trees", "trends", place, "column")
-
-    def _check_blind_trees(self) -> None:
-        trees = self.trees
-        if trees.class_weights != (1.0, 1.0):
-            raise mistake(
-                "[1.0, 1.0]: gains are bounded for rows that weigh the same", "trees", "class_weights"
-            )
-        if trees.patience:
-            raise mistake("0: nothing is told that could end a training", "trees", "patience")
-        if trees.column_share < 1:
-            raise mistake("1: nobody is told which columns a tree may use", "trees", "column_share")
-        if trees.min_gain:
-            raise mistake("0: gains are compared with each other only", "trees", "min_gain")
-        if trees.trends:
-            raise mistake("none: values of leaves, which trends bound, are not known", "trees", "trends")
-
-    def _check_correlation(self) -> None:
-        align = self.align
-        shown = not align.hidden and align.join == "inner"
-        accepted = refused_correlation(self.disclosures, self.model, shown, self.limits.min_support)
-        if accepted:
-            raise mistake(accepted, "disclosures")
-        is_weighted = bool(self.bank.weight or self.model.class_weights)
-        if "StandardErrors" in self.disclosures and is_weighted:
-            raise mistake(
-                "StandardErrors where all rows count alike: no weight, no class_weights", "disclosures"
-            )
 
     def _check_columns(self) -> None:
         for place, party in enumerate(self.parties):
@@ -636,63 +529,3 @@ def from_toml(text: str, path: str) -> SignedContract:
         return SignedContract.model_validate({"contract": values, "signatures": signatures})
     except ValidationError as error:
         raise config_error(path, SignedContract, error, skip="contract") from None
-
-
-def read_toml(text: str, path: str) -> dict[str, object]:
-    """Parse TOML; ConfigError with line and column where it is not TOML."""
-    try:
-        return tomllib.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{path}: not TOML: {_one_line(str(error))}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not TOML: nested too deeply") from None
-
-
-def mistake(accepted: str, *where: str | int) -> PydanticCustomError:
-    """Make the error of a check that looks at several keys; `where` : the key that is wrong, below the checked one."""
-    return PydanticCustomError("value_error", "{accepted}", {"accepted": accepted, "where": where})
-
-
-def missing(*where: str | int) -> PydanticCustomError:
-    """Make the error of a key that only some files need."""
-    return PydanticCustomError("missing", "Field required", {"where": where})
-
-
-def config_error(path: str, model: type[BaseModel], error: ValidationError, skip: str = "") -> ConfigError:
-    """Turn the first mistake that pydantic found into one line: file, key, value, what is accepted."""
-    first = error.errors(include_url=False)[0]
-    where = (*first["loc"], *first.get("ctx", {}).get("where", ()))
-    shown_parts = where[1:] if where[:1] == (skip,) else where
-    key = "".join(f"[{p}]" if isinstance(p, int) else f".{_visible(p)}" for p in shown_parts).lstrip(".")
-    if first["type"] == "extra_forbidden":
-        accepted = ", ".join(_fields_beside(model, where))
-        return ConfigError(f"{path}: {key}: unknown key; accepted: {accepted}")
-    accepted = _one_line(first["msg"].removeprefix("Value error, ").removeprefix("Input should be "))
-    if first["type"] == "missing":
-        return ConfigError(f"{path}: {key}: missing; accepted: a value for this key")
-    shown = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {_short(first['input'])}"
-    return ConfigError(f"{path}: {key or 'file'}{shown}: accepted: {accepted}")
-
-
-def _visible(key: str) -> str:
-    """Show a key that somebody else wrote: control characters could draw on the reader's screen."""
-    return key if key.isprintable() else ascii(key)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=True, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _fields_beside(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
-    for part in where[:-1]:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            inner = [annotation, *get_args(annotation)]
-            nested = [kind for kind in inner if isinstance(kind, type)]
-            model = next((kind for kind in nested if issubclass(kind, BaseModel)), model)
-    return sorted(model.model_fields)

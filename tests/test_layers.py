@@ -12,7 +12,8 @@ SOURCES = sorted((ROOT / "fedmkt").rglob("*.py"))
 LAYERS = {
     "errors": 0, "compiled": 0,
     "crypto": 1, "ring": 1, "learn": 1, "privacy": 1,
-    "terms": 2, "contract": 2, "config": 2, "protocol": 2, "audit": 2,
+    "mistakes": 1,
+    "terms": 2, "model_rules": 2, "contract": 2, "config": 2, "protocol": 2, "audit": 2,
     "party": 3,
     "transport": 4,
     "marketing": 5, "report": 5, "simulation": 5, "deploy": 5,
@@ -26,6 +27,7 @@ STRANGERS = {
     ("learn", "crypto"), ("learn", "ring"), ("learn", "privacy"),
     ("terms", "contract"), ("terms", "config"), ("terms", "protocol"), ("terms", "audit"),
     ("contract", "config"), ("contract", "protocol"), ("contract", "audit"),
+    ("model_rules", "config"), ("model_rules", "protocol"), ("model_rules", "audit"),
     ("protocol", "audit"), ("audit", "protocol"), ("protocol", "config"), ("audit", "config"),
     ("report", "simulation"), ("marketing", "simulation"),
 }  # fmt: skip
@@ -36,7 +38,9 @@ KNOWN_TO_ALL = {"simulation.progress"}
 PURE = (
     "errors",
     "compiled",
+    "mistakes",
     "terms",
+    "model_rules",
     "contract",
     "config",
     "crypto",

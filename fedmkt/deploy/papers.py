@@ -16,7 +16,7 @@ import rfc8785
 from pydantic import Field, ValidationError
 
 from fedmkt.config import Host, Port
-from fedmkt.contract import Key, Name, Text, Time, config_error
+from fedmkt.contract import Key, Name, Text, Time
 from fedmkt.crypto.certificates import (
     check_node_signature,
     node_key_pem,
@@ -25,6 +25,7 @@ from fedmkt.crypto.certificates import (
 )
 from fedmkt.crypto.sign import Identity, fingerprint, verify
 from fedmkt.errors import ConfigError, PeerError, PolicyRefused
+from fedmkt.mistakes import config_error
 from fedmkt.terms import Terms
 
 LARGEST_PAPER = 32 << 10

@@ -4,10 +4,10 @@ import os
 import re
 from pathlib import Path
 
-from fedmkt.contract import read_toml
 from fedmkt.deploy.folders import LOCK, PartyFolder, load_party_config, locked, read_file, read_text
 from fedmkt.deploy.papers import check_compared, read_bundle, read_request
 from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.mistakes import read_toml
 from fedmkt.party.journal import write_atomically
 
 _HEADER = re.compile(r"^[ \t]*\[[ \t]*pinned[ \t]*\][ \t]*(#.*)?\r?$", re.MULTILINE)
