@@ -470,6 +470,29 @@ def test_nothing_of_an_epoch_is_answered_once_another_was_opened_or_tried(hand: 
         parties[BANK].handle(request)
 
 
+def test_a_party_that_said_hello_counter_signs_nothing_more_of_the_epoch_before(tmp_path: Path) -> None:
+    """Its hello says what it counter-signed last: were that no longer so, it would accuse honest peers of a fork."""
+
+    def witnessed(call: Caller, contract: Contract) -> Announced:
+        witness(call, contract)
+        checkpoint(call, contract)
+        told = call(BANK, TELL)
+        witness(call, contract)
+        return told.public.value
+
+    world = toy_world(tmp_path, witnessed)
+    world.open()
+    hand = Hand(world, begin(world.parties))
+    hand.step(4)
+    run, receipts = hand.parties[BANK].run, tuple(hand.receipts)
+    early = hand.parties[SHOP].hello(Invitation(run, 2))
+    with pytest.raises(PeerError, match="no epoch is open"):
+        hand.step(3)
+    others = {n: hand.parties[n].hello(Invitation(run, 2)) for n in (BANK, DEALER)}
+    opening = Opening((early, *others.values()), receipts)
+    assert {p.open_epoch(opening) for p in hand.parties.values()} == {run}
+
+
 @pytest.mark.parametrize("epoch", [-1, 0, 1, 2])
 def test_an_epoch_that_is_not_later_than_all_before_is_refused(epoch: int, hand: Hand) -> None:
     world, run = hand.world, hand.parties[BANK].run
