@@ -18,7 +18,8 @@ from fedmkt.protocol.align import Split
 from fedmkt.protocol.core import Masked, Message, Name, data_parties
 from fedmkt.protocol.family import FAMILIES
 from fedmkt.protocol.layout import FIT, SCORE, Stage
-from fedmkt.protocol.pairs import DealtPairs, FactorOpening, PairShares, share_pairs
+from fedmkt.protocol.matrices import _MASK
+from fedmkt.protocol.pairs import _SHARE, DealtPairs, FactorOpening, PairShares, share_pairs
 from fedmkt.protocol.prepare import Columns, Prepared, read_fitted, real
 from fedmkt.protocol.scoring import OwnWeights, Released, WeightShare
 from fedmkt.simulation.rehearsal import Planned
@@ -261,6 +262,18 @@ def test_messages_of_another_shape_are_refused(kind: type, said: str) -> None:
     caller = start_aligned(data, change=shorter)
     with pytest.raises(ValueError, match=said):
         share_pairs(caller, data.contract, FIT, caller.layout())
+
+
+@pytest.mark.parametrize(("step", "said"), [("share_pairs", "bases"), ("mask_rows", "masked rows")])
+def test_where_a_message_is_missing_nothing_is_made_up(step: str, said: str) -> None:
+    data = quick()
+    caller = start_aligned(data)
+    if step == "mask_rows":
+        share_pairs(caller, data.contract, FIT, caller.layout())
+    silent = {"share_pairs": _SHARE, "mask_rows": _MASK}[step][FIT.name]
+    caller(SHOP, silent)
+    with pytest.raises(ValueError, match=f"the {said} of the others are missing"):
+        caller(SHOP, silent)
 
 
 def test_every_step_sends_what_the_plan_says_of_it() -> None:
