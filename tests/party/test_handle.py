@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.session import NEW_RUN, Answer, Hello, Invitation, Opening, Request
 from fedmkt.protocol.turns import Receipt
 from fedmkt.protocol.witness import checkpoint, close, witness
-from fedmkt.transport.driver import Refusal, serve
+from fedmkt.transport.driver import Ask, Refusal, Told, serve
 from tests.engine import BANK, DEALER, SHOP, TELECOM, Hand, Tap, World, begin, toy_world
 
 PRIVATE = "customer-4711-income-98765"
@@ -425,6 +426,17 @@ def test_a_peer_that_counter_signed_more_than_there_is_says_so_in_vain(world: Wo
         lying = replace(lying, signature=world.identities[SHOP].sign(lying.signed_bytes()))
     with pytest.raises(PeerError):
         parties[BANK].open_epoch(Opening(tuple((hellos | {SHOP: lying}).values()), ()))
+
+
+@pytest.mark.parametrize(
+    "lie", [{"heads": (("bank", -1),)}, {"heads": (("bank", 1 << 70),)}, {"party": "nobody"}, {"version": "\ud800"}]
+)
+def test_a_hello_that_nobody_signed_ends_the_run_at_the_coordinator_in_one_line(lie: Any, world: World) -> None:
+    def reply(name: Name, message: Ask, told: Told) -> Told:
+        return replace(told, **lie) if isinstance(told, Hello) and name == SHOP else told
+
+    with pytest.raises(PeerError, match="shop: its hello is not signed with its pinned key"):
+        world.run(Tap(reply=reply))
 
 
 def test_an_old_hello_of_a_peer_leads_to_an_epoch_in_which_nothing_is_understood(world: World) -> None:
