@@ -429,9 +429,12 @@ def test_a_peer_that_counter_signed_more_than_there_is_says_so_in_vain(world: Wo
 
 
 @pytest.mark.parametrize(
-    "lie", [{"heads": (("bank", -1),)}, {"heads": (("bank", 1 << 70),)}, {"party": "nobody"}, {"version": "\ud800"}]
+    "lie",
+    [{"heads": (("bank", -1),)}, {"heads": (("bank", 1 << 70),)}, {"party": "nobody"}, {"version": "\ud800"}],
 )
-def test_a_hello_that_nobody_signed_ends_the_run_at_the_coordinator_in_one_line(lie: Any, world: World) -> None:
+def test_a_hello_that_nobody_signed_ends_the_run_at_the_coordinator_in_one_line(
+    lie: Any, world: World
+) -> None:
     def reply(name: Name, message: Ask, told: Told) -> Told:
         return replace(told, **lie) if isinstance(told, Hello) and name == SHOP else told
 
