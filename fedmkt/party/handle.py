@@ -189,6 +189,8 @@ class Party:
             raise PolicyRefused(
                 f"{self.me}: more resumes than the contract allows ({self.contract.limits.max_resumes})"
             )
+        # What the hello says of the logs must stay true until the next epoch: nothing of the one before is answered.
+        self._end_epoch()
         prekey = Prekey(self._random(32))
         self._journal.run = invitation.run
         held = self._journal.held() if invitation.run != NEW_RUN else ()

@@ -55,7 +55,7 @@ from fedmkt.protocol.multiply import (
     product_inbox,
     take_product,
 )
-from fedmkt.protocol.pair_gram import held_slices, pair_ridge, pair_spread, place_pairs, with_pairs
+from fedmkt.protocol.pair_gram import PAIR_ROWS, held_slices, pair_ridge, pair_spread, place_pairs, with_pairs
 from fedmkt.protocol.penalties import goes_on, growth, ridge, share_trained
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.shared import (
@@ -265,9 +265,10 @@ def least_rows(contract: Contract, plan: Layout) -> int:
     Where it is estimated from some of the rows that train, and only some of these are common, eight for each column:
     its eigenvalues are off by a third then. From all rows nothing is estimated.
     """
+    is_whole = gram_rows(contract, plan) == plan.rows
     if not contract.align.hidden:
-        return 4 * plan.width
-    return plan.width if gram_rows(contract, plan) == plan.rows else 8 * plan.width
+        return 4 * plan.width if is_whole or not plan.pairs else max(4 * plan.width, PAIR_ROWS)
+    return plan.width if is_whole else 8 * plan.width
 
 
 def start_halvings(contract: Contract, plan: Layout) -> int:

@@ -70,8 +70,10 @@ def _mask_rows(stage: Stage, turn: Turn, inbox: Inbox[MaskedRows]) -> Outcome[Ma
     plan = layout_of(turn, stage)
     blocks = plan.matrix_blocks()
     held = _matrices(turn, stage, plan)
-    sent = held.sent
-    for party, message in inbox.by_sender(MaskedRows).items():
+    sent, found = held.sent, inbox.by_sender(MaskedRows)
+    if set(found) != (set(turn.others) if sent else set()):
+        raise ValueError("the masked rows of the others are missing")
+    for party, message in found.items():
         block = blocks[sent - 1]
         if message.block != sent - 1 or message.rows.words.shape != (
             block.stop - block.start,

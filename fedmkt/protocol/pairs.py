@@ -13,7 +13,9 @@ part: the owners, and the dealer.
 Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. A party that sends
 something else than its basis spoils the products unseen. Nobody learns how many rows carry a product: each owner makes
 sure that more than half of its train rows carry its factor, so that `limits.min_support` rows carry both
-(`learn.factors`). A resume makes the shares anew, of the same products.
+(`learn.factors`). How few of them a product is large on nobody checks: weights of pairs reach scores alone, where a
+bank that chooses its number can make one train row count among few. A resume makes the shares anew, of the same
+products.
 
 Source: Beaver 1991, with one factor of a product at each party: x y = x (y - b) + (x - a) b + a b.
 Letters: x (n, k) the first owner's basis, a its mask; y, b the second's; e = x - a, f = y - b.

@@ -130,6 +130,16 @@ def say_hello(
     return replace(hello, signature=identity.sign(hello.signed_bytes()))
 
 
+def check_signed(name: Name, hello: Hello, keys: Mapping[Name, bytes]) -> None:
+    """Raise PeerError unless the named participant signed this hello as its own."""
+    try:
+        if hello.party != name:
+            raise ValueError("says hello as another participant")
+        verify(keys[name], hello.signature, hello.signed_bytes())
+    except (ValueError, OverflowError):
+        raise PeerError(f"{name}: its hello is not signed with its pinned key") from None
+
+
 def agree(contract: Contract, hellos: Sequence[Hello], keys: Mapping[Name, bytes], mine: Hello) -> Epoch:
     """Check the hellos of all participants and derive run id, epoch id and resume point; PeerError if one is off."""
     by_name = {Name(h.party): h for h in hellos}
@@ -142,10 +152,7 @@ def agree(contract: Contract, hellos: Sequence[Hello], keys: Mapping[Name, bytes
             raise PeerError(f"{name}: runs fedmkt {hello.version}, {mine.party} runs {mine.version}")
         if (hello.contract, hello.run, hello.epoch) != (mine.contract, mine.run, mine.epoch):
             raise PeerError(f"{name}: says hello for another contract, run or epoch")
-        try:
-            verify(keys[name], hello.signature, hello.signed_bytes())
-        except (ValueError, OverflowError):
-            raise PeerError(f"{name}: its hello is not signed with its pinned key") from None
+        check_signed(name, hello, keys)
     run = mine.run or new_run_id(contract, hellos)
     joint = _joint(contract, hellos)
     epoch_id = hashlib.sha256(b"fedmkt epoch v1\n" + run + mine.epoch.to_bytes(8, "big") + joint).digest()

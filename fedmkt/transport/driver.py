@@ -40,6 +40,7 @@ from fedmkt.protocol.session import (
     Invitation,
     Opening,
     Request,
+    check_signed,
     common_checkpoints,
     new_run_id,
 )
@@ -182,6 +183,8 @@ class Coordinator:
             allowed = self._contract.limits.max_resumes
             raise PolicyRefused(f"the contract allows {allowed} resumes, all were used", "start a new run")
         hellos = self._round({n: Invitation(run, epoch) for n in everyone(self._contract)}, Hello)
+        for name, hello in hellos.items():
+            check_signed(name, hello, self._keys)
         receipts = told.until(common_checkpoints(self._contract, list(hellos.values())))
         run = run or new_run_id(self._contract, list(hellos.values()))
         # On disk before anybody opens the epoch: its number, and with a seed its masks, are never used again.

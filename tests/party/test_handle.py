@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.session import NEW_RUN, Answer, Hello, Invitation, Opening, Request
 from fedmkt.protocol.turns import Receipt
 from fedmkt.protocol.witness import checkpoint, close, witness
-from fedmkt.transport.driver import Refusal, serve
+from fedmkt.transport.driver import Ask, Refusal, Told, serve
 from tests.engine import BANK, DEALER, SHOP, TELECOM, Hand, Tap, World, begin, toy_world
 
 PRIVATE = "customer-4711-income-98765"
@@ -427,6 +428,20 @@ def test_a_peer_that_counter_signed_more_than_there_is_says_so_in_vain(world: Wo
         parties[BANK].open_epoch(Opening(tuple((hellos | {SHOP: lying}).values()), ()))
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [{"heads": (("bank", -1),)}, {"heads": (("bank", 1 << 70),)}, {"party": "nobody"}, {"version": "\ud800"}],
+)
+def test_a_hello_that_nobody_signed_ends_the_run_at_the_coordinator_in_one_line(
+    lie: Any, world: World
+) -> None:
+    def reply(name: Name, message: Ask, told: Told) -> Told:
+        return replace(told, **lie) if isinstance(told, Hello) and name == SHOP else told
+
+    with pytest.raises(PeerError, match="shop: its hello is not signed with its pinned key"):
+        world.run(Tap(reply=reply))
+
+
 def test_an_old_hello_of_a_peer_leads_to_an_epoch_in_which_nothing_is_understood(world: World) -> None:
     """The shop's hello of an invitation before is shown to the bank: validly signed, of the same run and number."""
     parties = world.open()
@@ -468,6 +483,29 @@ def test_nothing_of_an_epoch_is_answered_once_another_was_opened_or_tried(hand: 
         parties[BANK].open_epoch(Opening(tuple(hellos.values())[:-1], ()))
     with pytest.raises(PeerError, match="no epoch is open"):
         parties[BANK].handle(request)
+
+
+def test_a_party_that_said_hello_counter_signs_nothing_more_of_the_epoch_before(tmp_path: Path) -> None:
+    """Its hello says what it counter-signed last: were that no longer so, it would accuse honest peers of a fork."""
+
+    def witnessed(call: Caller, contract: Contract) -> Announced:
+        witness(call, contract)
+        checkpoint(call, contract)
+        told = call(BANK, TELL)
+        witness(call, contract)
+        return told.public.value
+
+    world = toy_world(tmp_path, witnessed)
+    world.open()
+    hand = Hand(world, begin(world.parties))
+    hand.step(4)
+    run, receipts = hand.parties[BANK].run, tuple(hand.receipts)
+    early = hand.parties[SHOP].hello(Invitation(run, 2))
+    with pytest.raises(PeerError, match="no epoch is open"):
+        hand.step(3)
+    others = {n: hand.parties[n].hello(Invitation(run, 2)) for n in (BANK, DEALER)}
+    opening = Opening((early, *others.values()), receipts)
+    assert {p.open_epoch(opening) for p in hand.parties.values()} == {run}
 
 
 @pytest.mark.parametrize("epoch", [-1, 0, 1, 2])

@@ -285,6 +285,7 @@ def test_a_party_answers_a_senseless_message_with_a_refusal(twins: Twins, tmp_pa
     signed = from_toml((twins.memory / "contract.toml").read_text(), "contract.toml")
     place = Place(tmp_path / "private", tmp_path / "logs")
     shutil.copytree(twins.memory / "parties" / "bank", place.private)
+    shutil.copytree(twins.memory / "logs" / "bank", place.logs)  # without these it would not say hello
     settings = party_settings(config, signed, "bank")
     seat = PartySeat(Seat(signed, config.bank, settings, path.parent, place, SEED, 0))
     assert wire.decode(seat.answer(b"nonsense"), *REPLIES) == Refusal("PeerError", "message")
