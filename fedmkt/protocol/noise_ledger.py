@@ -2,18 +2,22 @@
 
 Read and written by the turn that opens noisy totals (`noisy_growth`). One entry for each run, in the party's store, so
 it outlives contracts and keys: which bank, rho and delta of the whole training as it was planned. A bank is known again
-by its organisation or by its key, and an entry is for all people and columns at once: whoever leaves out a column or
-brings another list begins nothing anew. A training is counted in full before its first total leaves, whatever becomes
-of it; all entries are looked at again before each level, so of two runs at the same time neither goes on beyond the
-limit. Who has the store has the ledger: a partner that removes it protects nobody but its own people less.
+by its organisation or by its key, also by those of entries that are known so: one that changes name and key in turn is
+one bank, one that changes both at once is another. An entry is for all people and columns at once: whoever leaves out a
+column or brings another list begins nothing anew. A training is counted in full before its first total leaves, whatever
+becomes of it; all entries are looked at again before each level, so of two runs at the same time neither goes on beyond
+the limit: what each may have opened is one level. **Trainings without noise are not counted**: whatever totals such a
+one told, nothing bounds them, and this ledger says only what the noisy ones add. Who has the store has the ledger: a
+partner that removes it protects nobody but its own people less.
 """
 
 import json
 import math
+import unicodedata
 from dataclasses import asdict, dataclass
 
 from fedmkt.errors import PolicyRefused
-from fedmkt.privacy.noise import NoisePlan, epsilon_of
+from fedmkt.privacy.noise import FLOODING_DELTA, NoisePlan, epsilon_of
 from fedmkt.protocol.core import Turn
 
 
@@ -33,20 +37,33 @@ def _entry(run: str) -> str:
 
 def _training(turn: Turn, plan: NoisePlan) -> Training:
     bank = turn.contract.bank
-    return Training(" ".join(bank.organisation.casefold().split()), bank.key, plan.rho, plan.delta)
+    return Training(_one_spelling(bank.organisation), bank.key, plan.rho, plan.delta)
+
+
+def _one_spelling(organisation: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", organisation).casefold().split())
 
 
 def earlier(turn: Turn, of: Training) -> list[Training]:
     """Read the entries of other runs about the same bank."""
     own, prefix = _entry(turn.run.hex()), _entry("")
     names = [name for name in turn.store if name.startswith(prefix) and name != own]
-    found = [Training(**json.loads(turn.store[name])) for name in names]
-    return [t for t in found if t.organisation == of.organisation or t.key == of.key]
+    rest = [Training(**json.loads(turn.store[name])) for name in names]
+    found, organisations, keys, more = [of], {of.organisation}, {of.key}, [of]
+    while more:
+        more = [t for t in rest if t.organisation in organisations or t.key in keys]
+        found += more
+        rest = [t for t in rest if t.organisation not in organisations and t.key not in keys]
+        organisations |= {t.organisation for t in more}
+        keys |= {t.key for t in more}
+    return found[1:]
 
 
 def epsilon_together(trainings: list[Training]) -> float:
-    """Return what trainings are together, at the least delta of any."""
-    return epsilon_of(math.fsum(t.rho for t in trainings), min(t.delta for t in trainings))
+    """Return what trainings are together, at the least delta of any; infinity where that is too small for so many."""
+    # Each has a `FLOODING_DELTA`, of which `epsilon_of` takes one off.
+    delta = min(t.delta for t in trainings) - (len(trainings) - 1) * FLOODING_DELTA
+    return epsilon_of(math.fsum(t.rho for t in trainings), delta) if delta > FLOODING_DELTA else math.inf
 
 
 def count_level(turn: Turn, plan: NoisePlan) -> dict[str, bytes]:
