@@ -23,7 +23,8 @@ dealer that colludes with neither:
 
 - a ciphertext that is not A s + e + Delta x_b for the dealt s and e and its tagged share, be it in one row, in two that
   cancel, in multiples of a power of two, or in the noise: goes unnoticed with a probability of at most 2^-21 (all
-  subsets even out), or 2^-(64 - k) for a lane of k bits (it guesses the tag): 2^-19 for 31,647 rows, where k = 45;
+  subsets even out), or 2^-(64 - k) for a lane of k bits (it guesses the tag): 2^-19 for 31,647 rows, where k = 45.
+  That is for each attempt: a guess that fails ends the epoch, and a resume or another run is a new one;
 - an opening for a side product that is not its share under its mask: 2^-(64 - k); or tags of anything else.
 
 `checked_bins` does the same, once per epoch, for the bank's own columns: they are bins, fixed from then on.
@@ -38,6 +39,11 @@ What does not end the run, so that a contract with this term must not be taken f
   rounding leaves of the ring, |g| <= 384 and |h| <= 3072 (labels: 34 and 67). With all others at 0, a bank that gives
   rows powers of two reads the cells of some 20 rows in each tree. Offsets to shares read as many as a lane has bits, in
   each node;
+- **which rows a split of the bank's takes left**: the bits are its own for each split, tied neither to its bins nor to
+  a table. So it may choose nodes of two trees, or two runs, that differ by one row, each of many rows, and reads from
+  counts of these nodes in which open cell of every column of the partner's that row is: as `shared_boosting` says of
+  differences, here on purpose, and several rows in each tree. No lie about a count is needed;
+- the mean loss of validation rows, where there is `patience` (`shared_stopping`), and openings of scores at the end;
 - anything at the partner.
 
 Source: protocols.md section 4; SPDZ2k; Freivalds 1977. Letters: as in `shared_histogram`, `share_tags`; k the bits of a

@@ -35,9 +35,9 @@ two partners neither may collude with the bank**: these two would know who is in
 a malicious bank**: labels are its own to choose. One that adds numbers to its share of g on a few rows, before it is
 encrypted, reads the cells of those rows, of every column of the partners at once, as finely as the cells are open; one
 that adds to the noise of a ciphertext, or to the shares of counts that are compared, reads single bins; and one whose
-columns are no bins reads g of rows. With `trees.checked_shares` a single partner notices all of that but for the counts
-(`checked_sums`).
-Totals of a malicious partner are not checked.
+columns are no bins reads g of rows; one whose own splits take rows of its choice left reads, by nodes of two trees that
+differ by one row, in which open cells that row is. With `trees.checked_shares` a single partner notices all of that but
+for the counts and the sides (`checked_sums`). Totals of a malicious partner are not checked.
 
 All trees are of all rows: rows drawn anew for each tree (`row_share`), by lots that everybody knows, would be as many
 known groups, and of 206 rows 120 trees' counts told every bin (a bounded least-squares fit); contracts refuse it.

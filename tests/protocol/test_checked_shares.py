@@ -8,16 +8,17 @@ import pytest
 
 from fedmkt.config import parse_job
 from fedmkt.errors import PeerError
+from fedmkt.learn.cells import joined_cells
 from fedmkt.party.node import open_data
-from fedmkt.protocol import dealt_pads, shared_boosting, shared_gradients, shared_histogram
+from fedmkt.protocol import dealt_pads, shared_boosting, shared_gradients, shared_growth, shared_histogram
 from fedmkt.protocol.checked_bins import BinProof, BinShifts, VectorSeed
 from fedmkt.protocol.checked_sums import ShareSums, SubsetSeed
 from fedmkt.protocol.core import Masked
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.share_tags import OwnOpening, ShareTags, TagKeys
-from fedmkt.protocol.shared_cells import LevelShares
+from fedmkt.protocol.shared_cells import LevelShares, grid
 from fedmkt.protocol.shared_gradients import TreeGradients
-from fedmkt.protocol.shared_growth import NodeTotals
+from fedmkt.protocol.shared_growth import NodeTotals, TreeOwners
 from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals, ShareVectors
 from fedmkt.protocol.side_product import MaskedSides
 from fedmkt.ring import rlwe, short_words
@@ -390,6 +391,48 @@ def test_without_the_check_a_bank_reads_the_gradient_of_a_row_in_its_own_columns
     (cells,) = watch.opened
     weighed, honest = cells[0, :2].sum(axis=1)
     assert ((weighed - honest) == FACTOR * watch.rows(caller, 0)[ROW]).all()
+
+
+def test_which_rows_a_split_of_the_banks_takes_left_nobody_ties_to_its_bins(monkeypatch):
+    """A control, not caught: nodes of two trees differ by one row, and so do the counts of all open cells of them."""
+    watch, sides_of, best = Watch(monkeypatch), shared_growth.own_sides, shared_growth.best_splits
+    order = np.random.default_rng(3).random(5000) < 0.5
+
+    def own_sides(turn, decisions):
+        sides = sides_of(turn, decisions)
+        if turn.first and [d.node for d in decisions] == [0]:
+            sides = order[None, : sides.shape[1]].copy()
+            sides[0, ROW] = len(turn.recall(TreeOwners).trees) == 1
+        return sides
+
+    def best_splits(cells, level, settings, scale, trends, allowed):
+        if len(level.nodes) == 1 and allowed[:, :4].any():
+            allowed = allowed.copy()
+            allowed[:, 4:] = False
+        return best(cells, level, settings, scale, trends, allowed)
+
+    for module in (shared_growth, shared_boosting):
+        monkeypatch.setattr(module, "own_sides", own_sides)
+    monkeypatch.setattr(shared_growth, "best_splits", best_splits)
+    caller = grown(tree_caller(checked(trees=2, depth=2)))
+    codes, table = caller.recall(SHOP, RowBins).codes[:, ROW], grid(caller.turn(SHOP))
+    (first, cuts), (second, same) = (
+        (watch.opened[i][0], watch.cuts[i][1][0])
+        for i, (nodes, _) in enumerate(watch.cuts)
+        if nodes == (1, 2)
+    )
+    of_row = np.zeros((1, *first.shape[:2]), np.int64)
+    for column, code in enumerate(codes, start=4):
+        is_missing = code == table.values[column]
+        of_row[0, column, table.bins if is_missing else code] = 1
+    read = 0
+    for column in range(4, len(first)):
+        if (cuts[column] == same[column]).all():
+            assert np.array_equal(
+                (second - first)[column, :, -1], joined_cells(of_row, cuts[None])[0, column]
+            )
+            read += int(cuts[column].any())
+    assert read >= 2
 
 
 # ------------------------------------------------------------------------------------------ a whole run
