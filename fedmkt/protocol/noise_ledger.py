@@ -1,14 +1,14 @@
 """The noise ledger: what trainings with noise have told one bank, all together, at the partner that added the noise.
 
-Read and written by the turn that opens noisy totals (`noisy_growth`). One entry for each run, in the party's store, so
-it outlives contracts and keys: which bank, rho and delta of the whole training as it was planned. A bank is known again
-by its organisation or by its key, also by those of entries that are known so: one that changes name and key in turn is
-one bank, one that changes both at once is another. An entry is for all people and columns at once: whoever leaves out a
-column or brings another list begins nothing anew. A training is counted in full before its first total leaves, whatever
-becomes of it; all entries are looked at again before each level, so of two runs at the same time neither goes on beyond
-the limit: what each may have opened is one level. **Trainings without noise are not counted**: whatever totals such a
-one told, nothing bounds them, and this ledger says only what the noisy ones add. Who has the store has the ledger: a
-partner that removes it protects nobody but its own people less.
+Read and written by the turns that begin a training and that open noisy totals (`noisy_growth`). One entry for each run,
+in the party's store, so it outlives contracts and keys: which bank, rho and delta of the whole training as it was
+planned. A bank is known again by its organisation or by its key, also by those of entries that are known so: one that
+changes name and key in turn is one bank, one that changes both at once is another. An entry is for all people and
+columns at once: whoever leaves out a column or brings another list begins nothing anew. A training is counted in full
+when it begins, whatever becomes of it, and all entries are looked at again before each level leaves: of runs that begin
+at the same moment each sees the others before its first total, and none opens any beyond the limit. **Trainings without
+noise are not counted**: whatever totals such a one told, nothing bounds them, and this ledger says only what the noisy
+ones add. Who has the store has the ledger: a partner that removes it protects nobody but its own people less.
 """
 
 import json
@@ -66,6 +66,22 @@ def epsilon_together(trainings: list[Training]) -> float:
     return epsilon_of(math.fsum(t.rho for t in trainings), delta) if delta > FLOODING_DELTA else math.inf
 
 
+def count_training(turn: Turn, plan: NoisePlan) -> dict[str, bytes]:
+    """Count a training, once; PolicyRefused where all of them would go beyond the contract.
+
+    Returns what the store shall remember.
+    """
+    training, most = _training(turn, plan), turn.contract.limits.max_epsilon
+    total = epsilon_together([*earlier(turn, training), training])
+    if total > most:
+        raise PolicyRefused(
+            f"with this training, all that {turn.me} told this bank with noise would be epsilon {total:.2f}; "
+            f"the contract allows {most:g}",
+            "no more trees with noise for this bank, or more noise from the first training on",
+        )
+    return {_entry(turn.run.hex()): json.dumps(asdict(training)).encode()}
+
+
 def count_level(turn: Turn, plan: NoisePlan) -> dict[str, bytes]:
     """Count one more level of a training, and the training once; PolicyRefused beyond the plan or the contract.
 
@@ -75,14 +91,4 @@ def count_level(turn: Turn, plan: NoisePlan) -> dict[str, bytes]:
     opened = int(turn.store.get(levels, b"0")) + 1
     if opened > plan.levels:
         raise PolicyRefused(f"{opened} levels of trees are asked for, noise was planned for {plan.levels}")
-    training, most = _training(turn, plan), turn.contract.limits.max_epsilon
-    total = epsilon_together([*earlier(turn, training), training])
-    if total > most:
-        raise PolicyRefused(
-            f"with this training, all that {turn.me} told this bank with noise would be epsilon {total:.2f}; "
-            f"the contract allows {most:g}",
-            "no more trees with noise for this bank, or more noise from the first training on",
-        )
-    # The training first: killed between the two, a party counts too much rather than too little.
-    entry = _entry(turn.run.hex())
-    return {entry: json.dumps(asdict(training)).encode(), levels: str(opened).encode()}
+    return count_training(turn, plan) | {levels: str(opened).encode()}

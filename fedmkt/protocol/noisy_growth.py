@@ -52,7 +52,7 @@ from fedmkt.protocol.core import (
     inbox_of,
 )
 from fedmkt.protocol.lanes import Lanes
-from fedmkt.protocol.noise_ledger import count_level
+from fedmkt.protocol.noise_ledger import count_level, count_training
 from fedmkt.protocol.shared_cells import APART, TOGETHER, LevelShares, grid, level_cells, settings_of
 from fedmkt.protocol.shared_gradients import LIMITS
 from fedmkt.protocol.shared_growth import BankTree, NodeOwners, NodeTotals, choose_allowed
@@ -70,6 +70,12 @@ def plan_of(contract: Contract, rows: int) -> NoisePlan | None:
     again = contract.limits.max_resumes * contract.model.checkpoint_every
     levels = terms.depth * (terms.trees + again)
     return plan_noise(terms.epsilon, rows, levels, len(columns_of(contract)), LIMITS)
+
+
+def begin_noise(turn: Turn, rows: int) -> dict[str, bytes]:
+    """At the partner: count the training, if it has noise, before anything is computed; what the store remembers."""
+    plan = plan_of(turn.contract, rows)
+    return {} if plan is None else count_training(turn, plan)
 
 
 def with_room(lanes: Lanes, plan: NoisePlan) -> Lanes:

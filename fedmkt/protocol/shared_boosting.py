@@ -102,7 +102,7 @@ from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.lanes import Lanes
 from fedmkt.protocol.linear import next_count
-from fedmkt.protocol.noisy_growth import open_level, plan_of, with_room
+from fedmkt.protocol.noisy_growth import begin_noise, open_level, plan_of, with_room
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.share_tags import DealtTags, begin_tags, deal_root, tag_gradients, take_sides
@@ -221,7 +221,7 @@ def _load(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
             keep.append(OwnSplits(()))
         if turn.me in turn.parties[:2]:
             keep.append(SharedScores(share))
-    return Outcome(Silent(), keep=tuple(keep))
+    return Outcome(Silent(), keep=tuple(keep), remember={} if turn.first else begin_noise(turn, len(rows)))
 
 
 def _labels(turn: Turn) -> Floats:

@@ -18,7 +18,7 @@ from fedmkt.privacy.noise import FLOODING_DELTA, epsilon_of
 from fedmkt.protocol import noise_ledger, noisy_growth, shared_boosting
 from fedmkt.protocol.align import train_rows
 from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.core import data_parties, dealer
+from fedmkt.protocol.core import Inbox, data_parties, dealer
 from fedmkt.protocol.histogram import RowBins
 from fedmkt.protocol.noise_ledger import Training, epsilon_together
 from fedmkt.protocol.noisy_growth import bins_of, noisy_settings, noisy_shares, plan_of
@@ -232,6 +232,24 @@ def test_the_ledger_knows_a_bank_by_its_name_or_its_key_whatever_the_contract(kn
     assert f"{epsilon_of(1.5 + planned(caller).rho, 1e-9 - FLOODING_DELTA):.2f}" in str(refused.value)
 
 
+def test_of_trainings_that_begin_at_the_same_moment_none_opens_totals_beyond_the_limit():
+    """Each looks at the ledger before the other has written anything, and before either has opened anything."""
+    begun = []
+    for run in (1, 2):
+        caller = tree_caller(contract(trees=1, depth=1, epsilon=7.0), stores={SHOP: {}})
+        turn, used = caller.turn, bytes([run]) * 32
+        caller.turn = lambda party, turn=turn, used=used: replace(turn(party), run=used)
+        caller.leaves = lambda party, step: step == "fit.open_noisy"
+        with pytest.raises(Left):
+            grown(caller)
+        begun.append(caller)
+    together = {name: value for caller in begun for name, value in caller.stores[SHOP].items()}
+    for caller in begun:
+        assert noisy_growth._open(caller.turn(SHOP), Inbox(()))
+        with pytest.raises(PolicyRefused, match="this bank with noise"):
+            noisy_growth._open(replace(caller.turn(SHOP), store=together), Inbox(()))
+
+
 @pytest.mark.parametrize("name", ["The  Bank", "the\u00a0bank", "\uff34he bank", "THE BANK"])
 def test_a_name_in_another_spelling_is_the_same_bank(name):
     terms = contract(trees=1, depth=1, epsilon=4.0)
@@ -347,7 +365,7 @@ def test_of_runs_in_a_row_the_one_that_spends_too_much_is_refused(job, tmp_path)
     world.run()
     world.run()
     # The bank is not told by how much.
-    with pytest.raises(PolicyRefused, match=r"partner refused at fit\.open_noisy$"):
+    with pytest.raises(PolicyRefused, match=r"partner refused at fit\.load_shares$"):
         world.run()
     ledger, levels = spent_by(world)
     assert len(ledger) == len(levels) == 2
