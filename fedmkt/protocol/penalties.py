@@ -19,9 +19,9 @@ from fedmkt.protocol.align import Split, validation_rows
 from fedmkt.protocol.core import PublicValue, State, Turn, Words
 from fedmkt.protocol.prepare import RIDGE, Prepared, real
 
-_UNITS = 256
-"""Penalty rows along a path are those of this part of the least penalty: others are whole multiples of it, but for
-a fifth of a percent."""
+_MOST_UNITS = 256
+_CLOSE = 0.5 / _MOST_UNITS
+"""Penalties of a path are whole multiples of what the penalty rows stand for, but for a fifth of a percent."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,25 @@ class PenaltyChoice(PublicValue):
     place: int
 
 
+def _units(path: tuple[float, ...]) -> int:
+    """Return into how few parts the least penalty is cut for the others to be multiples: rounding is multiplied too."""
+    for units in range(1, _MOST_UNITS):
+        times = [units * penalty / path[-1] for penalty in path]
+        if all(abs(round(t) - t) <= _CLOSE * t for t in times):
+            return units
+    return _MOST_UNITS
+
+
 def row_penalty(contract: Contract) -> float:
     """Return the penalty that the penalty rows stand for by themselves."""
-    model = contract.model
-    return model.least_penalty / _UNITS if model.penalties else model.penalty
+    path = contract.model.path
+    return path[-1] / _units(path) if path else contract.model.penalty
 
 
 def multiple(turn: Turn) -> np.uint64:
     """Return by what the values of the penalty rows are multiplied now."""
     path = turn.contract.model.path
-    return np.uint64(round(_UNITS * path[turn.recall(Trial).place] / path[-1]) if path else 1)
+    return np.uint64(round(_units(path) * path[turn.recall(Trial).place] / path[-1]) if path else 1)
 
 
 def penalty_at(contract: Contract, trial: Trial | None) -> float:

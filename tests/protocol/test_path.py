@@ -186,6 +186,16 @@ def test_where_columns_measure_the_same_thing_badly_the_path_finds_a_penalty_tha
     assert aucs["path"] > aucs["one"] + 0.015, aucs
 
 
+@pytest.mark.parametrize("penalties", [(0.1, 1000.0), (1.0, 1.5)])
+def test_a_model_of_the_largest_penalty_is_as_exact_as_without_a_path(penalties, monkeypatch):
+    """What the penalty rows' rounding leaves is multiplied with them: least where they stand for a whole penalty."""
+    monkeypatch.setattr(path, "int", lambda place: 0, raising=False)  # whatever the best place
+    caller, _ = trained(n=1500, model={"kind": "linear", "penalties": penalties})
+    assert penalty_of(caller.turn(BANK)) == max(penalties)
+    best = glm.fit("linear", matrix(caller), known_rows(caller), max(penalties))
+    assert weight_error(caller, np.append(best.intercept, best.coefficients)) < 3e-3
+
+
 # ------------------------------------------------------------------------------------------ who sees what
 
 
