@@ -64,6 +64,7 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.gram import invert_gram
 from fedmkt.protocol.identity import DealtPredictor, PredictorOpening
+from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout, residual_bits, value_bits
 from fedmkt.protocol.linear import Forward, LiftOpening, Weights, next_count
 from fedmkt.protocol.links import has_row_weights, most_offset, most_predictor, most_row_weight, most_value
@@ -149,11 +150,13 @@ class Curve(State):
 
 
 def _begin(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
-    """Count one penalty further; before the first, the bank makes sure that there is enough to compare them by."""
+    """Count one penalty further; before the first, all make sure that there is enough to compare them by."""
     if turn.has(Trial):
         return Outcome(Silent(), keep=(Trial(turn.recall(Trial).place + 1, False),))
     if turn.first:
         _check_rows(turn)
+    elif not turn.contract.align.hidden:
+        _check_own(turn)
     return Outcome(Silent(), keep=(Trial(0, False),))
 
 
@@ -174,6 +177,17 @@ def _check_rows(turn: Turn) -> None:
                 "(limits.min_support)",
                 "raise [model] validation_fraction, or name one penalty in place of penalties",
             )
+
+
+def _check_own(turn: Turn) -> None:
+    """At a partner: refuse a sum over few of its rows, whatever the bank says, or has besides in a left join."""
+    least = turn.contract.limits.min_support
+    if (joint_rows(turn, True)[_places(turn)] != NO_ROW).sum() < least:
+        raise DataError(
+            f"{turn.me}: fewer than {least} of its rows are among those on which penalties are compared "
+            "(limits.min_support)",
+            "raise [model] validation_fraction, or name one penalty in place of penalties",
+        )
 
 
 def _effective(weight: Array) -> float:

@@ -12,11 +12,13 @@ from fedmkt.errors import DataError, PolicyRefused
 from fedmkt.learn import glm, metrics
 from fedmkt.privacy.disclosure import DEFAULT, ChosenPenalty, PenaltyCurve
 from fedmkt.protocol import logistic, path
-from fedmkt.protocol.align import Split, Validation, joint_rows
+from fedmkt.protocol.align import Split, Validation, joint_rows, split
 from fedmkt.protocol.core import data_parties, dealer
+from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.path import Curve, SquareShares
 from fedmkt.protocol.penalties import Trial, penalty_of
-from fedmkt.protocol.prepare import real
+from fedmkt.protocol.prepare import Prepared, encoded_matrix, prepare_columns, real
+from fedmkt.protocol.psi import Customers, psi
 from fedmkt.protocol.targets import Units
 from tests.protocol.glm_world import (
     check_addresses,
@@ -30,7 +32,7 @@ from tests.protocol.glm_world import (
     world,
 )
 from tests.protocol.hidden_world import hidden_contract, hidden_data, start_hidden
-from tests.protocol.plain_caller import BANK, SHOP, contract_of, place, start_aligned
+from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, contract_of, place, start_aligned
 from tests.protocol.test_two_worlds import MASKED, check_same
 
 PENALTIES = (10.0, 1000.0, 1.0, 100.0)
@@ -155,6 +157,64 @@ def test_only_the_sums_are_told_to_the_bank_alone_and_the_choice_to_all():
     assert [s.reader for s in sums] == [BANK, BANK]
     assert {s.message.words.shape for s in sums} == {(4,)}
     assert not any(s.step.startswith("path.") for s in caller.seen_by(dealer(caller.contract)))
+
+
+# ------------------------------------------------------------------------------------------ left join
+
+
+def joined(known, **limits):
+    """Train along a path with all of the bank's 1,500 people, of whom the partner has every `known`th."""
+    options = {
+        "align": {"join": "left"},
+        "limits": limits,
+        "disclosures": (*DISCLOSED, "JoinedRows"),
+    }
+    data = world(2, BOTH, 1500, 1, 0.6, COLUMNS, {"penalties": (1.0, 100.0), "path_passes": 12}, **options)
+    customers, own = data.local[SHOP]
+    common = np.array([int(i[7:]) % known == 0 for i in customers.ids])
+    ids = tuple(i for i, is_common in zip(customers.ids, common, strict=True) if is_common)
+    numbers = {name: values[common] for name, values in own.numbers.items()}
+    data.local[SHOP] = (Customers(ids, None), dataclasses.replace(own, numbers=numbers))
+    caller = PlainCaller(data.contract, data.local, seed=1)
+    psi(caller, data.contract)
+    split(caller, data.contract)
+    prepare_columns(caller, data.contract)
+    path.fit(caller, data.contract, caller.overlap, caller.columns())
+    return caller
+
+
+def joined_matrix(caller):
+    """Return all columns of the bank's train rows, 0 where the partner has no such person."""
+    rows = joint_rows(caller.turn(BANK), True) != NO_ROW
+    sides = []
+    for party in (BANK, SHOP):
+        turn = caller.turn(party)
+        white = encoded_matrix(turn, joint_rows(turn, True), 16)[rows] / 2.0**16
+        sides.append(white @ np.linalg.inv(caller.recall(party, Prepared).transform))
+    return np.concatenate(sides, axis=1)
+
+
+def test_with_a_left_join_curve_and_model_are_those_of_rows_of_zeros():
+    caller = joined(2)
+    x, known = joined_matrix(caller), known_rows(caller)
+    rows = joint_rows(caller.turn(BANK), True) != NO_ROW
+    held = caller.recall(BANK, Validation).rows[rows]
+    assert np.array_equal(caller.recall(SHOP, Validation).rows[rows], held)
+    errors, right = caller.recall(BANK, Curve).errors, []
+    for penalty in caller.contract.model.path:
+        fitted = glm.fit("logistic", x[~held], part(known, ~held), penalty)
+        judged = part(known, held)
+        mean = glm.predict(fitted, x[held], "logistic", judged.offset)
+        right.append(mean_squared_error(judged.y, mean, sample_weight=judged.weight))
+    assert errors == pytest.approx(right, rel=1e-3) and caller.recall(BANK, Curve).rows == held.sum()
+    best = glm.fit("logistic", x, known, penalty_of(caller.turn(BANK)))
+    assert weight_error(caller, np.append(best.intercept, best.coefficients)) < 5e-3
+
+
+def test_a_partner_that_has_few_of_the_validation_rows_refuses():
+    """The bank knows the others' part of the sum but for the weights: they do not stand before its few."""
+    with pytest.raises(DataError, match="shop: fewer than 20 of its rows"):
+        joined(12)
 
 
 # ------------------------------------------------------------------------------------------ a penalty that matters
