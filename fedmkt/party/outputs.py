@@ -2,8 +2,8 @@
 
 A model folder holds `model.json` (names, shapes, the fitted preparation) and arrays as .npy files, no pickle:
 `share.npy` the own share of all weights (uint64, scale 2^20), `transform.npy` and `spread.npy` the whitening,
-`train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order; of trees that stop early
-`validates.npy`, which train rows do not train but say when; at the bank of a left join
+`train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order; of trees that stop early,
+and of a path of penalties, `validates.npy`, which train rows do not train but say when, or which; at the bank of a left join
 `known.npy`, which of its customers the partner has. Where the match is hidden the partner's `train.npy` has all rows
 that took part, whoever they are, and the bank keeps in `train_slots.npy` and `held_out_slots.npy` where among these
 its own stand. Where the contract gives each owner its part of the model: `own_weights.npy`, and of an additive model
@@ -97,7 +97,8 @@ def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
         "train": real(split.train), "held_out": real(split.held_out), "unlabelled": real(split.unlabelled),
     }  # fmt: skip
     if party.holds(Validation):
-        arrays["validates"] = party.recall(Validation).rows[: len(arrays["train"])]
+        slots = party.recall(Slots).train if party.holds(Slots) else split.train
+        arrays["validates"] = party.recall(Validation).rows[slots != NO_ROW]
     for name, array in arrays.items():
         write_array(folder / f"{name}.npy", array)
     if kind == "scorecard":

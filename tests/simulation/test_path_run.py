@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fedmkt.config import JobConfig
+from fedmkt.contract import AlignTerms
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.report.build import read_summary
@@ -102,14 +103,28 @@ def test_counts_are_compared_by_their_deviance(tmp_path: Path) -> None:
     check_plan(found)
 
 
+def test_where_the_match_is_hidden_the_files_say_which_rows_did_not_train(tmp_path: Path) -> None:
+    """The bank's own are some of the places, and who validates is drawn by place."""
+    world = small(tmp_path, AlignTerms(match="hidden"))
+    world.run()
+    bank, partner = (world.folder / "parties" / p.name / "model" for p in world.contract.parties)
+    drawn = np.load(partner / "validates.npy")
+    assert len(drawn) == len(np.load(partner / "train.npy")) and 0.3 < drawn.mean() < 0.7
+    assert np.array_equal(np.load(bank / "validates.npy"), drawn[np.load(bank / "train_slots.npy")])
+
+
 # ------------------------------------------------------------------------------------------ kill and resume
 
 
-def small(folder: Path) -> World:
+def small(folder: Path, align: AlignTerms | None = None) -> World:
     terms = {"penalties": (1.0, 1000.0, 30.0), "path_passes": 2, "validation_fraction": 0.5}
     config: JobConfig = job_config(folder / "data", iterations=3)
     config = config.model_copy(
-        update={"model": config.model.model_copy(update=terms), "disclosures": DISCLOSED}
+        update={
+            "model": config.model.model_copy(update=terms),
+            "disclosures": DISCLOSED,
+            "align": align or config.align,
+        }
     )
     config = config.model_copy(update={"limits": config.limits.model_copy(update={"min_support": 5})})
     tables = {p.name: open_data(p, folder / "data") for p in config.parties}
