@@ -109,12 +109,11 @@ def validation_rows(turn: Turn) -> NDArray[np.bool_]:
 
 def check_validation(turn: Turn) -> None:
     """Refuse to stop early by few rows: DataError, which says no number but the one that is asked for."""
-    found, trees = (
-        int((validation_rows(turn) & (joint_rows(turn, True) != NO_ROW)).sum()),
-        turn.contract.trees,
-    )
-    # On shares each tree tells a number about them: never more numbers than rows.
-    least = max(turn.contract.limits.min_support, trees.trees if trees.reveal == "totals" else 0)
+    limits, trees = turn.contract.limits, turn.contract.trees
+    found = int((validation_rows(turn) & (joint_rows(turn, True) != NO_ROW)).sum())
+    # On shares each tree, grown again after a resume too, tells a number about them: never more numbers than rows.
+    again = limits.max_resumes * turn.contract.model.checkpoint_every
+    least = max(limits.min_support, trees.trees + again if trees.reveal == "totals" else 0)
     if trees.patience and found < least:
         raise DataError(
             f"{turn.me}: fewer than {least} rows say when to stop",

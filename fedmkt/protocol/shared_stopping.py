@@ -12,8 +12,9 @@ two the first), and the dealer. By that number the bank tells all whether traini
 
 Each number is one equation about all validation rows: about the leaves in which they are, and so about the partner's
 bins of them. Rows that validate are in no other total: at the root their g, h and membership are 0 at both parties. The
-partner counts them: they are at least `limits.min_support`,
-and at least as many as trees may be grown.
+partner counts them: they are at least `limits.min_support`, and at least as many as trees may be grown, those that
+resumes grow again included. A tree that is grown again is rounded anew: its loss is another equation, and the decision
+after it may be another.
 
 Safe against a semi-honest bank or partner, while the dealer colludes with neither. **Not safe against a malicious
 bank**: it may use other labels than its own, or one set of labels for one tree and another for the next, and so learn
