@@ -183,7 +183,7 @@ class TreeTerms(Terms):
     partner, a bank that adds to its shares of rows ends the run; `protocol.checked_sums` says what that is worth, and
     what it is not.
     patience : trees without a better loss on the validation rows until training stops, of which those up to the best
-    stay; 0 = never. validation_fraction : of the train rows, drawn by the split key, which then do not train.
+    stay; 0 = never. validation_fraction : of the train rows, drawn anew in each run, which then do not train.
     epsilon : where it is given, in mode `totals`, the partner adds as much noise to all totals as makes a training
     (epsilon, delta) differentially private for one row of its columns, delta = 1 / rows^1.1 (`privacy.noise`); cells
     are then neither joined nor counted.

@@ -2,17 +2,16 @@
 
 A model folder holds `model.json` (names, shapes, the fitted preparation) and arrays as .npy files, no pickle:
 `share.npy` the own share of all weights (uint64, scale 2^20), `transform.npy` and `spread.npy` the whitening,
-`train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order; of trees that stop early,
-and of a path of penalties, `validates.npy`, which train rows do not train but say when, or which; at the bank of a left join
+`train.npy`, `held_out.npy`, `unlabelled.npy` the own rows in the common order; of trees that stop early, and of a path
+of penalties, `validates.npy`, which train rows do not train but say when, or which; at the bank of a left join
 `known.npy`, which of its customers the partner has. Where the match is hidden the partner's `train.npy` has all rows
 that took part, whoever they are, and the bank keeps in `train_slots.npy` and `held_out_slots.npy` where among these
 its own stand. Where the contract gives each owner its part of the model: `own_weights.npy`, and of an additive model
-`shapes.json`, what each own column adds to the log odds. At the bank besides:
-`scores.npz`. Of trees `model.json` has the own bins and splits in place of preparation and share, and at the bank the
-outline: who splits where, and what the leaves add. Where penalties were tried, `model.json` has the chosen one, and at
-the bank the error of each. Of a scorecard it has the WoE columns too, and the files of `party.card` lie beside
-it; so do those of `party.correlation_files`. The results of an earlier run of the same contract are kept beside it, as
-`model-RUN`.
+`shapes.json`, what each own column adds to the log odds. At the bank besides: `scores.npz`. Of trees `model.json` has
+the own bins and splits in place of preparation and share, and at the bank the outline: who splits where, and what the
+leaves add. Where penalties were tried, `model.json` has the chosen one, and at the bank the error of each. Of a
+scorecard it has the WoE columns too, and the files of `party.card` lie beside it; so do those of
+`party.correlation_files`. The results of an earlier run of the same contract are kept beside it, as `model-RUN`.
 
 Of a run that counts common customers every party keeps one file, `overlap.json`: the bands, and no number besides.
 """

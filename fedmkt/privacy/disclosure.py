@@ -192,9 +192,9 @@ class PenaltyCurve(Disclosure):
     The squared error (of counts the deviance) of the expected labels of rows that did not train, added up and rounded
     on shares to about five decimals of its mean. Of these rows the reader knows the labels and its own columns, so that
     each number is one equation about the partner's columns of all of them: far less than one score, of which it gets
-    one for each row that it asks for. With `minimum` rows or more no single row shows beside the others, but two runs
-    whose lists differ by one row and that draw the same part would tell that row's error: lists and ledgers stand
-    against it.
+    one for each row that it asks for. With `minimum` rows or more no single row shows beside the others. Two runs
+    that drew the same rows and differ by what one of them counts would tell its error, and so its score, though it
+    trains: each run draws other ones. A reader that deviates may weigh all but one with next to nothing.
     """
 
     penalties: int

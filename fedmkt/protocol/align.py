@@ -3,7 +3,8 @@
 Computes a keyed hash of each person's normalised id under a key that all parties made together.
 Takes part: all parties that hold data. Each learns the key; the coordinator learns nothing. The hash is of
 the person, never of a position: rows do not wander between train and test when a list grows. Where boosted trees
-stop early, a second hash, under a key that follows from this one, says which of the train rows tell when.
+stop early, or penalties are tried, a second hash, under a key that follows from this one and from the run's number,
+says which of the train rows tell when, or which: other ones in each run.
 Safe against parties that choose their part of the key after seeing the others' (commit, then reveal); a party
 that reveals another value than it committed to is refused.
 Source: protocols.md section 1; commitments by SHA-256 with a 32-byte random value.
@@ -94,7 +95,8 @@ class Slots(State):
 class Validation(State):
     """Which train rows, (n,) with padding, do not train: they tell when trees are enough, or which penalty is best.
 
-    The same at all parties. Drawn by person where all know who stands where; else by place, padding too.
+    The same at all parties, other ones in each run. Drawn by person where all know who stands where; else by place,
+    padding too.
     """
 
     rows: NDArray[np.bool_]
@@ -250,7 +252,8 @@ def _validation(turn: Turn, key: bytes, names: tuple[str, ...], train: int) -> t
     if not (fraction := validation_fraction(turn.contract)):
         return ()
     rows = np.zeros(train, np.bool_)
-    own_key = hmac.digest(key, b"fedmkt validation rows v1\n", "sha256")
+    # Anew in each run: of two runs that draw the same rows and weigh one of them differently, the sums tell its error.
+    own_key = hmac.digest(key, b"fedmkt validation rows v2\n" + turn.run, "sha256")
     rows[: len(names)] = held_out(own_key, names, fraction)
     return (Validation(rows),)
 

@@ -2,9 +2,9 @@
 
 Computes, after each tree, whether training goes on: it ends once `trees.patience` trees brought no better loss of the
 validation rows, and the model keeps the trees up to the best one. Which rows validate follows from the split key
-(`align`), so no party chooses them, but for a bank that deviates in a left join: rows are drawn by place there, and it
-orders them. Takes part: whoever knows the loss, here the bank, who knows the scores of all rows
-in mode `sides`. How it comes to know it in mode `totals` is told in `shared_stopping`.
+and the run (`align`), so no party chooses them, but for a bank that deviates in a left join: rows are drawn by place
+there, and it orders them. Takes part: whoever knows the loss, here the bank, who knows the scores of all rows in mode
+`sides`. How it comes to know it in mode `totals` is told in `shared_stopping`.
 
 | learns | what |
 |---|---|

@@ -108,6 +108,7 @@ class PlainCaller:
     change: Callable[[Sent], Message] = lambda sent: sent.message
     leaves: Callable[[Name, str], bool] = lambda party, step: False
     epoch: int = 1
+    run: bytes = bytes(32)
     sent: list[Sent] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     revealed: list[tuple[str, Disclosure]] = field(default_factory=list)
@@ -130,7 +131,7 @@ class PlainCaller:
     def turn(self, party: Name) -> Turn:
         """Make what a step at `party` may use now."""
         return Turn(
-            party, self.contract, bytes(32), self.epoch, self._random[party], self.masks[party], _QuietNotary(),
+            party, self.contract, self.run, self.epoch, self._random[party], self.masks[party], _QuietNotary(),
             self.stores[party], self.states[party], self.publics,
         )  # fmt: skip
 

@@ -162,14 +162,14 @@ def test_only_the_sums_are_told_to_the_bank_alone_and_the_choice_to_all():
 # ------------------------------------------------------------------------------------------ left join
 
 
-def joined(known, **limits):
+def joined(known, names=BOTH, **model):
     """Train along a path with all of the bank's 1,500 people, of whom the partner has every `known`th."""
     options = {
         "align": {"join": "left"},
-        "limits": limits,
         "disclosures": (*DISCLOSED, "JoinedRows"),
     }
-    data = world(2, BOTH, 1500, 1, 0.6, COLUMNS, {"penalties": (1.0, 100.0), "path_passes": 12}, **options)
+    model = {"penalties": (1.0, 100.0), "path_passes": 16} | model
+    data = world(2, names, 1500, 1, 0.6, COLUMNS, model, **options)
     customers, own = data.local[SHOP]
     common = np.array([int(i[7:]) % known == 0 for i in customers.ids])
     ids = tuple(i for i, is_common in zip(customers.ids, common, strict=True) if is_common)
@@ -194,20 +194,25 @@ def joined_matrix(caller):
     return np.concatenate(sides, axis=1)
 
 
-def test_with_a_left_join_curve_and_model_are_those_of_rows_of_zeros():
-    caller = joined(2)
+@pytest.mark.parametrize(
+    ("names", "kind"), [(BOTH, "logistic"), ({}, "logistic"), ({}, "linear"), ({}, "poisson")]
+)
+def test_with_a_left_join_curve_and_model_are_those_of_rows_of_zeros(names, kind):
+    """Rows that stand for nobody are drawn too, where all count alike: their error is taken off."""
+    caller = joined(2, names, kind=kind, path_passes=24)
     x, known = joined_matrix(caller), known_rows(caller)
     rows = joint_rows(caller.turn(BANK), True) != NO_ROW
     held = caller.recall(BANK, Validation).rows[rows]
     assert np.array_equal(caller.recall(SHOP, Validation).rows[rows], held)
-    errors, right = caller.recall(BANK, Curve).errors, []
+    errors, right, spread = caller.recall(BANK, Curve).errors, [], caller.recall(BANK, Units).spread
     for penalty in caller.contract.model.path:
-        fitted = glm.fit("logistic", x[~held], part(known, ~held), penalty)
+        fitted = glm.fit(kind, x[~held], part(known, ~held), penalty)
         judged = part(known, held)
-        mean = glm.predict(fitted, x[held], "logistic", judged.offset)
-        right.append(mean_squared_error(judged.y, mean, sample_weight=judged.weight))
-    assert errors == pytest.approx(right, rel=1e-3) and caller.recall(BANK, Curve).rows == held.sum()
-    best = glm.fit("logistic", x, known, penalty_of(caller.turn(BANK)))
+        mean = glm.predict(fitted, x[held], kind, judged.offset)
+        measure, power = (mean_poisson_deviance, 1) if kind == "poisson" else (mean_squared_error, 2)
+        right.append(measure(judged.y, mean, sample_weight=judged.weight) * spread**power)
+    assert errors == pytest.approx(right, rel=2e-3) and caller.recall(BANK, Curve).rows == held.sum()
+    best = glm.fit(kind, x, known, penalty_of(caller.turn(BANK)))
     assert weight_error(caller, np.append(best.intercept, best.coefficients)) < 5e-3
 
 
@@ -315,6 +320,18 @@ def test_validation_rows_that_do_not_count_are_not_counted():
 
     with pytest.raises(DataError, match="fewer than 20 rows that count"):
         trained(names={"weight": "v"}, model={"kind": "linear"}, change=few)
+
+
+def test_another_run_compares_on_other_rows_of_the_same_train_rows():
+    """Else two runs of which one weighs a row with 0 would tell its error: nothing else would differ."""
+    people = []
+    data = world(2, None, 1500, model={"penalties": PENALTIES}, disclosures=DISCLOSED)
+    for run in (b"r" * 16, b"s" * 16):
+        caller = start_aligned(data, run=run)
+        rows = joint_rows(caller.turn(SHOP), True)
+        people.append((set(real(rows)), set(real(rows[caller.recall(SHOP, Validation).rows]))))
+    (one, held), (other, others) = people
+    assert one == other and len(held & others) < 0.4 * len(held) < 0.5 * len(others)
 
 
 def test_all_parties_draw_the_same_validation_rows():
