@@ -26,7 +26,7 @@ from fedmkt.protocol.logistic import GRADIENT_BITS, MOST_MOMENTUM
 from fedmkt.protocol.matrices import gram_rows
 from fedmkt.protocol.pair_gram import pair_spread
 from fedmkt.protocol.path import path_bound
-from fedmkt.protocol.prepare import RIDGE, Shape
+from fedmkt.protocol.prepare import RIDGE, START_RIDGE, Shape
 from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.range import COARSE_BITS, PAIR_NORM
 from fedmkt.protocol.scoring import score_bits
@@ -51,9 +51,10 @@ def job_bounds(contract: Contract, overlap: Overlap, shapes: dict[Name, Shape]) 
     d, w = float(plan.width), model.max_weight
     n, rows = float(plan.rows), float(gram_rows(contract, plan))
     real = max(1.0, train_rows_at_least(contract, overlap))
-    # Penalty rows hold sqrt(penalty) / spread, spread >= sqrt(RIDGE penalty / rows): at most sqrt(rows / RIDGE).
+    # Penalty rows hold sqrt(penalty) / spread, spread >= sqrt(RIDGE penalty / rows): at most sqrt(rows / RIDGE), and
+    # sqrt(2) times as much of an earlier model's columns.
     # The spread of products of pairs is 1.
-    stiff = max(sqrt(n / RIDGE), sqrt(model.penalty) if plan.pairs else 0.0)
+    stiff = max(sqrt(n / (START_RIDGE if model.start else RIDGE)), sqrt(model.penalty) if plan.pairs else 0.0)
     residual, value = most_residual(contract), most_value(contract)
     # Along a path, the largest penalty is so many times the one that fills these rows; the inverse makes up for it.
     grown = max(model.penalties, default=1.0) / min(model.penalties, default=1.0)

@@ -46,6 +46,8 @@ RIDGE = 25.0
 """Ridge of the whitening in units of penalty / rows. A direction without variance, as of a column that occurs twice,
 has curvature rows / RIDGE from the penalty alone. Times the bank's scale, at most `gram.MAX_SCALE` / rows, it must
 stay below 2 (1 + momentum), or the passes overshoot there and rounding noise grows with each of them."""
+START_RIDGE = RIDGE / 2
+"""What is left of it at least where columns are an earlier model's: enough for the same, as rows may be fewer now."""
 _CHUNK = 1 << 16
 Array = NDArray[np.float64]
 Fitted = prepare.Preparation | additive.Additive
@@ -116,7 +118,7 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
         found = _whitening(fitted, columns, train, RIDGE * turn.contract.model.least_penalty / len(train))
         transform, spread = found.transform, found.spread
     else:
-        transform, spread = before.transform, before.spread
+        transform, spread = before.transform, _still_stiff(turn, before.spread, len(train))
     norm = 0.0
     for chunk in _chunks(real(np.concatenate([split.train, split.held_out, split.unlabelled]))):
         norm = max(norm, _largest_norm(prepared_rows(fitted, columns, chunk) @ transform))
@@ -168,6 +170,16 @@ def _still_carried(turn: Turn, fitted: Fitted, columns: Columns, train: Rows) ->
                 "leave out [model] start: the columns are prepared anew then",
             )
     return fitted
+
+
+def _still_stiff(turn: Turn, spread: Array, rows: int) -> Array:
+    """Refuse an earlier whitening that left out much less than the penalty now asks for: passes would overshoot."""
+    if len(spread) and float(np.square(spread).min()) < START_RIDGE * turn.contract.model.penalty / rows:
+        raise DataError(
+            f"{turn.me}: the columns of the earlier model were prepared for a smaller penalty, or for more rows",
+            "leave out [model] start: the columns are prepared anew then",
+        )
+    return spread
 
 
 def _chunks(rows: Rows) -> list[Rows]:

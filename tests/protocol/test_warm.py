@@ -103,6 +103,15 @@ def test_a_contract_without_a_kept_model_is_refused():
         run(february())
 
 
+def test_a_larger_penalty_than_the_columns_were_prepared_for_is_refused():
+    """Passes from a model of penalty 1 with one of 1,000 ended at the range check, which said to raise it."""
+    kept = stores(january())
+    with pytest.raises(DataError, match="prepared for a smaller penalty"):
+        run(february(penalty=1000.0), kept)
+    warm = run(february(penalty=30.0), kept)
+    assert weight_error(warm, optimum(warm)) < 3e-3
+
+
 def test_another_kind_of_model_or_other_columns_are_refused():
     kept = stores(january())
     start = digest(january().contract).hex()
