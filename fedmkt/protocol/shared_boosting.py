@@ -144,7 +144,7 @@ from fedmkt.protocol.shared_growth import (
     take_node_sides,
 )
 from fedmkt.protocol.shared_histogram import add_up_nodes, plain_replies, send_hints
-from fedmkt.protocol.shared_stopping import stop_after
+from fedmkt.protocol.shared_stopping import check_weights, stop_after
 from fedmkt.protocol.shared_values import (
     Folding,
     Forests,
@@ -207,6 +207,7 @@ def _load(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     y = np.zeros(len(rows), np.uint8)
     if turn.first:
         y[rows != NO_ROW] = _labels(turn)
+        check_weights(turn, y)
         keep.append(TrainAnswers(y))
     if not turn.has(TreeOwners):
         share = np.zeros(len(rows), np.uint32)

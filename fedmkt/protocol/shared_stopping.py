@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
+from fedmkt.errors import DataError
 from fedmkt.privacy.disclosure import StopBits, ValidationLosses
 from fedmkt.protocol.align import joint_rows, validation_length, validation_rows
 from fedmkt.protocol.boosting import OwnSplits
@@ -154,6 +155,20 @@ def _places(turn: Turn) -> NDArray[np.intp]:
     """Return where the validation rows stand among the train rows, without padding."""
     is_real = joint_rows(turn, True) != NO_ROW
     return np.flatnonzero(validation_rows(turn) & is_real)
+
+
+def check_weights(turn: Turn, y: Bytes) -> None:
+    """At the bank: refuse losses that few rows of the heavier class make up; y : (n,), of the train rows."""
+    weights, least = (
+        np.array(relative_weights(turn.contract))[y[_places(turn)]],
+        turn.contract.limits.min_support,
+    )
+    # How many rows of equal weight tell as much (Kish 1965).
+    if turn.contract.trees.patience and weights.sum() ** 2 < least * np.square(weights).sum():
+        raise DataError(
+            f"{turn.me}: of the rows that say when to stop, fewer than {least} make up the loss, as classes weigh",
+            "give a larger trees.validation_fraction, class_weights that differ less, or no trees.patience",
+        )
 
 
 def _rows(turn: Turn) -> int:

@@ -74,7 +74,7 @@ def test_the_bank_is_told_the_mean_loss_and_the_trees_up_to_the_best_stay(weight
     caller = grown(tree_caller(contract(class_weights=weights, **EAGER), seed=seed))
     exact, found = seen.losses(caller), np.array(caller.recall(BANK, LossesSoFar).values)
     assert np.abs(found - exact).max() < 1.5e-3
-    assert np.abs(np.diff(found - exact)).max() < 5e-4
+    assert np.abs(np.diff(found - exact)).max() < 7e-4
     best = stop_at(found.tolist(), 2)
     told = [t.value.kept for t in caller.told if isinstance(t.value, TreesKept)]
     assert told == [0] * (best + 1) + [best] and best == stop_at(exact.tolist(), 2)
@@ -85,7 +85,7 @@ def test_the_bank_is_told_the_mean_loss_and_the_trees_up_to_the_best_stay(weight
 
 def test_rows_that_validate_are_in_no_total_and_the_trees_are_those_of_the_others(monkeypatch):
     watch = Watch(monkeypatch)
-    caller = grown(tree_caller(contract(**EAGER)))
+    caller = grown(tree_caller(contract(**(EAGER | {"patience": 4}))))
     settings, columns = settings_of(caller.contract), columns_of(caller.contract)
     table, mask = pooled(caller, lambda split: split.train), validates(caller, BANK)
     trains, scale = int((~mask).sum()), scale_of(settings, 1.0)
@@ -163,7 +163,7 @@ def test_each_tree_tells_the_bank_one_number_and_everybody_one_bit():
 
 
 def test_the_low_bits_of_the_sum_are_not_told():
-    caller = grown(tree_caller(contract(**EAGER)))
+    caller = grown(tree_caller(contract(**(EAGER | {"patience": 4}))))
     rows = int(validates(caller, SHOP).sum())
     totals = [s.message.total for s in caller.seen_by(BANK) if isinstance(s.message, LossShare)]
     assert len(totals) > 3 and all(total % 2 ** low_bits(rows) == 0 for total in totals)
@@ -200,6 +200,18 @@ def test_a_party_does_not_stop_early_by_few_rows(terms, least):
     """Each of three resumes may tell the loss of a tree again, which other roundings make another tree."""
     with pytest.raises(DataError, match=f"fewer than {least} rows say when to stop"):
         grown(tree_caller(contract(**(EAGER | terms))))
+
+
+def test_a_loss_that_few_heavy_rows_make_up_is_not_told():
+    """With weights of 1 and 100 the mean over 200 rows would be that of the handful that responded."""
+    terms = contract(class_weights=(1.0, 100.0), **EAGER)
+    data = tree_data(terms)
+    columns = data.local[BANK][1]
+    label = columns.label.copy()
+    label[np.flatnonzero(label == 1)[24:]] = 0
+    data.local[BANK] = (data.local[BANK][0], replace(columns, label=label))
+    with pytest.raises(DataError, match="fewer than 20 make up the loss"):
+        grown(start_aligned(data))
 
 
 def test_planned_bytes_are_the_real_ones():
