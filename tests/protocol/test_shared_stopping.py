@@ -85,7 +85,7 @@ def test_the_bank_is_told_the_mean_loss_and_the_trees_up_to_the_best_stay(weight
 
 def test_rows_that_validate_are_in_no_total_and_the_trees_are_those_of_the_others(monkeypatch):
     watch = Watch(monkeypatch)
-    caller = grown(tree_caller(contract(**(EAGER | {"patience": 4}))))
+    caller = grown(tree_caller(contract(**(EAGER | {"patience": 4, "rate": 0.4}))))
     settings, columns = settings_of(caller.contract), columns_of(caller.contract)
     table, mask = pooled(caller, lambda split: split.train), validates(caller, BANK)
     trains, scale = int((~mask).sum()), scale_of(settings, 1.0)
