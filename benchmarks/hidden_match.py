@@ -16,13 +16,13 @@ from benchmarks.train import job, joint_weights, make_tables, train_jointly
 from fedmkt.config import JobConfig
 from fedmkt.contract import AlignTerms, Contract
 from fedmkt.learn import glm, prepare
-from fedmkt.protocol.align import Slots, Split
-from fedmkt.protocol.bounds import check_bounds
+from fedmkt.protocol.alignment.align import Slots, Split
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Caller, Inbox, Nothing, Outcome, Script, Step, Turn, ask, data_parties
-from fedmkt.protocol.items import NO_ROW
-from fedmkt.protocol.logistic import fit
+from fedmkt.protocol.linear.bounds import check_bounds
+from fedmkt.protocol.linear.logistic import fit
 from fedmkt.protocol.prepare import Columns, Prepared, prepare_columns
-from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.witness import witness
 
 

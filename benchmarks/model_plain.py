@@ -18,8 +18,8 @@ from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.prepare import Columns
-from fedmkt.protocol.tree_columns import table_of
-from fedmkt.protocol.tree_growth import Draws, settings_of
+from fedmkt.protocol.trees.sides.tree_growth import Draws, settings_of
+from fedmkt.protocol.trees.tree_columns import table_of
 from fedmkt.simulation.compare import load_side
 
 Array = NDArray[np.float64]

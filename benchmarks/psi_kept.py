@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from fedmkt.protocol.alignment.psi import Customers, psi
 from fedmkt.protocol.core import Call, Name, Reply
-from fedmkt.protocol.psi import Customers, psi
 from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, contract_of
 
 _ALONE = {"psi.announce", "psi.admit", "psi.oprf.keep", "psi.oprf.know", "psi.oprf.blind"}

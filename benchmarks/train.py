@@ -30,8 +30,9 @@ from fedmkt.party.handle import Party
 from fedmkt.party.journal import Journal
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
-from fedmkt.protocol.align import Split, padded_rows
-from fedmkt.protocol.bounds import check_bounds
+from fedmkt.protocol.alignment.align import Split, padded_rows
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -45,12 +46,11 @@ from fedmkt.protocol.core import (
     ask,
     data_parties,
 )
-from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import WEIGHT_BITS
-from fedmkt.protocol.linear import Weights
-from fedmkt.protocol.logistic import fit
+from fedmkt.protocol.linear.bounds import check_bounds
+from fedmkt.protocol.linear.linear import Weights
+from fedmkt.protocol.linear.logistic import fit
 from fedmkt.protocol.prepare import Columns, Prepared, prepare_columns
-from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.witness import witness
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.simulation.run import party_settings

@@ -25,8 +25,8 @@ from fedmkt.learn.noisy import Bins
 from fedmkt.learn.splits import Settings
 from fedmkt.learn.trees import Table, linear_predictor
 from fedmkt.privacy.noise import plan_noise
-from fedmkt.protocol.noisy_growth import draw_noise
-from fedmkt.protocol.shared_gradients import LIMITS
+from fedmkt.protocol.trees.totals.noisy_growth import draw_noise
+from fedmkt.protocol.trees.totals.shared_gradients import LIMITS
 
 SHAPES = ((5, 3, 0.6, 8), (10, 2, 0.5, 4), (10, 3, 0.5, 4), (20, 3, 0.3, 8), (50, 5, 0.1, 32))
 """Trees, depth, rate and bins."""

@@ -2,7 +2,7 @@ import re
 import shlex
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Any
 
 import click
@@ -108,7 +108,8 @@ def test_the_readme_has_a_row_for_each_family_that_names_what_it_reveals() -> No
 
 def all_steps() -> list[Step[Any, Any, Any]]:
     """List the steps of every protocol module."""
-    modules = [import_module(f"fedmkt.protocol.{m.name}") for m in iter_modules(fedmkt.protocol.__path__)]
+    found = walk_packages(fedmkt.protocol.__path__, "fedmkt.protocol.")
+    modules = [import_module(m.name) for m in found]
     return [value for module in modules for value in vars(module).values() if isinstance(value, Step)]
 
 

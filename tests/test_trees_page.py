@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.protocol.histogram_terms import Batch, Terms
+from fedmkt.protocol.trees.sides.histogram_terms import Batch, Terms
 from fedmkt.ring.budget import finest_gradients
 from fedmkt.ring.fields import gradient_fields
 from fedmkt.ring.rlwe import DEGREE

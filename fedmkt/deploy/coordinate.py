@@ -25,10 +25,10 @@ from fedmkt.errors import DataError, FedmktError, PeerError, PolicyRefused, Tran
 from fedmkt.party.handle import Party
 from fedmkt.party.node import Sources, open_party
 from fedmkt.party.outputs import pair_facts
-from fedmkt.protocol.cardinality import Overlaps
+from fedmkt.protocol.alignment.cardinality import Overlaps
+from fedmkt.protocol.alignment.psi import common_band
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.pipeline import SCRIPTS, Finished
-from fedmkt.protocol.psi import common_band
 from fedmkt.transport import driver
 from fedmkt.transport.driver import Coordinator, Endpoint
 from fedmkt.transport.flower_grid import FlowerEndpoint, GridMail

@@ -27,11 +27,11 @@ from fedmkt.learn.prepare import Preparation
 from fedmkt.learn.scorecard import Scale, Scorecard, assign_points, stability_index, weigh_evidence
 from fedmkt.learn.woe import WoeColumns, place_rows, weights_of_woe
 from fedmkt.party.handle import Party
-from fedmkt.protocol.align import Split
-from fedmkt.protocol.items import Known
+from fedmkt.protocol.alignment.align import Split
+from fedmkt.protocol.alignment.items import Known
+from fedmkt.protocol.linear.scoring import OwnWeights, Released
 from fedmkt.protocol.prepare import Columns, OwnEvidence, Prepared, real, take, with_known
-from fedmkt.protocol.scorecard import EvidenceTable
-from fedmkt.protocol.scoring import OwnWeights, Released
+from fedmkt.protocol.scorecard.scorecard import EvidenceTable
 
 Facts = dict[str, object]
 Counts = NDArray[np.int64]

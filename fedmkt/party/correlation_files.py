@@ -14,10 +14,10 @@ from fedmkt.contract import digest
 from fedmkt.learn import collinear, inference, prepare
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically
-from fedmkt.protocol.correlation import DECIMALS, Correlations
+from fedmkt.protocol.linear.correlation import DECIMALS, Correlations
+from fedmkt.protocol.linear.scoring import OwnWeights
+from fedmkt.protocol.linear.standard_errors import OwnErrors
 from fedmkt.protocol.prepare import Prepared
-from fedmkt.protocol.scoring import OwnWeights
-from fedmkt.protocol.standard_errors import OwnErrors
 
 _TESTED = ("weight", "error", "z", "p")
 

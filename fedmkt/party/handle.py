@@ -39,7 +39,7 @@ from fedmkt.protocol.core import (
     dealer,
     everyone,
 )
-from fedmkt.protocol.links import constants_digest
+from fedmkt.protocol.linear.links import constants_digest
 from fedmkt.protocol.session import (
     NEW_RUN,
     AddressedMasks,

@@ -28,10 +28,10 @@ from fedmkt.party.outputs import write_outputs, write_overlap
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
 from fedmkt.party.table import Column, Table, TableSchema, read_table
+from fedmkt.protocol.alignment.psi import Customers
 from fedmkt.protocol.core import Name, State
 from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.prepare import Columns
-from fedmkt.protocol.psi import Customers
 
 Clock = Callable[[], datetime]
 _SEEDED_START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -38,15 +38,15 @@ from fedmkt.party.correlation_files import write_correlation_files
 from fedmkt.party.handle import Event, Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
-from fedmkt.protocol.align import Slots, Split, Validation
-from fedmkt.protocol.blind_boosting import LeafShares
-from fedmkt.protocol.boosting import OwnSplits
-from fedmkt.protocol.cardinality import Measured, Overlaps
-from fedmkt.protocol.items import NO_ROW, Known
+from fedmkt.protocol.alignment.align import Slots, Split, Validation
+from fedmkt.protocol.alignment.cardinality import Measured, Overlaps
+from fedmkt.protocol.alignment.items import NO_ROW, Known
 from fedmkt.protocol.layout import WEIGHT_BITS
-from fedmkt.protocol.linear import Weights
-from fedmkt.protocol.path import Curve
-from fedmkt.protocol.penalties import Trial, penalty_at
+from fedmkt.protocol.linear.linear import Weights
+from fedmkt.protocol.linear.path import Curve
+from fedmkt.protocol.linear.penalties import Trial, penalty_at
+from fedmkt.protocol.linear.scoring import OwnWeights, Released
+from fedmkt.protocol.linear.targets import Units, known_rows, offsets
 from fedmkt.protocol.prepare import (
     Columns,
     OwnEvidence,
@@ -58,11 +58,11 @@ from fedmkt.protocol.prepare import (
     weighed,
     with_known,
 )
-from fedmkt.protocol.scoring import OwnWeights, Released
-from fedmkt.protocol.targets import Units, known_rows, offsets
-from fedmkt.protocol.totals import OwnBins
-from fedmkt.protocol.tree_columns import common_bins, table_of
-from fedmkt.protocol.tree_growth import Draws, Forest, settings_of
+from fedmkt.protocol.scorecard.totals import OwnBins
+from fedmkt.protocol.trees.nothing.blind_boosting import LeafShares
+from fedmkt.protocol.trees.sides.boosting import OwnSplits
+from fedmkt.protocol.trees.sides.tree_growth import Draws, Forest, settings_of
+from fedmkt.protocol.trees.tree_columns import common_bins, table_of
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.float64]

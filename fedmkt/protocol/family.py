@@ -9,26 +9,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedmkt.contract import Contract
-from fedmkt.protocol import (
-    blind_boosting,
-    boosting,
-    logistic,
-    path,
-    scoring,
-    shared_boosting,
-    shared_scoring,
-    tree_scoring,
-)
-from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.bounds import check_bounds
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Caller, Name
-from fedmkt.protocol.correlation import cross_correlation
+from fedmkt.protocol.linear import logistic, path, scoring
+from fedmkt.protocol.linear.bounds import check_bounds
+from fedmkt.protocol.linear.correlation import cross_correlation
+from fedmkt.protocol.linear.standard_errors import give_errors
+from fedmkt.protocol.linear.warm import check_start
 from fedmkt.protocol.prepare import prepare_columns
-from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.scorecard import weigh_columns
-from fedmkt.protocol.standard_errors import give_errors
-from fedmkt.protocol.tree_columns import cut_columns
-from fedmkt.protocol.warm import check_start
+from fedmkt.protocol.scorecard.scorecard import weigh_columns
+from fedmkt.protocol.trees.bin_layout import BinSizes
+from fedmkt.protocol.trees.nothing import blind_boosting
+from fedmkt.protocol.trees.sides import boosting, tree_scoring
+from fedmkt.protocol.trees.totals import shared_boosting, shared_scoring
+from fedmkt.protocol.trees.tree_columns import cut_columns
 from fedmkt.protocol.witness import checkpoint, witness
 
 Widths = dict[Name, int]

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.learn import factors
-from fedmkt.protocol.align import scored_rows, train_rows
+from fedmkt.protocol.alignment.align import scored_rows, train_rows
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import (
     Name,
     Turn,
     data_parties,
 )
-from fedmkt.protocol.links import ROW_WEIGHT_BITS, harmonics, has_row_weights
+from fedmkt.protocol.linear.links import ROW_WEIGHT_BITS, harmonics, has_row_weights
 from fedmkt.protocol.prepare import shapes
-from fedmkt.protocol.psi import Overlap
 
 FRACTION_BITS = 16
 """Scale of matrices."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedmkt.contract import Contract
-from fedmkt.protocol.align import split
-from fedmkt.protocol.cardinality import overlap_job
+from fedmkt.protocol.alignment.align import split
+from fedmkt.protocol.alignment.cardinality import overlap_job
+from fedmkt.protocol.alignment.psi import Overlap, psi
 from fedmkt.protocol.core import Caller, PublicValue, Script
 from fedmkt.protocol.family import FAMILIES
-from fedmkt.protocol.psi import Overlap, psi
 from fedmkt.protocol.witness import close, witness, witness_all
 
 

@@ -21,7 +21,8 @@ from fedmkt.errors import DataError, PeerError
 from fedmkt.learn import additive, prepare, whiten
 from fedmkt.learn.woe import WoeColumns
 from fedmkt.privacy.disclosure import EVERYONE, MatrixShape
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
+from fedmkt.protocol.alignment.items import NO_ROW, Known, Rows
 from fedmkt.protocol.core import (
     Caller,
     Inbox,
@@ -35,8 +36,7 @@ from fedmkt.protocol.core import (
     ask,
     data_parties,
 )
-from fedmkt.protocol.items import NO_ROW, Known, Rows
-from fedmkt.protocol.warm import earlier
+from fedmkt.protocol.linear.warm import earlier
 from fedmkt.ring.fixed import encode32
 
 KNOWN = "known to the partner"

@@ -24,9 +24,9 @@ from fedmkt.crypto.sign import Identity
 from fedmkt.errors import ConfigError, FedmktError, PeerError, TransportError
 from fedmkt.party.node import Sources
 from fedmkt.protocol import wire
+from fedmkt.protocol.alignment.items import NO_ROW, Rows
+from fedmkt.protocol.alignment.psi import engine_name
 from fedmkt.protocol.core import Name
-from fedmkt.protocol.items import NO_ROW, Rows
-from fedmkt.protocol.psi import engine_name
 from fedmkt.simulation.bench_side import BANK, PARTNER, Lists, Ready, Spent, Trial, psi_alone
 from fedmkt.simulation.progress import Progress
 from fedmkt.simulation.run import watcher

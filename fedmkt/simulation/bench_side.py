@@ -30,9 +30,9 @@ from fedmkt.party.node import Place, Sources, load_identity
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
 from fedmkt.protocol import wire
+from fedmkt.protocol.alignment.items import Rows
+from fedmkt.protocol.alignment.psi import Aligned, Customers, Overlap, psi
 from fedmkt.protocol.core import Caller, Name, State
-from fedmkt.protocol.items import Rows
-from fedmkt.protocol.psi import Aligned, Customers, Overlap, psi
 from fedmkt.protocol.witness import witness
 from fedmkt.simulation.run import party_settings
 from fedmkt.transport.driver import serve

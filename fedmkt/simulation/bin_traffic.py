@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fedmkt.protocol.align import train_rows
-from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.minimum import layer_sizes
+from fedmkt.protocol.alignment.align import train_rows
+from fedmkt.protocol.scorecard.minimum import layer_sizes
+from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.ring.side_bits import packed_words
 from fedmkt.simulation.tree_traffic import Content
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from fedmkt.protocol.align import train_rows
-from fedmkt.protocol.blind_boosting import LIMITS, leaves_of
-from fedmkt.protocol.blind_gains import Weighing, gain_phases
-from fedmkt.protocol.blind_growth import groups_of, weighing
-from fedmkt.protocol.blind_leaves import Leaves, leaf_phases
-from fedmkt.protocol.lanes import Lanes
+from fedmkt.protocol.alignment.align import train_rows
+from fedmkt.protocol.trees.nothing.blind_boosting import LIMITS, leaves_of
+from fedmkt.protocol.trees.nothing.blind_gains import Weighing, gain_phases
+from fedmkt.protocol.trees.nothing.blind_growth import groups_of, weighing
+from fedmkt.protocol.trees.nothing.blind_leaves import Leaves, leaf_phases
+from fedmkt.protocol.trees.totals.lanes import Lanes
 from fedmkt.ring import phases
 
 if TYPE_CHECKING:

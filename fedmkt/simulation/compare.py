@@ -21,11 +21,11 @@ from fedmkt.learn.factors import Units, products, units
 from fedmkt.learn.woe import WoeColumns
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table
-from fedmkt.protocol.gram import MAX_SCALE
 from fedmkt.protocol.layout import WEIGHT_BITS
-from fedmkt.protocol.logistic import momentum
+from fedmkt.protocol.linear.gram import MAX_SCALE
+from fedmkt.protocol.linear.logistic import momentum
+from fedmkt.protocol.linear.targets import known_rows
 from fedmkt.protocol.prepare import RIDGE, Columns, prepared_rows, read_fitted, weighed, with_known
-from fedmkt.protocol.targets import known_rows
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.simulation.comparison import Comparison

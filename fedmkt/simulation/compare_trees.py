@@ -22,12 +22,14 @@ from fedmkt.learn.trees import Bools, Model, Outline, Part
 from fedmkt.party.node import local_states
 from fedmkt.party.outputs import LEAF_SHARES
 from fedmkt.party.table import Table
-from fedmkt.protocol import blind_growth, shared_cells, tree_growth
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.prepare import Columns
-from fedmkt.protocol.shared_gradients import value_of
-from fedmkt.protocol.tree_columns import table_of
-from fedmkt.protocol.tree_growth import Draws
+from fedmkt.protocol.trees.nothing import blind_growth
+from fedmkt.protocol.trees.sides import tree_growth
+from fedmkt.protocol.trees.sides.tree_growth import Draws
+from fedmkt.protocol.trees.totals import shared_cells
+from fedmkt.protocol.trees.totals.shared_gradients import value_of
+from fedmkt.protocol.trees.tree_columns import table_of
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.simulation.comparison import Comparison
 

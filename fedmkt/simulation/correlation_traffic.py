@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fedmkt.contract import Contract
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Name
-from fedmkt.protocol.correlation import CORRELATION
-from fedmkt.protocol.cross_product import Factors, products_of, row_blocks
-from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.standard_errors import CURVATURE
+from fedmkt.protocol.linear.correlation import CORRELATION
+from fedmkt.protocol.linear.cross_product import Factors, products_of, row_blocks
+from fedmkt.protocol.linear.standard_errors import CURVATURE
 from fedmkt.simulation.rehearsal import Planned
 
 WORD = 8

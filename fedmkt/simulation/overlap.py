@@ -11,7 +11,7 @@ from pathlib import Path
 from fedmkt.config import overlap_of
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.outputs import pair_facts
-from fedmkt.protocol.cardinality import Overlaps
+from fedmkt.protocol.alignment.cardinality import Overlaps
 from fedmkt.simulation.progress import Progress
 from fedmkt.simulation.run import carry_out, in_plain_words, layout_of, read_job
 

@@ -21,15 +21,15 @@ from fedmkt.learn.additive import FACTORS
 from fedmkt.learn.factors import COLUMNS as PAIR_COLUMNS
 from fedmkt.privacy.disclosure import plain_text_of
 from fedmkt.privacy.superset import epsilon_text
-from fedmkt.protocol.align import scored_rows, train_rows
-from fedmkt.protocol.bounds import job_bounds
+from fedmkt.protocol.alignment.align import scored_rows, train_rows
+from fedmkt.protocol.alignment.hidden import expected_overlap
+from fedmkt.protocol.alignment.psi import Overlap, engine_name
 from fedmkt.protocol.core import Name
-from fedmkt.protocol.hidden import expected_overlap
 from fedmkt.protocol.layout import FIT, SCORE
-from fedmkt.protocol.links import harmonics
-from fedmkt.protocol.penalties import all_passes
+from fedmkt.protocol.linear.bounds import job_bounds
+from fedmkt.protocol.linear.links import harmonics
+from fedmkt.protocol.linear.penalties import all_passes
 from fedmkt.protocol.prepare import MAX_COLUMNS, MAX_ROW_NORM, Shape
-from fedmkt.protocol.psi import Overlap, engine_name
 from fedmkt.ring.bounds import Bound
 from fedmkt.simulation.rehearsal import Planned, rehearse
 from fedmkt.simulation.run import read_job

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedmkt.contract import Contract
-from fedmkt.protocol.align import SplitKey
-from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.cardinality import Common, told_of
+from fedmkt.protocol.alignment.align import SplitKey
+from fedmkt.protocol.alignment.cardinality import Common, told_of
+from fedmkt.protocol.alignment.items import ListRows
+from fedmkt.protocol.alignment.psi import Overlap
+from fedmkt.protocol.alignment.psi_oprf import KeptSet, KnownSets
 from fedmkt.protocol.core import (
     V2,
     Call,
@@ -27,17 +29,15 @@ from fedmkt.protocol.core import (
     V,
     data_parties,
 )
-from fedmkt.protocol.early_stop import TreesKept
-from fedmkt.protocol.histogram import HistogramShape
-from fedmkt.protocol.items import ListRows
-from fedmkt.protocol.penalties import PenaltyChoice
+from fedmkt.protocol.linear.penalties import PenaltyChoice
+from fedmkt.protocol.linear.range import InRange
+from fedmkt.protocol.linear.warm import StartedFrom
 from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.prepare import Shape
-from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.psi_oprf import KeptSet, KnownSets
-from fedmkt.protocol.range import InRange
-from fedmkt.protocol.tree_growth import LevelSplits
-from fedmkt.protocol.warm import StartedFrom
+from fedmkt.protocol.trees.bin_layout import BinSizes
+from fedmkt.protocol.trees.sides.early_stop import TreesKept
+from fedmkt.protocol.trees.sides.histogram import HistogramShape
+from fedmkt.protocol.trees.sides.tree_growth import LevelSplits
 from fedmkt.simulation import shared_traffic
 from fedmkt.simulation.tree_traffic import TreeFacts, expected
 

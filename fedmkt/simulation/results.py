@@ -17,7 +17,7 @@ from fedmkt.learn.metrics import Interval, Metrics
 from fedmkt.learn.regression import evaluate_values
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
-from fedmkt.protocol.psi import Overlap, common_band
+from fedmkt.protocol.alignment.psi import Overlap, common_band
 from fedmkt.report.build import SUMMARY, build_report
 from fedmkt.report.correlation import read_correlation
 from fedmkt.report.folder import find_files

@@ -11,22 +11,22 @@ import numpy as np
 
 from fedmkt.contract import Contract
 from fedmkt.crypto.prg import KEY_BYTES
-from fedmkt.protocol.align import scored_rows
-from fedmkt.protocol.cell_minimum import Cells
-from fedmkt.protocol.cell_tests import Grid, grid_of, needed
-from fedmkt.protocol.checked_bins import row_blocks
+from fedmkt.protocol.alignment.align import scored_rows
 from fedmkt.protocol.core import Name, PublicValue, data_parties
-from fedmkt.protocol.duos import asked, holders
-from fedmkt.protocol.histogram_terms import bin_blocks
-from fedmkt.protocol.lanes import Lanes
-from fedmkt.protocol.shared_boosting import lanes_of
-from fedmkt.protocol.shared_cells import CellGroups
-from fedmkt.protocol.shared_gradients import FAR, SCORE_BITS, SHARE_BITS, ScoreRange
-from fedmkt.protocol.shared_growth import NodeOwners
-from fedmkt.protocol.shared_scoring import TreesToScore, tree_groups
-from fedmkt.protocol.shared_stopping import SUM_BITS, loss_rows
-from fedmkt.protocol.side_product import width
-from fedmkt.protocol.tree_columns import common_bins
+from fedmkt.protocol.trees.side_product import width
+from fedmkt.protocol.trees.sides.histogram_terms import bin_blocks
+from fedmkt.protocol.trees.totals.cell_minimum import Cells
+from fedmkt.protocol.trees.totals.cell_tests import Grid, grid_of, needed
+from fedmkt.protocol.trees.totals.checked_bins import row_blocks
+from fedmkt.protocol.trees.totals.duos import asked, holders
+from fedmkt.protocol.trees.totals.lanes import Lanes
+from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
+from fedmkt.protocol.trees.totals.shared_cells import CellGroups
+from fedmkt.protocol.trees.totals.shared_gradients import FAR, SCORE_BITS, SHARE_BITS, ScoreRange
+from fedmkt.protocol.trees.totals.shared_growth import NodeOwners
+from fedmkt.protocol.trees.totals.shared_scoring import TreesToScore, tree_groups
+from fedmkt.protocol.trees.totals.shared_stopping import SUM_BITS, loss_rows
+from fedmkt.protocol.trees.tree_columns import common_bins
 from fedmkt.ring.rlwe import DEGREE
 from fedmkt.ring.share_tags import SUBSETS
 from fedmkt.ring.short_words import stream_length

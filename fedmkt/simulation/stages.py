@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 from fedmkt.contract import Contract
-from fedmkt.protocol.align import scored_rows, train_rows
+from fedmkt.protocol.alignment.align import scored_rows, train_rows
+from fedmkt.protocol.alignment.hidden import expected_overlap
 from fedmkt.protocol.core import Name, data_parties
-from fedmkt.protocol.hidden import expected_overlap
-from fedmkt.protocol.penalties import all_passes
+from fedmkt.protocol.linear.penalties import all_passes
 from fedmkt.protocol.prepare import Shape
 from fedmkt.simulation.progress import Progress, ProgressEvent
 from fedmkt.simulation.rehearsal import rehearse

@@ -11,16 +11,16 @@ from typing import Any
 
 from fedmkt.contract import Contract
 from fedmkt.learn.factors import COLUMNS
-from fedmkt.protocol.align import validation_length
+from fedmkt.protocol.alignment.align import validation_length
+from fedmkt.protocol.alignment.hidden import lists_all
+from fedmkt.protocol.alignment.items import BLOCK, block_of
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Name, data_parties
-from fedmkt.protocol.hidden import lists_all
-from fedmkt.protocol.items import BLOCK, block_of
 from fedmkt.protocol.layout import FIT, SCORE, Layout, Stage, layout
-from fedmkt.protocol.links import harmonics
-from fedmkt.protocol.matrices import gram_rows
+from fedmkt.protocol.linear.links import harmonics
+from fedmkt.protocol.linear.matrices import gram_rows
+from fedmkt.protocol.linear.range import TABLE_BITS
 from fedmkt.protocol.prepare import Shape
-from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.range import TABLE_BITS
 from fedmkt.ring.side_bits import packed_words
 from fedmkt.simulation import bin_traffic, blind_traffic, correlation_traffic, shared_traffic, tree_traffic
 from fedmkt.simulation.rehearsal import Planned

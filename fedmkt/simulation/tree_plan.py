@@ -4,13 +4,13 @@ import math
 
 from fedmkt.contract import Contract
 from fedmkt.privacy.row_bits import ColumnBins, most_from_sides, most_from_totals
-from fedmkt.protocol.align import scored_rows, train_rows
-from fedmkt.protocol.blind_boosting import blind_bounds, blind_lanes
-from fedmkt.protocol.boosting import histogram_terms
+from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.noisy_growth import plan_of
-from fedmkt.protocol.shared_boosting import lanes_of
-from fedmkt.protocol.shared_gradients import GRADIENT_BITS, HESSIAN_BITS
+from fedmkt.protocol.trees.nothing.blind_boosting import blind_bounds, blind_lanes
+from fedmkt.protocol.trees.sides.boosting import histogram_terms
+from fedmkt.protocol.trees.totals.noisy_growth import plan_of
+from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
+from fedmkt.protocol.trees.totals.shared_gradients import GRADIENT_BITS, HESSIAN_BITS
 from fedmkt.ring.bounds import Bound
 from fedmkt.ring.budget import FAILURE_SIGMAS, LEAST_RATIO_BITS
 from fedmkt.ring.rlwe import DEGREE, MODULUS_BITS

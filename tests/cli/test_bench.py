@@ -9,7 +9,7 @@ import pytest
 from fedmkt.cli import bench
 from fedmkt.cli.app import main
 from fedmkt.errors import ConfigError, PeerError, TransportError
-from fedmkt.protocol.items import NO_ROW
+from fedmkt.protocol.alignment.items import NO_ROW
 from fedmkt.simulation import bench_psi
 from fedmkt.simulation.bench_psi import PsiCosts, SideCosts, check, invent, measure_psi
 from fedmkt.simulation.bench_side import BANK, PARTNER, Lists, customers_of

@@ -686,7 +686,7 @@ def serve_for_tests(folder: Path, session: bytes, contract: Path, fail: Path) ->
     """Be a party that serves one session, and that fails where the file says; every release counts as the first."""
     from fedmkt.deploy.runs import log_to_stderr
     from fedmkt.deploy.take_part import take_part
-    from fedmkt.protocol import scoring
+    from fedmkt.protocol.linear import scoring
 
     real = Party._run
 

@@ -17,8 +17,8 @@ from fedmkt.learn.noisy import Bins
 from fedmkt.learn.splits import Settings, root_level
 from fedmkt.learn.trees import Column, Table
 from fedmkt.privacy.noise import delta_of, epsilon_of, plan_noise
-from fedmkt.protocol.noisy_growth import draw_noise
-from fedmkt.protocol.shared_gradients import LIMITS
+from fedmkt.protocol.trees.totals.noisy_growth import draw_noise
+from fedmkt.protocol.trees.totals.shared_gradients import LIMITS
 
 
 def settings(trees, depth, penalty=20.0):

@@ -15,8 +15,8 @@ from fedmkt.errors import ConfigError, DataError
 from fedmkt.party.filters import Dropped, Filters, years_old
 from fedmkt.party.node import local_states, open_data
 from fedmkt.party.table import Column, Table, TableSchema, read_table
+from fedmkt.protocol.alignment.psi import Customers
 from fedmkt.protocol.prepare import Columns
-from fedmkt.protocol.psi import Customers
 
 DAY = date(2030, 6, 15)
 SECRET = "77secret77"  # stands for a person's value: no message may contain it

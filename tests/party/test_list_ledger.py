@@ -39,8 +39,8 @@ from fedmkt.party.list_ledger import (
 from fedmkt.party.node import Place, Sources, open_data, open_party
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
+from fedmkt.protocol.alignment.psi import item_values
 from fedmkt.protocol.core import Name
-from fedmkt.protocol.psi import item_values
 from fedmkt.simulation.run import party_settings
 from tests.engine import BANK, DEALER, Killed, Tap, World, job_world
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmkt.privacy.bands import TOP, RateBand, rate_band
-from fedmkt.protocol.psi import band, band_width
+from fedmkt.protocol.alignment.psi import band, band_width
 
 
 def shown(count: int, own_rows: int, other_rows: int) -> RateBand:

@@ -1,12 +1,12 @@
 """A small joint world for boosted trees in mode nothing, and the model as only both could put it together."""
 
 from fedmkt.learn.trees import Model, Outline, Part, Tree
-from fedmkt.protocol import blind_boosting
-from fedmkt.protocol.blind_boosting import LeafShares
-from fedmkt.protocol.boosting import OwnSplits
-from fedmkt.protocol.shared_gradients import value_of
-from fedmkt.protocol.tree_columns import common_bins, cut_columns
-from fedmkt.protocol.tree_growth import Forest
+from fedmkt.protocol.trees.nothing import blind_boosting
+from fedmkt.protocol.trees.nothing.blind_boosting import LeafShares
+from fedmkt.protocol.trees.sides.boosting import OwnSplits
+from fedmkt.protocol.trees.sides.tree_growth import Forest
+from fedmkt.protocol.trees.totals.shared_gradients import value_of
+from fedmkt.protocol.trees.tree_columns import common_bins, cut_columns
 from tests.protocol.tree_world import BANK, SHOP, tree_contract
 
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.errors import PeerError, PolicyRefused
-from fedmkt.protocol import psi_oprf, psi_ot, psi_vole
+from fedmkt.protocol.alignment import psi_oprf, psi_ot, psi_vole
+from fedmkt.protocol.alignment.items import NO_ROW, Found, Items, ListRows, Match, Offered
+from fedmkt.protocol.alignment.psi import Engine
 from fedmkt.protocol.core import Message
-from fedmkt.protocol.items import NO_ROW, Found, Items, ListRows, Match, Offered
-from fedmkt.protocol.psi import Engine
 from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, Sent, contract_of
 
 ENGINES: dict[str, Engine] = {

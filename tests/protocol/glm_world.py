@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import Contract
 from fedmkt.learn import glm
-from fedmkt.protocol import targets
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import Name, data_parties
-from fedmkt.protocol.logistic import fit
+from fedmkt.protocol.linear import targets
+from fedmkt.protocol.linear.logistic import fit
 from fedmkt.protocol.prepare import Columns, real
 from tests.protocol.hidden_world import hidden_contract, hidden_data, real_matrix, start_hidden
 from tests.protocol.plain_caller import (

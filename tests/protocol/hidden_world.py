@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from fedmkt.contract import AlignTerms, Contract
 from fedmkt.learn.prepare import Preparation
-from fedmkt.protocol.align import Slots, Split, split
+from fedmkt.protocol.alignment.align import Slots, Split, split
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Aligned, Customers, Overlap
 from fedmkt.protocol.core import State, data_parties
-from fedmkt.protocol.items import NO_ROW
-from fedmkt.protocol.linear import Weights
+from fedmkt.protocol.linear.linear import Weights
 from fedmkt.protocol.prepare import Columns, Prepared, prepare_columns, prepared_rows
-from fedmkt.protocol.psi import Aligned, Customers, Overlap
 from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, contract_of
 
 Floats = NDArray[np.float64]

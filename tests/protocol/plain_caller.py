@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from fedmkt.contract import AlignTerms, Contract, Limits, PartyTerms, ScoreTerms, Signer
 from fedmkt.crypto.prg import SeededRandom, derive
 from fedmkt.privacy.disclosure import DEFAULT, Disclosure
-from fedmkt.protocol import gram, linear, logistic, multiply, scoring, weighted_gram, wire
-from fedmkt.protocol import range as range_
-from fedmkt.protocol.align import Split, split
+from fedmkt.protocol import wire
+from fedmkt.protocol.alignment.align import Split, split
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Aligned, Customers, Overlap, band
 from fedmkt.protocol.core import (
     Call,
     Inbox,
@@ -39,8 +40,9 @@ from fedmkt.protocol.core import (
     dealer,
     everyone,
 )
-from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, Layout, layout
+from fedmkt.protocol.linear import gram, linear, logistic, multiply, scoring, weighted_gram
+from fedmkt.protocol.linear import range as range_
 from fedmkt.protocol.prepare import (
     Columns,
     Prepared,
@@ -50,7 +52,6 @@ from fedmkt.protocol.prepare import (
     read_fitted,
     real,
 )
-from fedmkt.protocol.psi import Aligned, Customers, Overlap, band
 from fedmkt.protocol.session import AddressedMasks
 from fedmkt.terms import AdditiveTerms, ModelTerms
 

@@ -3,15 +3,15 @@
 import numpy as np
 
 from fedmkt.learn.trees import Model, Outline, Part
-from fedmkt.protocol import shared_boosting, shared_growth
-from fedmkt.protocol.align import Split
-from fedmkt.protocol.boosting import OwnSplits
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.shared_boosting import fit
-from fedmkt.protocol.shared_gradients import UNIT, SharedScores
-from fedmkt.protocol.tree_columns import common_bins, cut_columns
-from fedmkt.protocol.tree_growth import Forest
+from fedmkt.protocol.trees.sides.boosting import OwnSplits
+from fedmkt.protocol.trees.sides.tree_growth import Forest
+from fedmkt.protocol.trees.totals import shared_boosting, shared_growth
+from fedmkt.protocol.trees.totals.shared_boosting import fit
+from fedmkt.protocol.trees.totals.shared_gradients import UNIT, SharedScores
+from fedmkt.protocol.trees.tree_columns import common_bins, cut_columns
 from tests.protocol.tree_world import BANK, SHOP, tree_contract
 
 

@@ -12,11 +12,11 @@ from fedmkt.learn import glm
 from fedmkt.learn.additive import Additive
 from fedmkt.learn.metrics import auc
 from fedmkt.privacy.disclosure import DEFAULT
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.family import FAMILIES
+from fedmkt.protocol.linear.scoring import Released
 from fedmkt.protocol.prepare import Prepared, prepare_columns, read_fitted, real
-from fedmkt.protocol.scoring import Released
 from tests.protocol.plain_caller import (
     BANK,
     SHOP,

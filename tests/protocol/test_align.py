@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedmkt.errors import PeerError
-from fedmkt.protocol.align import (
+from fedmkt.protocol.alignment.align import (
     Commitment,
     Commitments,
     KeyPart,
@@ -17,10 +17,10 @@ from fedmkt.protocol.align import (
     split,
     train_rows,
 )
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Aligned, Customers, Overlap
 from fedmkt.protocol.core import Silent, data_parties
-from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.psi import Aligned, Customers, Overlap
 from tests.protocol.plain_caller import BANK, SHOP, TELECOM, PlainCaller, contract_of
 
 PARTS = ("train", "held_out", "unlabelled")

@@ -11,18 +11,18 @@ from fedmkt.learn.cells import enough_rows
 from fedmkt.learn.splits import Level, best_splits, scale_of
 from fedmkt.learn.trees import linear_predictor
 from fedmkt.privacy.disclosure import ChosenSplits, TreeShape
-from fedmkt.protocol import blind_growth
-from fedmkt.protocol.align import Split
-from fedmkt.protocol.blind_boosting import blind_bounds
-from fedmkt.protocol.blind_boosting import leaves_of as leaf_plan
-from fedmkt.protocol.blind_growth import ChosenShares, OwnerShares, settings_of
-from fedmkt.protocol.blind_rounds import DealtPhases, PhaseOpening
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import Masked
 from fedmkt.protocol.prepare import Columns, real
-from fedmkt.protocol.shared_gradients import TreeAngles, TreeGradients
-from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals
-from fedmkt.protocol.side_product import MaskedSides
-from fedmkt.protocol.tree_growth import columns_of
+from fedmkt.protocol.trees.nothing import blind_growth
+from fedmkt.protocol.trees.nothing.blind_boosting import blind_bounds
+from fedmkt.protocol.trees.nothing.blind_boosting import leaves_of as leaf_plan
+from fedmkt.protocol.trees.nothing.blind_growth import ChosenShares, OwnerShares, settings_of
+from fedmkt.protocol.trees.nothing.blind_rounds import DealtPhases, PhaseOpening
+from fedmkt.protocol.trees.side_product import MaskedSides
+from fedmkt.protocol.trees.sides.tree_growth import columns_of
+from fedmkt.protocol.trees.totals.shared_gradients import TreeAngles, TreeGradients
+from fedmkt.protocol.trees.totals.shared_histogram import EncryptedShares, HintBlock, SharedTotals
 from fedmkt.ring.bounds import check
 from fedmkt.terms import TreeTerms
 from tests.protocol.blind_world import contract, grown, leaves_of, model_of

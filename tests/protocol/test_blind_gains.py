@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedmkt.protocol.blind_gains import Weighing, bits_for, gain_phases, lifted_shares
+from fedmkt.protocol.trees.nothing.blind_gains import Weighing, bits_for, gain_phases, lifted_shares
 from tests.ring.two_parties import run, shared
 
 WIDTHS = (24, 24, 17)

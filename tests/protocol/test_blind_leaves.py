@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from fedmkt.protocol.blind_gains import bits_for
-from fedmkt.protocol.blind_leaves import Leaves, leaf_phases, leaf_values
-from fedmkt.protocol.shared_gradients import UNIT
+from fedmkt.protocol.trees.nothing.blind_gains import bits_for
+from fedmkt.protocol.trees.nothing.blind_leaves import Leaves, leaf_phases, leaf_values
+from fedmkt.protocol.trees.totals.shared_gradients import UNIT
 from tests.ring.two_parties import run, shared
 
 

@@ -7,15 +7,15 @@ from pydantic import ValidationError
 from fedmkt.contract import AlignTerms, Contract
 from fedmkt.learn import boosting
 from fedmkt.learn.trees import Table, predict
-from fedmkt.protocol import tree_scoring
-from fedmkt.protocol.align import Split, split
-from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.items import Known
+from fedmkt.protocol.alignment.align import Split, split
+from fedmkt.protocol.alignment.items import Known
+from fedmkt.protocol.alignment.psi import Customers, psi
+from fedmkt.protocol.linear.scoring import Released
 from fedmkt.protocol.prepare import Columns, real
-from fedmkt.protocol.psi import Customers, psi
-from fedmkt.protocol.scoring import Released
-from fedmkt.protocol.tree_columns import common_bins, own_codes, table_values
-from fedmkt.protocol.tree_growth import Draws, Forest, columns_of, settings_of
+from fedmkt.protocol.trees.bin_layout import BinSizes
+from fedmkt.protocol.trees.sides import tree_scoring
+from fedmkt.protocol.trees.sides.tree_growth import Draws, Forest, columns_of, settings_of
+from fedmkt.protocol.trees.tree_columns import common_bins, own_codes, table_values
 from tests.protocol.plain_caller import PlainCaller
 from tests.protocol.test_boosting_sides import parts_of
 from tests.protocol.tree_world import BANK, SHOP, by_owner, grown, tree_contract

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from fedmkt.learn.trees import Outline, Part, Table, predict
-from fedmkt.protocol import boosting, tree_growth, tree_scoring
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.histogram import RowBins
+from fedmkt.protocol.linear.scoring import Released
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.scoring import Released
-from fedmkt.protocol.tree_columns import common_bins
-from fedmkt.protocol.tree_growth import Forest
+from fedmkt.protocol.trees.sides import boosting, tree_growth, tree_scoring
+from fedmkt.protocol.trees.sides.histogram import RowBins
+from fedmkt.protocol.trees.sides.tree_growth import Forest
+from fedmkt.protocol.trees.tree_columns import common_bins
 from tests.protocol.tree_world import BANK, SHOP, by_owner, grown, pooled, tree_caller, tree_contract, twin
 
 

@@ -10,13 +10,13 @@ from fedmkt.config import parse_job
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import ChosenSplits, HistogramTotals, SplitSides, TreeShape
-from fedmkt.protocol import boosting, tree_growth, tree_scoring
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.scoring import Released
-from fedmkt.protocol.tree_columns import cut_columns
-from fedmkt.protocol.tree_growth import Forest, LevelSplits, RowSides, SplitRequest
-from fedmkt.protocol.tree_scoring import ScoredSides
+from fedmkt.protocol.linear.scoring import Released
+from fedmkt.protocol.trees.sides import boosting, tree_growth, tree_scoring
+from fedmkt.protocol.trees.sides.tree_growth import Forest, LevelSplits, RowSides, SplitRequest
+from fedmkt.protocol.trees.sides.tree_scoring import ScoredSides
+from fedmkt.protocol.trees.tree_columns import cut_columns
 from fedmkt.ring.fields import gradient_fields
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of

@@ -2,15 +2,16 @@ import numpy as np
 import pytest
 
 from fedmkt.errors import ConfigError
-from fedmkt.protocol import family, linear, pipeline
-from fedmkt.protocol.bounds import check_bounds, job_bounds
+from fedmkt.protocol import family, pipeline
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.layout import FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS
-from fedmkt.protocol.logistic import fit
-from fedmkt.protocol.matrices import Matrices
+from fedmkt.protocol.linear import linear
+from fedmkt.protocol.linear.bounds import check_bounds, job_bounds
+from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.matrices import Matrices
+from fedmkt.protocol.linear.scoring import score
 from fedmkt.protocol.prepare import Shape
-from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.scoring import score
 from fedmkt.ring import rounding
 from fedmkt.ring.bounds import Bound, check
 from tests.protocol.glm_world import special

@@ -11,8 +11,8 @@ from fedmkt.crypto import group
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.bands import TOP, RateBand
 from fedmkt.privacy.disclosure import ListSize, SetSize
-from fedmkt.protocol import items
-from fedmkt.protocol.cardinality import (
+from fedmkt.protocol.alignment import items
+from fedmkt.protocol.alignment.cardinality import (
     ADMIT,
     ASK,
     COUNT,
@@ -29,10 +29,10 @@ from fedmkt.protocol.cardinality import (
     pair_of,
     told_of,
 )
+from fedmkt.protocol.alignment.items import Items, ListRows
+from fedmkt.protocol.alignment.psi import ANNOUNCE, Customers, band_width
+from fedmkt.protocol.alignment.psi_oprf import inputs_of
 from fedmkt.protocol.core import Silent, ask
-from fedmkt.protocol.items import Items, ListRows
-from fedmkt.protocol.psi import ANNOUNCE, Customers, band_width
-from fedmkt.protocol.psi_oprf import inputs_of
 from fedmkt.terms import ModelTerms
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, TELECOM, PlainCaller, chi_square, contract_of
 

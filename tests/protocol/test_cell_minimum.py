@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmkt.protocol.cell_minimum import (
+from fedmkt.protocol.core import Masked
+from fedmkt.protocol.trees.totals.cell_minimum import (
     Cells,
     deal_cells,
     first_layer,
@@ -15,7 +16,6 @@ from fedmkt.protocol.cell_minimum import (
     read_cells,
     take_planes,
 )
-from fedmkt.protocol.core import Masked
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller, chi_square, contract_of
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedmkt.learn.cells import open_cuts
-from fedmkt.protocol.cell_tests import cuts_of, grid_of, group_sums, needed, passes
+from fedmkt.protocol.trees.totals.cell_tests import cuts_of, grid_of, group_sums, needed, passes
 
 
 def drawn(grid, s, k, seed, scale=60):

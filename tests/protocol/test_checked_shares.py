@@ -10,17 +10,28 @@ from fedmkt.config import parse_job
 from fedmkt.errors import PeerError
 from fedmkt.learn.cells import joined_cells
 from fedmkt.party.node import open_data
-from fedmkt.protocol import dealt_pads, shared_boosting, shared_gradients, shared_growth, shared_histogram
-from fedmkt.protocol.checked_bins import BinProof, BinShifts, VectorSeed
-from fedmkt.protocol.checked_sums import ShareSums, SubsetSeed
 from fedmkt.protocol.core import Masked
-from fedmkt.protocol.histogram import RowBins
-from fedmkt.protocol.share_tags import OwnOpening, ShareTags, TagKeys
-from fedmkt.protocol.shared_cells import LevelShares, grid
-from fedmkt.protocol.shared_gradients import TreeGradients
-from fedmkt.protocol.shared_growth import NodeTotals, TreeOwners
-from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals, ShareVectors
-from fedmkt.protocol.side_product import MaskedSides
+from fedmkt.protocol.trees.side_product import MaskedSides
+from fedmkt.protocol.trees.sides.histogram import RowBins
+from fedmkt.protocol.trees.totals import (
+    dealt_pads,
+    shared_boosting,
+    shared_gradients,
+    shared_growth,
+    shared_histogram,
+)
+from fedmkt.protocol.trees.totals.checked_bins import BinProof, BinShifts, VectorSeed
+from fedmkt.protocol.trees.totals.checked_sums import ShareSums, SubsetSeed
+from fedmkt.protocol.trees.totals.share_tags import OwnOpening, ShareTags, TagKeys
+from fedmkt.protocol.trees.totals.shared_cells import LevelShares, grid
+from fedmkt.protocol.trees.totals.shared_gradients import TreeGradients
+from fedmkt.protocol.trees.totals.shared_growth import NodeTotals, TreeOwners
+from fedmkt.protocol.trees.totals.shared_histogram import (
+    EncryptedShares,
+    HintBlock,
+    SharedTotals,
+    ShareVectors,
+)
 from fedmkt.ring import rlwe, short_words
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
@@ -68,7 +79,7 @@ def test_every_share_of_the_bank_has_its_tag(monkeypatch):
         )
         return original(call, *rest)
 
-    monkeypatch.setattr("fedmkt.protocol.shared_boosting.add_up_nodes", add_up_nodes)
+    monkeypatch.setattr("fedmkt.protocol.trees.totals.shared_boosting.add_up_nodes", add_up_nodes)
     caller = grown(tree_caller(checked(depth=4)))
     alpha = caller.recall(SHOP, TagKeys).alpha
     assert [len(s[BANK][0][0]) for s in seen][:2] == [1, 2] and len(seen) >= 3
@@ -80,7 +91,9 @@ def test_every_share_of_the_bank_has_its_tag(monkeypatch):
 
 def test_in_two_lanes_or_in_three(monkeypatch):
     """Where g and h do not fit one word each has a lane and a key of its own."""
-    monkeypatch.setattr("fedmkt.protocol.shared_boosting.TOGETHER", ((1 << 30,), (1 << 30,), (1,)))
+    monkeypatch.setattr(
+        "fedmkt.protocol.trees.totals.shared_boosting.TOGETHER", ((1 << 30,), (1 << 30,), (1,))
+    )
     plain = grown(tree_caller(contract(trees=1)))
     found = grown(tree_caller(checked()))
     assert len(found.recall(SHOP, TagKeys).alpha) == 3
@@ -88,7 +101,7 @@ def test_in_two_lanes_or_in_three(monkeypatch):
 
 
 def test_a_batch_in_many_blocks_of_rows_is_checked_as_one(monkeypatch):
-    monkeypatch.setattr("fedmkt.protocol.lanes.BLOCK_BYTES", 1)
+    monkeypatch.setattr("fedmkt.protocol.trees.totals.lanes.BLOCK_BYTES", 1)
     terms = checked(trees=1)
     found = grown(tree_caller(terms, n=12000))
     assert sum(isinstance(s.message, EncryptedShares) for s in found.sent) > 2 * terms.trees.depth

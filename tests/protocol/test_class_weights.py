@@ -7,16 +7,18 @@ from pydantic import ValidationError
 from fedmkt.learn import boosting
 from fedmkt.learn.splits import leaf_values, scale_of
 from fedmkt.learn.trees import linear_predictor
-from fedmkt.protocol import shared_growth
-from fedmkt.protocol.class_waves import (
+from fedmkt.protocol.trees.side_product import deal_sides
+from fedmkt.protocol.trees.sides.tree_growth import Forest, columns_of
+from fedmkt.protocol.trees.totals import shared_growth
+from fedmkt.protocol.trees.totals.class_waves import (
     classes_batch,
     close_classes,
     open_classes,
     squared_residual,
     weighed,
 )
-from fedmkt.protocol.shared_cells import settings_of
-from fedmkt.protocol.shared_gradients import (
+from fedmkt.protocol.trees.totals.shared_cells import settings_of
+from fedmkt.protocol.trees.totals.shared_gradients import (
     FAR,
     LIMITS,
     NEAR,
@@ -27,8 +29,6 @@ from fedmkt.protocol.shared_gradients import (
     meet,
     open_angles,
 )
-from fedmkt.protocol.side_product import deal_sides
-from fedmkt.protocol.tree_growth import Forest, columns_of
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller, chi_square, contract_of
 from tests.protocol.shared_world import Watch, contract, grown, model_of, scores_of, splits_of
 from tests.protocol.tree_world import by_owner, pooled, tree_caller

@@ -7,10 +7,10 @@ import pytest
 from fedmkt.errors import ConfigError, PeerError, PolicyRefused
 from fedmkt.learn.prepare import Preparation, Settings, fit
 from fedmkt.privacy.disclosure import DEFAULT, CrossCorrelation
-from fedmkt.protocol import correlation, cross_product
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import Silent, data_parties
-from fedmkt.protocol.correlation import Correlations, column_names, cross_correlation
+from fedmkt.protocol.linear import correlation, cross_product
+from fedmkt.protocol.linear.correlation import Correlations, column_names, cross_correlation
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows, real
 from tests.protocol.plain_caller import (
     BANK,

@@ -10,21 +10,21 @@ from fedmkt.learn.splits import best_splits
 from fedmkt.learn.trees import linear_predictor
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import BinCounts, BinTotals, CellBits, ChosenSplits, HistogramTotals
-from fedmkt.protocol import shared_cells, shared_growth
-from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.boosting import OwnSplits, own_names, sides_of
-from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, PlaneOpening
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.duos import PartnerShares
-from fedmkt.protocol.histogram import RowBins
-from fedmkt.protocol.scoring import Released, ScoreOpening, ScoreShare
-from fedmkt.protocol.shared_boosting import lanes_of
-from fedmkt.protocol.shared_gradients import SharedScores, TreeAngles, TreeGradients
-from fedmkt.protocol.shared_growth import NodeTotals
-from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals
-from fedmkt.protocol.shared_scoring import ScoreAngles, ScoreLift, score
-from fedmkt.protocol.side_product import MaskedSides
-from fedmkt.protocol.tree_growth import Forest, SplitRequest
+from fedmkt.protocol.linear.scoring import Released, ScoreOpening, ScoreShare
+from fedmkt.protocol.trees.bin_layout import BinSizes
+from fedmkt.protocol.trees.side_product import MaskedSides
+from fedmkt.protocol.trees.sides.boosting import OwnSplits, own_names, sides_of
+from fedmkt.protocol.trees.sides.histogram import RowBins
+from fedmkt.protocol.trees.sides.tree_growth import Forest, SplitRequest
+from fedmkt.protocol.trees.totals import shared_cells, shared_growth
+from fedmkt.protocol.trees.totals.cell_minimum import CellOpening, CellPasses, PlaneOpening
+from fedmkt.protocol.trees.totals.duos import PartnerShares
+from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
+from fedmkt.protocol.trees.totals.shared_gradients import SharedScores, TreeAngles, TreeGradients
+from fedmkt.protocol.trees.totals.shared_growth import NodeTotals
+from fedmkt.protocol.trees.totals.shared_histogram import EncryptedShares, HintBlock, SharedTotals
+from fedmkt.protocol.trees.totals.shared_scoring import ScoreAngles, ScoreLift, score
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
 from tests.protocol.plain_caller import DEALER, chi_square, start_aligned

@@ -12,16 +12,16 @@ from fedmkt.learn.trees import predict
 from fedmkt.party.node import open_data
 from fedmkt.party.table import Table
 from fedmkt.privacy.disclosure import EVERYONE, StopBits
-from fedmkt.protocol import tree_growth, tree_scoring
-from fedmkt.protocol.align import Split, Validation
-from fedmkt.protocol.boosting import OwnSplits
+from fedmkt.protocol.alignment.align import Split, Validation
 from fedmkt.protocol.core import Public, data_parties
-from fedmkt.protocol.early_stop import LossesSoFar, TreesKept, read_kept
+from fedmkt.protocol.linear.scoring import Released
 from fedmkt.protocol.prepare import Columns, real
-from fedmkt.protocol.scoring import Released
-from fedmkt.protocol.totals import OwnBins
-from fedmkt.protocol.tree_columns import fit_bins
-from fedmkt.protocol.tree_growth import Forest
+from fedmkt.protocol.scorecard.totals import OwnBins
+from fedmkt.protocol.trees.sides import tree_growth, tree_scoring
+from fedmkt.protocol.trees.sides.boosting import OwnSplits
+from fedmkt.protocol.trees.sides.early_stop import LossesSoFar, TreesKept, read_kept
+from fedmkt.protocol.trees.sides.tree_growth import Forest
+from fedmkt.protocol.trees.tree_columns import fit_bins
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, World, world_of
 from tests.protocol.plain_caller import PlainCaller

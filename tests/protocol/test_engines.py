@@ -9,9 +9,9 @@ from fedmkt.contract import AlignTerms
 from fedmkt.crypto.prg import SeededRandom
 from fedmkt.crypto.seal import Place, Prekey, open_sealed, seal
 from fedmkt.crypto.sign import Identity
-from fedmkt.protocol import items
-from fedmkt.protocol.items import NO_ROW
-from fedmkt.protocol.psi import SHORT_LIST, engine, engine_name
+from fedmkt.protocol.alignment import items
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import SHORT_LIST, engine, engine_name
 from tests.protocol.engine_cases import ENGINES, Case, check, disturb, draw, found
 from tests.protocol.plain_caller import BANK, SHOP, contract_of
 

@@ -11,9 +11,9 @@ from fedmkt.errors import DataError
 from fedmkt.learn import glm
 from fedmkt.protocol import layout as layout_module
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.logistic import fit
-from fedmkt.protocol.scoring import Released, score
-from fedmkt.protocol.targets import Units
+from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.scoring import Released, score
+from fedmkt.protocol.linear.targets import Units
 from tests.protocol.glm_world import (
     check_addresses,
     draws,

@@ -10,18 +10,18 @@ from sklearn.metrics import roc_auc_score
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.learn import glm
 from fedmkt.privacy.disclosure import DEFAULT, Scores
-from fedmkt.protocol import weighted_gram
-from fedmkt.protocol.align import Slots, Split
-from fedmkt.protocol.bounds import check_bounds, job_bounds
+from fedmkt.protocol.alignment.align import Slots, Split
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Silent, Step
-from fedmkt.protocol.gram import STEP_BITS, Solver, start_halvings
-from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import SCORE, layout
-from fedmkt.protocol.logistic import fit
-from fedmkt.protocol.matrices import Matrices
+from fedmkt.protocol.linear import weighted_gram
+from fedmkt.protocol.linear.bounds import check_bounds, job_bounds
+from fedmkt.protocol.linear.gram import STEP_BITS, Solver, start_halvings
+from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.matrices import Matrices
+from fedmkt.protocol.linear.scoring import Released, RoundedShare, score
 from fedmkt.protocol.prepare import Columns, Prepared, Shape
-from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.scoring import Released, RoundedShare, score
 from tests.protocol.hidden_world import (
     hidden_contract,
     hidden_data,

@@ -10,13 +10,13 @@ from fedmkt.contract import Contract
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.disclosure import DEFAULT, LastingNames, MatchedOwnRows, SetSize, SupersetList
 from fedmkt.privacy.superset import epsilon
-from fedmkt.protocol import items
-from fedmkt.protocol.align import Slots, Split, held_out, split
-from fedmkt.protocol.hidden import REMEMBERED, expected_overlap
-from fedmkt.protocol.items import NO_ROW
+from fedmkt.protocol.alignment import items
+from fedmkt.protocol.alignment.align import Slots, Split, held_out, split
+from fedmkt.protocol.alignment.hidden import REMEMBERED, expected_overlap
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Aligned, Customers, Overlap, psi
 from fedmkt.protocol.pipeline import main_job
 from fedmkt.protocol.prepare import Columns
-from fedmkt.protocol.psi import Aligned, Customers, Overlap, psi
 from tests.protocol.hidden_world import hidden_contract, hidden_data
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller
 from tests.protocol.test_two_worlds import MASKED, contents

@@ -9,9 +9,9 @@ from fedmkt.contract import Contract
 from fedmkt.crypto.prg import SeededRandom
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.privacy.disclosure import HistogramTotals
-from fedmkt.protocol import histogram, histogram_terms
 from fedmkt.protocol.core import Caller, Masked, Silent, data_parties
-from fedmkt.protocol.histogram import (
+from fedmkt.protocol.trees.sides import histogram, histogram_terms
+from fedmkt.protocol.trees.sides.histogram import (
     BatchTotals,
     DealtShares,
     EncryptedRows,
@@ -27,7 +27,7 @@ from fedmkt.protocol.histogram import (
     add_up_vectors,
     send_hints,
 )
-from fedmkt.protocol.histogram_terms import Batch, Terms, bin_blocks
+from fedmkt.protocol.trees.sides.histogram_terms import Batch, Terms, bin_blocks
 from fedmkt.protocol.witness import close
 from fedmkt.ring import rlwe, short_words
 from fedmkt.ring.fields import gradient_fields, pack_fields, signed, take_apart

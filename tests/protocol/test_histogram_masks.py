@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fedmkt.crypto.prg import SeededRandom
-from fedmkt.protocol import histogram
 from fedmkt.protocol.core import Silent
-from fedmkt.protocol.histogram import EncryptedRows, RowBins, Vectors, add_up_vectors, send_hints
-from fedmkt.protocol.histogram_terms import Batch, Terms
+from fedmkt.protocol.trees.sides import histogram
+from fedmkt.protocol.trees.sides.histogram import EncryptedRows, RowBins, Vectors, add_up_vectors, send_hints
+from fedmkt.protocol.trees.sides.histogram_terms import Batch, Terms
 from fedmkt.ring import rlwe, short_words
 from fedmkt.ring.fields import signed
 from fedmkt.ring.rlwe import DEGREE

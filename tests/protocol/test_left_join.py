@@ -7,11 +7,9 @@ import pytest
 
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.disclosure import DEFAULT, JoinedRows, MatchedOwnRows, SetSize
-from fedmkt.protocol.align import Split, split
-from fedmkt.protocol.core import ask
-from fedmkt.protocol.items import NO_ROW, Known
-from fedmkt.protocol.prepare import KNOWN, Columns, own_columns, prepare_columns, real
-from fedmkt.protocol.psi import (
+from fedmkt.protocol.alignment.align import Split, split
+from fedmkt.protocol.alignment.items import NO_ROW, Known
+from fedmkt.protocol.alignment.psi import (
     ADMIT,
     ALIGN,
     ANNOUNCE,
@@ -24,6 +22,8 @@ from fedmkt.protocol.psi import (
     engine,
     psi,
 )
+from fedmkt.protocol.core import ask
+from fedmkt.protocol.prepare import KNOWN, Columns, own_columns, prepare_columns, real
 from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, contract_of
 
 IDS = {BANK: [f"p{i:05d}" for i in range(600)], SHOP: [f"p{i:05d}" for i in range(400, 900)]}

@@ -8,18 +8,18 @@ import pytest
 
 from fedmkt.learn import prepare
 from fedmkt.protocol import layout as layout_module
-from fedmkt.protocol import linear
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import ask, data_parties, dealer, inbox_of
-from fedmkt.protocol.gram import _row_factor
-from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, layout
-from fedmkt.protocol.linear import FIT_ROWS, Counts, Forward, Lifting, Weights, apply_sigmoid
-from fedmkt.protocol.logistic import DEAL_STEP, GRADIENT, OPEN_WEIGHTS, RESIDUAL, Pass
-from fedmkt.protocol.matrices import MaskedRows, Matrices, mask_matrices
+from fedmkt.protocol.linear import linear
+from fedmkt.protocol.linear.gram import _row_factor
+from fedmkt.protocol.linear.linear import FIT_ROWS, Counts, Forward, Lifting, Weights, apply_sigmoid
+from fedmkt.protocol.linear.logistic import DEAL_STEP, GRADIENT, OPEN_WEIGHTS, RESIDUAL, Pass
+from fedmkt.protocol.linear.matrices import MaskedRows, Matrices, mask_matrices
+from fedmkt.protocol.linear.targets import LOAD_LABELS, Labels
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows
-from fedmkt.protocol.psi import Overlap
-from fedmkt.protocol.targets import LOAD_LABELS, Labels
 from fedmkt.ring.fixed import encode
 from tests.protocol.plain_caller import (
     chi_square,

@@ -7,15 +7,15 @@ from sklearn.metrics import roc_auc_score
 
 from fedmkt.errors import DataError
 from fedmkt.learn import glm
-from fedmkt.protocol import gram
 from fedmkt.protocol.core import Masked, Silent, data_parties
-from fedmkt.protocol.gram import INVERSE_BITS, STEP_BITS, Solver
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, layout
-from fedmkt.protocol.linear import Weights
-from fedmkt.protocol.logistic import fit
-from fedmkt.protocol.matrices import Matrices
+from fedmkt.protocol.linear import gram
+from fedmkt.protocol.linear.gram import INVERSE_BITS, STEP_BITS, Solver
+from fedmkt.protocol.linear.linear import Weights
+from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.matrices import Matrices
+from fedmkt.protocol.linear.range import InRange
 from fedmkt.protocol.prepare import Columns
-from fedmkt.protocol.range import InRange
 from tests.protocol.plain_caller import (
     chi_square,
     contract_of,

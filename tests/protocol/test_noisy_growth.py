@@ -15,20 +15,20 @@ from fedmkt.learn.trees import linear_predictor
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import ChosenSplits, NoisyTotals, TreeShape
 from fedmkt.privacy.noise import FLOODING_DELTA, epsilon_of
-from fedmkt.protocol import noise_ledger, noisy_growth, shared_boosting
-from fedmkt.protocol.align import train_rows
-from fedmkt.protocol.bin_layout import BinSizes
+from fedmkt.protocol.alignment.align import train_rows
 from fedmkt.protocol.core import Inbox, data_parties, dealer
-from fedmkt.protocol.histogram import RowBins
-from fedmkt.protocol.noise_ledger import Training, epsilon_together
-from fedmkt.protocol.noisy_growth import bins_of, noisy_settings, noisy_shares, plan_of
 from fedmkt.protocol.session import Request
-from fedmkt.protocol.shared_boosting import lanes_of
-from fedmkt.protocol.shared_cells import LevelShares, level_cells
-from fedmkt.protocol.shared_gradients import UNIT
-from fedmkt.protocol.shared_growth import NodeTotals
-from fedmkt.protocol.tree_columns import cut_columns
-from fedmkt.protocol.tree_growth import Forest, columns_of
+from fedmkt.protocol.trees.bin_layout import BinSizes
+from fedmkt.protocol.trees.sides.histogram import RowBins
+from fedmkt.protocol.trees.sides.tree_growth import Forest, columns_of
+from fedmkt.protocol.trees.totals import noise_ledger, noisy_growth, shared_boosting
+from fedmkt.protocol.trees.totals.noise_ledger import Training, epsilon_together
+from fedmkt.protocol.trees.totals.noisy_growth import bins_of, noisy_settings, noisy_shares, plan_of
+from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
+from fedmkt.protocol.trees.totals.shared_cells import LevelShares, level_cells
+from fedmkt.protocol.trees.totals.shared_gradients import UNIT
+from fedmkt.protocol.trees.totals.shared_growth import NodeTotals
+from fedmkt.protocol.trees.tree_columns import cut_columns
 from fedmkt.ring import discrete_gaussian
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of

@@ -14,14 +14,14 @@ from fedmkt.learn import factors, glm
 from fedmkt.learn.additive import Additive
 from fedmkt.learn.metrics import auc
 from fedmkt.privacy.disclosure import DEFAULT
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import Masked, Message, Name, data_parties
 from fedmkt.protocol.family import FAMILIES
 from fedmkt.protocol.layout import FIT, SCORE, Stage
-from fedmkt.protocol.matrices import _MASK
-from fedmkt.protocol.pairs import _SHARE, DealtPairs, FactorOpening, PairShares, share_pairs
+from fedmkt.protocol.linear.matrices import _MASK
+from fedmkt.protocol.linear.pairs import _SHARE, DealtPairs, FactorOpening, PairShares, share_pairs
+from fedmkt.protocol.linear.scoring import OwnWeights, Released, WeightShare
 from fedmkt.protocol.prepare import Columns, Prepared, read_fitted, real
-from fedmkt.protocol.scoring import OwnWeights, Released, WeightShare
 from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.traffic import Sizes, bytes_sent
 from tests.protocol.plain_caller import (

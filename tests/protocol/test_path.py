@@ -11,15 +11,15 @@ from sklearn.metrics import mean_poisson_deviance, mean_squared_error
 from fedmkt.errors import DataError, PolicyRefused
 from fedmkt.learn import glm, metrics
 from fedmkt.privacy.disclosure import DEFAULT, ChosenPenalty, PenaltyCurve
-from fedmkt.protocol import logistic, path
-from fedmkt.protocol.align import Split, Validation, joint_rows, split
+from fedmkt.protocol.alignment.align import Split, Validation, joint_rows, split
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Customers, psi
 from fedmkt.protocol.core import data_parties, dealer
-from fedmkt.protocol.items import NO_ROW
-from fedmkt.protocol.path import Curve, SquareShares
-from fedmkt.protocol.penalties import Trial, penalty_of
+from fedmkt.protocol.linear import logistic, path
+from fedmkt.protocol.linear.path import Curve, SquareShares
+from fedmkt.protocol.linear.penalties import Trial, penalty_of
+from fedmkt.protocol.linear.targets import Units
 from fedmkt.protocol.prepare import Prepared, encoded_matrix, prepare_columns, real
-from fedmkt.protocol.psi import Customers, psi
-from fedmkt.protocol.targets import Units
 from tests.protocol.glm_world import (
     check_addresses,
     draw,

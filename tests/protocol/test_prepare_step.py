@@ -6,9 +6,10 @@ import pytest
 from fedmkt.errors import DataError, PeerError
 from fedmkt.privacy.disclosure import MatrixShape
 from fedmkt.protocol import prepare as step
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Customers
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.prepare import (
     MAX_COLUMNS,
     MAX_ROW_NORM,
@@ -21,7 +22,6 @@ from fedmkt.protocol.prepare import (
     real,
     shapes,
 )
-from fedmkt.protocol.psi import Customers
 from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, contract_of, joint_data, start_aligned
 
 N = 600

@@ -9,9 +9,8 @@ from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Column, TableSchema, read_table
 from fedmkt.privacy.disclosure import CampaignRows, ListSize, MatchedOwnRows, SetSize
-from fedmkt.protocol.core import Silent, ask
-from fedmkt.protocol.items import NO_ROW, Found, ListRows, Tags
-from fedmkt.protocol.psi import (
+from fedmkt.protocol.alignment.items import NO_ROW, Found, ListRows, Tags
+from fedmkt.protocol.alignment.psi import (
     ADMIT,
     ALIGN,
     ANNOUNCE,
@@ -28,7 +27,8 @@ from fedmkt.protocol.psi import (
     item_values,
     psi,
 )
-from fedmkt.protocol.psi_oprf import BLIND, EVALUATE, OFFER, TAKE, Blinded, Evaluated
+from fedmkt.protocol.alignment.psi_oprf import BLIND, EVALUATE, OFFER, TAKE, Blinded, Evaluated
+from fedmkt.protocol.core import Silent, ask
 from fedmkt.protocol.witness import witness
 from fedmkt.simulation.world import BANK as BANK_FILE
 from fedmkt.simulation.world import LABEL, PARTNERS, generate

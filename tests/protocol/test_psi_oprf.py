@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from fedmkt.errors import PolicyRefused
-from fedmkt.protocol import items
+from fedmkt.protocol.alignment import items
+from fedmkt.protocol.alignment.items import NO_ROW, Items, Tags
+from fedmkt.protocol.alignment.psi import ADMIT, ANNOUNCE, Aligned, Customers, item_values, psi
+from fedmkt.protocol.alignment.psi_oprf import KEEP, Evaluated, KeptSet, _find
 from fedmkt.protocol.core import ask
-from fedmkt.protocol.items import NO_ROW, Items, Tags
-from fedmkt.protocol.psi import ADMIT, ANNOUNCE, Aligned, Customers, item_values, psi
-from fedmkt.protocol.psi_oprf import KEEP, Evaluated, KeptSet, _find
 from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, contract_of
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from fedmkt.crypto import cuckoo, group, kkrt
 from fedmkt.errors import PeerError, PolicyRefused
-from fedmkt.protocol import items, psi_ot
-from fedmkt.protocol.base_transfers import Choice, Offer
-from fedmkt.protocol.items import NO_ROW, Found, Items, ListRows, Offered
-from fedmkt.protocol.psi_ot import BinTags, Extended, intersect
+from fedmkt.protocol.alignment import items, psi_ot
+from fedmkt.protocol.alignment.base_transfers import Choice, Offer
+from fedmkt.protocol.alignment.items import NO_ROW, Found, Items, ListRows, Offered
+from fedmkt.protocol.alignment.psi_ot import BinTags, Extended, intersect
 from tests.protocol.plain_caller import BANK, SHOP, TELECOM, PlainCaller, contract_of
 
 NAMES = (BANK, SHOP, TELECOM)

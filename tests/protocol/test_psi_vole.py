@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from fedmkt.crypto import okvs, tags, vole
 from fedmkt.errors import FedmktError, PeerError, PolicyRefused
-from fedmkt.protocol import items as items_module
-from fedmkt.protocol import psi_vole
-from fedmkt.protocol.base_transfers import Choice, Offer
+from fedmkt.protocol.alignment import items as items_module
+from fedmkt.protocol.alignment import psi_vole
+from fedmkt.protocol.alignment.base_transfers import Choice, Offer
+from fedmkt.protocol.alignment.items import NO_ROW, Found, Items, ListRows, Offered, Tags
+from fedmkt.protocol.alignment.psi_vole import Correction, Difference, Grown, Keyed
 from fedmkt.protocol.core import ask
-from fedmkt.protocol.items import NO_ROW, Found, Items, ListRows, Offered, Tags
-from fedmkt.protocol.psi_vole import Correction, Difference, Grown, Keyed
 from tests.protocol.plain_caller import BANK, SHOP, TELECOM, PlainCaller, chi_square, contract_of
 
 NAMES = (BANK, SHOP, TELECOM)

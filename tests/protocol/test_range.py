@@ -4,13 +4,13 @@ import pytest
 from fedmkt.errors import PolicyRefused
 from fedmkt.learn.prepare import Preparation
 from fedmkt.privacy.disclosure import RangeBit
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.layout import WEIGHT_BITS
-from fedmkt.protocol.linear import Weights
-from fedmkt.protocol.logistic import fit
+from fedmkt.protocol.linear.linear import Weights
+from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.range import InRange, check_range, omega
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows, real
-from fedmkt.protocol.range import InRange, check_range, omega
 from fedmkt.ring.fixed import encode
 from tests.protocol.plain_caller import (
     BANK,

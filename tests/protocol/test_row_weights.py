@@ -11,15 +11,15 @@ from sklearn.metrics import roc_auc_score
 from fedmkt.errors import DataError
 from fedmkt.learn import glm
 from fedmkt.protocol import layout as layout_module
-from fedmkt.protocol import logistic
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS
-from fedmkt.protocol.links import most_predictor
-from fedmkt.protocol.logistic import fit
+from fedmkt.protocol.linear import logistic
+from fedmkt.protocol.linear.links import most_predictor
+from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.row_weights import RowOpening, RowValues
+from fedmkt.protocol.linear.scoring import Released, score
+from fedmkt.protocol.linear.targets import Labels, Units, offset_words
 from fedmkt.protocol.prepare import Columns
-from fedmkt.protocol.row_weights import RowOpening, RowValues
-from fedmkt.protocol.scoring import Released, score
-from fedmkt.protocol.targets import Labels, Units, offset_words
 from fedmkt.ring.fixed import decode
 from tests.protocol.glm_world import (
     check_addresses,

@@ -18,13 +18,14 @@ from fedmkt.learn.bins import Binning
 from fedmkt.learn.merging import Totals
 from fedmkt.learn.woe import WoeColumns, place_rows
 from fedmkt.privacy.disclosure import DEFAULT, BinWeights
-from fedmkt.protocol import bin_layout, wire
-from fedmkt.protocol.align import Split
-from fedmkt.protocol.bin_layout import BinSizes
+from fedmkt.protocol import wire
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.family import FAMILIES
 from fedmkt.protocol.prepare import Columns, OwnEvidence, real
-from fedmkt.protocol.scorecard import BIN, EvidenceTable, WeighedBins, weigh_columns
+from fedmkt.protocol.scorecard.scorecard import BIN, EvidenceTable, WeighedBins, weigh_columns
+from fedmkt.protocol.trees import bin_layout
+from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.simulation import bin_traffic
 from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.traffic import Sizes

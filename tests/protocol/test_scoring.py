@@ -6,16 +6,23 @@ import pytest
 from fedmkt.errors import PolicyRefused
 from fedmkt.party.store import Store
 from fedmkt.privacy.disclosure import DEFAULT, ModelPart, Scores
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import Silent, data_parties
-from fedmkt.protocol.gram import Solver
 from fedmkt.protocol.layout import FRACTION_BITS, SCORE, WEIGHT_BITS
-from fedmkt.protocol.linear import Weights
-from fedmkt.protocol.logistic import fit
-from fedmkt.protocol.matrices import Matrices
+from fedmkt.protocol.linear.gram import Solver
+from fedmkt.protocol.linear.linear import Weights
+from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.matrices import Matrices
+from fedmkt.protocol.linear.scoring import (
+    OwnWeights,
+    Released,
+    _count_release,
+    give_parts,
+    ledger_keys,
+    score,
+)
 from fedmkt.protocol.pipeline import main_job
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.scoring import OwnWeights, Released, _count_release, give_parts, ledger_keys, score
 from fedmkt.protocol.session import Request
 from tests.engine import Tap, job_world
 from tests.protocol.plain_caller import (

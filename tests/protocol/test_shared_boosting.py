@@ -10,13 +10,13 @@ from fedmkt.learn import boosting
 from fedmkt.learn.cells import joined_cells
 from fedmkt.learn.splits import leaf_values, scale_of
 from fedmkt.learn.trees import linear_predictor
-from fedmkt.protocol import shared_cells, shared_growth
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.shared_boosting import lanes_of
-from fedmkt.protocol.shared_cells import settings_of
-from fedmkt.protocol.shared_gradients import UNIT
-from fedmkt.protocol.tree_columns import cut_columns
-from fedmkt.protocol.tree_growth import Forest, columns_of
+from fedmkt.protocol.trees.sides.tree_growth import Forest, columns_of
+from fedmkt.protocol.trees.totals import shared_cells, shared_growth
+from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
+from fedmkt.protocol.trees.totals.shared_cells import settings_of
+from fedmkt.protocol.trees.totals.shared_gradients import UNIT
+from fedmkt.protocol.trees.tree_columns import cut_columns
 from tests.protocol.shared_world import Watch, contract, grown, model_of, scores_of, splits_of
 from tests.protocol.tree_world import BANK, by_owner, pooled, tree_caller
 

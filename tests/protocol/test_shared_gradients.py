@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedmkt.protocol.core import Masked
-from fedmkt.protocol.shared_gradients import (
+from fedmkt.protocol.trees.totals.shared_gradients import (
     FAR,
     LIMITS,
     NEAR,

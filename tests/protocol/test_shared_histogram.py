@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from fedmkt.errors import ConfigError, PolicyRefused
-from fedmkt.protocol import lanes as lanes_
 from fedmkt.protocol.core import Masked
-from fedmkt.protocol.histogram import RowBins
-from fedmkt.protocol.histogram_terms import bin_blocks
-from fedmkt.protocol.lanes import Lanes
-from fedmkt.protocol.shared_histogram import (
+from fedmkt.protocol.trees.sides.histogram import RowBins
+from fedmkt.protocol.trees.sides.histogram_terms import bin_blocks
+from fedmkt.protocol.trees.totals import lanes as lanes_
+from fedmkt.protocol.trees.totals.lanes import Lanes
+from fedmkt.protocol.trees.totals.shared_histogram import (
     Answered,
     Asking,
     BinHints,
@@ -111,7 +111,7 @@ def test_extreme_values_keep_their_range():
 @pytest.mark.parametrize("counts", [COUNTS, THREE], ids=["one partner", "two partners"])
 def test_rows_and_hints_in_several_blocks_give_the_same(counts, monkeypatch):
     monkeypatch.setattr(lanes_, "BLOCK_BYTES", 8 * DEGREE * 3)
-    monkeypatch.setattr("fedmkt.protocol.histogram_terms.BLOCK_BYTES", 8 * DEGREE * 9)
+    monkeypatch.setattr("fedmkt.protocol.trees.sides.histogram_terms.BLOCK_BYTES", 8 * DEGREE * 9)
     lanes = lanes_of(2 * DEGREE + 11, counts)
     assert len(lanes.row_blocks(1)) == 3 and len(bin_blocks(40)) == 5 and len(bin_blocks(13)) == 2
     caller = world(lanes)

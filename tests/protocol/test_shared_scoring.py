@@ -6,12 +6,12 @@ import pytest
 from fedmkt.errors import PolicyRefused
 from fedmkt.learn.trees import predict
 from fedmkt.privacy.disclosure import Scores
-from fedmkt.protocol import shared_scoring
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
+from fedmkt.protocol.linear.scoring import Released, ScoreShare
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.scoring import Released, ScoreShare
-from fedmkt.protocol.shared_scoring import ScoreAngles, ScoreLift, score, tree_groups
-from fedmkt.protocol.side_product import MaskedSides
+from fedmkt.protocol.trees.side_product import MaskedSides
+from fedmkt.protocol.trees.totals import shared_scoring
+from fedmkt.protocol.trees.totals.shared_scoring import ScoreAngles, ScoreLift, score, tree_groups
 from tests.protocol.plain_caller import DEALER, TELECOM, chi_square
 from tests.protocol.shared_world import contract, grown, model_of
 from tests.protocol.tree_world import BANK, SHOP, by_owner, pooled, tree_caller

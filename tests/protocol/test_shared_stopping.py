@@ -13,19 +13,20 @@ from fedmkt.learn.splits import best_splits, leaf_values, scale_of, stop_at
 from fedmkt.learn.trees import linear_predictor, predict
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import EVERYONE, StopBits, ValidationLosses
-from fedmkt.protocol import early_stop, shared_growth, shared_scoring, shared_stopping
-from fedmkt.protocol.align import validation_rows
-from fedmkt.protocol.boosting import OwnSplits
+from fedmkt.protocol.alignment.align import validation_rows
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.early_stop import LossesSoFar, TreesKept
-from fedmkt.protocol.scoring import Released
-from fedmkt.protocol.shared_boosting import fit
-from fedmkt.protocol.shared_cells import settings_of
-from fedmkt.protocol.shared_gradients import UNIT, TrainAnswers
-from fedmkt.protocol.shared_growth import TreeOwners
-from fedmkt.protocol.shared_stopping import LossShare, low_bits
-from fedmkt.protocol.tree_columns import cut_columns
-from fedmkt.protocol.tree_growth import Forest, columns_of
+from fedmkt.protocol.linear.scoring import Released
+from fedmkt.protocol.trees.sides import early_stop
+from fedmkt.protocol.trees.sides.boosting import OwnSplits
+from fedmkt.protocol.trees.sides.early_stop import LossesSoFar, TreesKept
+from fedmkt.protocol.trees.sides.tree_growth import Forest, columns_of
+from fedmkt.protocol.trees.totals import shared_growth, shared_scoring, shared_stopping
+from fedmkt.protocol.trees.totals.shared_boosting import fit
+from fedmkt.protocol.trees.totals.shared_cells import settings_of
+from fedmkt.protocol.trees.totals.shared_gradients import UNIT, TrainAnswers
+from fedmkt.protocol.trees.totals.shared_growth import TreeOwners
+from fedmkt.protocol.trees.totals.shared_stopping import LossShare, low_bits
+from fedmkt.protocol.trees.tree_columns import cut_columns
 from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.shared_traffic import CONTENT
 from fedmkt.simulation.traffic import Sizes
@@ -56,7 +57,7 @@ class Scores:
             self.found.append(scores_of(caller))
             return told(caller, *rest)
 
-        monkeypatch.setattr("fedmkt.protocol.shared_boosting.stop_after", stop_after)
+        monkeypatch.setattr("fedmkt.protocol.trees.totals.shared_boosting.stop_after", stop_after)
 
     def losses(self, caller):
         """Return the mean squared error of the validation rows after each tree."""
@@ -130,7 +131,7 @@ def test_a_bank_that_lets_a_validation_row_train_is_noticed_with_checked_shares(
                 lane[..., row] += np.array(1, lane.dtype)
         return level, vectors
 
-    monkeypatch.setattr("fedmkt.protocol.shared_boosting.root_shares", root_shares)
+    monkeypatch.setattr("fedmkt.protocol.trees.totals.shared_boosting.root_shares", root_shares)
     with pytest.raises(PeerError):
         grown(tree_caller(contract(checked_shares=True, **EAGER)))
 

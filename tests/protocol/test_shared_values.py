@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from fedmkt.protocol.core import Outcome, Silent, data_parties
-from fedmkt.protocol.duos import PartnerShares
-from fedmkt.protocol.linear import next_count
-from fedmkt.protocol.shared_values import (
+from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.trees.side_product import MaskedSides
+from fedmkt.protocol.trees.totals.duos import PartnerShares
+from fedmkt.protocol.trees.totals.shared_values import (
     Folding,
     Forests,
     fold,
@@ -14,7 +15,6 @@ from fedmkt.protocol.shared_values import (
     start,
     total,
 )
-from fedmkt.protocol.side_product import MaskedSides
 from tests.protocol.plain_caller import BANK, SHOP, TELECOM, PlainCaller, chi_square, contract_of
 
 TREES = {

@@ -17,24 +17,29 @@ from fedmkt.privacy.disclosure import (
     HistogramTotals,
     TreeShape,
 )
-from fedmkt.protocol import shared_growth
-from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.boosting import OwnSplits, own_names, sides_of
-from fedmkt.protocol.cell_minimum import CellOpening, CellPasses, PlaneOpening
-from fedmkt.protocol.checked_bins import BinProof, BinShifts
-from fedmkt.protocol.checked_sums import ShareSums
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.histogram import RowBins
-from fedmkt.protocol.scoring import Released
-from fedmkt.protocol.share_tags import OwnOpening
-from fedmkt.protocol.shared_boosting import lanes_of
-from fedmkt.protocol.shared_cells import COUNT, LevelShares, grid, settings_of
-from fedmkt.protocol.shared_gradients import SharedScores, TreeAngles, TreeGradients
-from fedmkt.protocol.shared_growth import NodeTotals
-from fedmkt.protocol.shared_histogram import EncryptedShares, HintBlock, SharedTotals, ShareVectors
-from fedmkt.protocol.side_product import MaskedSides
-from fedmkt.protocol.tree_columns import cut_columns
-from fedmkt.protocol.tree_growth import Forest, SplitRequest, columns_of
+from fedmkt.protocol.linear.scoring import Released
+from fedmkt.protocol.trees.bin_layout import BinSizes
+from fedmkt.protocol.trees.side_product import MaskedSides
+from fedmkt.protocol.trees.sides.boosting import OwnSplits, own_names, sides_of
+from fedmkt.protocol.trees.sides.histogram import RowBins
+from fedmkt.protocol.trees.sides.tree_growth import Forest, SplitRequest, columns_of
+from fedmkt.protocol.trees.totals import shared_growth
+from fedmkt.protocol.trees.totals.cell_minimum import CellOpening, CellPasses, PlaneOpening
+from fedmkt.protocol.trees.totals.checked_bins import BinProof, BinShifts
+from fedmkt.protocol.trees.totals.checked_sums import ShareSums
+from fedmkt.protocol.trees.totals.share_tags import OwnOpening
+from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
+from fedmkt.protocol.trees.totals.shared_cells import COUNT, LevelShares, grid, settings_of
+from fedmkt.protocol.trees.totals.shared_gradients import SharedScores, TreeAngles, TreeGradients
+from fedmkt.protocol.trees.totals.shared_growth import NodeTotals
+from fedmkt.protocol.trees.totals.shared_histogram import (
+    EncryptedShares,
+    HintBlock,
+    SharedTotals,
+    ShareVectors,
+)
+from fedmkt.protocol.trees.tree_columns import cut_columns
 from fedmkt.ring.rlwe import NO_BIN
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
@@ -229,7 +234,7 @@ def test_a_bank_that_adds_to_its_share_reads_the_open_cell_of_a_row(monkeypatch)
             vectors = ShareVectors((g, *others))
         return level, vectors
 
-    monkeypatch.setattr("fedmkt.protocol.shared_boosting.root_shares", cheating)
+    monkeypatch.setattr("fedmkt.protocol.trees.totals.shared_boosting.root_shares", cheating)
     grown(caller)
     (cells,), (nodes, cuts) = watch.opened, watch.cuts[0]
     table, codes = grid(caller.turn(BANK)), caller.recall(SHOP, RowBins).codes

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedmkt.protocol.core import Masked, Outcome, Silent, Step
-from fedmkt.protocol.side_product import (
+from fedmkt.protocol.trees.side_product import (
     Batch,
     DealtSides,
     MaskedSides,

@@ -9,14 +9,14 @@ from fedmkt.errors import PeerError
 from fedmkt.learn import glm
 from fedmkt.learn.prepare import Preparation
 from fedmkt.privacy.disclosure import DEFAULT, StandardErrors
-from fedmkt.protocol import cross_product, standard_errors
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.correlation import ColumnNorms, cross_correlation
-from fedmkt.protocol.logistic import fit
+from fedmkt.protocol.linear import cross_product, standard_errors
+from fedmkt.protocol.linear.correlation import ColumnNorms, cross_correlation
+from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.scoring import OwnWeights, Released, give_parts, score
+from fedmkt.protocol.linear.standard_errors import OwnErrors, give_errors
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows, real
-from fedmkt.protocol.scoring import OwnWeights, Released, give_parts, score
-from fedmkt.protocol.standard_errors import OwnErrors, give_errors
 from tests.protocol.plain_caller import (
     BANK,
     SHOP,

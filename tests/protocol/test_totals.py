@@ -10,17 +10,18 @@ from fedmkt.contract import Limits
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.learn.bins import Binning, CategoryBins, NumberBins, join
 from fedmkt.privacy.disclosure import DEFAULT, BinCounts, BinTotals, MatrixShape, MinimumBits
-from fedmkt.protocol import bin_layout, bin_product, minimum, totals
-from fedmkt.protocol.align import Split, train_rows
-from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.bin_product import BankSide, MaskedBins, MaskedLabels, PartnerSide
+from fedmkt.protocol.alignment.align import Split, train_rows
+from fedmkt.protocol.alignment.items import NO_ROW, Known
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Inbox, Masked, Outcome, Silent, Step, data_parties, dealer
-from fedmkt.protocol.items import NO_ROW, Known
-from fedmkt.protocol.minimum import BitOpening, PassShare, ValueOpening
 from fedmkt.protocol.prepare import Columns, real
-from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.scorecard import bin_product, minimum, totals
+from fedmkt.protocol.scorecard.bin_product import BankSide, MaskedBins, MaskedLabels, PartnerSide
+from fedmkt.protocol.scorecard.minimum import BitOpening, PassShare, ValueOpening
+from fedmkt.protocol.scorecard.totals import OwnBins, PartnerTotals, ReleasedTotals, ShownBins, bin_totals
 from fedmkt.protocol.session import AddressedMasks
-from fedmkt.protocol.totals import OwnBins, PartnerTotals, ReleasedTotals, ShownBins, bin_totals
+from fedmkt.protocol.trees import bin_layout
+from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.witness import checkpoint, close
 from tests.engine import Killed, Tap, toy_world
 from tests.protocol.plain_caller import (

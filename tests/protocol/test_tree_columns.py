@@ -7,13 +7,13 @@ from fedmkt.errors import PeerError
 from fedmkt.learn.bins import Binning, CategoryBins, NumberBins
 from fedmkt.learn.trees import Column, Table
 from fedmkt.privacy.disclosure import MatrixShape
-from fedmkt.protocol.align import Split
-from fedmkt.protocol.bin_layout import BinSizes
+from fedmkt.protocol.alignment.align import Split
+from fedmkt.protocol.alignment.items import NO_ROW
 from fedmkt.protocol.core import Outcome, Step, data_parties
-from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.prepare import Columns, real
-from fedmkt.protocol.totals import OwnBins
-from fedmkt.protocol.tree_columns import (
+from fedmkt.protocol.scorecard.totals import OwnBins
+from fedmkt.protocol.trees.bin_layout import BinSizes
+from fedmkt.protocol.trees.tree_columns import (
     codes_of,
     common_bins,
     cut_columns,
@@ -110,7 +110,7 @@ def test_the_bank_orders_levels_by_events_and_a_partner_by_rows() -> None:
     ],
 )
 def test_sizes_that_do_not_fit_the_contract_are_refused(wrong, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedmkt.protocol import tree_columns
+    from fedmkt.protocol.trees import tree_columns
 
     caller = tree_caller(tree_contract())
     lying = Step("prepare.bins", lambda turn, inbox: Outcome(wrong), BinSizes)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from fedmkt.privacy.row_bits import ColumnBins, bits_per_row, entropy, most_from_sides
-from fedmkt.protocol import boosting
-from fedmkt.protocol.align import Split
-from fedmkt.protocol.bin_layout import BinSizes
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.tree_columns import cut_columns, own_codes
-from fedmkt.protocol.tree_growth import RowSides
+from fedmkt.protocol.trees.bin_layout import BinSizes
+from fedmkt.protocol.trees.sides import boosting
+from fedmkt.protocol.trees.sides.tree_growth import RowSides
+from fedmkt.protocol.trees.tree_columns import cut_columns, own_codes
 from tests.protocol.tree_world import BANK, SHOP, tree_caller, tree_contract
 
 

@@ -16,14 +16,14 @@ import pytest
 from fedmkt.party import handle
 from fedmkt.party.node import open_data
 from fedmkt.party.table import Table
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
+from fedmkt.protocol.alignment.psi import Customers, psi
 from fedmkt.protocol.core import Name, data_parties, dealer
-from fedmkt.protocol.linear import Weights
-from fedmkt.protocol.logistic import fit
+from fedmkt.protocol.linear.linear import Weights
+from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.range import check_range
+from fedmkt.protocol.linear.scoring import score
 from fedmkt.protocol.prepare import Shape, prepare_columns, real
-from fedmkt.protocol.psi import Customers, psi
-from fedmkt.protocol.range import check_range
-from fedmkt.protocol.scoring import score
 from fedmkt.protocol.witness import witness_all
 from tests.engine import Tap, job_config, world_of
 from tests.protocol.leak_scanner import seen

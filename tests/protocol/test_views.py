@@ -19,13 +19,13 @@ from fedmkt.party import handle
 from fedmkt.party.node import open_data
 from fedmkt.party.table import Table
 from fedmkt.protocol import wire
-from fedmkt.protocol.align import Split
+from fedmkt.protocol.alignment.align import Split
+from fedmkt.protocol.alignment.items import NO_ROW
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Masked, Name, data_parties, dealer
-from fedmkt.protocol.items import NO_ROW
 from fedmkt.protocol.layout import FIT, SCORE, layout
-from fedmkt.protocol.linear import VectorOpening
+from fedmkt.protocol.linear.linear import VectorOpening
 from fedmkt.protocol.prepare import Columns, Prepared, Shape, prepared_rows
-from fedmkt.protocol.psi import Overlap
 from fedmkt.protocol.session import AddressedMasks, Hello, dealer_seed
 from tests.engine import Tap, World, job_config, world_of
 from tests.protocol.leak_scanner import LABEL_RUN, Found, Scanner, Secrets, Seen, places, seen

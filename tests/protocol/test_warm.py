@@ -12,9 +12,9 @@ from fedmkt.learn import glm
 from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.protocol import family
 from fedmkt.protocol.core import data_parties
+from fedmkt.protocol.linear.scoring import score
+from fedmkt.protocol.linear.warm import check_start
 from fedmkt.protocol.prepare import Prepared
-from fedmkt.protocol.scoring import score
-from fedmkt.protocol.warm import check_start
 from tests.protocol.glm_world import check_addresses, draws, known_rows, matrix, weight_error
 from tests.protocol.hidden_world import hidden_contract
 from tests.protocol.plain_caller import (

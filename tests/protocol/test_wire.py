@@ -21,15 +21,15 @@ import fedmkt.protocol
 from fedmkt.crypto.seal import Envelope
 from fedmkt.party.journal import Snapshot
 from fedmkt.protocol import session, wire
+from fedmkt.protocol.alignment.items import Tags
+from fedmkt.protocol.alignment.psi import Matched
 from fedmkt.protocol.core import Masked, Message, Name, PublicValue, State, Words
-from fedmkt.protocol.items import Tags
-from fedmkt.protocol.psi import Matched
 from fedmkt.protocol.session import Answer, Hello, Request
 from fedmkt.protocol.turns import Receipt
 from fedmkt.transport.driver import Opened, Refusal
 
-for module in pkgutil.iter_modules(fedmkt.protocol.__path__):
-    importlib.import_module(f"fedmkt.protocol.{module.name}")
+for module in pkgutil.walk_packages(fedmkt.protocol.__path__, "fedmkt.protocol."):
+    importlib.import_module(module.name)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from fedmkt.contract import Contract
 from fedmkt.learn import boosting
 from fedmkt.learn.trees import Bools, Table
 from fedmkt.privacy.disclosure import DEFAULT
-from fedmkt.protocol.align import Split, Validation
-from fedmkt.protocol.bin_layout import BinSizes
-from fedmkt.protocol.boosting import fit as fit_trees
+from fedmkt.protocol.alignment.align import Split, Validation
 from fedmkt.protocol.core import Name, data_parties
 from fedmkt.protocol.prepare import real
-from fedmkt.protocol.tree_columns import common_bins, cut_columns, own_codes, table_values
-from fedmkt.protocol.tree_growth import Draws, Forest, columns_of, settings_of
+from fedmkt.protocol.trees.bin_layout import BinSizes
+from fedmkt.protocol.trees.sides.boosting import fit as fit_trees
+from fedmkt.protocol.trees.sides.tree_growth import Draws, Forest, columns_of, settings_of
+from fedmkt.protocol.trees.tree_columns import common_bins, cut_columns, own_codes, table_values
 from fedmkt.terms import BinTerms, ModelTerms, TreeTerms, needed_disclosures
 from tests.protocol.plain_caller import (
     BANK,

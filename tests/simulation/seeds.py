@@ -17,9 +17,9 @@ from fedmkt.contract import Limits
 from fedmkt.errors import FedmktError
 from fedmkt.learn import glm
 from fedmkt.party.node import open_data
-from fedmkt.protocol.gram import MAX_SCALE, inverse_products
 from fedmkt.protocol.layout import WEIGHT_BITS
-from fedmkt.protocol.logistic import momentum
+from fedmkt.protocol.linear.gram import MAX_SCALE, inverse_products
+from fedmkt.protocol.linear.logistic import momentum
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.ring.sigmoid import series
 from fedmkt.simulation.compare import Side, load_side

@@ -32,7 +32,7 @@ from fedmkt.errors import PolicyRefused
 from fedmkt.party.list_ledger import ListGuard, ListLedger
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
-from fedmkt.protocol.cardinality import told_of
+from fedmkt.protocol.alignment.cardinality import told_of
 
 PEOPLE, CALLS, HOURS = 2000, 30, 1.0
 OVERLAPS = (0.01, 0.10, 0.50, 0.95)

@@ -11,7 +11,7 @@ from fedmkt.contract import from_toml
 from fedmkt.learn.metrics import auc
 from fedmkt.party.node import open_data
 from fedmkt.privacy.noise import epsilon_of
-from fedmkt.protocol.noisy_growth import plan_of
+from fedmkt.protocol.trees.totals.noisy_growth import plan_of
 from fedmkt.report.build import read_summary
 from fedmkt.simulation import compare_trees
 from fedmkt.simulation.run import RunResult, read_job, simulate

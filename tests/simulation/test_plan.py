@@ -10,7 +10,7 @@ import pytest
 import fedmkt
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.privacy.disclosure import plain_text_of
-from fedmkt.protocol.psi import Overlap
+from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.run import RunResult
 from fedmkt.simulation.traffic import Sizes, bytes_sent

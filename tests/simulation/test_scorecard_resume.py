@@ -7,7 +7,7 @@ import pytest
 from fedmkt.config import parse_job
 from fedmkt.party.node import open_data
 from fedmkt.protocol.prepare import OwnEvidence
-from fedmkt.protocol.scorecard import EvidenceTable
+from fedmkt.protocol.scorecard.scorecard import EvidenceTable
 from tests.engine import BANK, Killed, Tap, World, job_config, world_of
 
 

@@ -14,10 +14,10 @@ from fedmkt.audit.verify import verify_run
 from fedmkt.learn.metrics import auc
 from fedmkt.learn.trees import Outline, Part
 from fedmkt.party.node import open_data
-from fedmkt.protocol import boosting, tree_scoring
 from fedmkt.protocol.core import data_parties
-from fedmkt.protocol.tree_columns import cut_columns
-from fedmkt.protocol.tree_growth import LevelSplits
+from fedmkt.protocol.trees.sides import boosting, tree_scoring
+from fedmkt.protocol.trees.sides.tree_growth import LevelSplits
+from fedmkt.protocol.trees.tree_columns import cut_columns
 from fedmkt.report.build import read_summary
 from fedmkt.report.scores import read_scores
 from fedmkt.simulation import compare_trees

@@ -1,0 +1,1 @@
+"""Who is common, how many are, and which of them train: intersection, alignment, split."""

@@ -1,0 +1,1 @@
+"""Boosted trees: bins and side products here, a folder for each `trees.reveal`."""

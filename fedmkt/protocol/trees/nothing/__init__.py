@@ -1,0 +1,1 @@
+"""Trees of which no total is opened either: gains are compared on shares."""

@@ -1,0 +1,1 @@
+"""Trees of which nobody learns sides: scores, gradients and membership shared, totals opened to the bank."""
