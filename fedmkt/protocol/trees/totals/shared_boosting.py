@@ -62,6 +62,7 @@ import numpy as np
 
 from fedmkt.contract import Contract
 from fedmkt.crypto.prg import KEY_BYTES
+from fedmkt.crypto.seal import MAX_MESSAGE_BYTES
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.learn import boosting
 from fedmkt.learn.splits import leaf_values, scale_of
@@ -96,7 +97,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.linear.linear import next_count
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.trees.bin_layout import BinSizes
-from fedmkt.protocol.trees.side_product import MaskedSides
+from fedmkt.protocol.trees.side_product import MaskedSides, width
 from fedmkt.protocol.trees.sides.boosting import OwnSplits
 from fedmkt.protocol.trees.sides.histogram import RowBins
 from fedmkt.protocol.trees.sides.tree_growth import Forest, SplitRequest
@@ -201,12 +202,27 @@ def lanes_of(
             f"{together.rows:,} rows are more than shared totals are for",
             "use fewer rows, about 30 million at most",
         )
+    most = MAX_MESSAGE_BYTES // _row_bytes(contract, apart)
+    if apart.rows > most:
+        raise ConfigError(
+            f"{apart.rows:,} rows are more than fit a message of trees on shares, {most:,}",
+            'use fewer rows, less depth, or reveal = "sides"',
+        )
     try:
         for party in data_parties(contract):
             together.budgets(party)
     except ConfigError:
         return apart
     return together
+
+
+def _row_bytes(contract: Contract, lanes: Lanes) -> int:
+    """Bound the bytes of a train row in the largest message: what is dealt for gradients, or for a level's products."""
+    series = 8 * FAR.sines.harmonics + 2 * sum(map(width, RINGS))
+    product = sum(map(width, lanes.bits)) + 1
+    if contract.trees.checked_shares:
+        product = max(product, 8 * (2 + len(lanes.bits)))
+    return max(series, product << max(0, contract.trees.depth - 2))
 
 
 # --- load
