@@ -76,14 +76,16 @@ class _LogNotary:
     def seen(self) -> dict[Name, int]:
         """Return how many records of each peer's log were counter-signed here last."""
         # The store outlives a log folder: with the last heads gone, a peer could show another past.
-        known = json.loads(self._store.get(self._place, b"{}"))
-        sizes = {p: self._log.peer_size(p) for p in self._keys if p != self._me}
+        known, sizes = json.loads(self._store.get(self._place, b"{}")), self._sizes()
         for peer, size in sizes.items():
             if size < known.get(peer, 0):
                 raise AuditError(
                     f"log of {peer}: {known[peer]} records were cosigned, {PEERS} has {size}: restore the logs"
                 )
         return sizes
+
+    def _sizes(self) -> dict[Name, int]:
+        return {p: self._log.peer_size(p) for p in self._keys if p != self._me}
 
     def begin(self, hellos: Sequence[Hello]) -> None:
         """Learn from the hellos what each peer counter-signed of the own log last."""
@@ -104,7 +106,7 @@ class _LogNotary:
     def cosign(self, heads: Mapping[Name, tuple[bytes, tuple[bytes, ...]]]) -> Mapping[Name, bytes]:
         self.seen()
         lines = self._log.cosign(heads, self._keys)
-        self._store.put(self._place, json.dumps(self.seen()).encode())
+        self._store.put(self._place, json.dumps(self._sizes()).encode())
         return {p: lines[p] for p in heads}
 
     def collect(self, lines: Mapping[Name, bytes]) -> None:

@@ -19,8 +19,8 @@ from fedmkt.protocol.trees.totals.cell_minimum import Cells
 from fedmkt.protocol.trees.totals.cell_tests import Grid, grid_of, needed
 from fedmkt.protocol.trees.totals.checked_bins import row_blocks
 from fedmkt.protocol.trees.totals.duos import asked, holders
+from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.lanes import Lanes
-from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
 from fedmkt.protocol.trees.totals.shared_cells import CellGroups
 from fedmkt.protocol.trees.totals.shared_gradients import FAR, SCORE_BITS, SHARE_BITS, ScoreRange
 from fedmkt.protocol.trees.totals.shared_growth import NodeOwners

@@ -8,8 +8,8 @@ from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.trees.nothing.blind_boosting import blind_bounds, blind_lanes
 from fedmkt.protocol.trees.sides.boosting import histogram_terms
+from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.noisy_growth import plan_of
-from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
 from fedmkt.protocol.trees.totals.shared_gradients import GRADIENT_BITS, HESSIAN_BITS
 from fedmkt.ring.bounds import Bound
 from fedmkt.ring.budget import FAILURE_SIGMAS, LEAST_RATIO_BITS

@@ -91,9 +91,7 @@ def test_every_share_of_the_bank_has_its_tag(monkeypatch):
 
 def test_in_two_lanes_or_in_three(monkeypatch):
     """Where g and h do not fit one word each has a lane and a key of its own."""
-    monkeypatch.setattr(
-        "fedmkt.protocol.trees.totals.shared_boosting.TOGETHER", ((1 << 30,), (1 << 30,), (1,))
-    )
+    monkeypatch.setattr("fedmkt.protocol.trees.totals.lane_plan.TOGETHER", ((1 << 30,), (1 << 30,), (1,)))
     plain = grown(tree_caller(contract(trees=1)))
     found = grown(tree_caller(checked()))
     assert len(found.recall(SHOP, TagKeys).alpha) == 3

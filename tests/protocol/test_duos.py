@@ -20,7 +20,7 @@ from fedmkt.protocol.trees.sides.tree_growth import Forest, SplitRequest
 from fedmkt.protocol.trees.totals import shared_cells, shared_growth
 from fedmkt.protocol.trees.totals.cell_minimum import CellOpening, CellPasses, PlaneOpening
 from fedmkt.protocol.trees.totals.duos import PartnerShares
-from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
+from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.shared_gradients import SharedScores, TreeAngles, TreeGradients
 from fedmkt.protocol.trees.totals.shared_growth import NodeTotals
 from fedmkt.protocol.trees.totals.shared_histogram import EncryptedShares, HintBlock, SharedTotals

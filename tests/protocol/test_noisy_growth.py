@@ -22,9 +22,9 @@ from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.sides.histogram import RowBins
 from fedmkt.protocol.trees.sides.tree_growth import Forest, columns_of
 from fedmkt.protocol.trees.totals import noise_ledger, noisy_growth, shared_boosting
+from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.noise_ledger import Training, epsilon_together
 from fedmkt.protocol.trees.totals.noisy_growth import bins_of, noisy_settings, noisy_shares, plan_of
-from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
 from fedmkt.protocol.trees.totals.shared_cells import LevelShares, level_cells
 from fedmkt.protocol.trees.totals.shared_gradients import UNIT
 from fedmkt.protocol.trees.totals.shared_growth import NodeTotals

@@ -12,8 +12,8 @@ from fedmkt.learn.splits import leaf_values, scale_of
 from fedmkt.learn.trees import linear_predictor
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.trees.sides.tree_growth import Forest, columns_of
-from fedmkt.protocol.trees.totals import shared_boosting, shared_cells, shared_growth
-from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
+from fedmkt.protocol.trees.totals import lane_plan, shared_cells, shared_growth
+from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.shared_cells import settings_of
 from fedmkt.protocol.trees.totals.shared_gradients import UNIT
 from fedmkt.protocol.trees.tree_columns import cut_columns
@@ -103,7 +103,7 @@ def test_without_the_comparison_many_such_totals_would_be_of_a_few_rows(monkeypa
 
 
 def test_totals_that_do_not_fit_the_ring_of_their_shares_are_refused(monkeypatch):
-    monkeypatch.setattr(shared_boosting, "MAX_MESSAGE_BYTES", 1 << 40)
+    monkeypatch.setattr(lane_plan, "MAX_MESSAGE_BYTES", 1 << 40)
     caller = tree_caller(contract())
     sizes = cut_columns(caller, caller.contract)
     most = replace(caller.overlap, labelled_high=1 << 25)

@@ -28,8 +28,8 @@ from fedmkt.protocol.trees.totals import shared_growth
 from fedmkt.protocol.trees.totals.cell_minimum import CellOpening, CellPasses, PlaneOpening
 from fedmkt.protocol.trees.totals.checked_bins import BinProof, BinShifts
 from fedmkt.protocol.trees.totals.checked_sums import ShareSums
+from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.share_tags import OwnOpening
-from fedmkt.protocol.trees.totals.shared_boosting import lanes_of
 from fedmkt.protocol.trees.totals.shared_cells import COUNT, LevelShares, grid, settings_of
 from fedmkt.protocol.trees.totals.shared_gradients import SharedScores, TreeAngles, TreeGradients
 from fedmkt.protocol.trees.totals.shared_growth import NodeTotals

@@ -67,11 +67,11 @@ from fedmkt.protocol.trees.nothing.blind_leaves import (
 )
 from fedmkt.protocol.trees.nothing.blind_rounds import PhaseOpening, PhaseState, last_values, run_phases
 from fedmkt.protocol.trees.sides.tree_growth import Forest
+from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.lanes import Lanes
 from fedmkt.protocol.trees.totals.shared_boosting import (
     LOAD,
     extended,
-    lanes_of,
     open_node_values,
     plant,
 )

@@ -62,8 +62,7 @@ import numpy as np
 
 from fedmkt.contract import Contract
 from fedmkt.crypto.prg import KEY_BYTES
-from fedmkt.crypto.seal import MAX_MESSAGE_BYTES
-from fedmkt.errors import ConfigError, DataError
+from fedmkt.errors import DataError
 from fedmkt.learn import boosting
 from fedmkt.learn.splits import leaf_values, scale_of
 from fedmkt.learn.trees import Decision, Floats, Nodes, Tree
@@ -74,7 +73,7 @@ from fedmkt.privacy.disclosure import (
     HistogramTotals,
     TreeShape,
 )
-from fedmkt.protocol.alignment.align import check_validation, joint_rows, train_rows, validation_rows
+from fedmkt.protocol.alignment.align import check_validation, joint_rows, validation_rows
 from fedmkt.protocol.alignment.items import NO_ROW
 from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import (
@@ -97,7 +96,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.linear.linear import next_count
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.trees.bin_layout import BinSizes
-from fedmkt.protocol.trees.side_product import MaskedSides, width
+from fedmkt.protocol.trees.side_product import MaskedSides
 from fedmkt.protocol.trees.sides.boosting import OwnSplits
 from fedmkt.protocol.trees.sides.histogram import RowBins
 from fedmkt.protocol.trees.sides.tree_growth import Forest, SplitRequest
@@ -113,8 +112,9 @@ from fedmkt.protocol.trees.totals.duos import (
     read_copies,
     share_parts,
 )
+from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.lanes import Lanes
-from fedmkt.protocol.trees.totals.noisy_growth import begin_noise, open_level, plan_of, with_room
+from fedmkt.protocol.trees.totals.noisy_growth import begin_noise, open_level
 from fedmkt.protocol.trees.totals.share_tags import (
     DealtTags,
     begin_tags,
@@ -122,7 +122,7 @@ from fedmkt.protocol.trees.totals.share_tags import (
     tag_gradients,
     take_sides,
 )
-from fedmkt.protocol.trees.totals.shared_cells import APART, TOGETHER, LevelShares, compare, settings_of
+from fedmkt.protocol.trees.totals.shared_cells import LevelShares, compare, settings_of
 from fedmkt.protocol.trees.totals.shared_gradients import (
     FAR,
     SCORE_BITS,
@@ -141,7 +141,6 @@ from fedmkt.protocol.trees.totals.shared_gradients import (
     take_gradients,
     tell_range,
 )
-from fedmkt.protocol.trees.totals.shared_gradients import SHARE_BITS as RINGS
 from fedmkt.protocol.trees.totals.shared_growth import (
     BankTree,
     NodeOwners,
@@ -173,57 +172,6 @@ from fedmkt.protocol.trees.totals.shared_values import (
 )
 from fedmkt.protocol.trees.tree_columns import own_codes
 from fedmkt.protocol.witness import checkpoint, witness
-
-Limits = tuple[tuple[int, ...], ...]
-
-
-def lanes_of(
-    contract: Contract,
-    overlap: Overlap,
-    sizes: Mapping[Name, BinSizes],
-    limits: tuple[Limits, Limits] | None = None,
-) -> Lanes:
-    """Plan the encrypted vectors of a whole training; limits : by lane with g and h in one, and in two."""
-    terms, (joined, parted) = contract.trees, limits or (TOGETHER, APART)
-    again = contract.limits.max_resumes * contract.model.checkpoint_every
-    # After the root one node of each pair is asked for: 1 + 1 + 2 + 4 ... in all.
-    vectors = (1 << (terms.depth - 1)) * (terms.trees + again)
-    counts = {p: s.sizes for p, s in sizes.items()}
-    together = Lanes(train_rows(contract, overlap), counts, joined, vectors)
-    if terms.checked_shares:
-        together = replace(together, checker=data_parties(contract)[1])
-    apart = replace(together, limits=parted)
-    noise = plan_of(contract, together.rows)
-    if noise is not None:
-        together, apart = with_room(together, noise), with_room(apart, noise)
-    if any(bits > most for bits, most in zip(apart.bits, (*RINGS, 31), strict=False)):
-        # Totals beyond the ring of their shares would be wrong, and nothing would show it.
-        raise ConfigError(
-            f"{together.rows:,} rows are more than shared totals are for",
-            "use fewer rows, about 30 million at most",
-        )
-    most = MAX_MESSAGE_BYTES // _row_bytes(contract, apart)
-    if apart.rows > most:
-        raise ConfigError(
-            f"{apart.rows:,} rows are more than fit a message of trees on shares, {most:,}",
-            'use fewer rows, less depth, or reveal = "sides"',
-        )
-    try:
-        for party in data_parties(contract):
-            together.budgets(party)
-    except ConfigError:
-        return apart
-    return together
-
-
-def _row_bytes(contract: Contract, lanes: Lanes) -> int:
-    """Bound the bytes of a train row in the largest message: what is dealt for gradients, or for a level's products."""
-    series = 8 * FAR.sines.harmonics + 2 * sum(map(width, RINGS))
-    product = sum(map(width, lanes.bits)) + 1
-    if contract.trees.checked_shares:
-        product = max(product, 8 * (2 + len(lanes.bits)))
-    return max(series, product << max(0, contract.trees.depth - 2))
-
 
 # --- load
 

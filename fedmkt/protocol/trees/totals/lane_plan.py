@@ -1,0 +1,71 @@
+"""Plan of the lanes of one training on shares: what stands in one word, and whether it fits, before anything is sent.
+
+Source: protocols.md section 0, rule 7. Letters and arrays: `lanes`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from fedmkt.contract import Contract
+from fedmkt.crypto.seal import MAX_MESSAGE_BYTES
+from fedmkt.errors import ConfigError
+from fedmkt.protocol.alignment.align import train_rows
+from fedmkt.protocol.alignment.psi import Overlap
+from fedmkt.protocol.core import Name, data_parties
+from fedmkt.protocol.trees.bin_layout import BinSizes
+from fedmkt.protocol.trees.side_product import width
+from fedmkt.protocol.trees.totals.lanes import Lanes
+from fedmkt.protocol.trees.totals.noisy_growth import plan_of, with_room
+from fedmkt.protocol.trees.totals.shared_cells import APART, TOGETHER
+from fedmkt.protocol.trees.totals.shared_gradients import FAR
+from fedmkt.protocol.trees.totals.shared_gradients import SHARE_BITS as RINGS
+
+Limits = tuple[tuple[int, ...], ...]
+
+
+def lanes_of(
+    contract: Contract,
+    overlap: Overlap,
+    sizes: Mapping[Name, BinSizes],
+    limits: tuple[Limits, Limits] | None = None,
+) -> Lanes:
+    """Plan the encrypted vectors of a whole training; limits : by lane with g and h in one, and in two."""
+    terms, (joined, parted) = contract.trees, limits or (TOGETHER, APART)
+    again = contract.limits.max_resumes * contract.model.checkpoint_every
+    # After the root one node of each pair is asked for: 1 + 1 + 2 + 4 ... in all.
+    vectors = (1 << (terms.depth - 1)) * (terms.trees + again)
+    counts = {p: s.sizes for p, s in sizes.items()}
+    together = Lanes(train_rows(contract, overlap), counts, joined, vectors)
+    if terms.checked_shares:
+        together = replace(together, checker=data_parties(contract)[1])
+    apart = replace(together, limits=parted)
+    noise = plan_of(contract, together.rows)
+    if noise is not None:
+        together, apart = with_room(together, noise), with_room(apart, noise)
+    if any(bits > most for bits, most in zip(apart.bits, (*RINGS, 31), strict=False)):
+        # Totals beyond the ring of their shares would be wrong, and nothing would show it.
+        raise ConfigError(
+            f"{together.rows:,} rows are more than shared totals are for",
+            "use fewer rows, about 30 million at most",
+        )
+    most = MAX_MESSAGE_BYTES // _row_bytes(contract, apart)
+    if apart.rows > most:
+        raise ConfigError(
+            f"{apart.rows:,} rows are more than fit a message of trees on shares, {most:,}",
+            'use fewer rows, less depth, or reveal = "sides"',
+        )
+    try:
+        for party in data_parties(contract):
+            together.budgets(party)
+    except ConfigError:
+        return apart
+    return together
+
+
+def _row_bytes(contract: Contract, lanes: Lanes) -> int:
+    """Bound the bytes of a train row in the largest message: what is dealt for gradients, or for a level's products."""
+    series = 8 * FAR.sines.harmonics + 2 * sum(map(width, RINGS))
+    product = sum(map(width, lanes.bits)) + 1
+    if contract.trees.checked_shares:
+        product = max(product, 8 * (2 + len(lanes.bits)))
+    return max(series, product << max(0, contract.trees.depth - 2))
