@@ -8,21 +8,22 @@ nothing of it can be answered.
 """
 
 import contextlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fedmkt import __version__
-from fedmkt.audit.records import Json
 from fedmkt.contract import Contract, digest
 from fedmkt.crypto.prg import Random
 from fedmkt.crypto.seal import Envelope, Place, Prekey, open_sealed, seal
 from fedmkt.crypto.sign import Identity
-from fedmkt.errors import AuditError, FedmktError, PeerError, PolicyRefused
-from fedmkt.party.audit_log import PEERS, AuditLog
+from fedmkt.errors import PeerError, PolicyRefused
+from fedmkt.party.audit_log import AuditLog
+from fedmkt.party.events import Event, answered, failed, received, sent
 from fedmkt.party.journal import Journal
+from fedmkt.party.notary import LogNotary
 from fedmkt.party.policy import Policy, shows_a_size
+from fedmkt.party.refusals import check_invitation, check_outcome
 from fedmkt.party.store import Store
 from fedmkt.protocol import wire
 from fedmkt.protocol.core import (
@@ -55,64 +56,6 @@ from fedmkt.protocol.session import (
     say_hello,
 )
 from fedmkt.protocol.turns import Follower, Receipt, request_digest
-
-Event = tuple[str, Mapping[str, Json]]
-"""What is logged: the name of the event and its body."""
-
-
-class _LogNotary:
-    """What a step may see of the party's own log."""
-
-    def __init__(
-        self, me: Name, log: AuditLog, keys: Mapping[Name, bytes], store: Store, contract: str
-    ) -> None:
-        self._me = me
-        self._log = log
-        self._keys = keys
-        self._store = store
-        self._place = f"heads/{contract}"
-        self._cosigned: dict[Name, int] = {}
-
-    def seen(self) -> dict[Name, int]:
-        """Return how many records of each peer's log were counter-signed here last."""
-        # The store outlives a log folder: with the last heads gone, a peer could show another past.
-        known, sizes = json.loads(self._store.get(self._place, b"{}")), self._sizes()
-        for peer, size in sizes.items():
-            if size < known.get(peer, 0):
-                raise AuditError(
-                    f"log of {peer}: {known[peer]} records were cosigned, {PEERS} has {size}: restore the logs"
-                )
-        return sizes
-
-    def _sizes(self) -> dict[Name, int]:
-        return {p: self._log.peer_size(p) for p in self._keys if p != self._me}
-
-    def begin(self, hellos: Sequence[Hello]) -> None:
-        """Learn from the hellos what each peer counter-signed of the own log last."""
-        self._cosigned = {Name(h.party): dict(h.heads).get(self._me, 0) for h in hellos}
-        for peer, size in self._cosigned.items():
-            if not 0 <= size <= self._log.size:
-                raise PeerError(
-                    f"{peer}: cosigned {size} records, the log of {self._me} has {self._log.size}"
-                )
-
-    def head(self) -> bytes:
-        return self._log.head()
-
-    def extension(self, peer: Name) -> tuple[bytes, ...]:
-        size = self._cosigned[peer]
-        return tuple(self._log.extension(size)) if size else ()
-
-    def cosign(self, heads: Mapping[Name, tuple[bytes, tuple[bytes, ...]]]) -> Mapping[Name, bytes]:
-        self.seen()
-        lines = self._log.cosign(heads, self._keys)
-        self._store.put(self._place, json.dumps(self._sizes()).encode())
-        return {p: lines[p] for p in heads}
-
-    def collect(self, lines: Mapping[Name, bytes]) -> None:
-        keys = {n: self._keys[n] for n in (self._me, *lines)}
-        size = self._log.add_cosignatures(lines, keys)
-        self._cosigned |= dict.fromkeys(lines, size)
 
 
 @dataclass(frozen=True)
@@ -172,7 +115,7 @@ class Party:
         self._count_list = count_list
         self._keys = {Name(s.name): bytes.fromhex(s.key) for s in contract.signers}
         self._digest = digest(contract)  # once: every envelope names it
-        self._notary = _LogNotary(me, log, self._keys, store, self._digest.hex())
+        self._notary = LogNotary(me, log, self._keys, store, self._digest.hex())
         self._states: dict[type[State], State] = {}
         self._hello: tuple[Hello, Prekey] | None = None
         self._live: _Live | None = None
@@ -180,17 +123,7 @@ class Party:
 
     def hello(self, invitation: Invitation) -> Hello:
         """Answer an invitation to an epoch; refuses one that is not later than all it has seen of this run."""
-        run = invitation.run.hex()
-        if len(invitation.run) not in (len(NEW_RUN), 32) or f"closed/{run}" in self._store:
-            raise PeerError(f"{self.me}: this run was closed, or is none")
-        if invitation.epoch <= self._store.highest_epoch(run) or (invitation.run == NEW_RUN) != (
-            invitation.epoch == 1
-        ):
-            raise PeerError(f"{self.me}: epoch {invitation.epoch} is not new")
-        if invitation.epoch - 1 > self.contract.limits.max_resumes:
-            raise PolicyRefused(
-                f"{self.me}: more resumes than the contract allows ({self.contract.limits.max_resumes})"
-            )
+        check_invitation(self.me, self.contract, self._store, invitation)
         # What the hello says of the logs must stay true until the next epoch: nothing of the one before is answered.
         self._end_epoch()
         prekey = Prekey(self._random(32))
@@ -308,16 +241,7 @@ class Party:
     def _abort(self, live: _Live, request: Request, error: Exception) -> None:
         self._broken = True
         live.prekey.erase()
-        events: list[Event] = []
-        branch = type(error).__name__ if isinstance(error, FedmktError) else "ValueError"
-        # Number and name come from the coordinator: what a record cannot hold must not keep it from being written.
-        index, step = max(-1, min(request.index, 1 << 40)), ascii(request.step[:64])[1:-1]
-        where: dict[str, Json] = {"index": index, "step": step, "why": branch}
-        if isinstance(error, PolicyRefused):
-            events.append(("policy.refused", where | {"rule": str(error)}))
-        elif isinstance(error, PeerError | ValueError):
-            events.append(("message.rejected", where))
-        events.append(("run.aborted", where))
+        events = list(failed(request, error))
         with contextlib.suppress(OSError, ValueError):  # the disk may be full, the log closed by that
             self._log.append_all(events)
 
@@ -383,17 +307,7 @@ class Party:
             self._store, self._states, live.follower.publics,
         )  # fmt: skip
         outcome = call.step.run(turn, inbox)
-        for disclosure in outcome.reveals:
-            if type(disclosure) not in call.step.reveals:
-                raise ValueError(f"{call.step.name} reveals {disclosure.kind}, which it did not declare")
-            if disclosure.kind not in self.contract.disclosures:
-                raise PolicyRefused(f"the contract does not allow the disclosure {disclosure.kind}")
-            if self._policy is not None:
-                self._policy.check_disclosure(disclosure, self.contract)
-        if outcome.reveals and not live.witnessed:
-            raise PolicyRefused(f"{call.step.name} reveals something before the logs were counter-signed")
-        if not isinstance(outcome.public, call.step.tells):
-            raise ValueError(f"{call.step.name} tells something else than it declared")
+        check_outcome(call, outcome, self.contract, self._policy, live.witnessed)
         if not live.counted and any(shows_a_size(d) for d in outcome.reveals):
             if counted := self._count_list(live.epoch.run.hex()):
                 self._log.append_all(counted)
@@ -431,9 +345,9 @@ class Party:
         if call.step.saves:
             self._journal.save(request.index, live.follower.index, live.follower.transcript, self._states)
         if call.step.logged:
-            self._log.append_all([*finished, *_events(call, request, outcome, answer)])
+            self._log.append_all([*finished, *answered(call, request, outcome, answer)])
         else:
-            self._log.append_beside([*_received(call, request), *_sent(call, request, answer)])
+            self._log.append_beside([*received(call, request), *sent(call, request, answer)])
         if call.step.closes:
             self._store.put(f"closing/{live.epoch.run.hex()}", b"yes")
         if call.step.witnesses:
@@ -466,41 +380,3 @@ class Party:
 def _version(contract: Contract) -> str:
     """Name the code and the public constants that multiply shares: all participants must have the same ones."""
     return f"{__version__} constants {constants_digest(contract).hex()[:32]}"
-
-
-def _events(
-    call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], answer: Answer
-) -> Iterator[Event]:
-    where: dict[str, Json] = {"index": request.index, "step": call.step.name}
-    yield from _received(call, request)
-    for disclosure in outcome.reveals:
-        yield "value.revealed", {**where, **disclosure.record()}
-    yield (
-        "step.completed",
-        {**where, "request": answer.receipt.request.hex(), "tells": type(outcome.public).__name__},
-    )
-    if call.step.saves:
-        yield "checkpoint.saved", where
-    yield from _sent(call, request, answer)
-    if call.step.closes:
-        yield "run.completed", {"index": request.index}
-
-
-def _received(call: Call[Any, Any], request: Request) -> Iterator[Event]:
-    for sealed, envelope in zip(call.inbox, request.inbox, strict=True):
-        body: dict[str, Json] = {
-            "from": envelope.sender,
-            "index": sealed.index,
-            "sha256": envelope.digest.hex(),
-            "bytes": envelope.size,
-        }
-        yield "message.received", body
-
-
-def _sent(call: Call[Any, Any], request: Request, answer: Answer) -> Iterator[Event]:
-    where: dict[str, Json] = {"index": request.index, "step": call.step.name}
-    for envelope in answer.envelopes:
-        yield (
-            "message.sent",
-            {**where, "to": envelope.reader, "sha256": envelope.digest.hex(), "bytes": envelope.size},
-        )

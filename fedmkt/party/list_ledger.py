@@ -37,7 +37,7 @@ from fedmkt.contract import Contract, digest
 from fedmkt.crypto.id_hash import PackedIds, hash_ids
 from fedmkt.crypto.prg import Random
 from fedmkt.errors import AuditError, PolicyRefused
-from fedmkt.party.handle import Event
+from fedmkt.party.events import Event
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
 

@@ -19,8 +19,9 @@ from fedmkt.contract import SignedContract, digest
 from fedmkt.crypto.prg import Random, SeededRandom, derive
 from fedmkt.crypto.sign import Identity
 from fedmkt.party.audit_log import LOG, AuditLog
+from fedmkt.party.events import Event
 from fedmkt.party.filters import ADULT, Filters
-from fedmkt.party.handle import Event, Party
+from fedmkt.party.handle import Party
 from fedmkt.party.journal import Journal, write_atomically
 from fedmkt.party.keys import KeyColumns
 from fedmkt.party.list_ledger import ListGuard, ListLedger

@@ -35,7 +35,8 @@ from fedmkt.learn.trees import Outline, Part
 from fedmkt.learn.woe import WoeColumns
 from fedmkt.party.card import card_files, points_of
 from fedmkt.party.correlation_files import write_correlation_files
-from fedmkt.party.handle import Event, Party
+from fedmkt.party.events import Event
+from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.table import Table
 from fedmkt.protocol.alignment.align import Slots, Split, Validation

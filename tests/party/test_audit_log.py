@@ -9,7 +9,7 @@ from fedmkt.crypto.sign import Identity
 from fedmkt.crypto.tree import root_of
 from fedmkt.errors import AuditError
 from fedmkt.party.audit_log import CHECKPOINT, LOG, PEERS, WITNESS, AuditLog
-from fedmkt.party.handle import _LogNotary
+from fedmkt.party.notary import LogNotary
 from fedmkt.party.store import Store
 
 DIGEST = b"c" * 32
@@ -283,11 +283,11 @@ def test_the_first_head_of_a_peer_must_be_of_its_log_under_this_contract(open_lo
 def test_a_party_whose_peers_heads_were_removed_says_so(open_log, tmp_path):
     store, digest = Store(tmp_path / "store"), DIGEST.hex()
     bank, shop = open_log("bank"), open_log("shop")
-    notary = _LogNotary("shop", shop, KEYS, store, digest)
+    notary = LogNotary("shop", shop, KEYS, store, digest)
     notary.cosign({"bank": (note_of(bank, 3), ())})
-    assert _LogNotary("shop", open_log("shop"), KEYS, store, digest).seen() == {"bank": 3, "notary": 0}
+    assert LogNotary("shop", open_log("shop"), KEYS, store, digest).seen() == {"bank": 3, "notary": 0}
     (tmp_path / "shop" / PEERS).unlink()
-    forgetful = _LogNotary("shop", open_log("shop"), KEYS, store, digest)
+    forgetful = LogNotary("shop", open_log("shop"), KEYS, store, digest)
     fork = note_of(open_log("bank", "two"), 2)
     for ask in (forgetful.seen, lambda: forgetful.cosign({"bank": (fork, ())})):
         with pytest.raises(AuditError, match=r"3 records were cosigned, peers.json has 0"):

@@ -1,0 +1,48 @@
+"""What a party refuses although the script asks for it: an epoch out of turn, a release that nobody allowed.
+
+The rules of the policy itself stand in `party.policy`; here they are put to what a call brings and does.
+"""
+
+from typing import Any
+
+from fedmkt.contract import Contract
+from fedmkt.errors import PeerError, PolicyRefused
+from fedmkt.party.policy import Policy
+from fedmkt.party.store import Store
+from fedmkt.protocol.core import Call, Name, Outcome
+from fedmkt.protocol.session import NEW_RUN, Invitation
+
+
+def check_invitation(me: Name, contract: Contract, store: Store, invitation: Invitation) -> None:
+    """Refuse an epoch of a closed run, one that is not later than all seen of its run, and one resume too many."""
+    run = invitation.run.hex()
+    if len(invitation.run) not in (len(NEW_RUN), 32) or f"closed/{run}" in store:
+        raise PeerError(f"{me}: this run was closed, or is none")
+    if invitation.epoch <= store.highest_epoch(run) or (invitation.run == NEW_RUN) != (invitation.epoch == 1):
+        raise PeerError(f"{me}: epoch {invitation.epoch} is not new")
+    if invitation.epoch - 1 > contract.limits.max_resumes:
+        raise PolicyRefused(f"{me}: more resumes than the contract allows ({contract.limits.max_resumes})")
+
+
+def check_outcome(
+    call: Call[Any, Any],
+    outcome: Outcome[Any, Any],
+    contract: Contract,
+    policy: Policy | None,
+    witnessed: bool,
+) -> None:
+    """Refuse what a step reveals undeclared, or against contract or policy, or before the logs were counter-signed.
+
+    policy : None asks the contract alone. ValueError where the step breaks its own declaration.
+    """
+    for disclosure in outcome.reveals:
+        if type(disclosure) not in call.step.reveals:
+            raise ValueError(f"{call.step.name} reveals {disclosure.kind}, which it did not declare")
+        if disclosure.kind not in contract.disclosures:
+            raise PolicyRefused(f"the contract does not allow the disclosure {disclosure.kind}")
+        if policy is not None:
+            policy.check_disclosure(disclosure, contract)
+    if outcome.reveals and not witnessed:
+        raise PolicyRefused(f"{call.step.name} reveals something before the logs were counter-signed")
+    if not isinstance(outcome.public, call.step.tells):
+        raise ValueError(f"{call.step.name} tells something else than it declared")
