@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.train import job, joint_weights, make_tables, train_jointly
 from fedmkt.config import JobConfig
-from fedmkt.contract import AlignTerms, Contract
+from fedmkt.contract.agreement import AlignTerms, Contract
 from fedmkt.learn import glm, prepare
 from fedmkt.protocol.alignment.align import Slots, Split
 from fedmkt.protocol.alignment.items import NO_ROW

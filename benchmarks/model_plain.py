@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedmkt.config import JobConfig
-from fedmkt.contract import from_toml
+from fedmkt.contract.files import from_toml
 from fedmkt.learn.bins import Binning
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Table

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from fedmkt.audit.checkpoint import log_origin
 from fedmkt.config import JobConfig, draft_contract
-from fedmkt.contract import Contract, SignedContract, digest, sign
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.prg import SeededRandom
 from fedmkt.crypto.sign import Identity
 from fedmkt.learn import prepare

@@ -13,41 +13,43 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from fedmkt.contract import (
+from fedmkt.contract.agreement import (
     MORE_KEYS,
     MOST_PARTNERS,
-    OVERLAP_DISCLOSURES,
     AlignTerms,
-    Channel,
     Contract,
-    IdKind,
-    Key,
-    Kind,
     Limits,
-    Name,
     PartyTerms,
     ScoreTerms,
     Signer,
+    special_columns,
+)
+from fedmkt.contract.model_terms import (
+    AdditiveTerms,
+    BinTerms,
+    ModelTerms,
+    ScorecardTerms,
+    TreeTerms,
+    least_disclosures,
+)
+from fedmkt.contract.rules import OVERLAP_DISCLOSURES
+from fedmkt.contract.words import (
+    Channel,
+    Count,
+    Flag,
+    IdKind,
+    Key,
+    Kind,
+    Name,
+    Real,
     Task,
+    Terms,
     Text,
     kind_of_key,
-    special_columns,
 )
 from fedmkt.errors import ConfigError
 from fedmkt.mistakes import config_error, missing, mistake, read_toml
 from fedmkt.privacy.disclosure import DEFAULT
-from fedmkt.terms import (
-    AdditiveTerms,
-    BinTerms,
-    Count,
-    Flag,
-    ModelTerms,
-    Real,
-    ScorecardTerms,
-    Terms,
-    TreeTerms,
-    least_disclosures,
-)
 
 Country = Annotated[str, Field(pattern=r"\A[1-9][0-9]{0,2}\z")]
 Port = Annotated[int, Field(strict=True, ge=1, le=65535)]

@@ -24,7 +24,9 @@ from pathlib import Path
 
 from fedmkt.audit.checkpoint import log_origin
 from fedmkt.config import JobConfig, PartyConfig, PolicyConfig, parse_job
-from fedmkt.contract import Contract, Limits, PartyTerms, SignedContract, Signer, digest, sign
+from fedmkt.contract.agreement import Contract, Limits, PartyTerms, Signer
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.prg import Random, SeededRandom
 from fedmkt.crypto.seal import Envelope
 from fedmkt.crypto.sign import Identity

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fedmkt.config import draft_contract, overlap_of, parse_job, parse_party, simulated_party
-from fedmkt.contract import check_roles
+from fedmkt.contract.checks import check_roles
 from fedmkt.errors import ConfigError
 from fedmkt.privacy.disclosure import DEFAULT
 

@@ -8,25 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedmkt.contract import (
-    AlignTerms,
-    Contract,
-    Limits,
-    PartyTerms,
-    SignedContract,
-    Signer,
-    canonical_bytes,
-    check_roles,
-    check_signatures,
-    digest,
-    from_toml,
-    sign,
-    to_toml,
-)
+from fedmkt.contract.agreement import AlignTerms, Contract, Limits, PartyTerms, Signer
+from fedmkt.contract.canonical import canonical_bytes, digest
+from fedmkt.contract.checks import check_roles
+from fedmkt.contract.files import from_toml, to_toml
+from fedmkt.contract.model_terms import ModelTerms
+from fedmkt.contract.signatures import SignedContract, check_signatures, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.privacy.disclosure import DEFAULT
-from fedmkt.terms import ModelTerms
 
 IDENTITIES = {name: Identity(bytes([i]) * 32) for i, name in enumerate(("bank", "shop", "telco", "notary"))}
 START = datetime(2030, 1, 1, tzinfo=UTC)

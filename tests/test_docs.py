@@ -12,10 +12,10 @@ import typer.main
 import fedmkt.protocol
 from fedmkt.cli.app import app
 from fedmkt.config import parse_job
-from fedmkt.contract import Limits, ScoreTerms
+from fedmkt.contract.agreement import Limits, ScoreTerms
+from fedmkt.contract.model_terms import AdditiveTerms, ModelTerms, TreeTerms, needed_disclosures
 from fedmkt.protocol.core import Step
 from fedmkt.protocol.family import FAMILIES
-from fedmkt.terms import AdditiveTerms, ModelTerms, TreeTerms, needed_disclosures
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "parties").rglob("*.md")])

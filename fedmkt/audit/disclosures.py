@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from textwrap import wrap
 
 from fedmkt.audit.records import Record
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import AuditError
 from fedmkt.privacy.disclosure import EVERYONE, Disclosure, from_record, may_learn
 

@@ -19,7 +19,10 @@ from fedmkt.audit.checkpoint import (
 )
 from fedmkt.audit.disclosures import REVEALED, report
 from fedmkt.audit.records import Record, read_leaf
-from fedmkt.contract import Contract, SignedContract, check_signatures, digest, from_toml, to_toml
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.files import from_toml, to_toml
+from fedmkt.contract.signatures import SignedContract, check_signatures
 from fedmkt.crypto.tree import leaf_hash, root_of_hashes
 from fedmkt.errors import AuditError, PolicyRefused
 

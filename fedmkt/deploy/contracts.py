@@ -12,19 +12,11 @@ from datetime import datetime
 from pathlib import Path
 
 from fedmkt.config import BankConfig, PartnerConfig, PartyConfig, draft_contract, id_list, parse_job
-from fedmkt.contract import (
-    Contract,
-    SignedContract,
-    Signer,
-    check_given_signatures,
-    check_roles,
-    check_signatures,
-    check_time,
-    digest,
-    from_toml,
-    sign,
-    to_toml,
-)
+from fedmkt.contract.agreement import Contract, Signer
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.checks import check_roles, check_time
+from fedmkt.contract.files import from_toml, to_toml
+from fedmkt.contract.signatures import SignedContract, check_given_signatures, check_signatures, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.folders import (
     CoordinatorFolder,

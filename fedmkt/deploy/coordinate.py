@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.deploy.contracts import open_participant
 from fedmkt.deploy.folders import CoordinatorFolder, load_coordinator_folder, read_identity, read_secret
 from fedmkt.deploy.messages import SERVE, Serve, decode_outcome, encode_serve

@@ -8,7 +8,8 @@ import json
 import secrets
 from dataclasses import asdict, dataclass
 
-from fedmkt.contract import SignedContract, from_toml, to_toml
+from fedmkt.contract.files import from_toml, to_toml
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.errors import PeerError
 from fedmkt.transport.driver import Refusal
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedmkt.contract import SignedContract, check_roles, check_signatures, check_time, digest
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.checks import check_roles, check_time
+from fedmkt.contract.signatures import SignedContract, check_signatures
 from fedmkt.deploy.contracts import read_contract
 from fedmkt.deploy.executor import control_of, submit
 from fedmkt.deploy.folders import CoordinatorFolder, load_coordinator_folder

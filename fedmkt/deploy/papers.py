@@ -16,7 +16,7 @@ import rfc8785
 from pydantic import Field, ValidationError
 
 from fedmkt.config import Host, Port
-from fedmkt.contract import Key, Name, Text, Time
+from fedmkt.contract.words import Key, Name, Terms, Text, Time
 from fedmkt.crypto.certificates import (
     check_node_signature,
     node_key_pem,
@@ -26,7 +26,6 @@ from fedmkt.crypto.certificates import (
 from fedmkt.crypto.sign import Identity, fingerprint, verify
 from fedmkt.errors import ConfigError, PeerError, PolicyRefused
 from fedmkt.mistakes import config_error
-from fedmkt.terms import Terms
 
 LARGEST_PAPER = 32 << 10
 REQUEST_DAYS = 7

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmkt.contract import Contract, SignedContract, digest, to_toml
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.files import to_toml
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_file
 from fedmkt.errors import ConfigError
 from fedmkt.party.audit_log import LOG

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedmkt import __version__
 from fedmkt.config import PartyConfig, parse_party
-from fedmkt.contract import Name
+from fedmkt.contract.words import Name
 from fedmkt.crypto import certificates
 from fedmkt.crypto.prg import Random
 from fedmkt.crypto.seal import PROTOCOL_VERSION

@@ -13,14 +13,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedmkt.contract import Key, Name, Text, Time
+from fedmkt.contract.words import Key, Name, Terms, Text, Time
 from fedmkt.crypto.certificates import node_key_pem, serial_of
 from fedmkt.crypto.sign import fingerprint
 from fedmkt.deploy.folders import locked, read_file
 from fedmkt.deploy.papers import NodeText, Request, Serial, digest, parse_json, zulu
 from fedmkt.errors import PolicyRefused
 from fedmkt.party.journal import write_atomically
-from fedmkt.terms import Terms
 
 EXPIRY_WARNING_DAYS = 30
 

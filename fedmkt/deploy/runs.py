@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from fedmkt.contract import SignedContract, digest, from_toml, to_toml
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.files import from_toml, to_toml
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.deploy.folders import read_text
 from fedmkt.errors import ConfigError
 from fedmkt.party.journal import write_atomically

@@ -8,15 +8,10 @@ from textwrap import wrap
 
 from pydantic import BaseModel
 
-from fedmkt.contract import (
-    Contract,
-    SignedContract,
-    Signer,
-    Standing,
-    check_roles,
-    digest,
-    signature_standings,
-)
+from fedmkt.contract.agreement import Contract, Signer
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.checks import check_roles
+from fedmkt.contract.signatures import SignedContract, Standing, signature_standings
 from fedmkt.crypto.sign import fingerprint
 from fedmkt.errors import PolicyRefused
 from fedmkt.privacy.disclosure import READERS, may_learn, plain_text_of

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmkt.config import id_list
-from fedmkt.contract import Contract, check_signatures, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.signatures import check_signatures
 from fedmkt.deploy.contracts import Participant, check_own_place
 from fedmkt.deploy.folders import PartyFolder, load_party_folder, read_identity, read_secret
 from fedmkt.deploy.messages import Outcome, Serve

@@ -20,7 +20,8 @@ from dataclasses import asdict, astuple, dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
 from fedmkt.learn.glm import Weights
 from fedmkt.learn.merging import Totals
 from fedmkt.learn.prepare import Preparation

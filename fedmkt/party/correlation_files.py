@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmkt.contract import digest
+from fedmkt.contract.canonical import digest
 from fedmkt.learn import collinear, inference, prepare
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically

@@ -33,7 +33,8 @@ import rfc8785
 from numpy.typing import NDArray
 
 from fedmkt.audit.records import Json, read_leaf, timestamp
-from fedmkt.contract import Contract, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
 from fedmkt.crypto.id_hash import PackedIds, hash_ids
 from fedmkt.crypto.prg import Random
 from fedmkt.errors import AuditError, PolicyRefused

@@ -15,7 +15,8 @@ import numpy as np
 
 from fedmkt.audit.checkpoint import log_origin
 from fedmkt.config import BankConfig, PartnerConfig, PartyConfig
-from fedmkt.contract import SignedContract, digest
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.crypto.prg import Random, SeededRandom, derive
 from fedmkt.crypto.sign import Identity
 from fedmkt.party.audit_log import LOG, AuditLog

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import digest
+from fedmkt.contract.canonical import digest
 from fedmkt.crypto.prg import derive
 from fedmkt.learn import boosting, glm, trees
 from fedmkt.learn.additive import Additive

@@ -8,17 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from fedmkt.config import PartyConfig
-from fedmkt.contract import (
-    Contract,
-    Limits,
-    PartyTerms,
-    SignedContract,
-    Signer,
-    check_given_signatures,
-    check_roles,
-    check_signatures,
-    check_time,
-)
+from fedmkt.contract.agreement import Contract, Limits, PartyTerms, Signer
+from fedmkt.contract.checks import check_roles, check_time
+from fedmkt.contract.signatures import SignedContract, check_given_signatures, check_signatures
 from fedmkt.errors import PolicyRefused
 from fedmkt.privacy.disclosure import (
     EVERYONE,

@@ -5,7 +5,7 @@ The rules of the policy itself stand in `party.policy`; here they are put to wha
 
 from typing import Any
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, NewType, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import Random
 from fedmkt.privacy.disclosure import Disclosure
 

@@ -8,7 +8,7 @@ parties. `score` releases rounded scores to the bank. What a family discloses be
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Caller, Name
 from fedmkt.protocol.linear import logistic, path, scoring

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.learn import factors
 from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.alignment.psi import Overlap

@@ -8,7 +8,7 @@ next part.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.align import split
 from fedmkt.protocol.alignment.cardinality import overlap_job
 from fedmkt.protocol.alignment.psi import Overlap, psi

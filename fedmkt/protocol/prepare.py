@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import DataError, PeerError
 from fedmkt.learn import additive, prepare, whiten
 from fedmkt.learn.woe import WoeColumns

@@ -9,7 +9,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fedmkt.contract import Contract, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
 from fedmkt.crypto.prg import Address, derive, half_words, words
 from fedmkt.crypto.seal import Envelope, Prekey
 from fedmkt.crypto.sign import Identity, verify

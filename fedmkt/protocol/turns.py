@@ -13,7 +13,7 @@ from typing import Any
 
 from greenlet import greenlet
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.sign import verify
 from fedmkt.errors import PeerError
 from fedmkt.protocol import wire

@@ -12,7 +12,7 @@ Three rounds. What each counter-signed last, which the next head must continue, 
 from dataclasses import dataclass
 from functools import partial
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.core import (
     Caller,
     Inbox,

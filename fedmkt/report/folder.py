@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmkt.audit.records import read_leaf
-from fedmkt.contract import Contract, from_toml
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.files import from_toml
 from fedmkt.errors import AuditError, ConfigError
 
 CONTRACT = "contract.toml"

@@ -14,7 +14,7 @@ from pathlib import Path
 from fedmkt.audit.checkpoint import parse_body, parse_note
 from fedmkt.audit.disclosures import DisclosureReport, report
 from fedmkt.audit.records import Record, read_leaf
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import AuditError
 from fedmkt.report.folder import RunFiles, find_files, read_text
 from fedmkt.report.summary import DisclosureLine, HeadLine, PartyLine

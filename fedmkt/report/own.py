@@ -13,7 +13,8 @@ from pathlib import Path
 from fedmkt.audit.disclosures import REVEALED
 from fedmkt.audit.disclosures import report as collect_disclosures
 from fedmkt.audit.records import Record
-from fedmkt.contract import Contract, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
 from fedmkt.crypto.prg import SeededRandom
 from fedmkt.errors import ConfigError
 from fedmkt.party.journal import write_atomically

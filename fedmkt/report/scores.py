@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from fedmkt.contract import Limits
+from fedmkt.contract.agreement import Limits
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.learn.calibration import deciles, fit_calibration
 from fedmkt.learn.metrics import Interval, Metrics, Random, auc_gain_interval

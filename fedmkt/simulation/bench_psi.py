@@ -19,7 +19,7 @@ from typing import IO, Self
 import numpy as np
 
 from fedmkt.config import JobConfig, draft_contract
-from fedmkt.contract import SignedContract, sign
+from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import ConfigError, FedmktError, PeerError, TransportError
 from fedmkt.party.node import Sources

@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 
 from fedmkt.audit.checkpoint import log_origin
 from fedmkt.config import JobConfig
-from fedmkt.contract import Contract, SignedContract, digest, from_toml, to_toml
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.files import from_toml, to_toml
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.crypto.id_hash import PackedIds
 from fedmkt.crypto.sign import Identity
 from fedmkt.party.audit_log import AuditLog

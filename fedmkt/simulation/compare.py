@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.config import JobConfig
+from fedmkt.contract.model_terms import ModelTerms
 from fedmkt.errors import ConfigError
 from fedmkt.learn import glm
 from fedmkt.learn.additive import Additive
@@ -29,7 +30,6 @@ from fedmkt.protocol.prepare import RIDGE, Columns, prepared_rows, read_fitted, 
 from fedmkt.report.summary import ConvergencePoint
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.simulation.comparison import Comparison
-from fedmkt.terms import ModelTerms
 
 Array = NDArray[np.float64]
 _PLAIN = ModelTerms()

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.config import JobConfig
-from fedmkt.contract import Contract, from_toml
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.files import from_toml
 from fedmkt.errors import ConfigError
 from fedmkt.learn import boosting, trees
 from fedmkt.learn.bins import Binning

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.linear.correlation import CORRELATION

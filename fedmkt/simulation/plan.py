@@ -15,7 +15,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from fedmkt.config import BankConfig, JobConfig, PartnerConfig, draft_contract
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.learn.additive import FACTORS
 from fedmkt.learn.factors import COLUMNS as PAIR_COLUMNS

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.align import SplitKey
 from fedmkt.protocol.alignment.cardinality import Common, told_of
 from fedmkt.protocol.alignment.items import ListRows

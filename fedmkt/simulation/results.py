@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from fedmkt.audit.disclosures import report
 from fedmkt.config import JobConfig
-from fedmkt.contract import Limits, SignedContract, digest
+from fedmkt.contract.agreement import Limits
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.crypto.prg import Random, SeededRandom
 from fedmkt.learn.metrics import Interval, Metrics
 from fedmkt.learn.regression import evaluate_values

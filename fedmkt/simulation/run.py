@@ -23,7 +23,10 @@ from fedmkt.config import (
     parse_job,
     simulated_party,
 )
-from fedmkt.contract import SignedContract, Signer, check_signatures, digest, from_toml, sign, to_toml
+from fedmkt.contract.agreement import Signer
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.files import from_toml, to_toml
+from fedmkt.contract.signatures import SignedContract, check_signatures, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import ConfigError, DataError, FedmktError
 from fedmkt.party.journal import write_atomically

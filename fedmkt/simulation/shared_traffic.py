@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import KEY_BYTES
 from fedmkt.protocol.alignment.align import scored_rows
 from fedmkt.protocol.core import Name, PublicValue, data_parties

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.alignment.hidden import expected_overlap
 from fedmkt.protocol.core import Name, data_parties

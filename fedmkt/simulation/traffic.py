@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.learn.factors import COLUMNS
 from fedmkt.protocol.alignment.align import validation_length
 from fedmkt.protocol.alignment.hidden import lists_all

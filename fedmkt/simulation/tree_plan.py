@@ -2,7 +2,7 @@
 
 import math
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.privacy.row_bits import ColumnBins, most_from_sides, most_from_totals
 from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.core import data_parties

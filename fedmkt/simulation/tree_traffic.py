@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.core import Name, data_parties
 from fedmkt.protocol.trees.bin_layout import BinSizes

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedmkt.contract import Limits
+from fedmkt.contract.agreement import Limits
 
 LABEL: Final = "responded"
 COUNTRY: Final = "86"

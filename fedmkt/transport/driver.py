@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.seal import Envelope
 from fedmkt.errors import (
     AuditError,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmkt.config import PartnerConfig, PartyConfig
-from fedmkt.contract import SignedContract
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.party.node import Place
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from fedmkt.audit.checkpoint import log_origin
-from fedmkt.contract import Contract, PartyTerms, SignedContract, Signer, digest, sign, to_toml
+from fedmkt.contract.agreement import Contract, PartyTerms, Signer
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.files import to_toml
+from fedmkt.contract.model_terms import ModelTerms
+from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.party.audit_log import AuditLog
 from fedmkt.privacy.disclosure import RangeBit, Scores
-from fedmkt.terms import ModelTerms
 
 NAMES = ("bank", "coordinator", "shop")
 IDENTITIES = {name: Identity(bytes([i + 1]) * 32) for i, name in enumerate(NAMES)}

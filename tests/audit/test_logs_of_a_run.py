@@ -7,7 +7,7 @@ import pytest
 
 from fedmkt.audit.verify import verify_run
 from fedmkt.cli.app import main
-from fedmkt.contract import to_toml
+from fedmkt.contract.files import to_toml
 from fedmkt.errors import PeerError
 from fedmkt.protocol.session import Request
 from fedmkt.report.logs import disclosures, read_logs

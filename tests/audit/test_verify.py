@@ -10,7 +10,7 @@ import pytest
 
 from fedmkt.audit import verify
 from fedmkt.audit.verify import VerifyError, verify_files, verify_run
-from fedmkt.contract import digest
+from fedmkt.contract.canonical import digest
 
 LOG = "logs/bank/log.jsonl"
 

@@ -9,7 +9,7 @@ from fedmkt.audit.records import read_leaf
 from fedmkt.cli import app as commands
 from fedmkt.cli.overlap import overlap_lines
 from fedmkt.config import draft_contract, id_list, overlap_of
-from fedmkt.contract import SignedContract
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.deploy.contracts import check_own_table
 from fedmkt.deploy.sheet import Sheet
 from fedmkt.errors import PolicyRefused

@@ -33,7 +33,7 @@ from typing import Literal, Self
 import numpy as np
 
 from fedmkt.audit.verify import VerifyError, verify_run
-from fedmkt.contract import from_toml
+from fedmkt.contract.files import from_toml
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder
 from fedmkt.deploy.operate import start_run
 from fedmkt.deploy.places import place_of

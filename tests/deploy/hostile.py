@@ -34,7 +34,9 @@ from unittest import mock
 
 import httpx
 
-from fedmkt.contract import Contract, SignedContract, from_toml, sign
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.files import from_toml
+from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto import certificates
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy import up, worker

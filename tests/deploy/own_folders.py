@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedmkt.config import BankConfig, JobConfig, parse_job
-from fedmkt.contract import SignedContract, sign
+from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.deploy.contracts import draft
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, load_coordinator_folder, read_identity
 from fedmkt.deploy.messages import Serve

@@ -22,7 +22,7 @@ import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.proto.message_pb2 import PullObjectResponse
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.deploy import messages
 from fedmkt.deploy.messages import decode_outcome, decode_serve
 from fedmkt.protocol import wire

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.contract import SignedContract, Signer, check_signatures, digest, from_toml, sign, to_toml
+from fedmkt.contract.agreement import Signer
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.files import from_toml, to_toml
+from fedmkt.contract.signatures import SignedContract, check_signatures, sign
 from fedmkt.deploy import contracts
 from fedmkt.deploy.contracts import (
     check_own_terms,

@@ -28,7 +28,8 @@ from flwr.proto import control_pb2, runtime_pb2
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from fedmkt.contract import Contract, SignedContract
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.crypto import certificates
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy import executor, take_part
@@ -293,7 +294,7 @@ def _of_another_coordinator(it: QuickDeployment) -> SignedContract:
     other = {"name": "relay", "organisation": "Other Notary", "key": eve.public.hex()}
     contract = Contract.model_validate(it.signed.contract.model_dump() | {"coordinator": other})
     signed = it.agree(contract, *it.names)
-    from fedmkt.contract import sign
+    from fedmkt.contract.signatures import sign
 
     return SignedContract(
         contract=contract, signatures={**signed.signatures, "relay": sign(contract, "relay", eve)}
@@ -307,7 +308,7 @@ def _with_a_swapped_key(it: QuickDeployment) -> SignedContract:
         for p in it.signed.contract.parties
     ]
     contract = Contract.model_validate(it.signed.contract.model_dump() | {"parties": parties})
-    from fedmkt.contract import sign
+    from fedmkt.contract.signatures import sign
 
     signed = it.agree(contract, "bank", COORDINATOR)
     return SignedContract(
@@ -360,7 +361,7 @@ def test_a_party_refuses_to_serve_a_contract_with(
 
 @pytest.mark.parametrize("what", ["a missing signature", "expired", "another coordinator"])
 def test_the_operators_command_refuses_it_too(what: str, it: QuickDeployment, tmp_path: Path) -> None:
-    from fedmkt.contract import to_toml
+    from fedmkt.contract.files import to_toml
 
     path = tmp_path / "c.toml"
     path.write_text(to_toml(CONTRACTS[what][0](it)))

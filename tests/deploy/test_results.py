@@ -13,7 +13,8 @@ import fedmkt
 from fedmkt.audit.own_log import verify_own
 from fedmkt.audit.verify import verify_run
 from fedmkt.cli.app import main
-from fedmkt.contract import SignedContract, to_toml
+from fedmkt.contract.files import to_toml
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder
 from fedmkt.deploy.messages import Serve
 from fedmkt.deploy.operate import start_run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.contract import SignedContract
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.deploy import executor as executors
 from fedmkt.deploy.executor import Executor
 from fedmkt.deploy.folders import CoordinatorFolder

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fedmkt.config import PartyConfig
-from fedmkt.contract import SignedContract, sign
+from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto import seal as sealing
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PolicyRefused

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fedmkt.contract import Contract, Limits, SignedContract, sign
+from fedmkt.contract.agreement import Contract, Limits
+from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.seal import Envelope
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import DataError, PeerError, PolicyRefused

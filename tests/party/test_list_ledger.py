@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fedmkt.audit.checkpoint import log_origin
 from fedmkt.config import draft_contract, parse_job, simulated_party
-from fedmkt.contract import Contract, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
 from fedmkt.crypto.prg import SeededRandom
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.folders import PartyFolder

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fedmkt.config import PartyConfig, draft_contract, parse_job, simulated_party
-from fedmkt.contract import SignedContract, sign
+from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PolicyRefused
 from fedmkt.party import policy

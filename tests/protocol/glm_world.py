@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.learn import glm
 from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import Name, data_parties

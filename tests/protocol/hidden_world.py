@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import AlignTerms, Contract
+from fedmkt.contract.agreement import AlignTerms, Contract
 from fedmkt.learn.prepare import Preparation
 from fedmkt.protocol.alignment.align import Slots, Split, split
 from fedmkt.protocol.alignment.items import NO_ROW

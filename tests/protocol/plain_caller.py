@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedmkt.contract import AlignTerms, Contract, Limits, PartyTerms, ScoreTerms, Signer
+from fedmkt.contract.agreement import AlignTerms, Contract, Limits, PartyTerms, ScoreTerms, Signer
+from fedmkt.contract.model_terms import AdditiveTerms, ModelTerms
 from fedmkt.crypto.prg import SeededRandom, derive
 from fedmkt.privacy.disclosure import DEFAULT, Disclosure
 from fedmkt.protocol import wire
@@ -53,7 +54,6 @@ from fedmkt.protocol.prepare import (
     real,
 )
 from fedmkt.protocol.session import AddressedMasks
-from fedmkt.terms import AdditiveTerms, ModelTerms
 
 BANK, SHOP, TELECOM, DEALER = Name("bank"), Name("shop"), Name("telecom"), Name("coordinator")
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fedmkt.contract.model_terms import TreeTerms
 from fedmkt.errors import ConfigError
 from fedmkt.learn import boosting
 from fedmkt.learn.cells import enough_rows
@@ -24,7 +25,6 @@ from fedmkt.protocol.trees.sides.tree_growth import columns_of
 from fedmkt.protocol.trees.totals.shared_gradients import TreeAngles, TreeGradients
 from fedmkt.protocol.trees.totals.shared_histogram import EncryptedShares, HintBlock, SharedTotals
 from fedmkt.ring.bounds import check
-from fedmkt.terms import TreeTerms
 from tests.protocol.blind_world import contract, grown, leaves_of, model_of
 from tests.protocol.plain_caller import DEALER, chi_square
 from tests.protocol.shared_world import Watch, scores_of, splits_of

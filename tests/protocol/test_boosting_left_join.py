@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fedmkt.contract import AlignTerms, Contract
+from fedmkt.contract.agreement import AlignTerms, Contract
 from fedmkt.learn import boosting
 from fedmkt.learn.trees import Table, predict
 from fedmkt.protocol.alignment.align import Split, split

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmkt.contract import OVERLAP_DISCLOSURES, AlignTerms, Contract, ScoreTerms
+from fedmkt.contract.agreement import AlignTerms, Contract, ScoreTerms
+from fedmkt.contract.model_terms import ModelTerms
+from fedmkt.contract.rules import OVERLAP_DISCLOSURES
 from fedmkt.crypto import group
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.bands import TOP, RateBand
@@ -33,7 +35,6 @@ from fedmkt.protocol.alignment.items import Items, ListRows
 from fedmkt.protocol.alignment.psi import ANNOUNCE, Customers, band_width
 from fedmkt.protocol.alignment.psi_oprf import inputs_of
 from fedmkt.protocol.core import Silent, ask
-from fedmkt.terms import ModelTerms
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, TELECOM, PlainCaller, chi_square, contract_of
 
 NAMES = (BANK, SHOP, TELECOM)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmkt.contract import AlignTerms
+from fedmkt.contract.agreement import AlignTerms
 from fedmkt.crypto.prg import SeededRandom
 from fedmkt.crypto.seal import Place, Prekey, open_sealed, seal
 from fedmkt.crypto.sign import Identity

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.disclosure import DEFAULT, LastingNames, MatchedOwnRows, SetSize, SupersetList
 from fedmkt.privacy.superset import epsilon

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import SeededRandom
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.privacy.disclosure import HistogramTotals

@@ -4,7 +4,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from fedmkt.contract import digest
+from fedmkt.contract.canonical import digest
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Column, TableSchema, read_table

@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.model_terms import ScorecardTerms
 from fedmkt.errors import DataError, PolicyRefused
 from fedmkt.learn import prepare, scorecard
 from fedmkt.learn.bins import Binning
@@ -30,7 +31,6 @@ from fedmkt.simulation import bin_traffic
 from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.traffic import Sizes
 from fedmkt.simulation.tree_traffic import TreeFacts
-from fedmkt.terms import ScorecardTerms
 from tests.protocol.plain_caller import (
     BANK,
     DEALER,

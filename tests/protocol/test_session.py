@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import SeededRandom
 from fedmkt.crypto.seal import Prekey
 from fedmkt.crypto.sign import Identity

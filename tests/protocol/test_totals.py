@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fedmkt.contract import Limits
+from fedmkt.contract.agreement import Limits
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.learn.bins import Binning, CategoryBins, NumberBins, join
 from fedmkt.privacy.disclosure import DEFAULT, BinCounts, BinTotals, MatrixShape, MinimumBits

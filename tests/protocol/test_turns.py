@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PeerError
 from fedmkt.protocol import wire

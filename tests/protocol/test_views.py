@@ -12,7 +12,7 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from fedmkt.contract import digest
+from fedmkt.contract.canonical import digest
 from fedmkt.crypto.seal import Envelope, Place, Prekey, open_sealed
 from fedmkt.learn.prepare import Preparation
 from fedmkt.party import handle

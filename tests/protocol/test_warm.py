@@ -6,7 +6,8 @@ import functools
 import numpy as np
 import pytest
 
-from fedmkt.contract import Contract, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
 from fedmkt.errors import DataError, PeerError, PolicyRefused
 from fedmkt.learn import glm
 from fedmkt.privacy.disclosure import DEFAULT

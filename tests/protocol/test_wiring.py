@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRELUDE = """
 from dataclasses import dataclass
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.core import (
     Call, Caller, Inbox, Masked, Message, Name, Nothing, Outcome, Public, PublicValue, Reply, Script, Sealed, Silent,
     State, Step, Turn, Words, ask, data_parties, inbox_of,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.model_terms import BinTerms, ModelTerms, TreeTerms, needed_disclosures
 from fedmkt.learn import boosting
 from fedmkt.learn.trees import Bools, Table
 from fedmkt.privacy.disclosure import DEFAULT
@@ -18,7 +19,6 @@ from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.sides.boosting import fit as fit_trees
 from fedmkt.protocol.trees.sides.tree_growth import Draws, Forest, columns_of, settings_of
 from fedmkt.protocol.trees.tree_columns import common_bins, cut_columns, own_codes, table_values
-from fedmkt.terms import BinTerms, ModelTerms, TreeTerms, needed_disclosures
 from tests.protocol.plain_caller import (
     BANK,
     SHOP,

@@ -13,7 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedmkt.config import parse_job
-from fedmkt.contract import Limits
+from fedmkt.contract.agreement import Limits
+from fedmkt.contract.model_terms import ModelTerms
 from fedmkt.errors import FedmktError
 from fedmkt.learn import glm
 from fedmkt.party.node import open_data
@@ -23,7 +24,6 @@ from fedmkt.protocol.linear.logistic import momentum
 from fedmkt.ring.fixed import decode, reconstruct
 from fedmkt.ring.sigmoid import series
 from fedmkt.simulation.compare import Side, load_side
-from fedmkt.terms import ModelTerms
 
 Array = NDArray[np.float64]
 

@@ -25,7 +25,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from fedmkt.config import draft_contract, parse_job, simulated_party
-from fedmkt.contract import Contract, check_common
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.checks import check_common
 from fedmkt.crypto.prg import SeededRandom
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PolicyRefused

@@ -7,7 +7,7 @@ import pytest
 
 import fedmkt
 from fedmkt.audit.verify import verify_run
-from fedmkt.contract import from_toml
+from fedmkt.contract.files import from_toml
 from fedmkt.learn.metrics import auc
 from fedmkt.party.node import open_data
 from fedmkt.privacy.noise import epsilon_of

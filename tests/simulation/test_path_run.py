@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedmkt.config import JobConfig
-from fedmkt.contract import AlignTerms
+from fedmkt.contract.agreement import AlignTerms
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.report.build import read_summary

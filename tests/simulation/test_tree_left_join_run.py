@@ -5,13 +5,13 @@ import pytest
 
 import fedmkt
 from fedmkt.audit.verify import verify_run
+from fedmkt.contract.model_terms import ModelTerms, TreeTerms, needed_disclosures
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import DEFAULT
 from fedmkt.report.scores import read_scores
 from fedmkt.simulation import compare_trees
 from fedmkt.simulation.run import RunResult, read_job, simulate
 from fedmkt.simulation.world import generate, write_world
-from fedmkt.terms import ModelTerms, TreeTerms, needed_disclosures
 
 COMMON = 900
 TREES = """kind = "trees"

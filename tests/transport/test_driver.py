@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.contract import Contract, Limits
+from fedmkt.contract.agreement import Contract, Limits
 from fedmkt.crypto.seal import Envelope
 from fedmkt.errors import (
     AuditError,

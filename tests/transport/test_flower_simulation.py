@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fedmkt.audit.verify import verify_run
-from fedmkt.contract import from_toml
+from fedmkt.contract.files import from_toml
 from fedmkt.party.node import Place
 from fedmkt.protocol import wire
 from fedmkt.protocol.session import Hello, Invitation

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.seal import Envelope
 from fedmkt.errors import FedmktError, PeerError, TransportError
 from fedmkt.protocol.core import Caller, Inbox, Name, Nothing, Outcome, Silent, Step, Turn

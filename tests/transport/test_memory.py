@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.party.handle import Party
 from fedmkt.protocol.core import Caller, Inbox, Nothing, Outcome, Silent, Step, Turn
 from fedmkt.protocol.session import Hello, Invitation, Opening

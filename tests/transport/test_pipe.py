@@ -7,7 +7,7 @@ from typing import IO
 
 import pytest
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import PeerError, TransportError
 from fedmkt.protocol import wire
 from fedmkt.protocol.core import Caller, Inbox, Nothing, Outcome, Silent, Step, Turn

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import DataError, PeerError
 from fedmkt.protocol.alignment.items import NO_ROW, Bytes, Rows
 from fedmkt.protocol.alignment.psi import Aligned, Customers, Overlap

@@ -42,7 +42,9 @@ from typing import Final
 
 import numpy as np
 
-from fedmkt.contract import Contract, check_common, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.checks import check_common
 from fedmkt.crypto import group
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.bands import TOP, RateBand, rate_band

@@ -39,7 +39,8 @@ from typing import Final
 
 import numpy as np
 
-from fedmkt.contract import Contract, check_common
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.checks import check_common
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.disclosure import EVERYONE, Disclosure, LastingNames, SetSize, SupersetList
 from fedmkt.privacy.superset import Bits, epsilon_text, listed

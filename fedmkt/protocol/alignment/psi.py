@@ -35,7 +35,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract, check_common, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.checks import check_common
 from fedmkt.crypto.id_hash import PackedIds, hash_ids
 from fedmkt.crypto.prg import Random
 from fedmkt.errors import PeerError, PolicyRefused

@@ -25,7 +25,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedmkt.contract import Contract, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
 from fedmkt.crypto import oprf
 from fedmkt.crypto.prg import derive, words
 from fedmkt.errors import PeerError, PolicyRefused

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto import aes, cuckoo, kkrt, tags
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.protocol.alignment.base_transfers import (

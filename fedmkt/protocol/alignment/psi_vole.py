@@ -49,7 +49,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto import aes, gf128, okvs, prg, tags, vole
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.protocol.alignment.base_transfers import (

@@ -6,7 +6,7 @@ numbers.
 
 from math import log2, sqrt
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import ConfigError
 from fedmkt.protocol.alignment.align import train_rows_at_least
 from fedmkt.protocol.alignment.psi import Overlap

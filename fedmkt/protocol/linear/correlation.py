@@ -28,7 +28,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import ConfigError, PeerError, PolicyRefused
 from fedmkt.learn import prepare
 from fedmkt.privacy.disclosure import CrossCorrelation

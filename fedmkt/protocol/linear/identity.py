@@ -9,7 +9,7 @@ Source: ring/rounding.py in place of the series of `linear`; the penalty rows' r
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.core import (
     Caller,
     Inbox,

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.core import (
     Call,
     Caller,

@@ -11,11 +11,11 @@ from the contract alone. A residual is value minus label, times the row's weight
 (`row_weights`). Letters: z linear predictor, P period of a series.
 """
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.model_terms import MAX_ROW_WEIGHT, ROW_WEIGHT_UNIT
 from fedmkt.ring import exponential, sigmoid
 from fedmkt.ring.bounds import RESIDUAL_MAX
 from fedmkt.ring.fixed import HalfWords
-from fedmkt.terms import MAX_ROW_WEIGHT, ROW_WEIGHT_UNIT
 
 ROW_WEIGHT_BITS = 4
 """Row weights are whole multiples of 2^-4: their product with a residual at scale 2^12 is one at scale 2^16."""

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.align import joint_rows
 from fedmkt.protocol.alignment.items import NO_ROW
 from fedmkt.protocol.core import (

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.learn import factors
 from fedmkt.protocol.core import Name, Turn, Words
 from fedmkt.protocol.layout import Layout

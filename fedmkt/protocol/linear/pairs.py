@@ -27,7 +27,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.learn import additive, factors
 from fedmkt.protocol.alignment.align import joint_rows
 from fedmkt.protocol.alignment.items import NO_ROW

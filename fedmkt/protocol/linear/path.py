@@ -29,7 +29,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.model_terms import ROW_WEIGHT_UNIT
 from fedmkt.errors import DataError, PolicyRefused
 from fedmkt.learn import glm
 from fedmkt.privacy.disclosure import EVERYONE, ChosenPenalty, PenaltyCurve
@@ -111,7 +112,6 @@ from fedmkt.protocol.shared import (
 from fedmkt.protocol.witness import checkpoint, witness
 from fedmkt.ring.bounds import Bound
 from fedmkt.ring.fixed import encode
-from fedmkt.terms import ROW_WEIGHT_UNIT
 
 _COUNT_BITS = 12
 """Scale of counts and of predictors where they are multiplied."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.align import Split, validation_rows
 from fedmkt.protocol.core import PublicValue, State, Turn, Words
 from fedmkt.protocol.prepare import RIDGE, Prepared, real

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import PolicyRefused
 from fedmkt.learn import factors
 from fedmkt.privacy.disclosure import EVERYONE, RangeBit

@@ -23,7 +23,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.model_terms import GLM_KINDS
 from fedmkt.errors import PolicyRefused
 from fedmkt.privacy.disclosure import ModelPart, Scores
 from fedmkt.protocol.alignment.align import Split, joint_rows
@@ -79,7 +80,6 @@ from fedmkt.protocol.shared import (
 )
 from fedmkt.protocol.witness import checkpoint, witness
 from fedmkt.ring.fixed import decode
-from fedmkt.terms import GLM_KINDS
 
 Units64 = np.ndarray[tuple[int], np.dtype[np.int64]]
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import PeerError
 from fedmkt.learn import inference
 from fedmkt.privacy.disclosure import StandardErrors

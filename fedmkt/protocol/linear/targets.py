@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmkt.contract.model_terms import MAX_ROW_WEIGHT, ROW_WEIGHT_UNIT, ModelTerms
 from fedmkt.errors import DataError
 from fedmkt.learn import glm
 from fedmkt.protocol.alignment.align import joint_rows
@@ -20,7 +21,6 @@ from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Stage, layou
 from fedmkt.protocol.linear.links import most_offset
 from fedmkt.protocol.prepare import Columns, real
 from fedmkt.ring.fixed import encode
-from fedmkt.terms import MAX_ROW_WEIGHT, ROW_WEIGHT_UNIT, ModelTerms
 
 Floats = NDArray[np.float64]
 

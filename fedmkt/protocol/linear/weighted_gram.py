@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import DataError
 from fedmkt.protocol.alignment.align import joint_rows
 from fedmkt.protocol.alignment.items import NO_ROW

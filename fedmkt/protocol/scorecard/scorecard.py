@@ -36,7 +36,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
 from fedmkt.errors import DataError, PolicyRefused
 from fedmkt.learn.bins import Binning, Bins, category_bins, equal_width_bins, join, quantile_bins
 from fedmkt.learn.merging import (

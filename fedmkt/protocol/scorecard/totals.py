@@ -40,7 +40,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract, digest
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
 from fedmkt.errors import DataError, PeerError, PolicyRefused
 from fedmkt.learn.bins import Binning, Bins, NumberBins, join
 from fedmkt.learn.merging import Totals

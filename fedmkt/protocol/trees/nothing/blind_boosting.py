@@ -36,7 +36,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import DataError
 from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import (

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import ConfigError
 from fedmkt.protocol.trees.totals.shared_gradients import FAR, GRADIENT_BITS, HESSIAN_BITS, SCORE_BITS
 from fedmkt.ring.bounds import Bound

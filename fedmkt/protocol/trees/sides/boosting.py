@@ -43,7 +43,7 @@ from functools import partial
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import PolicyRefused
 from fedmkt.learn.trees import Bools, Decision
 from fedmkt.privacy.disclosure import ChosenSplits, SplitSides, TreeShape

@@ -18,7 +18,7 @@ Safe against a semi-honest bank and partners. Source: protocols.md section 4, re
 
 from dataclasses import dataclass, replace
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.learn.boosting import held_loss
 from fedmkt.learn.splits import trees_kept
 from fedmkt.privacy.disclosure import EVERYONE, StopBits

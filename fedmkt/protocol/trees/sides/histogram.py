@@ -41,7 +41,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import KEY_BYTES, derive
 from fedmkt.errors import PolicyRefused
 from fedmkt.privacy.disclosure import HistogramTotals

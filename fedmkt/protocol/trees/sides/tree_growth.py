@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import KEY_BYTES, derive, expand
 from fedmkt.errors import DataError
 from fedmkt.learn import boosting

@@ -26,7 +26,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.learn.glm import sigmoid
 from fedmkt.learn.trees import Bools, Decision, Floats, Tree, by_node, goes_left, leaf_of_rows
 from fedmkt.privacy.disclosure import SplitSides

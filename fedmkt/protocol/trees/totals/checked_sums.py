@@ -59,7 +59,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import KEY_BYTES
 from fedmkt.errors import PeerError
 from fedmkt.protocol.core import (

@@ -6,7 +6,7 @@ Source: protocols.md section 0, rule 7. Letters and arrays: `lanes`.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.seal import MAX_MESSAGE_BYTES
 from fedmkt.errors import ConfigError
 from fedmkt.protocol.alignment.align import train_rows

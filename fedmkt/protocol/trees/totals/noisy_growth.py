@@ -30,7 +30,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import Random
 from fedmkt.learn import boosting
 from fedmkt.learn.cells import Counts, at_cuts

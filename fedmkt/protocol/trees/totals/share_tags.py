@@ -34,7 +34,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.align import validation_rows
 from fedmkt.protocol.core import (
     Caller,

@@ -60,7 +60,7 @@ from functools import partial
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import KEY_BYTES
 from fedmkt.errors import DataError
 from fedmkt.learn import boosting

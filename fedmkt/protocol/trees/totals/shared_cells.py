@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.learn.splits import Settings
 from fedmkt.learn.trees import Bools, Decision
 from fedmkt.privacy.disclosure import (

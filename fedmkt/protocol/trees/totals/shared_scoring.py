@@ -28,7 +28,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.align import joint_rows, scored_rows
 from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import (

@@ -35,7 +35,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.errors import DataError
 from fedmkt.privacy.disclosure import StopBits, ValidationLosses
 from fedmkt.protocol.alignment.align import joint_rows, validation_length, validation_rows

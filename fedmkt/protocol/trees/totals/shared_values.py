@@ -26,7 +26,7 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from fedmkt.contract import Contract
+from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.core import (
     Caller,
     HalfWords,

@@ -6,15 +6,13 @@ Every number that the arithmetic of a protocol relies on, or that changes what i
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from fedmkt.contract.words import Count, Flag, Real, Terms
 from fedmkt.privacy.disclosure import DEFAULT
 
-Count = Annotated[int, Field(strict=True)]
-Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Weight = Annotated[float, Field(strict=True, ge=1e-3, le=1e3)]
 Penalty = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.1, le=1e9)]
-Flag = Annotated[bool, Field(strict=True)]
 Kind = Literal["logistic", "linear", "poisson", "additive", "scorecard", "trees"]
 Link = Literal["logistic", "linear", "poisson"]
 Reveal = Literal["nothing", "totals", "sides"]
@@ -34,12 +32,6 @@ MAX_WEIGHT_RATIO = 100
 
 MOST_GROWTH = 10_000
 """How many times the least penalty of a path the largest may be."""
-
-
-class Terms(BaseModel):
-    """Base of all frozen models: an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelTerms(Terms):

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from fedmkt.contract.model_terms import GLM_KINDS, MAX_WEIGHT_RATIO, needed_disclosures, refused_correlation
 from fedmkt.mistakes import mistake
-from fedmkt.terms import GLM_KINDS, MAX_WEIGHT_RATIO, needed_disclosures, refused_correlation
 
 if TYPE_CHECKING:
-    from fedmkt.contract import Contract
+    from fedmkt.contract.agreement import Contract
 
 
 def check_model(contract: "Contract") -> None:
