@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.train import job, joint_weights, make_tables, train_jointly
-from fedmkt.config import JobConfig
+from fedmkt.config.job import JobConfig
 from fedmkt.contract.agreement import AlignTerms, Contract
 from fedmkt.learn import glm, prepare
 from fedmkt.protocol.alignment.align import Slots, Split

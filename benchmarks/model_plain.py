@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedmkt.config import JobConfig
+from fedmkt.config.job import JobConfig
 from fedmkt.contract.files import from_toml
 from fedmkt.learn.bins import Binning
 from fedmkt.party.node import local_states

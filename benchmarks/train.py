@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.audit.checkpoint import log_origin
-from fedmkt.config import JobConfig, draft_contract
+from fedmkt.config.drafts import draft_contract
+from fedmkt.config.job import JobConfig
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.signatures import SignedContract, sign

@@ -23,7 +23,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fedmkt.audit.checkpoint import log_origin
-from fedmkt.config import JobConfig, PartyConfig, PolicyConfig, parse_job
+from fedmkt.config.files import parse_job
+from fedmkt.config.job import JobConfig
+from fedmkt.config.policy import PolicyConfig
+from fedmkt.config.settings import PartyConfig
 from fedmkt.contract.agreement import Contract, Limits, PartyTerms, Signer
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.signatures import SignedContract, sign
@@ -270,7 +273,7 @@ def job_world(folder: Path, *, seed: int | None = None, **options: object) -> Wo
 
 def world_of(config: JobConfig, folder: Path, tables: Mapping[str, object], seed: int | None = None) -> World:
     """Sign the contract of a job and make its world in `folder`."""
-    from fedmkt.config import draft_contract
+    from fedmkt.config.drafts import draft_contract
 
     names = [Name(p.name) for p in config.parties] + [Name(config.coordinator.name)]
     places = {n: Place(folder / "parties" / n, folder / "logs" / n) for n in names}

@@ -2,7 +2,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fedmkt.config import draft_contract, overlap_of, parse_job, parse_party, simulated_party
+from fedmkt.config.drafts import draft_contract, simulated_party
+from fedmkt.config.files import parse_job, parse_party
+from fedmkt.config.job import overlap_of
 from fedmkt.contract.checks import check_roles
 from fedmkt.errors import ConfigError
 from fedmkt.privacy.disclosure import DEFAULT

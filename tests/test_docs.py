@@ -11,7 +11,7 @@ import typer.main
 
 import fedmkt.protocol
 from fedmkt.cli.app import app
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.contract.agreement import Limits, ScoreTerms
 from fedmkt.contract.model_terms import AdditiveTerms, ModelTerms, TreeTerms, needed_disclosures
 from fedmkt.protocol.core import Step

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.deploy.folders import (
     CoordinatorFolder,
     PartyFolder,

@@ -254,7 +254,11 @@ def test_every_package_stands_in_a_layer() -> None:
         ("learn.made_up", "import pandas as pd", "pure, but imports pandas"),
         ("protocol.made_up", "import secrets", "pure, but imports secrets"),
         ("config", "from pathlib import Path\nPath('job.toml').open()", "pure, but calls open"),
-        ("contract.made_up", "from datetime import UTC, datetime\nnow = datetime.now(UTC)", "pure, but calls now"),
+        (
+            "contract.made_up",
+            "from datetime import UTC, datetime\nnow = datetime.now(UTC)",
+            "pure, but calls now",
+        ),
         ("ring.made_up", "import os\nos.urandom(8)", "pure, but calls urandom"),
         ("ring.made_up", "import numpy as np\nnp.random.default_rng()", "pure, but calls default_rng()"),
     ],
@@ -267,7 +271,10 @@ def test_a_made_up_breach_is_found(module: str, source: str, complaint: str) -> 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("protocol.made_up", "from fedmkt.ring.fixed import encode\nfrom fedmkt.contract.agreement import Contract"),
+        (
+            "protocol.made_up",
+            "from fedmkt.ring.fixed import encode\nfrom fedmkt.contract.agreement import Contract",
+        ),
         ("party.made_up", "import time, pandas\nfrom fedmkt.audit.records import Record\nopen('x')"),
         ("transport.flower_client", "import flwr, ray"),
         ("learn.network", "def fit():\n    import torch"),

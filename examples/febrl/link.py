@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.errors import FedmktError
 from fedmkt.learn.linkage import UNPAIRED, Key, Pairs, Quality, Rows, join, normalise_keys, quality
 from fedmkt.party.node import open_data

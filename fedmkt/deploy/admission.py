@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from fedmkt.config import CoordinatorSettings, parse_coordinator
+from fedmkt.config.files import parse_coordinator
+from fedmkt.config.settings import CoordinatorSettings
 from fedmkt.crypto import certificates
 from fedmkt.crypto.prg import Random
 from fedmkt.crypto.sign import Identity, fingerprint

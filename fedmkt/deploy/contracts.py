@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from fedmkt.config import BankConfig, PartnerConfig, PartyConfig, draft_contract, id_list, parse_job
+from fedmkt.config.drafts import draft_contract
+from fedmkt.config.files import parse_job
+from fedmkt.config.settings import PartyConfig
+from fedmkt.config.tables import BankConfig, PartnerConfig, id_list
 from fedmkt.contract.agreement import Contract, Signer
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.checks import check_roles, check_time

@@ -12,15 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmkt.config import (
-    BankConfig,
-    CoordinatorSettings,
-    PartnerConfig,
-    PartyConfig,
-    parse_coordinator,
-    parse_party,
-    parse_party_folder,
-)
+from fedmkt.config.files import parse_coordinator, parse_party, parse_party_folder
+from fedmkt.config.settings import CoordinatorSettings, PartyConfig
+from fedmkt.config.tables import BankConfig, PartnerConfig
 from fedmkt.crypto.sign import KEY_BYTES, Identity
 from fedmkt.errors import ConfigError, TransportError
 from fedmkt.party.journal import write_atomically

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, TypeVar
 import rfc8785
 from pydantic import Field, ValidationError
 
-from fedmkt.config import Host, Port
+from fedmkt.config.settings import Host, Port
 from fedmkt.contract.words import Key, Name, Terms, Text, Time
 from fedmkt.crypto.certificates import (
     check_node_signature,

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from fedmkt.config import CoordinatorSettings, PartnerConfig, PartyConfig
+from fedmkt.config.settings import CoordinatorSettings, PartyConfig
+from fedmkt.config.tables import PartnerConfig
 from fedmkt.crypto import certificates
 from fedmkt.crypto.sign import fingerprint
 from fedmkt.deploy.folders import (

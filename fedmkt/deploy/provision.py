@@ -16,7 +16,8 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from fedmkt import __version__
-from fedmkt.config import PartyConfig, parse_party
+from fedmkt.config.files import parse_party
+from fedmkt.config.settings import PartyConfig
 from fedmkt.contract.words import Name
 from fedmkt.crypto import certificates
 from fedmkt.crypto.prg import Random

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from fedmkt.config import CoordinatorSettings, PartyConfig
+from fedmkt.config.settings import CoordinatorSettings, PartyConfig
 from fedmkt.crypto import certificates
 from fedmkt.crypto.prg import Random
 from fedmkt.deploy.folders import (

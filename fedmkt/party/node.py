@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from fedmkt.audit.checkpoint import log_origin
-from fedmkt.config import BankConfig, PartnerConfig, PartyConfig
+from fedmkt.config.settings import PartyConfig
+from fedmkt.config.tables import BankConfig, PartnerConfig
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.signatures import SignedContract
 from fedmkt.crypto.prg import Random, SeededRandom, derive

@@ -7,7 +7,7 @@ is a function that raises `PolicyRefused` and names itself; none tells a count o
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from fedmkt.config import PartyConfig
+from fedmkt.config.settings import PartyConfig
 from fedmkt.contract.agreement import Contract, Limits, PartyTerms, Signer
 from fedmkt.contract.checks import check_roles, check_time
 from fedmkt.contract.signatures import SignedContract, check_given_signatures, check_signatures

@@ -18,7 +18,8 @@ from typing import IO, Self
 
 import numpy as np
 
-from fedmkt.config import JobConfig, draft_contract
+from fedmkt.config.drafts import draft_contract
+from fedmkt.config.job import JobConfig
 from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import ConfigError, FedmktError, PeerError, TransportError

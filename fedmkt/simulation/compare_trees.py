@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.config import JobConfig
+from fedmkt.config.job import JobConfig
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.files import from_toml
 from fedmkt.errors import ConfigError

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmkt.config import overlap_of
+from fedmkt.config.job import overlap_of
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.outputs import pair_facts
 from fedmkt.protocol.alignment.cardinality import Overlaps

@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import wrap
 
-from fedmkt.config import BankConfig, JobConfig, PartnerConfig, draft_contract
+from fedmkt.config.drafts import draft_contract
+from fedmkt.config.job import JobConfig
+from fedmkt.config.tables import BankConfig, PartnerConfig
 from fedmkt.contract.agreement import Contract
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.learn.additive import FACTORS

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.audit.disclosures import report
-from fedmkt.config import JobConfig
+from fedmkt.config.job import JobConfig
 from fedmkt.contract.agreement import Limits
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.signatures import SignedContract

@@ -15,14 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedmkt.config import (
-    JobConfig,
-    PartnerConfig,
-    PartyConfig,
-    draft_contract,
-    parse_job,
-    simulated_party,
-)
+from fedmkt.config.drafts import draft_contract, simulated_party
+from fedmkt.config.files import parse_job
+from fedmkt.config.job import JobConfig
+from fedmkt.config.settings import PartyConfig
+from fedmkt.config.tables import PartnerConfig
 from fedmkt.contract.agreement import Signer
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import from_toml, to_toml

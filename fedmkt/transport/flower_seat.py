@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmkt.config import PartnerConfig, PartyConfig
+from fedmkt.config.settings import PartyConfig
+from fedmkt.config.tables import PartnerConfig
 from fedmkt.contract.signatures import SignedContract
 from fedmkt.party.node import Place
 

@@ -8,7 +8,9 @@ import pytest
 from fedmkt.audit.records import read_leaf
 from fedmkt.cli import app as commands
 from fedmkt.cli.overlap import overlap_lines
-from fedmkt.config import draft_contract, id_list, overlap_of
+from fedmkt.config.drafts import draft_contract
+from fedmkt.config.job import overlap_of
+from fedmkt.config.tables import id_list
 from fedmkt.contract.signatures import SignedContract
 from fedmkt.deploy.contracts import check_own_table
 from fedmkt.deploy.sheet import Sheet

@@ -20,7 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fedmkt.config import BankConfig, JobConfig, parse_job
+from fedmkt.config.files import parse_job
+from fedmkt.config.job import JobConfig
+from fedmkt.config.tables import BankConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 FEDMKT = (sys.executable, "-m", "fedmkt")

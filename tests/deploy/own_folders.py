@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedmkt.config import BankConfig, JobConfig, parse_job
+from fedmkt.config.files import parse_job
+from fedmkt.config.job import JobConfig
+from fedmkt.config.tables import BankConfig
 from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.deploy.contracts import draft
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, load_coordinator_folder, read_identity

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.config import BankConfig
+from fedmkt.config.tables import BankConfig
 from fedmkt.deploy import folders
 from fedmkt.deploy.folders import (
     PartyFolder,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedmkt.config import CoordinatorSettings, NodeConfig
+from fedmkt.config.settings import CoordinatorSettings, NodeConfig
 from tests.test_docs import missing_in
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedmkt.config import PartyConfig
+from fedmkt.config.settings import PartyConfig
 from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto import seal as sealing
 from fedmkt.crypto.sign import Identity

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmkt.config import PartnerConfig, parse_schema
+from fedmkt.config.files import parse_schema
+from fedmkt.config.tables import PartnerConfig
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.party.filters import Dropped, Filters, years_old
 from fedmkt.party.node import local_states, open_data

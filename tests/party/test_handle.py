@@ -874,7 +874,7 @@ def _signed_by(world: World, identities: Mapping[Name, Identity]) -> SignedContr
 
 def test_a_contract_signed_with_every_key_is_not_yet_a_pinned_one(tmp_path: Path) -> None:
     """The coordinator puts its own second key in the shop's place, and signs for the shop (redteam 2.2)."""
-    from fedmkt.config import PartyConfig
+    from fedmkt.config.settings import PartyConfig
     from fedmkt.party.policy import Policy
     from tests.engine import START, _toy_policy
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmkt.audit.checkpoint import log_origin
-from fedmkt.config import draft_contract, parse_job, simulated_party
+from fedmkt.config.drafts import draft_contract, simulated_party
+from fedmkt.config.files import parse_job
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
 from fedmkt.crypto.prg import SeededRandom

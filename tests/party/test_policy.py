@@ -2,7 +2,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fedmkt.config import PartyConfig, draft_contract, parse_job, simulated_party
+from fedmkt.config.drafts import draft_contract, simulated_party
+from fedmkt.config.files import parse_job
+from fedmkt.config.settings import PartyConfig
 from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PolicyRefused

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import ChosenSplits, HistogramTotals, SplitSides, TreeShape

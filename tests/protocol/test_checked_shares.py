@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.errors import PeerError
 from fedmkt.learn.cells import joined_cells
 from fedmkt.party.node import open_data

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.learn.splits import best_splits
 from fedmkt.learn.trees import linear_predictor
 from fedmkt.party.node import open_data

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmkt.config import JobConfig, parse_job
+from fedmkt.config.files import parse_job
+from fedmkt.config.job import JobConfig
 from fedmkt.errors import DataError
 from fedmkt.learn.splits import trees_kept
 from fedmkt.learn.trees import predict

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.errors import PolicyRefused
 from fedmkt.learn import noisy
 from fedmkt.learn.splits import leaf_values, scale_of

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.errors import DataError, PeerError
 from fedmkt.learn import boosting
 from fedmkt.learn.splits import best_splits, leaf_values, scale_of, stop_at

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from fedmkt.audit.verify import verify_run
-from fedmkt.config import JobConfig, parse_job
+from fedmkt.config.files import parse_job
+from fedmkt.config.job import JobConfig
 from fedmkt.party import node
 from fedmkt.party.handle import Party
 from fedmkt.party.node import open_data

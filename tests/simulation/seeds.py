@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.contract.agreement import Limits
 from fedmkt.contract.model_terms import ModelTerms
 from fedmkt.errors import FedmktError

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from fedmkt.config import draft_contract, parse_job, simulated_party
+from fedmkt.config.drafts import draft_contract, simulated_party
+from fedmkt.config.files import parse_job
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.checks import check_common
 from fedmkt.crypto.prg import SeededRandom

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 import fedmkt
 from fedmkt.cli.app import main
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.errors import ConfigError
 from fedmkt.learn import glm
 from fedmkt.learn.collinear import variance_inflation

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "febrl"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedmkt.audit.verify import verify_run
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.simulation import results
 from fedmkt.simulation.plan import plan
 from fedmkt.simulation.run import RunResult, simulate

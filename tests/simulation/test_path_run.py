@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmkt.config import JobConfig
+from fedmkt.config.job import JobConfig
 from fedmkt.contract.agreement import AlignTerms
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import DEFAULT

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.party.node import open_data
 from fedmkt.protocol.prepare import OwnEvidence
 from fedmkt.protocol.scorecard.scorecard import EvidenceTable

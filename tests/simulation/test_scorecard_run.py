@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 import fedmkt
-from fedmkt.config import parse_job
+from fedmkt.config.files import parse_job
 from fedmkt.learn import glm
 from fedmkt.learn.scorecard import Scale, assign_points, stability_index
 from fedmkt.learn.woe import WoeColumns, place_rows

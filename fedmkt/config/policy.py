@@ -1,0 +1,46 @@
+"""What an organisation allows, whatever a contract says: policy.toml, and a job's section for its simulated parties."""
+
+from pydantic import Field
+
+from fedmkt.contract.words import Count, Flag, Kind, Real, Terms, Text
+from fedmkt.privacy.disclosure import DEFAULT
+
+
+class PolicyConfig(Terms):
+    """What one organisation allows, whatever a contract says; the defaults allow no purpose and no column.
+
+    min_difference : ids by which a list differs from each earlier one with the same partner, unless it is equal
+    (1: any). max_size_runs : runs with one partner within size_run_days that show how long an intersection is.
+    max_epsilon : of all trainings with noise that one bank had of the own columns.
+    """
+
+    purposes: tuple[Text, ...] = ()
+    columns: tuple[Text, ...] = ()
+    min_list: Count = Field(default=1000, ge=1)
+    min_common: Count = Field(default=1000, ge=1)
+    max_common: Count | None = Field(default=None, ge=1)
+    min_support: Count = Field(default=50, ge=1)
+    min_difference: Count = Field(default=100, ge=1)
+    max_size_runs: Count = Field(default=5, ge=1)
+    size_run_days: Count = Field(default=30, ge=1, le=3660)
+    max_runs: Count = Field(default=5, ge=1)
+    max_resumes: Count = Field(default=3, ge=0)
+    max_epsilon: Real = Field(default=8.0, gt=0)
+    disclosures: tuple[Kind, ...] = DEFAULT
+    rehearsals: Flag = False
+
+
+class JobPolicy(Terms):
+    """The simulated parties' own minimum sizes; what is absent follows the job's limits."""
+
+    min_list: Count | None = Field(default=None, ge=1)
+    min_common: Count | None = Field(default=None, ge=1)
+    max_common: Count | None = Field(default=None, ge=1)
+    min_support: Count | None = Field(default=None, ge=1)
+    min_difference: Count = Field(default=100, ge=1)
+    max_size_runs: Count = Field(default=5, ge=1)
+    size_run_days: Count = Field(default=30, ge=1, le=3660)
+    max_runs: Count | None = Field(default=None, ge=1)
+    max_resumes: Count | None = Field(default=None, ge=0)
+    max_epsilon: Real | None = Field(default=None, gt=0)
+    disclosures: tuple[Kind, ...] | None = None
