@@ -41,6 +41,7 @@ import grpc
 
 from fedmkt.crypto.sign import verify
 from fedmkt.errors import ConfigError
+from fedmkt.transport.hub_channel import KEEPALIVE
 from fedmkt.transport.hub_frames import (
     CHALLENGE_BYTES,
     DATA_SIZE,
@@ -61,7 +62,6 @@ from fedmkt.transport.hub_frames import (
     write_welcome,
 )
 from fedmkt.transport.hub_queue import FairQueue
-from fedmkt.transport.hub_session import KEEPALIVE
 
 _LOGGER = logging.getLogger("fedmkt.hub")
 _SERVICE, _NAME = "fedmkt.Hub", "Link"

@@ -17,9 +17,9 @@ import grpc
 
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import ConfigError, FedmktError, PeerError, TransportError
+from fedmkt.transport.hub_channel import open_channel, read_refusal
 from fedmkt.transport.hub_frames import (
     DATA_SIZE,
-    HUB_SAYS,
     INCARNATION_BYTES,
     LEFT,
     METHOD,
@@ -36,28 +36,12 @@ from fedmkt.transport.hub_frames import (
     write_join,
 )
 from fedmkt.transport.hub_identity import ClientTls, check_issued, der_of
-from fedmkt.transport.hub_link import Link, LinkBroken, LinkLimits, PeerRestarted
+from fedmkt.transport.hub_link import LinkLimits
+from fedmkt.transport.hub_peers import Peer, Peers
 
 Message = bytes | memoryview | Sequence[bytes | memoryview]
 """What can be sent: one buffer, or several that are sent as one message without being joined first."""
 
-KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 2000),
-    ("grpc.keepalive_timeout_ms", 2000),
-    ("grpc.http2.ping_timeout_ms", 2000),  # without it a silent cut goes unnoticed for a minute
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-)
-"""How both ends notice within seconds that the other is gone."""
-_OPTIONS = (
-    *KEEPALIVE,
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.enable_retries", 0),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # which is also how long one attempt to connect may take
-    ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.max_send_message_length", 16 << 20),
-)
 _HANDSHAKE_SECONDS = 10.0
 _SILENCE_SECONDS = 20.0
 _ACK_SECONDS = 0.02
@@ -65,14 +49,6 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 2.0
 _LOOK = 0.5
 _CLOSE_SECONDS = 5.0
-# What no further attempt would change. UNAUTHENTICATED and PERMISSION_DENIED: not admitted, or not named.
-_FINAL = {
-    grpc.StatusCode.UNAUTHENTICATED,
-    grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.UNIMPLEMENTED,
-}
 
 
 class NothingCame(TransportError):
@@ -92,19 +68,6 @@ class SessionLimits:
     window_bytes: int = 4 << 20
     outbox_bytes: int = 16 << 20
     message_bytes: int = 4 << 30
-
-
-@dataclass
-class _Peer:
-    """A member as we see it."""
-
-    name: str
-    link: Link
-    is_here: bool
-    was_here: bool
-    away_since: float = 0.0
-    error: str = ""
-    is_rude: bool = False
 
 
 class HubSession:
@@ -135,8 +98,7 @@ class HubSession:
         self._to_send = threading.Condition(self._lock)
         self._changed = threading.Condition(self._lock)
         self._control: deque[bytes] = deque()
-        self._peers: dict[int, _Peer] = {}
-        self._turn = 0
+        self._peers = Peers()
         self._welcome: Welcome | None = None
         self._stream = 0  # counts connections, so that what belongs to an earlier one is told apart
         self._is_up = False
@@ -168,7 +130,7 @@ class HubSession:
         with self._lock:
             while True:
                 self._check(to)
-                peer = self._find(to)
+                peer = self._peers.find(to)
                 if peer is not None and peer.link.has_room:
                     break
                 self._wait(until, f"{to}: takes no more messages" if peer else self._trouble())
@@ -186,7 +148,7 @@ class HubSession:
         until = time.monotonic() + timeout
         with self._lock:
             while True:
-                for peer in self._in_turn():
+                for peer in self._peers.in_turn():
                     message = self._take(peer)
                     if message is not None:
                         return peer.name, message
@@ -198,7 +160,7 @@ class HubSession:
         until = time.monotonic() + timeout
         with self._lock:
             while True:
-                peer = self._find(name)
+                peer = self._peers.find(name)
                 message = self._take(peer) if peer is not None else None
                 if message is not None:
                     return message
@@ -212,7 +174,7 @@ class HubSession:
             while True:
                 for name in names:
                     self._check(name)
-                found = {name: self._find(name) for name in names}
+                found = {name: self._peers.find(name) for name in names}
                 missing = [n for n, p in found.items() if p is None or not p.is_here]
                 if self._is_up and not missing:
                     return
@@ -227,7 +189,7 @@ class HubSession:
     def is_here(self, name: str) -> bool:
         """Say whether a member is connected to the hub, as far as we know."""
         with self._lock:
-            peer = self._find(name)
+            peer = self._peers.find(name)
             return self._is_up and peer is not None and peer.is_here
 
     def close(self, linger: float = 2.0) -> None:
@@ -237,8 +199,9 @@ class HubSession:
         """
         until = time.monotonic() + linger
         with self._lock:
-            while not self._is_flushed() and self._error is None and time.monotonic() < until:
-                self._nudge_acks()
+            while not self._peers.is_flushed and self._error is None and time.monotonic() < until:
+                self._peers.acknowledge()
+                self._to_send.notify_all()
                 self._changed.wait(min(_ACK_SECONDS, max(0.0, until - time.monotonic())))
             self._is_closing = True
             self._to_send.notify_all()
@@ -277,11 +240,9 @@ class HubSession:
         self._look_for_gone()
         if self._error is not None:
             raise type(self._error)(str(self._error), self._error.hint)
-        if name is not None and self._welcome is not None and self._find(name) is None:
+        if name is not None and self._welcome is not None and self._peers.find(name) is None:
             raise TransportError(f"{name}: is no member of this session")
-        for peer in self._peers.values():
-            if peer.error and name in (None, peer.name):
-                raise (PeerError if peer.is_rude else TransportError)(f"{peer.name}: {peer.error}")
+        self._peers.check(name)
 
     def _look_for_gone(self) -> None:
         now, longest = time.monotonic(), self._limits.gone_seconds
@@ -292,11 +253,8 @@ class HubSession:
                     "see that the coordinator is up and that its address and certificate are right",
                 )
             )
-        for peer in self._peers.values():
-            away = self._is_up and peer.was_here and not peer.is_here and not peer.error
-            # Measured from when both could have met: our own absence is not the peer's.
-            if away and now - max(peer.away_since, self._since) > longest:
-                self._break(peer, f"was not connected to the hub for {longest:.0f} s")
+        if self._is_up and self._peers.look_for_gone(self._since, longest):
+            self._changed.notify_all()
 
     def _trouble(self) -> str:
         return f"hub at {self.address}: no connection ({self._last_trouble})"
@@ -306,34 +264,11 @@ class HubSession:
         self._changed.notify_all()
         self._to_send.notify_all()
 
-    def _break(self, peer: _Peer, text: str, is_rude: bool = False) -> None:
-        peer.error = peer.error or text
-        peer.is_rude = is_rude
-        self._changed.notify_all()
-
-    def _find(self, name: str) -> _Peer | None:
-        return next((p for p in self._peers.values() if p.name == name), None)
-
-    def _in_turn(self) -> list[_Peer]:
-        """All peers, beginning with another one each time, so that no one is served last always."""
-        peers = list(self._peers.values())
-        self._turn += 1
-        at = self._turn % len(peers) if peers else 0
-        return peers[at:] + peers[:at]
-
-    def _take(self, peer: _Peer) -> memoryview | None:
+    def _take(self, peer: Peer) -> memoryview | None:
         message = peer.link.take()
         if message is not None:
             self._to_send.notify_all()  # there may be credit to grant
         return message
-
-    def _is_flushed(self) -> bool:
-        return not any(p.link.unacknowledged for p in self._peers.values() if p.is_here and not p.error)
-
-    def _nudge_acks(self) -> None:
-        for peer in self._peers.values():
-            peer.link.acknowledge()
-        self._to_send.notify_all()
 
     # Our thread: connect, read, connect again.
 
@@ -355,13 +290,12 @@ class HubSession:
 
     def _connect_once(self) -> bool:
         """Hold one stream to the hub until it ends; say whether the hub welcomed us."""
-        credentials = grpc.ssl_channel_credentials(self._tls.ca, self._tls.key, self._tls.certificate)
         with self._lock:
             self._stream += 1
             stream = self._stream
             self._control.clear()
             self._heard = time.monotonic()
-        channel = grpc.secure_channel(self.address, credentials, options=_OPTIONS)
+        channel = open_channel(self.address, self._tls)
         call = None
         try:
             call = channel.stream_stream(METHOD)(self._frames(stream), wait_for_ready=False)
@@ -400,13 +334,11 @@ class HubSession:
             self._last_trouble = text
 
     def _note_refusal(self, error: grpc.RpcError) -> None:
-        code, details = error.code(), error.details() or ""
-        said = details.removeprefix(HUB_SAYS)[:200] if details.startswith(HUB_SAYS) else ""
+        refusal = read_refusal(error)
         with self._lock:
-            self._last_trouble = said or code.name.lower() + _hint_of(details)
-            is_newer = code == grpc.StatusCode.ABORTED and self._is_up
-            if code in _FINAL or is_newer:
-                self._fail(TransportError(f"hub at {self.address}: {self.me}: {said or code.name.lower()}"))
+            self._last_trouble = refusal.trouble
+            if refusal.is_final or (refusal.is_aborted and self._is_up):
+                self._fail(TransportError(f"hub at {self.address}: {self.me}: {refusal.reason}"))
 
     # Frames in.
 
@@ -417,29 +349,18 @@ class HubSession:
             self.bytes_received += len(frame)
             self.frames_received += 1
             if head.kind in (Kind.DATA, Kind.HELLO, Kind.ACK):
-                self._arrive_from(head.source, frame)
+                if self._peers.accept(head.source, frame):
+                    self._changed.notify_all()
+                self._to_send.notify_all()
             elif head.kind == Kind.CHALLENGE:
                 self._control.append(self._answer(frame))
                 self._to_send.notify_all()
             elif head.kind == Kind.WELCOME:
                 self._settle(read_welcome(frame))
             elif head.kind in (Kind.UP, Kind.DOWN):
-                self._note_presence(head.source, head.kind == Kind.UP, bool(head.flags & LEFT))
-
-    def _arrive_from(self, source: int, frame: bytes) -> None:
-        peer = self._peers.get(source)
-        if peer is None or peer.error:
-            return
-        had = peer.link.has_message, peer.link.has_room, peer.link.unacknowledged
-        try:
-            peer.link.accept(frame)
-        except PeerRestarted:
-            self._break(peer, "was restarted and has lost its state")
-        except LinkBroken as error:
-            self._break(peer, str(error), is_rude=True)
-        if had != (peer.link.has_message, peer.link.has_room, peer.link.unacknowledged):
-            self._changed.notify_all()
-        self._to_send.notify_all()
+                self._peers.note_presence(head.source, head.kind == Kind.UP, bool(head.flags & LEFT))
+                self._to_send.notify_all()
+                self._changed.notify_all()
 
     def _answer(self, frame: bytes) -> bytes:
         challenge, certificate = read_challenge(frame)
@@ -461,8 +382,7 @@ class HubSession:
         self._is_up = True
         self.connections += 1
         self._since = time.monotonic()
-        for number in self._peers:
-            self._note_presence(number, welcome.here[number], False)
+        self._peers.note_here(welcome.here)
         self._to_send.notify_all()
         self._changed.notify_all()
 
@@ -475,25 +395,7 @@ class HubSession:
             outbox=self._limits.outbox_bytes,
             message=min(self._limits.message_bytes, welcome.message_bytes),
         )
-        for number, name in enumerate(welcome.members):
-            if number != welcome.me:
-                link = Link(welcome.me, number, self._incarnation, limits)
-                self._peers[number] = _Peer(name, link, False, False)
-
-    def _note_presence(self, number: int, is_here: bool, has_left: bool) -> None:
-        peer = self._peers.get(number)
-        if peer is None:
-            return
-        if peer.is_here and not is_here:
-            peer.away_since = time.monotonic()
-        peer.is_here = is_here
-        peer.was_here = peer.was_here or is_here
-        if is_here:
-            peer.link.ask()  # what was under way when it, or we, connected anew may be lost
-        if has_left:
-            self._break(peer, "left the session")
-        self._to_send.notify_all()
-        self._changed.notify_all()
+        self._peers.meet(welcome, self._incarnation, limits)
 
     # Frames out: pulled by gRPC's thread, one at a time.
 
@@ -543,20 +445,14 @@ class HubSession:
         beat = self._welcome.heartbeat_ms / 1000
         if now >= clock.beat_at:
             is_first, clock.beat_at = clock.beat_at == 0.0, now + beat
-            for peer in self._peers.values():
-                if peer.is_here and not is_first:
-                    peer.link.nudge()
+            if not is_first:
+                self._peers.nudge()
             return plain(Kind.BEAT)
-        for peer in self._in_turn():
-            if peer.is_here and not peer.error:
-                frame = peer.link.next_frame()
-                if frame is not None:
-                    return frame
-        return self._late_ack(clock, now)
+        return self._peers.next_frame() or self._late_ack(clock, now)
 
     def _late_ack(self, clock: "_Clock", now: float) -> bytes | None:
         """Acknowledge what no message of ours acknowledged within a moment."""
-        owing = [p for p in self._peers.values() if p.is_here and not p.error and p.link.owes_ack]
+        owing = self._peers.owing
         if not owing:
             clock.ack_at = None
         elif clock.ack_at is None:
@@ -585,15 +481,3 @@ class _Clock:
         if self.ack_at is not None:
             at = min(at, self.ack_at)
         return max(0.0, at - now)
-
-
-def _hint_of(details: str) -> str:
-    """Say in a word what gRPC's own text about a failed connection means."""
-    known = {
-        "CERTIFICATE_VERIFY_FAILED": "its certificate is not of the pinned CA",
-        "Hostname Verification": "its certificate is for another address",
-        "andshake": "the TLS handshake failed",
-        "refused": "nobody listens there",
-        "DNS": "its name is not known",
-    }
-    return next((f": {text}" for word, text in known.items() if word in details), "")

@@ -319,7 +319,7 @@ def test_a_message_over_the_limit_is_refused_by_sender_and_hub() -> None:
         bank.wait_for([COORDINATOR], 5)
         with pytest.raises(TransportError, match="over the limit"):
             bank.send(COORDINATOR, bytes(1001))
-        link = next(iter(bank._peers.values())).link
+        link = next(iter(bank._peers)).link
         object.__setattr__(link._limits, "message", 1 << 30)  # a client that does not keep to it
         bank.send(COORDINATOR, bytes(1001))
         with pytest.raises(TransportError, match="over the limit of 1000"):
