@@ -51,8 +51,8 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.layout import WEIGHT_BITS
 from fedmkt.protocol.linear.bounds import check_bounds
-from fedmkt.protocol.linear.linear import Weights
 from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.predictor import Weights
 from fedmkt.protocol.prepare import Columns, Prepared, prepare_columns
 from fedmkt.protocol.witness import witness
 from fedmkt.ring.fixed import decode, reconstruct

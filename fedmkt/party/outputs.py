@@ -43,9 +43,9 @@ from fedmkt.protocol.alignment.align import Slots, Split, Validation
 from fedmkt.protocol.alignment.cardinality import Measured, Overlaps
 from fedmkt.protocol.alignment.items import NO_ROW, Known
 from fedmkt.protocol.layout import WEIGHT_BITS
-from fedmkt.protocol.linear.linear import Weights
 from fedmkt.protocol.linear.path import Curve
 from fedmkt.protocol.linear.penalties import Trial, penalty_at
+from fedmkt.protocol.linear.predictor import Weights
 from fedmkt.protocol.linear.scoring import OwnWeights, Released
 from fedmkt.protocol.linear.targets import Units, known_rows, offsets
 from fedmkt.protocol.prepare import (

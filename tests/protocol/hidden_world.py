@@ -12,7 +12,7 @@ from fedmkt.protocol.alignment.align import Slots, Split, split
 from fedmkt.protocol.alignment.items import NO_ROW
 from fedmkt.protocol.alignment.psi import Aligned, Customers, Overlap
 from fedmkt.protocol.core import State, data_parties
-from fedmkt.protocol.linear.linear import Weights
+from fedmkt.protocol.linear.predictor import Weights
 from fedmkt.protocol.prepare import Columns, Prepared, prepare_columns, prepared_rows
 from tests.protocol.plain_caller import BANK, SHOP, PlainCaller, contract_of
 

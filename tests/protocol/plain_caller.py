@@ -41,9 +41,10 @@ from fedmkt.protocol.core import (
     dealer,
     everyone,
 )
-from fedmkt.protocol.layout import FIT, Layout, layout
-from fedmkt.protocol.linear import gram, linear, logistic, multiply, scoring, weighted_gram
+from fedmkt.protocol.layout import FIT, WEIGHT_BITS, Layout, Stage, layout
+from fedmkt.protocol.linear import gram, logistic, multiply, predictor, scoring, weighted_gram
 from fedmkt.protocol.linear import range as range_
+from fedmkt.protocol.linear.predictor import Weights
 from fedmkt.protocol.prepare import (
     Columns,
     Prepared,
@@ -199,7 +200,7 @@ class PlainCaller:
         assert isinstance(found, Overlap)
         return found
 
-    def layout(self, stage: linear.Stage = FIT) -> Layout:
+    def layout(self, stage: Stage = FIT) -> Layout:
         """Return the layout of a stage."""
         return layout(self.contract, self.overlap, self.columns(), stage)
 
@@ -331,7 +332,7 @@ def record_rounded(monkeypatch: pytest.MonkeyPatch) -> Shares:
 
         return open_masked
 
-    for module in (gram, linear, logistic, multiply, range_, scoring, weighted_gram):
+    for module in (gram, logistic, multiply, predictor, range_, scoring, weighted_gram):
         monkeypatch.setattr(module, "open_masked", recording(module.open_masked))
     return seen
 
@@ -352,8 +353,8 @@ def chi_square(data: bytes | NDArray[Any]) -> float:
 
 def reconstructed_weights(caller: PlainCaller) -> NDArray[np.float64]:
     """Add up all parties' shares of the weights: intercept, then whitened columns."""
-    shares = {p: caller.recall(p, linear.Weights).w for p in data_parties(caller.contract)}
-    return total(shares) / 2.0**linear.WEIGHT_BITS
+    shares = {p: caller.recall(p, Weights).w for p in data_parties(caller.contract)}
+    return total(shares) / 2.0**WEIGHT_BITS
 
 
 def prepared_matrix(

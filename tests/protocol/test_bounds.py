@@ -6,7 +6,7 @@ from fedmkt.protocol import family, pipeline
 from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.layout import FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS
-from fedmkt.protocol.linear import linear
+from fedmkt.protocol.linear import sigmoid_blocks
 from fedmkt.protocol.linear.bounds import check_bounds, job_bounds
 from fedmkt.protocol.linear.logistic import fit
 from fedmkt.protocol.linear.matrices import Matrices
@@ -132,7 +132,7 @@ def record_lifted(monkeypatch):
         found[len(found) - (not first) :] = [sum(waiting[1:], waiting[0]).view(np.int32).astype(np.int64)]
         return original(x_share, mask_share, first=first)
 
-    monkeypatch.setattr(linear.rounding, "prepare_lift", prepare_lift)
+    monkeypatch.setattr(sigmoid_blocks.rounding, "prepare_lift", prepare_lift)
     return found
 
 

@@ -6,19 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fedmkt
 from fedmkt.learn import prepare
 from fedmkt.protocol import layout as layout_module
 from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.alignment.items import NO_ROW
 from fedmkt.protocol.alignment.psi import Overlap
-from fedmkt.protocol.core import ask, data_parties, dealer, inbox_of
+from fedmkt.protocol.core import Masked, ask, data_parties, dealer, inbox_of
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, WEIGHT_BITS, layout
-from fedmkt.protocol.linear import linear
 from fedmkt.protocol.linear.gram import _row_factor
-from fedmkt.protocol.linear.linear import FIT_ROWS, Counts, Forward, Lifting, Weights, apply_sigmoid
 from fedmkt.protocol.linear.logistic import DEAL_STEP, GRADIENT, OPEN_WEIGHTS, RESIDUAL, Pass
 from fedmkt.protocol.linear.matrices import MaskedRows, Matrices, mask_matrices
+from fedmkt.protocol.linear.predictor import Forward, Weights
+from fedmkt.protocol.linear.sigmoid_blocks import FIT_ROWS, Lifting, apply_sigmoid
 from fedmkt.protocol.linear.targets import LOAD_LABELS, Labels
+from fedmkt.protocol.mask_counts import Counts
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows
 from fedmkt.ring.fixed import encode
 from tests.protocol.plain_caller import (
@@ -188,10 +190,10 @@ def test_an_opening_of_another_length_is_refused(step):
             return sent.message
         message = sent.message
         cut = {
-            "fit.open_weights": lambda: type(message)(linear.Masked(message.words.words[:-1])),
-            "fit.angle": lambda: type(message)(linear.Masked(message.angles.words[:-1]), message.penalty),
-            "fit.lift": lambda: type(message)(linear.Masked(message.halves.words[:-1])),
-            "fit.residual": lambda: type(message)(linear.Masked(message.words.words[:-1])),
+            "fit.open_weights": lambda: type(message)(Masked(message.words.words[:-1])),
+            "fit.angle": lambda: type(message)(Masked(message.angles.words[:-1]), message.penalty),
+            "fit.lift": lambda: type(message)(Masked(message.halves.words[:-1])),
+            "fit.residual": lambda: type(message)(Masked(message.words.words[:-1])),
         }
         return cut[step]()
 
@@ -232,7 +234,7 @@ def test_another_machine_without_a_compiler_gets_the_same_integers_to_multiply_s
     found = []
     for compiled in ("0", "1"):
         environment = dict(
-            os.environ, NUMBA_DISABLE_JIT=compiled, PYTHONPATH=str(Path(linear.__file__).parents[2])
+            os.environ, NUMBA_DISABLE_JIT=compiled, PYTHONPATH=str(Path(fedmkt.__file__).parents[1])
         )
         done = subprocess.run(
             [sys.executable, "-c", ELSEWHERE],

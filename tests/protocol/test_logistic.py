@@ -11,9 +11,9 @@ from fedmkt.protocol.core import Masked, Silent, data_parties
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, layout
 from fedmkt.protocol.linear import gram
 from fedmkt.protocol.linear.gram import INVERSE_BITS, STEP_BITS, Solver
-from fedmkt.protocol.linear.linear import Weights
 from fedmkt.protocol.linear.logistic import fit
 from fedmkt.protocol.linear.matrices import Matrices
+from fedmkt.protocol.linear.predictor import Weights
 from fedmkt.protocol.linear.range import InRange
 from fedmkt.protocol.prepare import Columns
 from tests.protocol.plain_caller import (

@@ -7,8 +7,8 @@ from fedmkt.privacy.disclosure import RangeBit
 from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.layout import WEIGHT_BITS
-from fedmkt.protocol.linear.linear import Weights
 from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.predictor import Weights
 from fedmkt.protocol.linear.range import InRange, check_range, omega
 from fedmkt.protocol.prepare import Columns, Prepared, prepared_rows, real
 from fedmkt.ring.fixed import encode

@@ -10,9 +10,9 @@ from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import Silent, data_parties
 from fedmkt.protocol.layout import FRACTION_BITS, SCORE, WEIGHT_BITS
 from fedmkt.protocol.linear.gram import Solver
-from fedmkt.protocol.linear.linear import Weights
 from fedmkt.protocol.linear.logistic import fit
 from fedmkt.protocol.linear.matrices import Matrices
+from fedmkt.protocol.linear.predictor import Weights
 from fedmkt.protocol.linear.scoring import (
     OwnWeights,
     Released,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedmkt.protocol.core import Outcome, Silent, data_parties
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.side_product import MaskedSides
 from fedmkt.protocol.trees.totals.duos import PartnerShares
 from fedmkt.protocol.trees.totals.shared_values import (

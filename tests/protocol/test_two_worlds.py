@@ -19,8 +19,8 @@ from fedmkt.party.table import Table
 from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.alignment.psi import Customers, psi
 from fedmkt.protocol.core import Name, data_parties, dealer
-from fedmkt.protocol.linear.linear import Weights
 from fedmkt.protocol.linear.logistic import fit
+from fedmkt.protocol.linear.predictor import Weights
 from fedmkt.protocol.linear.range import check_range
 from fedmkt.protocol.linear.scoring import score
 from fedmkt.protocol.prepare import Shape, prepare_columns, real

@@ -24,7 +24,7 @@ from fedmkt.protocol.alignment.items import NO_ROW
 from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Masked, Name, data_parties, dealer
 from fedmkt.protocol.layout import FIT, SCORE, layout
-from fedmkt.protocol.linear.linear import VectorOpening
+from fedmkt.protocol.linear.predictor import VectorOpening
 from fedmkt.protocol.prepare import Columns, Prepared, Shape, prepared_rows
 from fedmkt.protocol.session import AddressedMasks, Hello, dealer_seed
 from tests.engine import Tap, World, job_config, world_of

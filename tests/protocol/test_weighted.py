@@ -11,10 +11,11 @@ from fedmkt.protocol.alignment.align import Slots
 from fedmkt.protocol.alignment.items import NO_ROW
 from fedmkt.protocol.core import ask, data_parties, dealer, inbox_of
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, RESIDUAL_BITS, SCORE, WEIGHT_BITS
-from fedmkt.protocol.linear.linear import FIT_ROWS, Forward, Weights, apply_sigmoid
 from fedmkt.protocol.linear.logistic import DEAL_STEP, GRADIENT, OPEN_WEIGHTS, RESIDUAL, Pass, fit
 from fedmkt.protocol.linear.matrices import Matrices, mask_matrices
+from fedmkt.protocol.linear.predictor import Forward, Weights
 from fedmkt.protocol.linear.scoring import score
+from fedmkt.protocol.linear.sigmoid_blocks import FIT_ROWS, apply_sigmoid
 from fedmkt.protocol.linear.targets import LOAD_LABELS, Labels
 from fedmkt.protocol.linear.weighted import Weight, hide_weight
 from fedmkt.ring.fixed import encode

@@ -42,7 +42,6 @@ from fedmkt.protocol.core import (
     to_all,
 )
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout_of
-from fedmkt.protocol.linear.linear import Weights, next_count
 from fedmkt.protocol.linear.matrices import Matrices, gram_rows
 from fedmkt.protocol.linear.multiply import (
     DealtProduct,
@@ -64,8 +63,10 @@ from fedmkt.protocol.linear.pair_gram import (
     with_pairs,
 )
 from fedmkt.protocol.linear.penalties import goes_on, growth, ridge, share_trained
+from fedmkt.protocol.linear.predictor import Weights
 from fedmkt.protocol.linear.targets import Labels
 from fedmkt.protocol.linear.warm import earlier
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.prepare import real
 from fedmkt.protocol.shared import (
     DealtRounding,

@@ -3,7 +3,7 @@
 Computes shares of z for every training row at the scale of residuals, and in scoring the openings of the scores'
 rounding. Takes part: all parties that hold data, and the dealer. Nobody learns anything: every opening is masked.
 Safe against semi-honest parties, all but one of them together, while the dealer colludes with none.
-Source: ring/rounding.py in place of the series of `linear`; the penalty rows' rounding travels along as there.
+Source: ring/rounding.py in place of the series of `sigmoid_blocks`; the penalty rows' rounding travels along as there.
 """
 
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ from fedmkt.protocol.core import (
     to_all,
 )
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, layout_of, value_bits
-from fedmkt.protocol.linear.linear import (
+from fedmkt.protocol.linear.predictor import (
     DealtProducts,
     Forward,
     VectorOpening,
-    angle_inbox,
     finish_predictor,
-    next_count,
+    predictor_inbox,
 )
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.shared import DealtRounding, add_up, deal_rounding, finish_rounding, open_masked
 
 _LABEL = "fit/predictor"
@@ -75,7 +75,7 @@ def _open(turn: Turn, inbox: Inbox[VectorOpening | DealtProducts]) -> Outcome[Pr
 
 
 def finish_identity(turn: Turn, inbox: Inbox[Message]) -> Words:
-    """Take in the openings of all rows; return the own share of z at the scale of values. Penalty rows: `linear`."""
+    """Take in the openings of all rows; return the own share of z at the scale of values. Penalty rows: `predictor`."""
     own, forward = turn.recall(Predicting).own, turn.recall(Forward)
     found = inbox.by_sender(PredictorOpening)
     shapes = (own.shape, forward.penalty.shape)
@@ -109,6 +109,6 @@ def apply_identity(
     dealt: Reply[DealtProducts, Silent],
 ) -> list[Reply[PredictorOpening | DealtPredictor, Silent]]:
     """From opened weights to the openings of z, and the dealer's corrections of their rounding."""
-    calls = [ask(p, OPEN, *angle_inbox(opened, dealt, p)) for p in data_parties(contract)]
+    calls = [ask(p, OPEN, *predictor_inbox(opened, dealt, p)) for p in data_parties(contract)]
     predictors, corrections = call.both(calls, [ask(dealer(contract), DEAL)])
     return [*predictors, *corrections]

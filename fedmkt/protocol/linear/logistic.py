@@ -54,19 +54,6 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout, layout_of, residual_bits
 from fedmkt.protocol.linear.gram import STEP_BITS, Solver, gradient_power, invert_gram, shared_gram
 from fedmkt.protocol.linear.identity import DealtPredictor, PredictorOpening, apply_identity
-from fedmkt.protocol.linear.linear import (
-    FIT_ROWS,
-    Counts,
-    Forward,
-    LiftOpening,
-    VectorOpening,
-    Weights,
-    apply_sigmoid,
-    finish_penalty,
-    gradient_share,
-    open_residual,
-    open_weights,
-)
 from fedmkt.protocol.linear.links import has_row_weights, is_identity
 from fedmkt.protocol.linear.matrices import mask_matrices
 from fedmkt.protocol.linear.multiply import (
@@ -80,6 +67,15 @@ from fedmkt.protocol.linear.multiply import (
     open_product,
 )
 from fedmkt.protocol.linear.penalties import left_out, multiple, passes_of
+from fedmkt.protocol.linear.predictor import (
+    Forward,
+    VectorOpening,
+    Weights,
+    finish_penalty,
+    gradient_share,
+    open_residual,
+    open_weights,
+)
 from fedmkt.protocol.linear.range import check_range
 from fedmkt.protocol.linear.residuals import finish_values
 from fedmkt.protocol.linear.row_weights import (
@@ -90,9 +86,11 @@ from fedmkt.protocol.linear.row_weights import (
     open_rows,
     weigh_rows,
 )
+from fedmkt.protocol.linear.sigmoid_blocks import FIT_ROWS, LiftOpening, apply_sigmoid
 from fedmkt.protocol.linear.targets import LOAD_LABELS
 from fedmkt.protocol.linear.weighted import hide_weight
 from fedmkt.protocol.linear.weighted_gram import weighted_gram
+from fedmkt.protocol.mask_counts import Counts
 from fedmkt.protocol.shared import (
     DealtRounding,
     Opening,

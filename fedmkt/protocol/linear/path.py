@@ -68,7 +68,6 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.layout import FIT, FRACTION_BITS, WEIGHT_BITS, Layout, layout, residual_bits, value_bits
 from fedmkt.protocol.linear.gram import invert_gram
 from fedmkt.protocol.linear.identity import DealtPredictor, PredictorOpening
-from fedmkt.protocol.linear.linear import Forward, LiftOpening, Weights, next_count
 from fedmkt.protocol.linear.links import (
     has_row_weights,
     most_offset,
@@ -90,6 +89,7 @@ from fedmkt.protocol.linear.multiply import (
     take_product,
 )
 from fedmkt.protocol.linear.penalties import PenaltyChoice, Trial, path_passes
+from fedmkt.protocol.linear.predictor import Forward, Weights
 from fedmkt.protocol.linear.residuals import finish_values
 from fedmkt.protocol.linear.row_weights import (
     DealtRowWeight,
@@ -99,7 +99,9 @@ from fedmkt.protocol.linear.row_weights import (
     open_rows,
     weigh_rows,
 )
+from fedmkt.protocol.linear.sigmoid_blocks import LiftOpening
 from fedmkt.protocol.linear.targets import Labels, Units, known_rows
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.prepare import Columns, real
 from fedmkt.protocol.shared import (
     DealtRounding,

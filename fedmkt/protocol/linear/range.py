@@ -42,7 +42,6 @@ from fedmkt.protocol.core import (
     to_all,
 )
 from fedmkt.protocol.layout import FIT, WEIGHT_BITS, Layout, layout_of
-from fedmkt.protocol.linear.linear import Weights, next_count
 from fedmkt.protocol.linear.links import most_predictor
 from fedmkt.protocol.linear.multiply import (
     DealtProduct,
@@ -54,6 +53,8 @@ from fedmkt.protocol.linear.multiply import (
     open_pair,
     open_product,
 )
+from fedmkt.protocol.linear.predictor import Weights
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.prepare import shapes
 from fedmkt.protocol.shared import (
     DealtRounding,

@@ -7,8 +7,8 @@ Nobody learns anything: no message is sent here; the bank alone subtracts, from 
 from fedmkt.protocol.core import Inbox, Message, Turn, Words
 from fedmkt.protocol.layout import FIT, value_bits
 from fedmkt.protocol.linear.identity import finish_identity
-from fedmkt.protocol.linear.linear import finish_lift
 from fedmkt.protocol.linear.links import is_identity
+from fedmkt.protocol.linear.sigmoid_blocks import finish_lift
 from fedmkt.protocol.linear.targets import Labels
 from fedmkt.ring.fixed import encode
 

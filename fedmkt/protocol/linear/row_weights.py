@@ -43,9 +43,11 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.layout import FIT, layout_of
 from fedmkt.protocol.linear.identity import DealtPredictor, PredictorOpening
-from fedmkt.protocol.linear.linear import Forward, LiftOpening, next_count
+from fedmkt.protocol.linear.predictor import Forward
 from fedmkt.protocol.linear.residuals import finish_values
+from fedmkt.protocol.linear.sigmoid_blocks import LiftOpening
 from fedmkt.protocol.linear.targets import Labels
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.shared import add_up
 from fedmkt.ring.fixed import correction
 

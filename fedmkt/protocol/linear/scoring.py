@@ -53,20 +53,17 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.layout import RESIDUAL_BITS, SCORE, WEIGHT_BITS, layout, layout_of
 from fedmkt.protocol.linear.identity import PREDICTOR_BITS
-from fedmkt.protocol.linear.linear import (
-    SCORE_ROWS,
-    DealtProducts,
-    LiftOpening,
-    VectorOpening,
-    Weights,
-    angle_inbox,
-    apply_sigmoid,
-    finish_lift,
-    finish_predictor,
-    open_weights,
-)
 from fedmkt.protocol.linear.links import is_identity
 from fedmkt.protocol.linear.matrices import mask_matrices
+from fedmkt.protocol.linear.predictor import (
+    DealtProducts,
+    VectorOpening,
+    Weights,
+    finish_predictor,
+    open_weights,
+    predictor_inbox,
+)
+from fedmkt.protocol.linear.sigmoid_blocks import SCORE_ROWS, LiftOpening, apply_sigmoid, finish_lift
 from fedmkt.protocol.linear.warm import KeptModel, kept_as, own_columns_of
 from fedmkt.protocol.linear.weighted import hide_weight
 from fedmkt.protocol.prepare import Prepared, real
@@ -298,7 +295,7 @@ def score(call: Caller, contract: Contract, overlap: Overlap, columns: dict[Name
         [ask(p, OPEN_WEIGHTS) for p in parties], [ask(maker, SCORE_ROWS.deal_forward)]
     )
     if is_identity(contract):
-        rounds = [ask(p, ROUND_PREDICTOR, *angle_inbox(opened, dealt, p)) for p in parties]
+        rounds = [ask(p, ROUND_PREDICTOR, *predictor_inbox(opened, dealt, p)) for p in parties]
     else:
         lifted = apply_sigmoid(call, contract, SCORE_ROWS, plan, opened, dealt)
         rounds = [ask(p, ROUND, *inbox_of(lifted, p)) for p in parties]

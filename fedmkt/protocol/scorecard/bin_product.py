@@ -38,7 +38,7 @@ from fedmkt.protocol.core import (
     ask,
     inbox_of,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.prepare import own_columns
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.ring.fixed import correction

@@ -69,7 +69,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.prepare import MAX_COLUMNS, own_columns, real
 from fedmkt.protocol.scorecard.bin_product import LABEL, BankSide, PartnerSide, deal_product, exchange
 from fedmkt.protocol.scorecard.minimum import (

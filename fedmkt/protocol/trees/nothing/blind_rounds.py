@@ -36,7 +36,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.side_product import Bytes
 from fedmkt.protocol.trees.totals.shared_values import both
 from fedmkt.ring.dealt_rounds import KINDS, Field, Flat, add, subtract

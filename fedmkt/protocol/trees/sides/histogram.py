@@ -64,7 +64,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.sides.histogram_terms import Batch, Terms, bin_blocks
 from fedmkt.protocol.witness import witness
 from fedmkt.ring import kernels, rlwe, short_words

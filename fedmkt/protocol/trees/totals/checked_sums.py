@@ -80,7 +80,7 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.totals.dealt_pads import encrypt_rows, noise_keys, public_polynomials, secrets_of
 from fedmkt.protocol.trees.totals.lanes import Lanes
 from fedmkt.protocol.trees.totals.share_tags import ShareTags, TagKeys

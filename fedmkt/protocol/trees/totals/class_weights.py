@@ -26,7 +26,7 @@ from fedmkt.protocol.core import (
     data_parties,
     dealer,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.side_product import DealtSides, MaskedSides, deal_sides
 from fedmkt.protocol.trees.totals.class_waves import (
     ClassFunction,

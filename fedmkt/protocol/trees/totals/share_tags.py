@@ -56,7 +56,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.side_product import Batch, MaskedSides, Opened, dealt_sides, unpack_bits, widen
 from fedmkt.protocol.trees.totals.duos import DealtDuos, PartnerShares
 from fedmkt.protocol.trees.totals.lanes import Lanes

@@ -93,7 +93,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.prepare import own_columns, real
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.side_product import MaskedSides

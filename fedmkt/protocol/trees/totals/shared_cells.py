@@ -38,7 +38,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.totals.cell_minimum import (
     CellComparison,

@@ -44,7 +44,7 @@ from fedmkt.protocol.core import (
     Words,
     dealer,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.side_product import Bytes, narrow, widen, widen_halves
 from fedmkt.protocol.trees.totals.duos import counterpart
 from fedmkt.ring import rounding, sigmoid

@@ -50,8 +50,8 @@ from fedmkt.protocol.core import (
     Turn,
     Words,
 )
-from fedmkt.protocol.linear.linear import Counts as Used
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import Counts as Used
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.side_product import MaskedSides, Opened
 from fedmkt.protocol.trees.sides.boosting import own_names, read_request, sides_of

@@ -65,7 +65,7 @@ from fedmkt.protocol.core import (
     inbox_of,
     to_all,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.sides.histogram import RowBins
 from fedmkt.protocol.trees.sides.histogram_terms import bin_blocks
 from fedmkt.protocol.trees.totals.dealt_pads import encrypt_rows, noise_keys, public_polynomials, secrets_of

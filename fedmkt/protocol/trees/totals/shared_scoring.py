@@ -53,8 +53,8 @@ from fedmkt.protocol.core import (
     to_all,
 )
 from fedmkt.protocol.layout import BLOCK_BYTES, RESIDUAL_BITS
-from fedmkt.protocol.linear.linear import next_count
 from fedmkt.protocol.linear.scoring import READ, RELEASE, SHARE, Rounding, ScoreOpening
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.shared import DealtRounding, deal_rounding, open_masked
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.nothing.blind_boosting import LeafShares

@@ -61,7 +61,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.side_product import Bytes, DealtSides, MaskedSides, deal_sides, narrow, widen
 from fedmkt.protocol.trees.sides.boosting import OwnSplits
 from fedmkt.protocol.trees.sides.early_stop import TreesKept, judge, read_kept

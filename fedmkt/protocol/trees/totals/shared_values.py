@@ -47,7 +47,7 @@ from fedmkt.protocol.core import (
     dealer,
     inbox_of,
 )
-from fedmkt.protocol.linear.linear import next_count
+from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.side_product import MaskedSides, Opened
 from fedmkt.protocol.trees.totals.duos import (
     DealtDuos,

@@ -1,21 +1,17 @@
-"""Linear predictor and sigmoid of a joint model on shares, and the transposed product.
+"""Sigmoid of a shared linear predictor, block by block of rows.
 
-Computes shares of sigma(sum over p of X_p w_p) for every row, and of X_pᵀ r, for matrices that stay with
-their owners and weights that nobody knows. Takes part: all parties that hold data, and the dealer. Nobody
-learns anything: every message is a masked opening to a party, or the dealer's correction to the first one.
-Safe against semi-honest parties, all but one of them together, while the dealer colludes with none. Nothing
-that a party sends is checked for being right: a party that deviates can spoil the model or shift weights.
-Source: protocols.md sections 0 and 2; Beaver's triples with the matrix masked once; sine series:
-ring/sigmoid.py.
+Computes shares of sigma(z), less the label in training, from shares of z of all rows (`predictor`). Takes part: all
+parties that hold data, and the dealer. Nobody learns anything: every message is a masked opening to all parties, or
+the dealer's correction to the first one. Safe against semi-honest parties, all but one of them together, while the
+dealer colludes with none. Nothing that a party sends is checked for being right: a party that deviates can spoil the
+model or shift weights. Source: protocols.md sections 0 and 2; sine series: ring/sigmoid.py.
 
-Letters: E_p = X_p - U_p, masked matrix; v^q_p fresh masks of q's weights for p; t mask of an angle; n rows,
-padded. Columns: the bank's intercept, the bank's columns, each partner's columns, products of pairs of two parties
-(`pairs`), of which either owner's matrix has a share. Rows beyond n are the penalty: row j of them is sqrt(penalty)
-times one column's scale, with the identity in place of the sigmoid.
+Letters: t mask of an angle; R mask of a lift; n rows of a block. Angles of all rows are opened at once; a block's
+values, modulo 2^32, are lifted to 64 bits while the dealer makes the next block's corrections.
 Where the match is hidden, each block is multiplied by the bank's weights before it is lifted: `weighted`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -54,41 +50,28 @@ from fedmkt.protocol.layout import (
     Layout,
     Stage,
     layout_of,
-    residual_bits,
     value_bits,
 )
 from fedmkt.protocol.linear.links import evaluate, harmonics, log2_period, result_bits
-from fedmkt.protocol.linear.matrices import Matrices
-from fedmkt.protocol.linear.targets import Labels, offset_words
-from fedmkt.protocol.linear.weighted import SideOpening, deal_weight, open_side, weigh
-from fedmkt.protocol.shared import (
-    DealtRounding,
-    add_up,
-    add_up_halves,
-    deal_rounding,
-    deal_value,
-    finish_rounding,
-    open_masked,
-    shared_from_seeds,
+from fedmkt.protocol.linear.predictor import (
+    DealtProducts,
+    Forward,
+    VectorOpening,
+    deal_products,
+    finish_predictor,
+    predictor_inbox,
 )
-from fedmkt.ring import product, rounding, sigmoid
+from fedmkt.protocol.linear.targets import Labels
+from fedmkt.protocol.linear.weighted import SideOpening, deal_weight, open_side, weigh
+from fedmkt.protocol.mask_counts import next_count
+from fedmkt.protocol.shared import add_up, add_up_halves, shared_from_seeds
+from fedmkt.ring import rounding, sigmoid
 from fedmkt.ring.fixed import correction
-from fedmkt.ring.kernels import matvec, matvec_transposed
 
 
 def lift_shift(contract: Contract, stage: Stage) -> int:
     """Return by how many bits a lift to 64 bits divides."""
     return result_bits(contract) - value_bits(contract, stage)
-
-
-# --- messages and state
-
-
-@dataclass(frozen=True)
-class VectorOpening(Message):
-    """The sender's share of a vector minus its mask for the reader: weights, or residuals."""
-
-    words: Masked[Words]
 
 
 @dataclass(frozen=True)
@@ -107,15 +90,6 @@ class LiftOpening(Message):
 
 
 @dataclass(frozen=True)
-class DealtProducts(Message):
-    """The first party's corrections for one forward product and its transposed product."""
-
-    z: Words
-    g: Words
-    penalty: DealtRounding
-
-
-@dataclass(frozen=True)
 class DealtSigmoid(Message):
     """The first party's corrections for one block of rows. angles : (2K, n) uint32; high, top : (n,).
 
@@ -127,35 +101,6 @@ class DealtSigmoid(Message):
     high: Words
     top: Words
     weighted: HalfWords | None
-
-
-@dataclass(frozen=True)
-class Weights(State):
-    """The own share of all weights, (width,)."""
-
-    w: Words
-
-
-@dataclass(frozen=True)
-class Counts(State):
-    """How often each kind of mask was used in this epoch: parties and dealer count alike."""
-
-    durable: ClassVar[bool] = False
-    used: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Forward(State):
-    """What one forward product needs between its rounds; `count` numbers its masks within the epoch."""
-
-    durable: ClassVar[bool] = False
-    count: int
-    masks: dict[str, Words]
-    z: Words
-    angles: HalfWords
-    penalty: Words
-    dealt_penalty: DealtRounding | None
-    dealt_g: Words | None
 
 
 @dataclass(frozen=True)
@@ -171,53 +116,12 @@ class Lifting(State):
     top: Words
 
 
-def next_count(turn: Turn, kind: str) -> tuple[int, Counts]:
-    """Return how often this kind of mask was used in this epoch, and the state to keep once it is used again."""
-    used = turn.recall(Counts).used if turn.has(Counts) else {}
-    return used.get(kind, 0), Counts(used | {kind: used.get(kind, 0) + 1})
+@dataclass(frozen=True)
+class Corrections(State):
+    """The first party's corrections of the block that is being weighed."""
 
-
-# --- forward
-
-
-def open_weights(turn: Turn, stage: Stage, w: Words, *states: State) -> Outcome[VectorOpening, Silent]:
-    """Open to each owner the own share of its weights, and begin one forward product; `states` are kept too."""
-    plan = layout_of(turn, stage)
-    count, counts = next_count(turn, stage.name)
-    masks = {
-        str(p): turn.masks.words(turn.me, f"{stage.name}/w", count, plan.held_of(p), to=p)
-        for p in turn.others
-    }
-    send = {p: VectorOpening(Masked(w[plan.held(p)] - masks[p])) for p in turn.others}
-    empty, half = np.empty(0, np.uint64), np.empty(0, np.uint32)
-    forward = Forward(count, masks, empty, half, empty, None, None)
-    return Outcome(Silent(), send=send, keep=(Weights(w), counts, forward, *states))
-
-
-def _sum_vectors(turn: Turn, inbox: Inbox[Message], length: int) -> list[Words]:
-    found = inbox.by_sender(VectorOpening)
-    if set(found) != set(turn.others) or any(m.words.words.shape != (length,) for m in found.values()):
-        raise ValueError("the openings of the others are missing or have another length")
-    return [m.words.words for m in found.values()]
-
-
-def finish_predictor(turn: Turn, stage: Stage, inbox: Inbox[Message]) -> Forward:
-    """Return the own share of z for all rows, and the own opening of the penalty rows."""
-    plan = layout_of(turn, stage)
-    matrices, weights, forward = turn.recall(Matrices), turn.recall(Weights), turn.recall(Forward)
-    count = forward.count
-    openings = _sum_vectors(turn, inbox, plan.held_of(turn.me))
-    z = product.owner_part(matrices.own, weights.w[plan.held(turn.me)], openings)
-    for party in turn.others:
-        z += product.other_part(matrices.masked[party], forward.masks[party])
-    dealt = inbox.one(_dealer(turn), DealtProducts) if turn.first else None
-    z += shared_from_seeds(turn, f"{stage.name}/z", count, plan.total, dealt.z if dealt else None)
-    offset = offset_words(turn, stage)
-    if offset is not None:
-        z[: plan.rows] += offset
-    penalty = open_masked(turn, f"{stage.name}/penalty", count, z[plan.rows :])
-    corrections = (dealt.penalty, dealt.g) if dealt else (None, None)
-    return Forward(count, {}, z, np.empty(0, np.uint32), penalty, *corrections)
+    durable: ClassVar[bool] = False
+    dealt: DealtSigmoid | None
 
 
 def _angle(
@@ -248,7 +152,7 @@ def _lift(
     stage: Stage, turn: Turn, inbox: Inbox[AngleOpening | LiftOpening | DealtSigmoid]
 ) -> Outcome[LiftOpening, Silent]:
     """Evaluate the sigmoid of one block of rows, open it under a mask that will move it to 64 bits."""
-    dealt = inbox.one(_dealer(turn), DealtSigmoid) if turn.first else None
+    dealt = inbox.one(dealer(turn.contract), DealtSigmoid) if turn.first else None
     state, value = _evaluate(stage, turn, inbox, dealt)
     return _open_lift(stage, turn, state, value, dealt)
 
@@ -257,7 +161,7 @@ def _begin_side(
     stage: Stage, turn: Turn, inbox: Inbox[AngleOpening | LiftOpening | DealtSigmoid]
 ) -> Outcome[SideOpening, Silent]:
     """Evaluate the sigmoid of one block of rows, and begin its product with the bank's weights."""
-    dealt = inbox.one(_dealer(turn), DealtSigmoid) if turn.first else None
+    dealt = inbox.one(dealer(turn.contract), DealtSigmoid) if turn.first else None
     state, value = _evaluate(stage, turn, inbox, dealt)
     own, send = open_side(turn, stage, turn.recall(Forward).count, state.block, value)
     left = replace(dealt, angles=np.empty((0, 0), np.uint32)) if dealt else None
@@ -305,14 +209,6 @@ def _open_lift(
     return Outcome(Silent(), send=to_all(turn.others, LiftOpening(Masked(own))), keep=(kept,))
 
 
-@dataclass(frozen=True)
-class Corrections(State):
-    """The first party's corrections of the block that is being weighed."""
-
-    durable: ClassVar[bool] = False
-    dealt: DealtSigmoid | None
-
-
 def _next_block(stage: Stage, turn: Turn, inbox: Inbox[Message], plan: Layout) -> Lifting:
     openings = inbox.by_sender(AngleOpening)
     if not openings:
@@ -346,46 +242,7 @@ def finish_lift(turn: Turn, inbox: Inbox[Message], stage: Stage) -> Lifting:
     return state
 
 
-def finish_penalty(turn: Turn, stage: Stage) -> Words:
-    """Return the own share of the penalty rows' values at the scale of residuals."""
-    forward = turn.recall(Forward)
-    shift = FRACTION_BITS + WEIGHT_BITS - residual_bits(turn.contract)
-    return finish_rounding(
-        turn, f"{stage.name}/penalty", forward.count, forward.penalty, shift, forward.dealt_penalty
-    )
-
-
-# --- transposed product
-
-
-def open_residual(
-    turn: Turn, stage: Stage, r: Words, keep: Callable[[dict[str, Words]], State]
-) -> Outcome[VectorOpening, Silent]:
-    """Open to each owner the own share of the residuals, for the transposed product; `keep` says what to remember."""
-    count = turn.recall(Forward).count
-    masks = {str(p): turn.masks.words(turn.me, f"{stage.name}/r", count, len(r), to=p) for p in turn.others}
-    send = {p: VectorOpening(Masked(r - masks[p])) for p in turn.others}
-    return Outcome(Silent(), send=send, keep=(keep(masks),))
-
-
-def gradient_share(
-    turn: Turn, stage: Stage, plan: Layout, r: Words, masks: dict[str, Words], inbox: Inbox[Message]
-) -> Words:
-    """Return the own share of Xᵀ r, (width,)."""
-    matrices, forward = turn.recall(Matrices), turn.recall(Forward)
-    g = shared_from_seeds(turn, f"{stage.name}/g", forward.count, plan.width, forward.dealt_g).copy()
-    openings = _sum_vectors(turn, inbox, plan.total)
-    g[plan.held(turn.me)] += product.owner_part_transposed(matrices.own, r, openings)
-    for party in turn.others:
-        g[plan.held(party)] += product.other_part_transposed(matrices.masked[party], masks[party])
-    return g
-
-
 # --- dealer
-
-
-def _dealer(turn: Turn) -> Name:
-    return dealer(turn.contract)
 
 
 def _seeded_angles(
@@ -394,49 +251,9 @@ def _seeded_angles(
     return turn.masks.half_words(party, f"{stage.name}/angles", count, (2 * harmonics, n), block=block)
 
 
-def deal_products(stage: Stage, turn: Turn, count: int) -> DealtProducts:
-    """Compute the corrections of one forward product, and in training of its transposed product."""
-    plan = layout_of(turn, stage)
-    z = np.empty(plan.total, np.uint64)
-    g = np.zeros(plan.width, np.uint64)
-    vs = {
-        p: add_up([_weight_mask(turn, stage, q, p, count, plan) for q in turn.parties if q != p])
-        for p in turn.parties
-    }
-    rs = _residual_masks(turn, stage, count, plan)
-    for block, rows in enumerate(plan.matrix_blocks()):
-        z[rows] = 0
-        for party in turn.parties:
-            mask = turn.masks.words(
-                party, f"{stage.name}/U", 0, (rows.stop - rows.start, plan.held_of(party)), block=block
-            )
-            z[rows] += matvec(mask, vs[party])
-            if stage.penalised:
-                g[plan.held(party)] += matvec_transposed(mask, rs[party][rows])
-    shift = FRACTION_BITS + WEIGHT_BITS - residual_bits(turn.contract)
-    penalty = deal_rounding(turn, f"{stage.name}/penalty", count, plan.penalty_rows, shift)
-    corrected = deal_value(turn, f"{stage.name}/z", count, z), deal_value(turn, f"{stage.name}/g", count, g)
-    return DealtProducts(*corrected, penalty)
-
-
 def _deal_forward(stage: Stage, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtProducts, Silent]:
     count, counts = next_count(turn, stage.name)
     return Outcome(Silent(), send={turn.parties[0]: deal_products(stage, turn, count)}, keep=(counts,))
-
-
-def _weight_mask(turn: Turn, stage: Stage, sender: Name, owner: Name, count: int, plan: Layout) -> Words:
-    return turn.masks.words(sender, f"{stage.name}/w", count, plan.held_of(owner), to=owner)
-
-
-def _residual_masks(turn: Turn, stage: Stage, count: int, plan: Layout) -> dict[Name, Words]:
-    if not stage.penalised:
-        return {}
-    return {
-        p: add_up(
-            [turn.masks.words(q, f"{stage.name}/r", count, plan.total, to=p) for q in turn.parties if q != p]
-        )
-        for p in turn.parties
-    }
 
 
 def _deal_sigmoid(stage: Stage, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtSigmoid, Silent]:
@@ -511,7 +328,7 @@ def apply_sigmoid(
 ) -> list[Reply[LiftOpening, Silent]]:
     """From opened weights to the last block of sigmoid openings, the dealer one block ahead."""
     parties, maker = data_parties(contract), dealer(contract)
-    angle_calls = [ask(p, rows.angle, *angle_inbox(opened, dealt, p)) for p in parties]
+    angle_calls = [ask(p, rows.angle, *predictor_inbox(opened, dealt, p)) for p in parties]
     angles, (block,) = call.both(angle_calls, [ask(maker, rows.deal_sigmoid)])
     blocks = len(plan.sigmoid_blocks(contract))
     lifted: list[Reply[LiftOpening, Silent]] = []
@@ -539,13 +356,6 @@ def _weighted_block(
 ) -> BlockReplies:
     sides, following = call.both([ask(p, rows.begin_side, *inbox) for p, inbox in inboxes.items()], dealing)
     return call.all([ask(p, rows.weigh, *inbox_of(sides, p)) for p in inboxes]), following
-
-
-def angle_inbox(
-    opened: Sequence[Reply[VectorOpening, Silent]], dealt: Reply[DealtProducts, Silent], party: Name
-) -> tuple[Sealed[VectorOpening | DealtProducts], ...]:
-    """Collect what the step after opened weights reads at one party."""
-    return (*inbox_of(opened, party), *inbox_of([dealt], party))
 
 
 def _lift_inbox(
