@@ -7,12 +7,12 @@ Semi-honest parties, any number but one of them together, as long as the dealer 
 Source: protocols.md sections 0 and 2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fedmkt.protocol.core import HalfWords, Inbox, Masked, Message, Turn, Words
+from fedmkt.protocol.core import HalfWords, Inbox, M, Masked, Message, Name, Turn, Words
 from fedmkt.ring import rounding
 from fedmkt.ring.fixed import correction
 
@@ -70,6 +70,19 @@ def sum_openings(own: Words, inbox: Inbox[Message], turn: Turn, kind: type[Openi
             raise ValueError(f"the opening of {party} is missing or has another shape")
         opened += words
     return opened
+
+
+def from_others(
+    turn: Turn, inbox: Inbox[Message], kind: type[M], fits: Callable[[M], bool], what: str
+) -> dict[Name, M]:
+    """Return the message of this kind of each other party; ValueError where one is missing or does not fit.
+
+    what : what the messages hold, for the text of the error.
+    """
+    found = inbox.by_sender(kind)
+    if set(found) != set(turn.others) or not all(fits(message) for message in found.values()):
+        raise ValueError(f"{what} of the others are missing or have another length")
+    return found
 
 
 def deal_rounding(turn: Turn, label: str, count: int, shape: Shape, shift: int) -> DealtRounding:

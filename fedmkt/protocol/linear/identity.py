@@ -37,7 +37,14 @@ from fedmkt.protocol.linear.predictor import (
     predictor_inbox,
 )
 from fedmkt.protocol.mask_counts import next_count
-from fedmkt.protocol.shared import DealtRounding, add_up, deal_rounding, finish_rounding, open_masked
+from fedmkt.protocol.shared import (
+    DealtRounding,
+    add_up,
+    deal_rounding,
+    finish_rounding,
+    from_others,
+    open_masked,
+)
 
 _LABEL = "fit/predictor"
 PREDICTOR_BITS = FRACTION_BITS + WEIGHT_BITS
@@ -77,12 +84,14 @@ def _open(turn: Turn, inbox: Inbox[VectorOpening | DealtProducts]) -> Outcome[Pr
 def finish_identity(turn: Turn, inbox: Inbox[Message]) -> Words:
     """Take in the openings of all rows; return the own share of z at the scale of values. Penalty rows: `predictor`."""
     own, forward = turn.recall(Predicting).own, turn.recall(Forward)
-    found = inbox.by_sender(PredictorOpening)
     shapes = (own.shape, forward.penalty.shape)
-    if set(found) != set(turn.others) or any(
-        (m.words.words.shape, m.penalty.words.shape) != shapes for m in found.values()
-    ):
-        raise ValueError("the predictors of the others are missing or have another length")
+    found = from_others(
+        turn,
+        inbox,
+        PredictorOpening,
+        lambda m: (m.words.words.shape, m.penalty.words.shape) == shapes,
+        "the predictors",
+    )
     dealt = inbox.one(dealer(turn.contract), DealtPredictor).rounding if turn.first else None
     forward.penalty[:] = add_up([forward.penalty, *(m.penalty.words for m in found.values())])
     opened = add_up([own, *(m.words.words for m in found.values())])

@@ -33,6 +33,7 @@ from fedmkt.protocol.shared import (
     add_up,
     deal_rounding,
     finish_rounding,
+    from_others,
     open_masked,
     shared_from_seeds,
     sum_openings,
@@ -90,12 +91,14 @@ def open_pair(
 def multiply(turn: Turn, inbox: Inbox[Message], dealt: DealtProduct | None) -> Words:
     """Return the own share of the product whose factors were opened, before its rounding."""
     state = turn.recall(Multiplication)
-    found = inbox.by_sender(PairOpening)
-    if set(found) != set(turn.others) or any(
-        (m.left.words.shape, m.right.words.shape) != (state.left.shape, state.right.shape)
-        for m in found.values()
-    ):
-        raise ValueError("the factors of the others are missing or have another shape")
+    shapes = (state.left.shape, state.right.shape)
+    found = from_others(
+        turn,
+        inbox,
+        PairOpening,
+        lambda m: (m.left.words.shape, m.right.words.shape) == shapes,
+        "the factors",
+    )
     left = add_up([state.left, *(m.left.words for m in found.values())])
     right = add_up([state.right, *(m.right.words for m in found.values())])
     shape = (left.shape[0], right.shape[1])

@@ -108,6 +108,7 @@ from fedmkt.protocol.shared import (
     Opening,
     deal_rounding,
     finish_rounding,
+    from_others,
     open_masked,
     sum_openings,
 )
@@ -342,9 +343,7 @@ def _release(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[SquareShares, Silent]
 def _choose(turn: Turn, inbox: Inbox[SquareShares]) -> Outcome[Nothing, PenaltyChoice]:
     """At the bank: add up the sums and choose; of equal ones the larger penalty's."""
     total = turn.recall(Tried).sums.copy()
-    found = inbox.by_sender(SquareShares)
-    if set(found) != set(turn.others) or any(m.words.shape != total.shape for m in found.values()):
-        raise ValueError("the sums of the others are missing or have another length")
+    found = from_others(turn, inbox, SquareShares, lambda m: m.words.shape == total.shape, "the sums")
     for message in found.values():
         total += message.words
     known, units, power = _validation_labels(turn), turn.recall(Units), 2

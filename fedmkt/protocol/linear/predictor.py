@@ -45,6 +45,7 @@ from fedmkt.protocol.shared import (
     deal_rounding,
     deal_value,
     finish_rounding,
+    from_others,
     open_masked,
     shared_from_seeds,
 )
@@ -104,9 +105,9 @@ def open_weights(turn: Turn, stage: Stage, w: Words, *states: State) -> Outcome[
 
 
 def _sum_vectors(turn: Turn, inbox: Inbox[Message], length: int) -> list[Words]:
-    found = inbox.by_sender(VectorOpening)
-    if set(found) != set(turn.others) or any(m.words.words.shape != (length,) for m in found.values()):
-        raise ValueError("the openings of the others are missing or have another length")
+    found = from_others(
+        turn, inbox, VectorOpening, lambda m: m.words.words.shape == (length,), "the openings"
+    )
     return [m.words.words for m in found.values()]
 
 

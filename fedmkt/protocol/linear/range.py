@@ -63,6 +63,7 @@ from fedmkt.protocol.shared import (
     deal_rounding,
     deal_value,
     finish_rounding,
+    from_others,
     open_masked,
     shared_from_seeds,
     sum_openings,
@@ -222,9 +223,7 @@ def _share_bit(turn: Turn, inbox: Inbox[CountOpening]) -> Outcome[BitShare, Sile
 
 
 def _read_bit(turn: Turn, inbox: Inbox[BitShare]) -> Outcome[Nothing, InRange]:
-    found = inbox.by_sender(BitShare)
-    if set(found) != set(turn.others) or any(m.words.shape != (1,) for m in found.values()):
-        raise ValueError("the shares of the others are missing or have another length")
+    found = from_others(turn, inbox, BitShare, lambda m: m.words.shape == (1,), "the shares")
     bit = int((turn.recall(Check).own + sum(m.words for m in found.values()))[0])
     if bit not in (0, 1):
         raise ValueError("the range check gave no bit")

@@ -48,7 +48,7 @@ from fedmkt.protocol.linear.residuals import finish_values
 from fedmkt.protocol.linear.sigmoid_blocks import LiftOpening
 from fedmkt.protocol.linear.targets import Labels
 from fedmkt.protocol.mask_counts import next_count
-from fedmkt.protocol.shared import add_up
+from fedmkt.protocol.shared import add_up, from_others
 from fedmkt.ring.fixed import correction
 
 _LABEL = "fit/row_weight"
@@ -137,10 +137,8 @@ def weigh_rows(turn: Turn, inbox: Inbox[Message]) -> Words:
     count = turn.recall(Forward).count
     if not turn.first:
         return shown * kept + turn.masks.words(turn.me, f"{_LABEL}/uv", count, len(kept))
-    found = inbox.by_sender(RowOpening)
     dealt = inbox.one(dealer(turn.contract), DealtRowWeight).words
-    if set(found) != set(turn.others) or any(m.words.words.shape != kept.shape for m in found.values()):
-        raise ValueError("the values of the others are missing or have another length")
+    found = from_others(turn, inbox, RowOpening, lambda m: m.words.words.shape == kept.shape, "the values")
     if dealt.shape != kept.shape:
         raise ValueError("the dealer's correction has another length")
     return turn.recall(Labels).units * add_up([kept, *(m.words.words for m in found.values())]) + dealt

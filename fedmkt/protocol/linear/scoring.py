@@ -72,6 +72,7 @@ from fedmkt.protocol.shared import (
     Opening,
     deal_rounding,
     finish_rounding,
+    from_others,
     open_masked,
     sum_openings,
 )
@@ -220,9 +221,7 @@ def _release(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreShare, Silent]:
 
 def _read(turn: Turn, inbox: Inbox[ScoreShare]) -> Outcome[Nothing, Silent]:
     total = turn.recall(RoundedShare).words.copy()
-    found = inbox.by_sender(ScoreShare)
-    if set(found) != set(turn.others) or any(m.words.shape != total.shape for m in found.values()):
-        raise ValueError("the score shares of the others are missing or have another length")
+    found = from_others(turn, inbox, ScoreShare, lambda m: m.words.shape == total.shape, "the score shares")
     for message in found.values():
         total += message.words
     split, joint = turn.recall(Split), joint_rows(turn, False)
@@ -263,9 +262,7 @@ def _give_part(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[WeightShare, Silent
 
 def _take_part(turn: Turn, inbox: Inbox[WeightShare]) -> Outcome[Nothing, Silent]:
     total = turn.recall(Weights).w[layout_of(turn, SCORE).columns[turn.me]].copy()
-    found = inbox.by_sender(WeightShare)
-    if set(found) != set(turn.others) or any(m.words.shape != total.shape for m in found.values()):
-        raise ValueError("the weight shares of the others are missing or have another length")
+    found = from_others(turn, inbox, WeightShare, lambda m: m.words.shape == total.shape, "the weight shares")
     for message in found.values():
         total += message.words
     return Outcome(Silent(), keep=(OwnWeights(decode(total, WEIGHT_BITS)),))

@@ -64,7 +64,7 @@ from fedmkt.protocol.linear.predictor import (
 from fedmkt.protocol.linear.targets import Labels
 from fedmkt.protocol.linear.weighted import SideOpening, deal_weight, open_side, weigh
 from fedmkt.protocol.mask_counts import next_count
-from fedmkt.protocol.shared import add_up, add_up_halves, shared_from_seeds
+from fedmkt.protocol.shared import add_up, add_up_halves, from_others, shared_from_seeds
 from fedmkt.ring import rounding, sigmoid
 from fedmkt.ring.fixed import correction
 
@@ -210,15 +210,13 @@ def _open_lift(
 
 
 def _next_block(stage: Stage, turn: Turn, inbox: Inbox[Message], plan: Layout) -> Lifting:
-    openings = inbox.by_sender(AngleOpening)
-    if not openings:
+    if not inbox.by_sender(AngleOpening):
         before = finish_lift(turn, inbox, stage)
         return Lifting(before.delta, before.done, before.block + 1, before.own, before.high, before.top)
     forward = turn.recall(Forward)
-    if set(openings) != set(turn.others) or any(
-        m.angles.words.shape != (plan.rows,) for m in openings.values()
-    ):
-        raise ValueError("the angles of the others are missing or have another length")
+    openings = from_others(
+        turn, inbox, AngleOpening, lambda m: m.angles.words.shape == (plan.rows,), "the angles"
+    )
     delta = add_up_halves([forward.angles, *(m.angles.words for m in openings.values())])
     if any(m.penalty.words.shape != (plan.penalty_rows,) for m in openings.values()):
         raise ValueError("the penalty rows of the others have another length")
@@ -230,11 +228,9 @@ def _next_block(stage: Stage, turn: Turn, inbox: Inbox[Message], plan: Layout) -
 def finish_lift(turn: Turn, inbox: Inbox[Message], stage: Stage) -> Lifting:
     """Take in the openings of the block under way and finish its shares."""
     state = turn.recall(Lifting)
-    openings = inbox.by_sender(LiftOpening)
-    if set(openings) != set(turn.others) or any(
-        m.halves.words.shape != state.own.shape for m in openings.values()
-    ):
-        raise ValueError("the sigmoid openings of the others are missing or have another length")
+    openings = from_others(
+        turn, inbox, LiftOpening, lambda m: m.halves.words.shape == state.own.shape, "the sigmoid openings"
+    )
     opened = add_up_halves([state.own, *(m.halves.words for m in openings.values())])
     rows = layout_of(turn, stage).sigmoid_blocks(turn.contract)[state.block]
     dealt = rounding.DealtRounding(state.high, state.top)
