@@ -46,6 +46,7 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
             align=job.align,
             disclosures=job.disclosures,
             task=job.task,
+            governance=job.governance,
             channel=job.channel,
             rehearsal=job.rehearsal,
         )

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from fedmkt.config.policy import JobPolicy
 from fedmkt.config.tables import BankConfig, PartnerConfig, id_list
 from fedmkt.contract.agreement import MOST_PARTNERS, AlignTerms, Limits, ScoreTerms
+from fedmkt.contract.governance import GovernanceTerms
 from fedmkt.contract.model_terms import (
     AdditiveTerms,
     BinTerms,
@@ -58,6 +59,7 @@ class JobConfig(Terms):
     align: AlignTerms = AlignTerms()
     policy: JobPolicy = JobPolicy()
     disclosures: tuple[Kind, ...] = Field(default_factory=_least)
+    governance: GovernanceTerms | None = None
     channel: Channel = "hub"
     rehearsal: Flag = False
 

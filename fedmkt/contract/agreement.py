@@ -8,6 +8,7 @@ from typing import Literal, Protocol, Self
 
 from pydantic import Field, model_validator
 
+from fedmkt.contract.governance import GovernanceTerms
 from fedmkt.contract.model_terms import AdditiveTerms, BinTerms, ModelTerms, ScorecardTerms, TreeTerms
 from fedmkt.contract.rules import check_rules
 from fedmkt.contract.words import (
@@ -173,6 +174,7 @@ class Contract(Terms):
 
     task : train a joint model, or count the common customers before one is agreed, without any column.
     channel : how steps travel, over hub sessions or each as a Flower message; a simulation has ways of its own.
+    governance : purposes, legal bases, approvals and the like; each party's policy says whether it must be there.
     rehearsal : for invented data only; only then may the masks of a deployment follow from a seed.
     """
 
@@ -194,6 +196,7 @@ class Contract(Terms):
     align: AlignTerms = AlignTerms()
     disclosures: tuple[Kind, ...] = DEFAULT
     task: Task = "train"
+    governance: GovernanceTerms | None = None
     channel: Channel = "hub"
     rehearsal: Flag = False
 

@@ -56,9 +56,17 @@ def zulu(value: datetime) -> str:
 
 def canonical_bytes(contract: Contract) -> bytes:
     """Encode as canonical JSON (RFC 8785): times as text in UTC, absent values left out."""
-    values = plain_values(contract)
-    values |= {"created": zulu(contract.created), "expires": zulu(contract.expires)}
-    return rfc8785.dumps(values)  # type: ignore[arg-type]  # model_dump yields JSON values once times are text
+    return rfc8785.dumps(_times_as_text(plain_values(contract)))  # type: ignore[arg-type]  # now JSON values
+
+
+def _times_as_text(value: object) -> object:
+    if isinstance(value, datetime):
+        return zulu(value)
+    if isinstance(value, Mapping):
+        return {key: _times_as_text(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_times_as_text(item) for item in value]
+    return value
 
 
 def digest(contract: Contract) -> bytes:

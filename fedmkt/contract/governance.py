@@ -6,14 +6,12 @@ Only shapes are checked here. Whether the terms allow a run is asked by the cont
 Sources: PIPL 6, 13, 21, 23, 29, 38, 55, 56; GDPR 6, 9, 28, 30, 35; JR/T 0171 and JR/T 0197 for classes of data.
 """
 
-from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from fedmkt.terms import Count, Flag, Real, Terms
+from fedmkt.contract.words import Count, Flag, Key, Name, Terms, Text, Time
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 """ISO 3166-1 alpha-2."""
@@ -31,22 +29,6 @@ Suite = Literal["standard", "standard+ml-dsa-44", "gm"]
 """Which signatures stand under heads of logs: Ed25519; beside it ML-DSA-44; SM2 with SM3."""
 UNKNOWN_LEVEL = 4
 """What a column without a level counts as."""
-
-
-def _text(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("printable characters only")
-    return value
-
-
-def _utc_seconds(value: datetime) -> datetime:
-    if value.tzinfo is None or value.microsecond:
-        raise ValueError("a time in whole seconds with its offset, like 2030-01-31T12:00:00Z")
-    return value.astimezone(UTC)
-
-
-Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_text)]
-Time = Annotated[datetime, Field(strict=True), AfterValidator(_utc_seconds)]
 
 
 class ColumnGrant(Terms):
@@ -109,7 +91,7 @@ class Approver(Terms):
     name: Name
     party: Name
     role: ApproverRole
-    key: Digest
+    key: Key
 
 
 class Recipient(Terms):
@@ -137,7 +119,8 @@ class GovernanceTerms(Terms):
     locations : the country of each signer. countries : where they may be; abroad only with `transfer`.
     approvals : how many of a party's own approvers must have approved, each with a role of their own.
     use : what results serve; prices that differ from person to person are refused. groups : columns of the bank's
-    by whose values rates of selection are reported. max_size_runs, max_delta : budgets besides those of `limits`.
+    by whose values rates of selection are reported. max_size_runs : a budget besides those of `limits`; delta
+    of noise is 1 / rows^1.1 at most.
     code : digest of the wheel that every participant runs. revision, amends : which version this is, and of what.
     """
 
@@ -155,7 +138,6 @@ class GovernanceTerms(Terms):
     use: Literal["marketing", "service", "pricing"] = "marketing"
     groups: tuple[Text, ...] = ()
     max_size_runs: Count = Field(default=5, ge=1, le=1000)
-    max_delta: Real = Field(default=1e-4, gt=0, le=1e-2)
     suite: Suite = "standard"
     code: Digest | None = None
 

@@ -17,6 +17,7 @@ def check_rules(contract: "Contract") -> None:
     """Raise the mistake of the first rule that a contract breaks."""
     _check_signers(contract)
     _check_matching(contract)
+    _check_governance(contract)
     check_correlation(contract)
     if contract.align.join == "left" and "JoinedRows" not in contract.disclosures:
         raise ValueError("align.join = left tells how many customers take part: disclosures name JoinedRows")
@@ -43,6 +44,21 @@ def _check_signers(contract: "Contract") -> None:
         raise ValueError("every party has a key of its own")
     if len({comparable(party.organisation) for party in contract.parties}) != len(contract.parties):
         raise ValueError("every party is an organisation of its own")
+
+
+def _check_governance(contract: "Contract") -> None:
+    terms = contract.governance
+    if terms is None:
+        return
+    parties, signers = {p.name for p in contract.parties}, {s.name for s in contract.signers}
+    if {d.party for d in terms.datasets} != parties:
+        raise mistake("one dataset of each party", "governance", "datasets")
+    if set(terms.locations) != signers:
+        raise mistake("the country of each signer", "governance", "locations")
+    if not {a.party for a in terms.approvers} <= parties:
+        raise mistake("approvers of parties only", "governance", "approvers")
+    if not {r.to for r in terms.recipients} <= signers:
+        raise mistake("recipients are signers", "governance", "recipients")
 
 
 def _check_matching(contract: "Contract") -> None:
