@@ -9,7 +9,14 @@ from fedmkt.config.files import parse_job
 from fedmkt.learn.splits import best_splits
 from fedmkt.learn.trees import linear_predictor
 from fedmkt.party.node import open_data
-from fedmkt.privacy.disclosure import BinCounts, BinTotals, CellBits, ChosenSplits, HistogramTotals
+from fedmkt.privacy.disclosure import (
+    BinCounts,
+    BinTotals,
+    CellBits,
+    ChosenSplits,
+    HistogramTotals,
+    ValidationLosses,
+)
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.linear.scoring import Released, ScoreOpening, ScoreShare
 from fedmkt.protocol.trees.bin_layout import BinSizes
@@ -263,6 +270,24 @@ def test_class_weights_and_early_stopping_go_with_two_partners(terms):
     assert trees and [len(caller.recall(p, OwnSplits).trees) for p in (SHOP, TELECOM)] == [trees, trees]
     expected = linear_predictor(model_of(caller), by_owner(pooled(caller, lambda split: split.train)))
     assert np.allclose(scores_of(caller), expected, atol=1e-12)
+
+
+def test_each_partner_records_the_losses_and_may_refuse_them():
+    """The first partner sends them; they are about the second one's columns just as well."""
+    asked = []
+
+    def leaves(party, step):
+        asked.append((party, step))
+        return False
+
+    caller = grown(tree_caller(contract(3, patience=2, validation_fraction=0.3), leaves=leaves))
+    told = [d for _, d in caller.revealed if isinstance(d, ValidationLosses)]
+    trees = asked.count((BANK, "losses.judge"))
+    assert trees and len(told) == 2 * trees and len(set(told)) == 1
+    for step, party in (("losses.tell", SHOP), ("losses.agree", TELECOM)):
+        assert [p for p, s in asked if s == step] == [party] * trees
+    alone = grown(tree_caller(contract(patience=2, validation_fraction=0.3)))
+    assert "losses.agree" not in {t.step for t in alone.told}
 
 
 @pytest.mark.parametrize("terms", [{"checked_shares": True}, {"epsilon": 1.0}], ids=["checked", "noise"])
