@@ -301,7 +301,7 @@ _ANGLES = 2 * HALF * FAR.sines.harmonics
 _QUIET = (
     "fit.load_shares", "nodes.begin_hints", "nodes.add", "nodes.decrypt", "fit.tell_range", "fit.take_root",
     "fit.record_splits", "fit.pool_sides", "fit.begin_values", "values.pool", "fit.add_tree", "fit.drop_tree",
-    "losses.tell", "losses.judge", "losses.keep_trees",
+    "losses.tell", "losses.agree", "losses.judge", "losses.keep_trees",
     "bins.begin", "bins.add_places", "bins.check", "tags.begin", "tags.take_sides", "score.begin_trees",
     "score.begin_group", "scores.pool", "score.add_group",
 )  # fmt: skip

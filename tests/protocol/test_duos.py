@@ -6,12 +6,24 @@ import numpy as np
 import pytest
 
 from fedmkt.config.files import parse_job
+from fedmkt.contract.agreement import Contract
+from fedmkt.learn import boosting
+from fedmkt.learn.cells import joined_cells, open_cuts
 from fedmkt.learn.splits import best_splits
-from fedmkt.learn.trees import linear_predictor
+from fedmkt.learn.trees import goes_left, linear_predictor
 from fedmkt.party.node import open_data
-from fedmkt.privacy.disclosure import BinCounts, BinTotals, CellBits, ChosenSplits, HistogramTotals
+from fedmkt.privacy.disclosure import (
+    BinCounts,
+    BinTotals,
+    CellBits,
+    ChosenSplits,
+    HistogramTotals,
+    ValidationLosses,
+)
+from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.linear.scoring import Released, ScoreOpening, ScoreShare
+from fedmkt.protocol.prepare import real
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.side_product import MaskedSides
 from fedmkt.protocol.trees.sides.boosting import OwnSplits, own_names, sides_of
@@ -28,9 +40,9 @@ from fedmkt.protocol.trees.totals.shared_scoring import ScoreAngles, ScoreLift, 
 from fedmkt.simulation.world import generate, write_world
 from tests.engine import Killed, Tap, world_of
 from tests.protocol.plain_caller import DEALER, chi_square, start_aligned
-from tests.protocol.shared_world import contract, grown, model_of, scores_of
+from tests.protocol.shared_world import Watch, contract, grown, model_of, scores_of, splits_of
 from tests.protocol.test_two_worlds import differing, relayed, view
-from tests.protocol.tree_world import BANK, SHOP, TELECOM, by_owner, pooled, tree_caller, tree_data
+from tests.protocol.tree_world import BANK, SHOP, TELECOM, by_owner, pooled, tree_caller, tree_data, validates
 
 # ------------------------------------------------------------------------------------------ two worlds
 
@@ -154,6 +166,68 @@ def test_a_partner_whose_cells_are_all_joined_has_nothing_left_to_compare(monkey
     assert np.allclose(scores_of(caller), expected, atol=1e-12)
 
 
+# ------------------------------------------------------------------------------------------ against plain
+
+
+def swapped(terms):
+    """Put the second partner first."""
+    bank, one, other = terms.parties
+    return Contract.model_validate(terms.model_copy(update={"parties": (bank, other, one)}).model_dump())
+
+
+def rows_of(caller, watch, tree):
+    """Return g, h and 1 of the real rows of a tree: 0 where a row validates."""
+    g, h = (watch.gradients[2 * tree] + watch.gradients[2 * tree + 1]).view(np.int32)
+    rows = np.stack([g, h, np.ones_like(g)], axis=1)[: len(real(caller.recall(BANK, Split).train))]
+    rows[validates(caller, BANK)] = 0
+    return rows
+
+
+def nodes_of(caller, tree, depth, table):
+    """Return the node of each row at a depth, as the parts of the model say; -1 in a leaf further up."""
+    places = {(c.owner, c.name): i for i, c in enumerate(table.columns)}
+    splits = {node: rest for node, *rest in splits_of(caller, tree)}
+    found = np.zeros(table.rows, np.int32)
+    for _ in range(depth):
+        after = np.full(table.rows, -1, np.int32)
+        for node, (owner, name, last, missing_left) in splits.items():
+            left = goes_left(table.values[places[owner, name]], table.bins, last, missing_left)
+            after[found == node] = np.where(left, 2 * node + 1, 2 * node + 2)[found == node]
+        found = after
+    return found
+
+
+@pytest.mark.parametrize("order", ["as agreed", "swapped"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_totals_are_exactly_those_of_the_pooled_table_whichever_partner_is_first(seed, order, monkeypatch):
+    terms = contract(
+        3, depth=4, bins=11, class_weights=(1.0, 3.0), patience=2, validation_fraction=0.3, trees=2
+    )
+    watch = Watch(monkeypatch)
+    caller = grown(tree_caller(swapped(terms) if order == "swapped" else terms, seed=seed))
+    first = data_parties(caller.contract)[1]
+    assert first == (TELECOM if order == "swapped" else SHOP) and SharedScores in caller.states[first]
+    table, tree, compared, above = pooled(caller, lambda split: split.train), -1, 0, {}
+    least = shared_cells.settings_of(caller.contract).min_cell
+    kept = len(caller.recall(BANK, Forest).trees)
+    for (nodes, cuts), cells in zip(watch.cuts, watch.opened, strict=True):
+        tree += nodes == (0,)
+        if tree == kept:
+            break
+        at = nodes_of(caller, tree, (nodes[0] + 1).bit_length() - 1, table)
+        slots = np.full(table.rows, -1, np.int32)
+        for i, node in enumerate(nodes):
+            slots[at == node] = i
+        plain = boosting.histograms(table, slots, rows_of(caller, watch, tree), len(nodes))
+        assert np.array_equal(cells, joined_cells(plain, cuts))
+        every = np.ones((1, *cuts.shape[1:]), bool)
+        parents = every if nodes == (0,) else np.stack([above[(node - 1) // 2] for node in nodes[::2]])
+        assert np.array_equal(cuts, open_cuts(plain[..., 2], parents, least))
+        above |= dict(zip(nodes, cuts, strict=True))
+        compared += cells.size
+    assert compared > 4000
+
+
 # ------------------------------------------------------------------------------------------ two of three
 
 
@@ -242,16 +316,6 @@ def test_no_mask_serves_twice_and_the_dealer_knows_of_each():
     assert all(of == p for p in (BANK, SHOP, TELECOM) for of, _ in drawn[p])
 
 
-def test_a_partner_refuses_shares_of_another_shape_from_the_other():
-    def cut(sent):
-        if sent.step == "fit.take_sides" and isinstance(sent.message, PartnerShares):
-            return PartnerShares(tuple(v[:, :-1] for v in sent.message.vectors))
-        return sent.message
-
-    with pytest.raises(ValueError, match="bytes of"):
-        grown(tree_caller(contract(3), change=cut))
-
-
 @pytest.mark.parametrize(
     "terms",
     [{"class_weights": (1.0, 3.0)}, {"patience": 2, "validation_fraction": 0.3}],
@@ -263,6 +327,24 @@ def test_class_weights_and_early_stopping_go_with_two_partners(terms):
     assert trees and [len(caller.recall(p, OwnSplits).trees) for p in (SHOP, TELECOM)] == [trees, trees]
     expected = linear_predictor(model_of(caller), by_owner(pooled(caller, lambda split: split.train)))
     assert np.allclose(scores_of(caller), expected, atol=1e-12)
+
+
+def test_each_partner_records_the_losses_and_may_refuse_them():
+    """The first partner sends them; they are about the second one's columns just as well."""
+    asked = []
+
+    def leaves(party, step):
+        asked.append((party, step))
+        return False
+
+    caller = grown(tree_caller(contract(3, patience=2, validation_fraction=0.3), leaves=leaves))
+    told = [d for _, d in caller.revealed if isinstance(d, ValidationLosses)]
+    trees = asked.count((BANK, "losses.judge"))
+    assert trees and len(told) == 2 * trees and len(set(told)) == 1
+    for step, party in (("losses.tell", SHOP), ("losses.agree", TELECOM)):
+        assert [p for p, s in asked if s == step] == [party] * trees
+    alone = grown(tree_caller(contract(patience=2, validation_fraction=0.3)))
+    assert "losses.agree" not in {t.step for t in alone.told}
 
 
 @pytest.mark.parametrize("terms", [{"checked_shares": True}, {"epsilon": 1.0}], ids=["checked", "noise"])

@@ -46,6 +46,10 @@ What does not end the run, so that a contract with this term must not be taken f
 - the mean loss of validation rows, where there is `patience` (`shared_stopping`), and openings of scores at the end;
 - anything at the partner.
 
+For one partner. Two could hold the same keys, and pass on those of their products as they do shares (`duos`: 8 bytes a
+row more), while each compares sums over subsets of its own with the b that both get, under a mu of its own; the bank's
+bins the first alone asks about. That is not written; it would not help against a bank that joins forces with either.
+
 Source: protocols.md section 4; SPDZ2k; Freivalds 1977. Letters: as in `shared_histogram`, `share_tags`; k the bits of a
 lane. Price: the words of the bank's ciphertexts are whole, openings too, and the dealer's tags come on top
 (docs/trees.md).

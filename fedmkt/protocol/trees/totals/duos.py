@@ -21,6 +21,14 @@ have both parts, so they know who is in which node, and with it which side of th
 what mode `sides` tells, nearly a hand-over. Totals of the other partner's cells stay shared with that partner and under
 the minimum, but known groups that differ by few rows then tell about these, everywhere in a tree and not at its top.
 
+**Not safe against a malicious partner.** What the minimum of each cell is compared with are counts of which each
+partner says a part, the other's cells included: one that adds to its shares of membership, of rows whose numbers make
+up for each other, has cells of the other's opened to the bank that are of fewer rows, and reads itself, of the bits of
+its own and the bank's cells, counts compared with other numbers. The bank's cells, whose counts say something of the
+second's splits, the first compares alone. What shows: a root whose members are not the rows that train, which the
+second refuses (`shared_boosting`), and columns whose totals do not add up to the same, which the bank refuses once it
+has seen them (`shared_growth`).
+
 Source: protocols.md section 4. Bytes: those of a vector in its lanes, for each product that is passed on.
 """
 

@@ -37,7 +37,8 @@ encrypted, reads the cells of those rows, of every column of the partners at onc
 that adds to the noise of a ciphertext, or to the shares of counts that are compared, reads single bins; and one whose
 columns are no bins reads g of rows; one whose own splits take rows of its choice left reads, by nodes of two trees that
 differ by one row, in which open cells that row is. With `trees.checked_shares` a single partner notices all of that but
-for the counts and the sides (`checked_sums`). Totals of a malicious partner are not checked.
+for the counts and the sides (`checked_sums`). Of a malicious partner's totals is checked only that all columns add up
+to the same; what it can do to another partner stands in `duos`.
 
 All trees are of all rows: rows drawn anew for each tree (`row_share`), by lots that everybody knows, would be as many
 known groups, and of 206 rows 120 trees' counts told every bin (a bounded least-squares fit); contracts refuse it.
@@ -236,9 +237,12 @@ def _plant(
 
 
 def _take_root(lanes: Lanes, turn: Turn, inbox: Inbox[PartnerShares]) -> Outcome[Nothing, Silent]:
-    """At a second partner: begin the tree with what the first one passed on."""
-    found = inbox.one(turn.parties[1], PartnerShares)
-    return Outcome(Silent(), keep=root_shares(turn, read_copies(found, (1, lanes.rows), lanes.bits)))
+    """At a second partner: begin the tree with what the first one passed on: g and h of the rows that train."""
+    found = read_copies(inbox.one(turn.parties[1], PartnerShares), (1, lanes.rows), lanes.bits)
+    # Who is in the root everybody knows: the partners' part of 1 is 0, and of rows that validate all is.
+    if found[-1].any() or any(lane[:, validation_rows(turn)].any() for lane in found):
+        raise ValueError("the members of the root are not the rows that train")
+    return Outcome(Silent(), keep=root_shares(turn, found))
 
 
 # --- scores

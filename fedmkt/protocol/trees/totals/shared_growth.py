@@ -24,6 +24,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmkt.errors import PeerError
 from fedmkt.learn import boosting
 from fedmkt.learn.cells import Counts, at_cuts, enough_rows, joined_cells
 from fedmkt.learn.splits import Level, Settings, Split, best_splits, next_level, root_level, scale_of
@@ -194,7 +195,7 @@ def open_totals(lanes: Lanes, turn: Turn, inbox: Inbox[CellPasses]) -> Outcome[N
 def _opened(
     turn: Turn, state: LevelShares, inbox: Inbox[CellPasses | NodeTotals], lanes: Lanes, above: Counts
 ) -> Counts:
-    """Add the partners' shares: the joined cells of all nodes of the level."""
+    """Add the partners' shares: the joined cells of all nodes of the level; PeerError if columns contradict."""
     joined = _joined_shares(state)
     for duo in duos(turn):
         own, found = joined[:, duo.columns], inbox.one(duo.partner, NodeTotals).cells
@@ -202,11 +203,22 @@ def _opened(
             raise ValueError(f"the totals of {duo.partner} have another shape than agreed")
         own += found.reshape(own.shape)
     left = lanes.split(joined)
+    check_columns(left)
     if len(state.nodes) == 1:
         return left
     out = np.empty((len(state.nodes), *left.shape[1:]), np.int64)
     out[0::2], out[1::2] = left, joined_cells(above, state.cuts[0::2]) - left
     return out
+
+
+def check_columns(cells: Counts) -> None:
+    """Refuse columns that contradict each other, (nodes, F, B + 1, fields): each has every row of its node once."""
+    sums = cells.sum(axis=2)
+    if (sums != sums[:, :1]).any():
+        raise PeerError(
+            "totals of the columns do not add up to the same: not all are of the same shares of rows",
+            hint="ask the partners which program they run, before another run is agreed",
+        )
 
 
 # --- split

@@ -3,6 +3,7 @@
 Computes, after each tree, the mean over the validation rows of (sigma(F) - y)^2, times the weight of the row's class,
 for scores F that the bank and one partner share and labels y of the bank. Takes part: the bank, that partner (of
 two the first), and the dealer. By that number the bank tells all whether training goes on (`early_stop`).
+A second partner, about whose columns a loss is as well, records each, or refuses it.
 
 | learns | what |
 |---|---|
@@ -280,8 +281,18 @@ def _tell(turn: Turn, inbox: Inbox[LossOpening]) -> Outcome[LossShare, Silent]:
     """At the partner: send the own share of the sum to the bank, without its low bits."""
     bank, rows = turn.parties[0], len(_places(turn))
     total = _sum(turn, inbox.one(bank, LossOpening)) >> low_bits(rows) << low_bits(rows)
-    told = ValidationLosses(to=bank, losses=1, low=turn.contract.limits.min_support, high=_rows(turn))
-    return Outcome(Silent(), send={bank: LossShare(total)}, forget=(LossShares,), reveals=(told,))
+    return Outcome(Silent(), send={bank: LossShare(total)}, forget=(LossShares,), reveals=(_told(turn),))
+
+
+def _told(turn: Turn) -> ValidationLosses:
+    return ValidationLosses(
+        to=turn.parties[0], losses=1, low=turn.contract.limits.min_support, high=_rows(turn)
+    )
+
+
+def _agree(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
+    """At a second partner: record, or refuse, what the first one tells, as it is about the own columns too."""
+    return Outcome(Silent(), reveals=(_told(turn),))
 
 
 def _judge(turn: Turn, inbox: Inbox[LossOpening | LossShare]) -> Outcome[Message, TreesKept]:
@@ -311,6 +322,7 @@ OPEN = Step("losses.open", _open, Silent)
 CHOOSE = Step("losses.choose", _choose, Silent, reads=(TreeAngles, DealtLosses))
 LIFT = Step("losses.lift", _lift, Silent, reads=(MaskedSides,))
 TELL = Step("losses.tell", _tell, Silent, reads=(LossOpening,), reveals=(ValidationLosses,))
+AGREE = Step("losses.agree", _agree, Silent, reveals=(ValidationLosses,))
 JUDGE = Step("losses.judge", _judge, TreesKept, reads=(LossOpening, LossShare), reveals=(StopBits,))
 
 
@@ -326,7 +338,9 @@ def stop_after(call: Caller, contract: Contract, overlap: Overlap, tree: int, dr
     chosen = call.all([ask(p, CHOOSE, *both(angles, dealt, p)) for p in first])
     lifted = call.all([ask(p, LIFT, *inbox_of(chosen, p)) for p in first])
     witness(call, contract)
-    told = call(partner, TELL, *inbox_of(lifted, partner))
+    (told,), _ = call.both(
+        [ask(partner, TELL, *inbox_of(lifted, partner))], [ask(p, AGREE) for p in parties[2:]]
+    )
     inbox: tuple[Sealed[LossOpening | LossShare], ...] = (*inbox_of(lifted, bank), *inbox_of([told], bank))
     kept = read_kept(contract, tree, ends, call(bank, JUDGE, *inbox).public)
     if kept:
