@@ -21,8 +21,9 @@ from fedmkt.protocol.trees.nothing.blind_boosting import leaves_of as leaf_plan
 from fedmkt.protocol.trees.nothing.blind_growth import ChosenShares, OwnerShares, settings_of
 from fedmkt.protocol.trees.nothing.blind_rounds import DealtPhases, PhaseOpening
 from fedmkt.protocol.trees.side_product import MaskedSides
-from fedmkt.protocol.trees.sides.tree_growth import columns_of
+from fedmkt.protocol.trees.sides.tree_growth import Forest, columns_of
 from fedmkt.protocol.trees.totals.shared_gradients import TreeAngles, TreeGradients
+from fedmkt.protocol.trees.totals.shared_growth import TreeOwners
 from fedmkt.protocol.trees.totals.shared_histogram import EncryptedShares, HintBlock, SharedTotals
 from fedmkt.ring.bounds import check
 from tests.protocol.blind_world import contract, grown, leaves_of, model_of
@@ -190,9 +191,16 @@ def test_trees_that_could_leave_the_range_of_scores_are_refused():
     assert plan.most * 60 * 0.3 <= 21
     with pytest.raises(ConfigError, match="leave the range"):
         leaf_plan(contract(trees=70, rate=0.3), 1000)
-    check(blind_bounds(contract(), 6_000_000))
+    check(blind_bounds(contract(), 15_000_000))
     with pytest.raises(ConfigError, match=r"u of a candidate.*limit 2\^62"):
-        check(blind_bounds(contract(), 7_000_000))
+        check(blind_bounds(contract(), 16_000_000))
+
+
+def test_no_split_leaves_more_rows_on_a_side_than_there_are():
+    caller = grown(tree_caller(contract(trees=1, depth=2, min_rows=1 << 32)))
+    assert {owner for _, owner in caller.recall(BANK, TreeOwners).trees[0]} == {0}
+    assert all(d.missing_left for d in caller.recall(BANK, Forest).decisions[0])
+    assert np.ptp(linear_predictor(model_of(caller), by_owner(pooled(caller, lambda s: s.train)))) == 0
 
 
 def test_a_number_that_is_none_of_the_own_splits_is_refused():

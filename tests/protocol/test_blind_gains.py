@@ -2,8 +2,19 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fedmkt.protocol.trees.nothing.blind_gains import Weighing, bits_for, gain_phases, lifted_shares
+from fedmkt.protocol.trees.nothing.blind_gains import (
+    D_BITS,
+    U_BITS,
+    Weighing,
+    bits_for,
+    gain_bounds,
+    gain_phases,
+    lifted_shares,
+)
+from fedmkt.ring.bounds import check
 from tests.ring.two_parties import run, shared
 
 WIDTHS = (24, 24, 17)
@@ -65,3 +76,115 @@ def test_a_node_without_a_split_that_counts_is_left_whole():
     assert (found["chosen"][4, :, 0] == 0).all() and (found["node"] == totals[:2, :, 0]).all()
     totals[:] = 0
     assert (choose(totals, plan_of(3, 40, 400))["chosen"][4] == 0).all()
+
+
+# ------------------------------------------------------------------------------------------ against whole numbers
+
+MOST_G, LEAST_H, MOST_H = 34, -3, 67
+
+
+def widths_of(rows):
+    return tuple((2 * rows * limit).bit_length() + 1 for limit in (MOST_G, MOST_H, 1))
+
+
+def within(random, low, high):
+    """Draw a whole number between two, at the ends as often as not."""
+    return int(random.choice([low, high, (low + high) // 2, random.integers(low, high, endpoint=True)]))
+
+
+def any_totals(random, nodes, candidates, rows):
+    """Draw any totals that rows within their limits may have, (3, nodes, candidates), some of them twice."""
+    out = np.zeros((3, nodes, candidates), np.int64)
+    for s in range(nodes):
+        n = within(random, 0, rows)
+        whole = within(random, -MOST_G * n, MOST_G * n), within(random, LEAST_H * n, MOST_H * n)
+        out[:, s, 0] = *whole, n
+        for c in range(1, candidates):
+            left = within(random, 0, n)
+            found = []
+            for total, low, high in zip(whole, (-MOST_G, LEAST_H), (MOST_G, MOST_H), strict=True):
+                least, most = (
+                    max(low * left, total - high * (n - left)),
+                    min(high * left, total - low * (n - left)),
+                )
+                found.append(within(random, least, most))
+            out[:, s, c] = (*found, left) if random.random() < 0.8 else out[:, s, random.integers(c)]
+    return out
+
+
+def scaled(totals, plan):
+    """Return, of one node, which candidates count, and u and a b of each as exact fractions of what is compared."""
+    g, h, rows = ([int(x) for x in row] for row in totals)
+    found, count = [], []
+    for gl, hl, left in zip(g, h, rows, strict=True):
+        sides = hl, h[0] - hl, left, rows[0] - left
+        count.append(min(sides[:2]) >= plan.least_h and min(sides[2:]) >= plan.least_rows)
+        a, b = hl + plan.penalty, h[0] - hl + plan.penalty
+        found.append((abs(gl * b - (g[0] - gl) * a), a * b))
+    both = max(1, h[0] + 2 * plan.penalty)
+    m_g, m_h = (
+        1 << plan.bits - x.bit_length() if x else 1 << plan.bits - 1 for x in (MOST_G * rows[0], both)
+    )
+    u_unit, d_unit = 1 << 2 * plan.bits - U_BITS, 1 << 2 * plan.bits - D_BITS
+    return count, [(u * m_g * m_h / u_unit, d * m_h * m_h / d_unit) for u, d in found]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 32),
+    nodes=st.integers(1, 3),
+    candidates=st.sampled_from([1, 2, 3, 8, 9, 17, 66]),
+    rows=st.sampled_from([1, 7, 50, 3000, 100_000, 15_000_000]),
+    penalty=st.sampled_from([2, 256, 1 << 20, 256_000_000]),
+    least_rows=st.sampled_from([1, 50, 3000]),
+    least_h=st.sampled_from([1, 256]),
+)
+def test_whatever_the_totals_are_what_is_chosen_is_best_but_for_one_unit(
+    seed, nodes, candidates, rows, penalty, least_rows, least_h
+):
+    totals = any_totals(np.random.default_rng(seed), nodes, candidates, rows)
+    penalty = min(penalty, 1 << 28) if rows < 1_000_000 else min(penalty, 1 << 20)
+    plan = Weighing(
+        nodes,
+        widths_of(rows),
+        bits_for(rows, penalty),
+        penalty,
+        least_h,
+        least_rows,
+        tuple(range(candidates)),
+    )
+    check(gain_bounds(plan.bits))
+    found = choose(totals, plan, seed % 1000)
+    assert (found["node"] == totals[:2, :, 0]).all()
+    for s, code in enumerate(found["chosen"][4, :, 0]):
+        count, fractions = scaled(totals[:, s], plan)
+        assert (found["chosen"][2:4, s, 0] == totals[:2, s, code]).all()
+        assert code == 0 or count[code]
+        u, d = fractions[code] if code else (0.0, 0.0)
+        most = (u + 1) ** 2 / d if code else 0.0
+        for (other, of), counts in zip(fractions, count, strict=True):
+            assert not counts or most * (1 + 1e-9) >= max(0.0, other - 1) ** 2 / (of + 2)
+
+
+def answers(seed, rows, rate, candidates):
+    """Draw totals left of candidates: some by what answers depend on, most of them any rows, often few."""
+    random = np.random.default_rng(seed)
+    x = random.random(rows)
+    y = random.random(rows) < rate * (0.5 + x)
+    g = np.floor(32 * (rate - y) + random.random(rows))
+    numbers = np.array([g, np.floor(256 * rate * (1 - rate) + random.random(rows)), np.ones(rows)], np.int64)
+    out = np.zeros((3, 1, candidates), np.int64)
+    for c in range(candidates):
+        side = x < random.random() if c % 8 == 1 else random.random(rows) < 10 ** random.uniform(-3, -0.3)
+        out[:, 0, c] = numbers[:, side if c else slice(None)].sum(axis=1)
+    return out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_many_rows_of_which_few_answered_no_side_of_chance_wins(seed):
+    totals = answers(seed, 300_000, 0.003, 64)
+    plan = Weighing(1, widths_of(300_000), bits_for(300_000, 256), 256, 256, 50, tuple(range(64)))
+    _, h, rows = totals[:, 0]
+    allowed = (rows >= 50) & (rows[0] - rows >= 50) & (h >= 256) & (h[0] - h >= 256)
+    plain = np.where(allowed, gains(totals, 256)[0], 0)
+    assert plain[choose(totals, plan)["chosen"][4, 0, 0]] >= 0.97 * plain.max() > 0

@@ -9,14 +9,18 @@ them, as a + b is. So fractions u^2 / (a b) are compared, u = GL (a + b) - G a, 
 A candidate that leaves fewer than `min_rows` rows or `min_weight` of h on a side is the fraction 0 / 1. Candidate 0 is
 no split: all rows go left; it is chosen where nothing gains anything.
 
-Node by node, all is first multiplied with a power of two m that brings T = a + b + 16 rows between 2^(K - 1) and 2^K;
-m cancels. With |g| <= 34 and -3 <= h <= 67 for each row, T >= 13 rows, so with K from the number of train rows alone
+Node by node, G is first multiplied with the power of two that brings 34 rows, which |G| stays below, between 2^(K - 1)
+and 2^K, and a and b with the one that does so to a + b, with K from the number of train rows alone; both cancel. Of a
+candidate that counts a and b are above 0, so
 
-    |GL m| <= 2^(K + 1.4), a m, b m, (a + b) m <= 2^K        before any rounding
-    |u| <= 2^(2 K + 2.4), a b <= 2^(2 K + 1)                 rounded to 2^(2 K - 19) and 2^(2 K - 24): below 2^62
-    u^2 < 2^40.8, a b <= 2^22 of candidates that count       so products of two fractions stay below 2^63
+    |GL|, |G| < 2^K,  a, b, a + b < 2^K
+    |u| <= 34 rows (a + b) < 2^(2 K)                         rounded to 2^(2 K - 20) for 1
+    a b <= (a + b)^2 / 4 < 2^(2 K - 2)                       rounded to 2^(2 K - 24) for 1
+    u^2 <= 2^40, a b <= 2^22 once rounded                    so products of two fractions stay below 2^63
 
-Error of a gain against exact fractions: about 2^-17 / u + 2^-23 / (a b), u and a b as parts of T and T^2.
+Of any other candidate these may leave their range; it is the fraction 0 / 1 whatever they are. Rounded u and a b are
+off by less than 1. A side of chance alone has a u of about 2^19 / rows of its node times the root of its total of
+p (1 - p), which is 1 at least: beyond a million rows a side of few of them may win that gains nothing.
 
 Source: Chen and Guestrin 2016 for the gain; protocols.md sections 0 and 4. Letters: g, h, G, H as in learn/splits.py;
 s nodes of C candidates.
@@ -24,11 +28,11 @@ s nodes of C candidates.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmkt.protocol.trees.totals.shared_gradients import LIMITS
 from fedmkt.ring.bounds import Bound
 from fedmkt.ring.dealt_rounds import Conjunctions, Flat, Lift, Multiply, Round, Select
 from fedmkt.ring.fixed import Words
@@ -44,12 +48,9 @@ from fedmkt.ring.phases import (
     words,
 )
 
-PER_ROW = 16
-"""Units of h that each row adds to T, so that totals of g cannot be large beside it."""
-_MOST_T = 67 + PER_ROW
-_MOST_G, _LEAST_H = 34, 3
+_MOST_G, _MOST_H = LIMITS
 _LEAST_BITS = 16
-U_BITS, D_BITS = 19, 24
+U_BITS, D_BITS = 20, 24
 RESULTS = 5
 """What is chosen: fraction, its G and H on the left, and the number that the candidate was given."""
 
@@ -80,18 +81,24 @@ class Weighing:
         """All candidates of all nodes."""
         return self.nodes * self.candidates
 
+    @property
+    def steps(self) -> int:
+        """Comparisons for the two powers of two of each node, with what pads them."""
+        return octets(2 * (self.bits - 1) * self.nodes)
+
 
 def bits_for(rows: int, penalty: int) -> int:
-    """Return K."""
-    return max(_LEAST_BITS, (_MOST_T * rows + 2 * penalty).bit_length())
+    """Return K: 2 |G| and a + b of all rows are below 2^K."""
+    return max(_LEAST_BITS, (max(2 * _MOST_G, _MOST_H) * rows + 2 * penalty).bit_length())
 
 
 def gain_bounds(bits: int) -> list[Bound]:
     """Return how large what is rounded and compared can get."""
-    square = 2 * (U_BITS + log2(_MOST_G / (PER_ROW - _LEAST_H)))
+    # Rounded up, and 1 more for what is below: far less than another bit.
+    fractions = 2 * U_BITS + D_BITS - 1.9
     return [
-        Bound("u of a candidate", 2 * bits + 2.4, f"of T < 2^{bits}"),
-        Bound("two fractions", square + D_BITS - 2, "u^2 of one, a b of the other", 63.0),
+        Bound("u of a candidate", 2.0 * bits, f"K = {bits}"),
+        Bound("two fractions", fractions, "u^2 of one, a b of the other", 63.0),
     ]
 
 
@@ -101,10 +108,9 @@ def gain_phases(plan: Weighing) -> tuple[Phase, ...]:
 
     `node`, (2, s) words, are G and H of the nodes.
     """
-    block, steps = octets(plan.size), octets((plan.bits - 1) * plan.nodes)
     return (
         _lift(plan),
-        *compare("compared", "passed", 4 * block + steps, 32),
+        *compare("compared", "passed", 4 * octets(plan.size) + plan.steps, 32),
         _check(plan),
         _scale(plan),
         _cross(plan),
@@ -121,7 +127,7 @@ def lifted_shares(shares: Words, width: int) -> Flat:
 
 
 def _lift(plan: Weighing) -> Phase:
-    block, steps = octets(plan.size), octets((plan.bits - 1) * plan.nodes)
+    block = octets(plan.size)
 
     def inputs(values: Values, first: bool) -> list[list[Flat]]:
         return [[values[name].reshape(-1)] for name in ("g", "h", "rows")]
@@ -131,8 +137,8 @@ def _lift(plan: Weighing) -> Phase:
         one = np.uint64(first)
         least_h, least_rows = one * np.uint64(plan.least_h), one * np.uint64(plan.least_rows)
         checked = h - least_h, h[:, :1] - h - least_h, rows - least_rows, rows[:, :1] - rows - least_rows
-        t = h[:, 0] + one * np.uint64(2 * plan.penalty) + np.uint64(PER_ROW) * rows[:, 0]
-        reached = _padded(thresholds(t, plan.bits, first), steps)
+        sizes = [np.uint64(_MOST_G) * rows[:, 0], h[:, 0] + one * np.uint64(2 * plan.penalty)]
+        reached = _padded(thresholds(np.concatenate(sizes), plan.bits, first), plan.steps)
         return {
             "g": g,
             "h": h,
@@ -151,18 +157,18 @@ def _padded(found: Words, size: int) -> Words:
 
 
 def _check(plan: Weighing) -> Phase:
-    """Tell which candidates count, and the power of two of each node."""
-    block, steps = octets(plan.size) // 8, octets((plan.bits - 1) * plan.nodes)
+    """Tell which candidates count, and the powers of two of each node: of all for G, then of all for a and b."""
+    block, pairs = octets(plan.size) // 8, 2 * plan.nodes
 
     def inputs(values: Values, first: bool) -> list[list[Flat]]:
         return [[values["passed"][: 4 * block]], [values["passed"][4 * block :]]]
 
     def results(values: Values, first: bool, found: list[list[Flat]]) -> Values:
-        reached = words(found[1][0])[: (plan.bits - 1) * plan.nodes].reshape(-1, plan.nodes)
+        reached = words(found[1][0])[: (plan.bits - 1) * pairs].reshape(-1, pairs)
         kept = _without(values, "passed")
         return kept | {"counts": found[0][0].reshape(-1), "m": power(reached, plan.bits, first)}
 
-    return Phase((Conjunctions(4, block, ((0, 1, 2, 3),)), bits_of(steps)), inputs, results)
+    return Phase((Conjunctions(4, block, ((0, 1, 2, 3),)), bits_of(plan.steps)), inputs, results)
 
 
 def _without(values: Values, *names: str) -> Values:
@@ -175,7 +181,7 @@ def _nodes(plan: Weighing, start: int, each: int = 1) -> NDArray[np.int64]:
 
 
 def _scale(plan: Weighing) -> Phase:
-    """Multiply G and a of each candidate with the power of two of its node."""
+    """Multiply G and a of each candidate with its power of two of the node."""
 
     def inputs(values: Values, first: bool) -> list[list[Flat]]:
         return [[np.concatenate([values[name].reshape(-1) for name in ("g", "a", "m")])]]
@@ -183,12 +189,12 @@ def _scale(plan: Weighing) -> Phase:
     def results(values: Values, first: bool, found: list[list[Flat]]) -> Values:
         g, a = words(found[0][0]).reshape(2, plan.nodes, plan.candidates)
         # All rows are left of candidate 0: its a lacks one penalty to a + b.
-        both = a[:, 0] + np.uint64(plan.penalty) * words(values["m"])
+        both = a[:, 0] + np.uint64(plan.penalty) * words(values["m"])[plan.nodes :]
         return values | {"gm": g, "am": a, "both": both}
 
     left, node = np.arange(2 * plan.size), _nodes(plan, 2 * plan.size)
-    right = np.concatenate([node, node])
-    multiply = Multiply(2 * plan.size + plan.nodes, left[None], right[None])
+    right = np.concatenate([node, plan.nodes + node])
+    multiply = Multiply(2 * (plan.size + plan.nodes), left[None], right[None])
     return Phase((multiply,), inputs, results)
 
 

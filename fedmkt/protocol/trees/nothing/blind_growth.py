@@ -131,9 +131,11 @@ def weighing(contract: Contract, lanes: Lanes, sizes: Mapping[Name, BinSizes], n
     codes = [2 * i for i in range(len(candidates_of(sizes[bank], True)))]
     codes += [2 * i + 1 for i in range(len(candidates_of(sizes[partner], False)))]
     g, h, rows = (width for lane in lanes.fields for width in lane)
+    # Numbers of rows are compared in 32 bits; more rows than all of them need not be told from these.
+    least_rows = min(settings.min_rows, lanes.rows + 1)
     return Weighing(
         nodes, (g, h, rows), bits_for(lanes.rows, penalty), penalty,
-        max(1, round(settings.min_weight * H_SCALE)), settings.min_rows, tuple(codes),
+        max(1, round(settings.min_weight * H_SCALE)), least_rows, tuple(codes),
     )  # fmt: skip
 
 
