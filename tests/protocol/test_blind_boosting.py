@@ -15,12 +15,19 @@ from fedmkt.privacy.disclosure import ChosenSplits, TreeShape
 from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.core import Masked
 from fedmkt.protocol.prepare import Columns, real
+from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.nothing import blind_growth
 from fedmkt.protocol.trees.nothing.blind_boosting import blind_bounds
 from fedmkt.protocol.trees.nothing.blind_boosting import leaves_of as leaf_plan
-from fedmkt.protocol.trees.nothing.blind_growth import ChosenShares, OwnerShares, settings_of
+from fedmkt.protocol.trees.nothing.blind_growth import (
+    ChosenShares,
+    OwnerShares,
+    candidates_of,
+    settings_of,
+)
 from fedmkt.protocol.trees.nothing.blind_rounds import DealtPhases, PhaseOpening
 from fedmkt.protocol.trees.side_product import MaskedSides
+from fedmkt.protocol.trees.sides.boosting import own_names
 from fedmkt.protocol.trees.sides.tree_growth import Forest, columns_of
 from fedmkt.protocol.trees.totals.shared_gradients import TreeAngles, TreeGradients
 from fedmkt.protocol.trees.totals.shared_growth import TreeOwners
@@ -230,3 +237,24 @@ def test_messages_of_another_shape_are_refused(kind, said):
 
     with pytest.raises(ValueError, match=said):
         grown(tree_caller(contract(trees=1), change=change))
+
+
+def test_a_partner_that_adds_to_its_share_of_a_choice_is_told_the_split_of_the_bank(monkeypatch):
+    """What is written of malicious parties: one more, and a number of the bank's is one of the partner's."""
+    honest = grown(tree_caller(contract(trees=1, depth=1)))
+    ((split,),) = honest.recall(BANK, Forest).decisions
+    last, shares = blind_growth.last_values, []
+
+    def adding(turn, *given):
+        found = last(turn, *given)
+        if not turn.first:
+            found["chosen"][4] += np.uint64(1)
+            shares.append(found["chosen"][4, 0, 0])
+        return found
+
+    monkeypatch.setattr(blind_growth, "last_values", adding)
+    caller = grown(tree_caller(contract(trees=1, depth=1)))
+    (told,) = [s.message.numbers[0] for s in caller.seen_by(SHOP) if isinstance(s.message, ChosenShares)]
+    read = candidates_of(caller.publics[BANK, BinSizes], True)[(int(shares[0]) + int(told)) % 2**64 // 2]
+    assert own_names(caller.turn(BANK))[read.column] == split.column
+    assert (read.bin, read.missing_left) == (split.bin, split.missing_left)

@@ -21,7 +21,9 @@ the first tree, and who is in a node above which all splits are its own.
 
 Safe against: a semi-honest bank or partner, as far as the table says, and a semi-honest dealer that colludes with
 neither; with either it would read everything. **Not safe against a malicious party**: it may add numbers to its shares,
-so that the choice of splits depends on a few rows, or on one; labels are the bank's to choose.
+so that splits depend on a few rows, or on one, and to its share of a chosen number, so that the other
+party's split counts as its own and is told to it; labels are the bank's to choose. The refusal of a number that is none
+of the own splits tells whoever changed it something about it, once for each resume; nothing else of that shows.
 
 Nobody knows the leaves' values, so nobody could see scores leave the range of the series for sigma: values are kept
 within a bound that follows from the contract (`blind_leaves.most_value`), and the series for each tree with it.
