@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.core import Name, data_parties
+from fedmkt.protocol.shift import MAX_LEVELS
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.sides.boosting import histogram_terms
 from fedmkt.protocol.trees.sides.histogram_terms import Batch, bin_blocks
 from fedmkt.protocol.trees.sides.tree_growth import LevelSplits, most_rows
 from fedmkt.protocol.trees.sides.tree_scoring import packed, tree_blocks
-from fedmkt.protocol.trees.tree_columns import MAX_LEVELS
 from fedmkt.ring.rlwe import DEGREE
 from fedmkt.ring.short_words import stream_length
 
