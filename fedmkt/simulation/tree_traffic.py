@@ -32,10 +32,14 @@ _SPLIT_BYTES = 16
 
 @dataclass(frozen=True)
 class TreeFacts:
-    """The public values that a training of trees meets: bins of each party, levels of all trees in turn."""
+    """The public values that a training of trees meets: bins of each party, levels of all trees in turn.
+
+    owners : on shares, of each tree who splits which node, as `shared_values.Owners`; none where it is not known.
+    """
 
     bins: Mapping[Name, BinSizes]
     levels: tuple[LevelSplits, ...]
+    owners: tuple[tuple[tuple[int, int], ...], ...] = ()
 
     def trees(self) -> list[tuple[LevelSplits, ...]]:
         """Return the levels tree by tree."""
