@@ -39,6 +39,7 @@ EVENTS: frozenset[str] = frozenset(
         "message.received",
         "message.rejected",
         "value.revealed",
+        "budget.spent",
         "head.cosigned",
         "checkpoint.saved",
         "match.completed",

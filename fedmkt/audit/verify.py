@@ -36,7 +36,7 @@ FILES = ("log.jsonl", "checkpoint.txt", "peers.json")
 EVENT = re.compile(
     r"contract\.signed|policy\.(loaded|refused)|(dataset|session)\.opened|(epoch|run|step)\.started|log\.cut|list\.counted|"
     r"(run|step|match)\.completed|run\.(resumed|aborted)|message\.(sent|received|rejected)|checkpoint\.saved|optout\.applied|"
-    r"(consent|minors)\.filtered|value\.revealed|head\.cosigned|scores\.released|model\.exported"
+    r"(consent|minors)\.filtered|value\.revealed|budget\.spent|head\.cosigned|scores\.released|model\.exported"
 )
 ENDS = ("epoch.started", "run.completed", "run.aborted")
 MAX_LEAF_BYTES = 16 * 1024

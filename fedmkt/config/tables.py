@@ -50,6 +50,8 @@ class PartnerConfig(Terms):
 
     more_ids : further keys, tried in this order for people who are not found by their id.
     consent, opt_out, birth_date or age : who is left out of the list before anything is matched.
+    reference : a second file with the same id and columns, of an earlier month or of the people to be scored: how far
+    columns moved between its rows and those of training is measured, and may leave them out (bins.max_shift).
     """
 
     name: Name
@@ -66,6 +68,7 @@ class PartnerConfig(Terms):
     birth_date: Text | None = None
     age: Text | None = None
     minimum_age: Count | None = Field(default=None, ge=1, le=130)
+    reference: Text | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -122,4 +125,4 @@ P = TypeVar("P", bound=PartnerConfig)
 def id_list(party: P) -> P:
     """Return a party's table with its ids alone, and the columns that say who is left out."""
     special = {"offset": None, "weight": None, "label": None} if isinstance(party, BankConfig) else {}
-    return party.model_copy(update={"numbers": (), "categories": (), **special})
+    return party.model_copy(update={"numbers": (), "categories": (), "reference": None, **special})

@@ -15,7 +15,7 @@ from fedmkt.contract.model_terms import AdditiveTerms, BinTerms, ScorecardTerms,
 DOMAIN = b"fedmkt contract v1\n"
 _ADDED: Mapping[str, object] = {
     "align": AlignTerms().model_dump(), "task": "train", "channel": "hub", "rehearsal": False,
-    "trees": TreeTerms().model_dump(exclude_none=True), "bins": BinTerms().model_dump(),
+    "trees": TreeTerms().model_dump(exclude_none=True), "bins": BinTerms().model_dump(exclude_none=True),
     "scorecard": ScorecardTerms().model_dump(),
     "additive": AdditiveTerms().model_dump(),
 }  # fmt: skip

@@ -107,11 +107,13 @@ class BinTerms(Terms):
     """How columns are cut into bins, by their owner, from its own train rows alone.
 
     count : most bins of a number, missing values apart; method : of about equal counts, or of equal width.
-    A category has a bin for each frequent level, as limits.max_levels says.
+    A category has a bin for each frequent level, as limits.max_levels says. max_shift : stability index of a column
+    that stays, between its owner's train rows and reference (`protocol.shift`), if it has one; .25 is usual.
     """
 
     count: Count = Field(default=32, ge=2, le=128)
     method: Literal["quantile", "width"] = "quantile"
+    max_shift: Real | None = Field(default=None, gt=0, le=100)
 
 
 class TrendTerms(Terms):

@@ -31,6 +31,12 @@ def answered(
         yield "run.completed", {"index": request.index}
 
 
+def spent(call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any]) -> Iterator[Event]:
+    """Say what a call takes of privacy budgets."""
+    for spending in outcome.spends:
+        yield "budget.spent", {"index": request.index, "step": call.step.name, **spending.record()}
+
+
 def received(call: Call[Any, Any], request: Request) -> Iterator[Event]:
     """Say what came for a call."""
     for sealed, envelope in zip(call.inbox, request.inbox, strict=True):

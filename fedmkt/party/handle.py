@@ -20,7 +20,7 @@ from fedmkt.crypto.seal import Envelope, Place, Prekey, open_sealed, seal
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.audit_log import AuditLog
-from fedmkt.party.events import Event, answered, failed, received, sent
+from fedmkt.party.events import Event, answered, failed, received, sent, spent
 from fedmkt.party.journal import Journal
 from fedmkt.party.notary import LogNotary
 from fedmkt.party.policy import Policy, shows_a_size
@@ -336,6 +336,9 @@ class Party:
         self, live: _Live, call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], answer: Answer
     ) -> None:
         """Keep state and write the log, synced, before the answer may leave."""
+        if outcome.spends:
+            # Before the store has it: after a crash between the two it is in the log twice, rather than never.
+            self._log.append_all([*spent(call, request, outcome)])
         for kind in outcome.forget:
             self._states.pop(kind, None)
         for state in outcome.keep:

@@ -3,8 +3,8 @@
 Whoever may choose lists and see how long intersections are works out who is on the other side's list, a few
 people a run (tests/simulation/test_size_attack.py). So every run that shows a size is counted, for each other
 party with data, before the first size leaves; an aborted run stays counted, a resumed one counts once. The
-rules over these facts stand in `policy`; each party enforces them for itself. Another party is known again
-by its organisation or by its key: neither a new key nor a new name alone begins anew.
+rules over these facts stand in `policy`; each party enforces them for itself. Another party is known again as
+`protocol.counterpart` says: neither a new key nor a new name begins anew, nor the one after the other.
 
 What is kept: one entry a run, for good; of each list 8 bytes an id, a hash under a key that never leaves the
 store, sorted: 80 MB for 10 million ids. They stay comparable for `KEPT_DAYS` days and at most `KEPT_LISTS`
@@ -20,7 +20,6 @@ folder and never meets those contracts again, or runs changed software. Against 
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from fedmkt.errors import AuditError, PolicyRefused
 from fedmkt.party.events import Event
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
+from fedmkt.protocol.counterpart import Counterpart, counterparts, known_as
 
 KEPT_DAYS: Final = 365
 KEPT_LISTS: Final = 20
@@ -51,18 +51,6 @@ _ENTRIES, _KEY = "lists/entries", "lists/key"
 _FIELDS = {"contract", "forgets", "list", "others", "run", "time"}
 
 Hashes = NDArray[np.uint64]
-
-
-@dataclass(frozen=True)
-class Counterpart:
-    """Another party with data, as it is known again: organisation in one spelling, identity key."""
-
-    organisation: str
-    key: str
-
-    def is_same(self, other: "Counterpart") -> bool:
-        """Tell whether this may be the same party: one of the two is enough."""
-        return self.organisation == other.organisation or self.key == other.key
 
 
 @dataclass(frozen=True)
@@ -81,10 +69,6 @@ class Entry:
         """When it was counted."""
         return datetime.fromisoformat(self.time)
 
-    def concerns(self, others: Collection[Counterpart]) -> bool:
-        """Tell whether one of these took part."""
-        return any(mine.is_same(theirs) for mine in self.others for theirs in others)
-
     def leaf(self) -> bytes:
         """Encode it as one canonical line."""
         others: Json = [[o.organisation, o.key] for o in self.others]
@@ -93,15 +77,6 @@ class Entry:
             "run": self.run, "time": self.time,
         }  # fmt: skip
         return rfc8785.dumps(values)
-
-
-def counterparts(contract: Contract, me: str) -> tuple[Counterpart, ...]:
-    """List the other parties with data of a contract."""
-    return tuple(Counterpart(_one_spelling(p.organisation), p.key) for p in contract.parties if p.name != me)
-
-
-def _one_spelling(organisation: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", organisation).casefold().split())
 
 
 def difference(one: Hashes, other: Hashes) -> int:
@@ -150,7 +125,9 @@ class ListLedger:
 
     def earlier(self, others: Collection[Counterpart], but: str = "") -> tuple[Entry, ...]:
         """Find the runs that showed sizes to one of these, save the run `but`."""
-        return tuple(e for e in self.entries() if e.run != but and e.concerns(others))
+        entries = self.entries()
+        same = known_as(others, [o for e in entries for o in e.others])
+        return tuple(e for e in entries if e.run != but and not same.isdisjoint(e.others))
 
     def differences(self, own: Hashes, entries: Sequence[Entry]) -> Iterator[int]:
         """Count by how many ids a list differs from each list of these entries that is still kept."""

@@ -7,7 +7,7 @@ process, in an actor of Flower's simulation and in a deployment.
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from fedmkt.protocol.alignment.psi import Customers
 from fedmkt.protocol.core import Name, State
 from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.prepare import Columns
+from fedmkt.protocol.shift import Reference
 
 Clock = Callable[[], datetime]
 _SEEDED_START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -131,7 +132,7 @@ def open_data(config: PartnerConfig, folder: Path, day: date | None = None) -> T
     label, offset, weight = (None, None, None) if bank is None else (bank.label, bank.offset, bank.weight)
     more_ids = tuple(KeyColumns(key.kind, key.parts) for key in config.more_ids)
     filters = _filters(config, folder, day or datetime.now(UTC).date())
-    return read_table(
+    table = read_table(
         folder / config.file,
         TableSchema(
             config.id,
@@ -146,6 +147,10 @@ def open_data(config: PartnerConfig, folder: Path, day: date | None = None) -> T
             "class" if bank is None else bank.label_kind,
         ),
     )
+    if config.reference is None:
+        return table
+    schema = TableSchema(config.id, config.id_kind, config.country, tuple(columns))
+    return replace(table, reference=read_table(folder / config.reference, schema))
 
 
 def _filters(config: PartnerConfig, folder: Path, day: date) -> Filters | None:
@@ -159,10 +164,13 @@ def _filters(config: PartnerConfig, folder: Path, day: date) -> Filters | None:
 def local_states(table: Table) -> tuple[State, ...]:
     """Turn a table into what the steps read."""
     labelled = None if table.label is None else ~np.isnan(table.label)
-    return (
+    states: tuple[State, ...] = (
         Customers(table.ids, labelled, table.more_ids),
         Columns(table.numbers, table.categories, table.label, table.offset, table.weight),
     )
+    if table.reference is None:
+        return states
+    return (*states, Reference(table.reference.numbers, table.reference.categories))
 
 
 def data_digest(table: Table) -> bytes:
@@ -174,6 +182,8 @@ def data_digest(table: Table) -> bytes:
         state.update(name.encode() + b"\0" + repr(levels.tolist()).encode())
     for special in (table.label, table.offset, table.weight):
         state.update(b"" if special is None else special.tobytes())
+    if table.reference is not None:
+        state.update(data_digest(table.reference))
     return state.digest()
 
 

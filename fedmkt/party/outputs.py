@@ -11,7 +11,8 @@ its own stand. Where the contract gives each owner its part of the model: `own_w
 the own bins and splits in place of preparation and share, and at the bank the outline: who splits where, and what the
 leaves add. Where penalties were tried, `model.json` has the chosen one, and at the bank the error of each. Of a
 scorecard it has the WoE columns too, and the files of `party.card` lie beside it; so do those of
-`party.correlation_files`. The results of an earlier run of the same contract are kept beside it, as `model-RUN`.
+`party.correlation_files`. `shift.json` has the stability index of each own column against the party's reference, and
+which were left out for it. The results of an earlier run of the same contract are kept beside it, as `model-RUN`.
 
 Of a run that counts common customers every party keeps one file, `overlap.json`: the bands, and no number besides.
 """
@@ -60,6 +61,7 @@ from fedmkt.protocol.prepare import (
     with_known,
 )
 from fedmkt.protocol.scorecard.totals import OwnBins
+from fedmkt.protocol.shift import OwnShift
 from fedmkt.protocol.trees.nothing.blind_boosting import LeafShares
 from fedmkt.protocol.trees.sides.boosting import OwnSplits
 from fedmkt.protocol.trees.sides.tree_growth import Draws, Forest, settings_of
@@ -68,6 +70,8 @@ from fedmkt.protocol.trees.tree_columns import common_bins, table_of
 Array = NDArray[np.generic]
 Floats = NDArray[np.float64]
 RUN_DIGITS = 16
+SHIFT = "shift.json"
+"""How far own columns moved from the party's reference, beside the model."""
 LEAF_SHARES = "leaf_shares.npy"
 """The own shares of the leaves' values of trees in mode nothing, (trees, leaves), beside the model."""
 
@@ -101,6 +105,8 @@ def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
         arrays["validates"] = party.recall(Validation).rows[slots != NO_ROW]
     for name, array in arrays.items():
         write_array(folder / f"{name}.npy", array)
+    if party.holds(OwnShift):
+        write_atomically(folder / SHIFT, _shift_facts(party.recall(OwnShift)))
     if kind == "scorecard":
         for name, data in card_files(party).items():
             write_atomically(folder / name, data)
@@ -113,6 +119,13 @@ def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
         bank_only = _tree_scores_alone(party) if kind == "trees" else _linear_scores_alone(party)
         events.append(_write_scores(party, folder, table, bank_only))
     return events
+
+
+def _shift_facts(shift: OwnShift) -> bytes:
+    """Return the stability index of each own column against the reference, the largest first."""
+    found = sorted(zip(shift.names, shift.indices.tolist(), strict=True), key=lambda pair: -pair[1])
+    facts = {"columns": {n: round(value, 6) for n, value in found}, "left_out": list(shift.left_out)}
+    return json.dumps(facts, ensure_ascii=False, indent=1).encode()
 
 
 def _linear_files(party: Party) -> ModelFiles:

@@ -119,6 +119,7 @@ class Table:
     categories : object arrays of str, None = missing
     label : 0, 1, or a number where the schema says so, or NaN = unlabelled; None where the schema has no label
     offset, weight : of each row, no NaN; None where the schema has none
+    reference : another table of the same columns, without a label, if the party has one
     rows : where each row stood: line of a CSV file, record (from 1) of a Parquet file
     report : counts of what happened to the id columns
     dropped : how many people consent, opt-out and age took off the list
@@ -134,6 +135,7 @@ class Table:
     more_ids: tuple[tuple[str | None, ...], ...] = ()
     offset: NDArray[np.float64] | None = None
     weight: NDArray[np.float64] | None = None
+    reference: "Table | None" = None
 
     @property
     def people(self) -> tuple[str, ...]:

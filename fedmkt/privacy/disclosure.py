@@ -139,7 +139,9 @@ class MatrixShape(Disclosure):
     With the column names of the contract the first tells how many frequent levels the categories have, not
     which. The second is one number about the most unusual row; it bounds every score. Where totals per bin are
     computed, it also tells how many bins each column has, and whether one is for missing values. In a scorecard it
-    tells how many columns stayed, which depends on labels: on totals of all rows, and on nobody's label alone.
+    tells how many columns stayed, which depends on labels: on totals of all rows, and on nobody's label alone. Where
+    the contract has a limit of shift, it tells that columns are missing which moved between the rows that train and a
+    table of the owner's choice; by how much it does not. In trees, and by name in a scorecard, it tells which.
     """
 
     columns: int

@@ -24,9 +24,8 @@ what dp-accounting's accountant of Renyi divergences says (Apache 2.0). Levels o
 are new releases, and are among `levels`.
 
 Against whom: a bank whose labels are 0 and 1 and that adds nothing to its shares, as everywhere in mode `totals`; one
-that does makes a row count for more. As far as ring-LWE and pseudo-random masks hold, and as far as the noise in
-encrypted sums is the rounded Gaussian that it is counted as: it is drawn by floats and ends at 8.6 deviations
-(`rlwe.draw_flooding`), unlike the noise on totals, which is exact.
+that does makes a row count for more. As far as ring-LWE and pseudo-random masks hold. Noise on totals and in encrypted
+sums comes from one sampler, exact but for a cut at 12 deviations (`ring/discrete_gaussian.py`).
 """
 
 import math

@@ -234,8 +234,24 @@ def everyone(contract: Contract) -> tuple[Name, ...]:
 
 
 @dataclass(frozen=True)
+class Spending:
+    """What a run takes of a privacy budget, over all contracts: (epsilon, delta) for `to`, and all so far with it."""
+
+    to: Name
+    mechanism: str
+    epsilon: float
+    delta: float
+    total: float
+
+    def record(self) -> dict[str, str]:
+        """Return the body of its audit record, fractions as text."""
+        numbers = {"epsilon": self.epsilon, "delta": self.delta, "total": self.total}
+        return {"to": self.to, "mechanism": self.mechanism} | {k: f"{v:.6g}" for k, v in numbers.items()}
+
+
+@dataclass(frozen=True)
 class Outcome(Generic[Out_co, V_co]):
-    """What a step returns: messages by reader, one public value, new state, and what it revealed.
+    """What a step returns: messages by reader, one public value, new state, what it revealed and spent for it.
 
     `remember` goes to the party's persistent store, which outlives the run.
     """
@@ -246,6 +262,7 @@ class Outcome(Generic[Out_co, V_co]):
     forget: tuple[type[State], ...] = ()
     reveals: tuple[Disclosure, ...] = ()
     remember: Mapping[str, bytes] = field(default_factory=dict)
+    spends: tuple[Spending, ...] = ()
 
 
 @dataclass(frozen=True)

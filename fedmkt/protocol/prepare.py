@@ -1,16 +1,18 @@
 """Preparation: each party turns its own columns into a matrix; only its shape leaves.
 
-Computes, at every party for itself, imputed, one-hot coded, standardised, clipped and whitened columns,
-fitted on train rows only; where the match is hidden, at the partner on its whole list, whose support says nothing
-about common customers: a column may be carried by few of them. Takes part: all parties that hold data. Each
-learns the others' number of columns and the largest row norm, rounded up; so does the coordinator.
-Safe against everybody: nothing else is sent. A party may lie about its shape; the products then fail their
-checks. Source: learn/prepare.py, learn/additive.py, learn/whiten.py; protocols.md section 2 (support rule of 50 rows).
+Computes, at every party for itself, imputed, one-hot coded, standardised, clipped and whitened columns, fitted on train
+rows only; where the match is hidden, at the partner on its whole list, whose support says nothing about common
+customers: a column may be carried by few of them. Takes part: all parties that hold data. Each learns the others'
+number of columns and the largest row norm, rounded up; so does the coordinator. Safe against everybody: nothing else is
+sent. A party may lie about its shape; the products then fail their checks. Columns that moved too far may be left out
+first (`protocol.shift`). Source: learn/prepare.py, learn/additive.py, learn/whiten.py; protocols.md section 2 (support
+rule of 50 rows).
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -37,6 +39,7 @@ from fedmkt.protocol.core import (
     data_parties,
 )
 from fedmkt.protocol.linear.warm import earlier
+from fedmkt.protocol.shift import OwnShift, Reference, fine_bins, measure_shift
 from fedmkt.ring.fixed import encode32
 
 KNOWN = "known to the partner"
@@ -102,8 +105,9 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
         # Points are a multiple of WoE: nothing may be clipped, and with `scorecard.min_share` nothing is that far out.
         settings = replace(settings, clip=settings.bound)
     train = real(split.train)
-    before = earlier(turn)
+    before, shift = earlier(turn), None
     if before is None:
+        columns, shift = _stable(turn, columns, train)
         fitted = _fit(turn, columns, train, settings)
     else:
         fitted = _still_carried(turn, read_fitted(before.preparation), columns, train)
@@ -111,6 +115,7 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
     if width == 0:
         raise DataError(
             f"{turn.me}: no column is left: each needs {limits.min_support} train rows on either value"
+            + (", and bins.max_shift" if shift is not None and shift.left_out else "")
         )
     if width > MAX_COLUMNS:
         raise DataError(f"{turn.me}: {width} prepared columns, at most {MAX_COLUMNS} are accepted")
@@ -127,7 +132,24 @@ def _prepare(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Shape]:
     shape = Shape(width, math.ceil(norm))
     reveals = (MatrixShape(to=EVERYONE, columns=shape.columns, row_norm=shape.row_norm),)
     kept = Prepared(fitted.to_json(), transform, spread)
-    return Outcome(shape, keep=(kept,), reveals=reveals)
+    return Outcome(shape, keep=(kept,) if shift is None else (kept, shift), reveals=reveals)
+
+
+def _stable(turn: Turn, columns: Columns, train: Rows) -> tuple[Columns, OwnShift | None]:
+    """Leave out the columns that moved too far; those of a scorecard were looked at before they were weighed."""
+    if turn.has(OwnEvidence) or not turn.has(Reference):
+        return columns, None
+    rows, terms = take(columns, train), turn.contract.additive
+    shift = measure_shift(turn, fine_bins(turn.contract, rows), rows)
+    moved = () if shift is None else shift.left_out
+    if paired := set(moved) & {*chain(*terms.pairs_of(turn.me)), *terms.paired_across(turn.me)}:
+        raise DataError(
+            f"{turn.me}: {min(paired)!r} moved too far (bins.max_shift), and a pair needs it",
+            "leave the pair out of [additive] pairs",
+        )
+    numbers = {name: values for name, values in columns.numbers.items() if name not in moved}
+    categories = {name: values for name, values in columns.categories.items() if name not in moved}
+    return replace(columns, numbers=numbers, categories=categories), shift
 
 
 def _fit(turn: Turn, columns: Columns, train: Rows, settings: prepare.Settings) -> Fitted:

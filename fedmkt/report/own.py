@@ -111,7 +111,7 @@ def log_summary(files: RunFiles, logs: Logs) -> LogSummary:
         disclosures=disclosure_lines(collect_disclosures(logs.records, contract)),
         heads=head_lines(files),
         finished=logs.finished,
-        warnings=_warnings(contract, logs.records[files.owner]),
+        warnings=(*_warnings(contract, logs.records[files.owner]), *moved(files.results)),
         shapes=read_shapes(files.results, files.owner),
         shared_pairs=shared_pairs(contract),
     )

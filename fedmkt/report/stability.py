@@ -1,4 +1,4 @@
-"""What the page warns of when a scorecard's columns or scores moved between training and the customers to score."""
+"""What the page warns of when columns moved between training and a reference, or a scorecard's customers to score."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,31 @@ from pathlib import Path
 from fedmkt.errors import ConfigError
 
 FILE = "stability.json"
+SHIFT = "shift.json"
 UNSTABLE = 0.25
 """Of the stability index: above it, by rule of thumb, a population is another one."""
 
 
 def moved(model: Path) -> list[str]:
-    """Warn of the own columns, and of the scores, that are not stable; nothing where the model is no scorecard."""
-    path = model / FILE
+    """Warn of the own columns, and of the scores, that are not stable; nothing where there is no index of them."""
+    return [*_moved_from_reference(model / SHIFT), *_moved_to_score(model / FILE)]
+
+
+def _moved_from_reference(path: Path) -> list[str]:
+    """Give the index of every own column, and say which were left out."""
+    try:
+        facts = json.loads(path.read_bytes())
+        columns = {str(name): float(value) for name, value in facts["columns"].items()}
+        left_out = [str(name) for name in facts["left_out"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{path}: not what a run wrote") from None
+    said = [f"{name} {value:.2f}{' left out' * (name in left_out)}" for name, value in columns.items()]
+    return [f"Columns moved so far between training and the reference (stability index): {', '.join(said)}."]
+
+
+def _moved_to_score(path: Path) -> list[str]:
     try:
         facts = json.loads(path.read_bytes())
         columns = {str(name): float(value) for name, value in facts["columns"].items()}

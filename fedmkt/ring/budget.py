@@ -6,7 +6,8 @@ A sum over groups comes back as Delta D m + D e + f, modulo q = 2^64, with f the
                      Messages may be shares modulo t, whose sums wrap as shares do
     noise of a row   e, and the rounding to as many bits as travel (`short_words`): variance 10.5 + 4^dropped / 12
     noise of a sum   all n rows in one bin: standard deviation sqrt(n variance)
-    flooding         as much as leaves Delta / 2 at 8 standard deviations of flooding and noise together
+    flooding         discrete Gaussian (`discrete_gaussian`), drawn exactly but for a cut at 12 standard deviations;
+                     as much as leaves Delta / 2 at 8 standard deviations of flooding and noise together
     failure          2 (1 - Phi(8)) = 1.2e-15 for each total: it would come out one off, unnoticed
 
 **What flooding gives, and against whom.** The totals D m come out exactly; they are the disclosure, and flooding hides
@@ -15,6 +16,10 @@ rounding. Changing the bins of one row moves each column's D e in two places by 
 e_1 .. e_V, so for one row
 
     rho = columns (e_1^2 + .. + e_V^2) / flooding^2     (zCDP of a Gaussian: squared distance / (2 variance))
+
+The errors are whole numbers, so that this is as true of the discrete Gaussian, word for word (Canonne, Kamath, Steinke
+2020, theorem 4); what comes after, modulo q, tells no more. The cut changes each number with probability 3.6e-33:
+beside delta, 2^-88 for a million of them.
 
 For an owner of m who draws e as `rlwe` does, the sum of squares is at most variance (V + 2 sqrt(V u) + 2 u) but for a
 probability exp(-u) = `DELTA` for one row (Hsu, Kakade and Zhang, A tail inequality for quadratic forms of subgaussian
@@ -70,7 +75,7 @@ class Budget:
     message_bits: int
     row_deviation: float
     sum_deviation: float
-    flooding: float
+    flooding: int
     max_vectors: int
 
     @property
@@ -132,7 +137,7 @@ def budget(rows: int, bits: int, columns: int, vectors: int, word_bits: int) -> 
             f"for noise; noise of a sum 2^{math.log2(noise):.1f} and its flooding need 2^{math.log2(needed):.1f}",
             hint="use fewer rows or coarser gradients (gradient_bits)" + longer,
         )
-    flooding = math.sqrt(room**2 - noise**2)
+    flooding = math.floor(math.sqrt(room**2 - noise**2))
     cap = _most_vectors(RHO_LIMIT * flooding**2 / (columns * variance))
     if vectors > cap:
         raise ConfigError(

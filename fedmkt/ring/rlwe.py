@@ -102,27 +102,6 @@ def draw_noise(key: bytes, rows: int, vectors: int) -> NDArray[np.int8]:
     return out.reshape(rows, vectors)
 
 
-def draw_flooding(key: bytes, shape: tuple[int, ...], deviation: float | Sequence[float]) -> Words:
-    """Expand a fresh 32-byte key into rounded Gaussian noise of this standard deviation, as words of this shape.
-
-    deviation : one, or one for each place of the last axis. Box and Muller's transform of 53-bit uniforms, so
-    nothing beyond 8.6 deviations occurs. A key serves one reply:
-    fresh flooding of the same sums could be averaged away.
-    """
-    scale = np.asarray(deviation, np.float64)
-    if not (scale.min() >= 1 and scale.max() < 2.0**59):
-        raise ValueError(f"the deviation must be in 1..2^59, got {deviation}")
-    size = int(np.prod(shape))
-    pairs = (size + 1) // 2
-    raw = (expand(key, 16 * pairs).view("<u8") >> np.uint64(11)).reshape(2, pairs)
-    # 1 - u is never zero.
-    radius = np.sqrt(-2 * np.log(1 - raw[0] * 2.0**-53))
-    angle = raw[1] * (2 * np.pi * 2.0**-53)
-    both: NDArray[np.float64] = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
-    flooding: Words = np.rint(both.reshape(shape) * scale).astype(np.int64).view(np.uint64)
-    return flooding
-
-
 def product_error(limb_bits: int, terms: int) -> float:
     """Bound the error of one coefficient of a sum of products of limbs with small polynomials, before rounding.
 

@@ -1,10 +1,11 @@
 """What a training of boosted trees in mode totals sends: full trees, all cells open, splits of whomever costs most.
 
 Nothing costs more: fewer splits and cells that are not open only shorten messages. Whose splits cost a party most
-depends on the party: its own cost bits, those of others shares of vectors; of two partners each may pass on them all.
+depends on the party: its own cost bits, those of others shares of vectors. A second partner is taken to have half of
+all splits. Where it is known whose splits were, `TreeFacts.owners`, all side products cost what they did.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from fedmkt.protocol.trees.sides.histogram_terms import bin_blocks
 from fedmkt.protocol.trees.totals.cell_minimum import Cells
 from fedmkt.protocol.trees.totals.cell_tests import Grid, grid_of, needed
 from fedmkt.protocol.trees.totals.checked_bins import row_blocks
-from fedmkt.protocol.trees.totals.duos import asked, holders
+from fedmkt.protocol.trees.totals.duos import Products, asked, holders
 from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.lanes import Lanes
 from fedmkt.protocol.trees.totals.shared_cells import CellGroups
@@ -26,6 +27,7 @@ from fedmkt.protocol.trees.totals.shared_gradients import FAR, SCORE_BITS, SHARE
 from fedmkt.protocol.trees.totals.shared_growth import NodeOwners
 from fedmkt.protocol.trees.totals.shared_scoring import TreesToScore, tree_groups
 from fedmkt.protocol.trees.totals.shared_stopping import SUM_BITS, loss_rows
+from fedmkt.protocol.trees.totals.shared_values import Forests
 from fedmkt.protocol.trees.tree_columns import common_bins
 from fedmkt.ring.rlwe import DEGREE
 from fedmkt.ring.share_tags import SUBSETS
@@ -201,11 +203,48 @@ def _requests(s: "Sizes", call: "Planned") -> tuple[int, int]:
     return _SPLIT_BYTES << _depth(s, call), len(s.parties) - 1
 
 
-def _opened(s: "Sizes", party: Name, rows: int, of_row: int) -> tuple[int, int]:
-    """Of one split: shares of vectors, or, where a party never multiplies with another's bits, its own bits."""
-    if party in s.parties[2:]:
-        return HALF * packed_words(rows), 1
-    return of_row * rows, len(s.parties) - 1 if party == s.parties[0] else 1
+Part = Callable[[int, Sequence[int], Sequence[bool], int, int], int]
+"""Bytes of side products at one party: its place, whose the bits are, which are passed on, bits and vector of one."""
+
+
+def _opened(place: int, owners: Sequence[int], passed: Sequence[bool], bits: int, vector: int) -> int:
+    """Count own bits, and vectors for those of whom the party multiplies with."""
+    whose = [owner for owner in owners if place in (0, owner, max(owner, 1))]
+    return sum(bits if owner == place else vector for owner in whose)
+
+
+def _dealt(place: int, owners: Sequence[int], passed: Sequence[bool], bits: int, vector: int) -> int:
+    return vector * len(owners)
+
+
+def _passed_on(place: int, owners: Sequence[int], passed: Sequence[bool], bits: int, vector: int) -> int:
+    return vector * sum(place == max(owner, 1) and on for owner, on in zip(owners, passed, strict=True))
+
+
+def _costliest(place: int, splits: int) -> list[int]:
+    """Return whose splits cost a party most: others' at the bank, the bank's at the first partner.
+
+    A second partner has half of them: it passes on its own, and cannot have all where the bank and the first have any.
+    """
+    if place == 0:
+        return [1] * splits
+    return [0] * splits if place == 1 else [2] * -(-splits // 2)
+
+
+def _products(
+    s: "Sizes", call: "Planned", part: Part, found: Products, splits: int, of_row: int
+) -> tuple[int, int]:
+    """Count what one party sends for products; found : with the owners that are known, else none and `splits`."""
+    parties = s.parties
+    place = parties.index(call.party) if call.party in parties else 0
+    owners, passed = found.owners, found.passed
+    if not s.trees.owners:
+        owners = (0,) * splits if part is _dealt else tuple(_costliest(place, splits))
+        passed = (True,) * len(owners)
+    if part is _passed_on and (len(parties) == 2 or place == 0):
+        return 0, 0
+    size = part(place, owners, passed, HALF * packed_words(found.rows), of_row * found.rows)
+    return size, len(parties) - 1 if place == 0 and part is _opened else 1
 
 
 def _place_tags(s: "Sizes", call: "Planned") -> tuple[int, int]:
@@ -233,39 +272,55 @@ def _pad_sums(s: "Sizes", call: "Planned") -> tuple[int, int]:
     return WORD * SUBSETS * (len(_lanes(s).limits) + 1) * _nodes(_depth(s, call)), 1
 
 
-def _passed_on(s: "Sizes", party: Name, rows: int, of_row: int) -> tuple[int, int]:
-    return (of_row * rows, 1) if len(s.parties) > 2 and party in s.parties[1:] else (0, 0)
-
-
-Each = Callable[["Sizes", Name, int, int], tuple[int, int]]
-
-
-def _sides(each: Each) -> Content:
+def _sides(part: Part) -> Content:
     def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
         # Every level but the last one of a tree is followed by its products.
-        lanes, depth = _lanes(s), call.before % max(1, s.contract.trees.depth - 1)
-        size, readers = each(s, call.party, lanes.rows, sum(map(width, lanes.share_bits)))
-        return size << depth, readers
+        lanes, last = _lanes(s), s.contract.trees.depth - 1
+        levels = [
+            tuple(owner for node, owner in tree if (node + 1).bit_length() == depth + 1)
+            for tree in s.trees.owners
+            for depth in range(last)
+        ]
+        known = [owners for owners in levels if owners]
+        owners = known[call.before] if known else ()
+        found = Products("", 0, owners, lanes.rows, lanes.share_bits, (True,) * len(owners))
+        return _products(
+            s, call, part, found, 1 << call.before % max(1, last), sum(map(width, lanes.share_bits))
+        )
 
     return content
 
 
-def _values(each: Each) -> Content:
+def _folded(s: "Sizes", call: "Planned", part: Part, groups: Sequence[slice], rows: int) -> tuple[int, int]:
+    """Count what one party sends for a depth of the values of one group of trees, the deepest first."""
+    depth = s.contract.trees.depth
+    if not s.trees.owners:
+        group, at = divmod(call.before, depth)
+        none = Products("", 0, (), rows, (SCORE_BITS,), ())
+        splits = (groups[group].stop - groups[group].start) << (depth - 1 - at)
+        return _products(s, call, part, none, splits, width(SCORE_BITS))
+    rounds = []
+    for trees in groups:
+        forest = Forests("", rows, s.trees.owners[trees])
+        found = [forest.products(d, 0) for d in reversed(range(forest.depth))]
+        # A depth without products is asked for, but neither dealt nor taken.
+        rounds += [p for p in found if p.owners or part is _opened]
+    return _products(s, call, part, rounds[call.before], 0, width(SCORE_BITS))
+
+
+def _values(part: Part) -> Content:
     def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
-        depth = s.contract.trees.depth - 1 - _depth(s, call)
-        size, readers = each(s, call.party, _lanes(s).rows, width(SCORE_BITS))
-        return size << depth, readers
+        return _folded(
+            s, call, part, [slice(i, i + 1) for i in range(s.contract.trees.trees)], _lanes(s).rows
+        )
 
     return content
 
 
-def _scored_values(each: Each) -> Content:
+def _scored_values(part: Part) -> Content:
     def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
         terms, rows = s.contract.trees, scored_rows(s.contract, s.overlap)
-        group, at = divmod(call.before, terms.depth)
-        trees = list(tree_groups(terms.trees, terms.depth, rows))[group]
-        size, readers = each(s, call.party, rows, width(SCORE_BITS))
-        return (trees.stop - trees.start) * size << (terms.depth - 1 - at), readers
+        return _folded(s, call, part, list(tree_groups(terms.trees, terms.depth, rows)), rows)
 
     return content
 
@@ -273,10 +328,6 @@ def _scored_values(each: Each) -> Content:
 def _rounded(s: "Sizes", call: "Planned") -> tuple[int, int]:
     readers = len(s.parties) - 1
     return readers * WORD * scored_rows(s.contract, s.overlap), readers
-
-
-def _dealt(s: "Sizes", party: Name, rows: int, of_row: int) -> tuple[int, int]:
-    return of_row * rows, 1
 
 
 def _scored(of_row: int) -> Content:

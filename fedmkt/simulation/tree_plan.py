@@ -141,6 +141,7 @@ def _usual_assumptions(contract: Contract, sizes: Sizes) -> tuple[str, ...]:
         two = (
             "the bank and either partner together could read which side of the other partner's splits each row takes: "
             "the protection is against each of them alone, and against the partners together",
+            "the second partner has half of the splits: with all of them it would send up to twice as much",
         )
         return (
             "every tree is full, its splits are of those columns that cost most, and all cells of nodes are open",

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.core import Name, data_parties
+from fedmkt.protocol.shift import MAX_LEVELS
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.sides.boosting import histogram_terms
 from fedmkt.protocol.trees.sides.histogram_terms import Batch, bin_blocks
 from fedmkt.protocol.trees.sides.tree_growth import LevelSplits, most_rows
 from fedmkt.protocol.trees.sides.tree_scoring import packed, tree_blocks
-from fedmkt.protocol.trees.tree_columns import MAX_LEVELS
 from fedmkt.ring.rlwe import DEGREE
 from fedmkt.ring.short_words import stream_length
 
@@ -32,10 +32,14 @@ _SPLIT_BYTES = 16
 
 @dataclass(frozen=True)
 class TreeFacts:
-    """The public values that a training of trees meets: bins of each party, levels of all trees in turn."""
+    """The public values that a training of trees meets: bins of each party, levels of all trees in turn.
+
+    owners : on shares, of each tree who splits which node, as `shared_values.Owners`; none where it is not known.
+    """
 
     bins: Mapping[Name, BinSizes]
     levels: tuple[LevelSplits, ...]
+    owners: tuple[tuple[tuple[int, int], ...], ...] = ()
 
     def trees(self) -> list[tuple[LevelSplits, ...]]:
         """Return the levels tree by tree."""

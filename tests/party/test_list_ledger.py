@@ -196,6 +196,22 @@ def test_a_partner_with_a_new_key_or_a_new_name_is_the_same_partner(
         home.match(PEOPLE, "run 2", contract_of(job, **keys), max_size_runs=1)
 
 
+def test_a_partner_that_changes_its_name_and_its_key_in_turn_is_the_same_partner(home: Home) -> None:
+    """What it is now shares nothing with what it was at first, only with what it was in between."""
+    renamed, key = JOB.replace("The Shop", "Renamed Shop"), Identity(b"n" * 32).public
+    home.match(PEOPLE, "run")
+    home.match(PEOPLE, "run 2", contract_of(shop=key))
+    third = contract_of(renamed, shop=key)
+    assert len(home.ledger().earlier(counterparts(third, "bank"))) == 2
+    with pytest.raises(PolicyRefused, match="size-runs"):
+        home.match(PEOPLE, "run 3", third, max_size_runs=2)
+    # The list of the first run is compared too.
+    with pytest.raises(PolicyRefused, match="list-difference"):
+        home.match(PEOPLE[1:], "run 3", third)
+    both_at_once = contract_of(renamed, shop=Identity(b"o" * 32).public)
+    home.match(PEOPLE[1:], "run 3", both_at_once, max_size_runs=1)
+
+
 def test_with_two_partners_a_run_counts_for_both(home: Home) -> None:
     both = (
         JOB + '[[partners]]\nname = "telco"\norganisation = "Telco"\nfile = "t"\nid = "p"\nid_kind = "raw"\n'

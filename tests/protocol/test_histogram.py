@@ -29,7 +29,7 @@ from fedmkt.protocol.trees.sides.histogram import (
 )
 from fedmkt.protocol.trees.sides.histogram_terms import Batch, Terms, bin_blocks
 from fedmkt.protocol.witness import close
-from fedmkt.ring import rlwe, short_words
+from fedmkt.ring import discrete_gaussian, rlwe, short_words
 from fedmkt.ring.fields import gradient_fields, pack_fields, signed, take_apart
 from fedmkt.ring.rlwe import DEGREE, NO_BIN
 from tests.engine import Killed, Tap, toy_world
@@ -205,7 +205,7 @@ def test_noise_stays_within_its_budget_over_a_thousand_bins(noise) -> None:
 def test_without_flooding_the_noise_of_the_rows_alone_is_left(noise, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, counts = 20_000, {SHOP: (50, 50)}
     caller, terms = world(rows, counts=counts), terms_of(rows, fields=signed(2**25))
-    monkeypatch.setattr(rlwe, "draw_flooding", lambda key, shape, deviation: np.zeros(shape, np.uint64))
+    monkeypatch.setattr(discrete_gaussian, "draw", lambda random, deviation, shape: np.zeros(shape, np.int64))
     send_hints(caller, caller.contract, terms)
     totals = ask_totals(caller, terms, gradients(rows, 8))[SHOP]
     plan = terms.budget(2)

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fedmkt.audit.records import read_leaf
 from fedmkt.config.files import parse_job
 from fedmkt.errors import PolicyRefused
 from fedmkt.learn import noisy
 from fedmkt.learn.splits import leaf_values, scale_of
 from fedmkt.learn.trees import linear_predictor
+from fedmkt.party.audit_log import LOG
 from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import ChosenSplits, NoisyTotals, TreeShape
 from fedmkt.privacy.noise import FLOODING_DELTA, epsilon_of
@@ -332,6 +334,12 @@ def spent_by(world):
     return ledger, {name: int(store[name]) for name in store if name.startswith("noisy levels/")}
 
 
+def records_of(world):
+    partner = data_parties(world.contract)[1]
+    lines = (world.folder / "logs" / partner / LOG).read_bytes().splitlines()
+    return [read_leaf(line) for line in lines]
+
+
 class KillAt(Tap):
     """Ends the processes when a step is asked for the so-manieth time."""
 
@@ -357,6 +365,11 @@ def test_a_run_killed_within_a_tree_is_one_training_whose_new_noise_is_counted(j
     # The second tree is grown again: both of its levels are opened twice.
     assert [p.message.step for p in tap.requests].count("fit.open_noisy") == 2
     assert ledger == before and len(ledger) == 1 and list(levels.values()) == [6]
+    # The log says what it takes, once, before any total left.
+    (spent,) = [r.body for r in records_of(world) if r.type == "budget.spent"]
+    assert spent["to"] == "bank" and spent["epsilon"] == "5"
+    events = [r.body.get("kind", r.type) for r in records_of(world)]
+    assert events.index("budget.spent") < events.index("NoisyTotals")
 
 
 def test_of_runs_in_a_row_the_one_that_spends_too_much_is_refused(job, tmp_path):
@@ -369,4 +382,7 @@ def test_of_runs_in_a_row_the_one_that_spends_too_much_is_refused(job, tmp_path)
         world.run()
     ledger, levels = spent_by(world)
     assert len(ledger) == len(levels) == 2
-    assert epsilon_together([Training(**entry) for entry in ledger.values()]) < 8
+    together = epsilon_together([Training(**entry) for entry in ledger.values()])
+    assert together < 8
+    totals = [r.body["total"] for r in records_of(world) if r.type == "budget.spent"]
+    assert len(totals) == 2 and 4.9 < float(totals[0]) <= 5 and totals[1] == f"{together:.6g}"

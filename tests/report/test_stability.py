@@ -3,7 +3,7 @@ import json
 import pytest
 
 from fedmkt.errors import ConfigError
-from fedmkt.report.stability import FILE, moved
+from fedmkt.report.stability import FILE, SHIFT, moved
 
 
 @pytest.mark.parametrize(
@@ -28,5 +28,14 @@ def test_a_model_that_is_no_scorecard_moves_nothing(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"columns": {"age": "far"}}'])
 def test_a_file_that_no_run_wrote_is_refused(text, tmp_path):
     (tmp_path / FILE).write_text(text)
+    with pytest.raises(ConfigError, match="not what a run wrote"):
+        moved(tmp_path)
+
+
+def test_the_index_of_each_column_against_the_reference_is_shown(tmp_path):
+    (tmp_path / SHIFT).write_text(json.dumps({"columns": {"age": 1.5, "job": 0.012}, "left_out": ["age"]}))
+    (line,) = moved(tmp_path)
+    assert "age 1.50 left out, job 0.01" in line
+    (tmp_path / SHIFT).write_text('{"columns": {"age": 1.5}}')
     with pytest.raises(ConfigError, match="not what a run wrote"):
         moved(tmp_path)

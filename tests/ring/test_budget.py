@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from fedmkt.crypto.prg import SeededRandom
 from fedmkt.errors import ConfigError
-from fedmkt.ring import rlwe, short_words
+from fedmkt.ring import discrete_gaussian, rlwe, short_words
 from fedmkt.ring.budget import RHO_LIMIT, budget, finest_gradients, shortest_words
 from fedmkt.ring.fields import Packing, gradient_fields, signed
 
@@ -104,7 +105,7 @@ def test_senseless_sizes_are_mistakes(rows: int, bits: int, columns: int, vector
 
 def test_simulated_totals_never_reach_half_of_delta_and_use_the_room_they_have() -> None:
     plan = common()
-    f = rlwe.draw_flooding(b"f" * 32, (640, 1600), plan.flooding).view(np.int64)
+    f = discrete_gaussian.draw(SeededRandom(b"f"), plan.flooding, (320, 1600))
     noise = np.random.default_rng(1).normal(0, plan.sum_deviation, f.shape)
     error = f + noise
     assert np.abs(error).max() < 2 ** (plan.delta_bits - 1)
@@ -117,7 +118,7 @@ def bin_sums_of_one_row(noise: int, plan, repeats: int):
     b = np.zeros((100, repeats), np.uint64)
     b[0] = noise
     flooded = rlwe.histogram(codes, [2], b)
-    return (flooded + rlwe.draw_flooding(b"f" * 32, flooded.shape, plan.flooding)).view(np.int64)
+    return flooded.view(np.int64) + discrete_gaussian.draw(SeededRandom(b"f"), plan.flooding, flooded.shape)
 
 
 def test_the_noise_of_a_row_at_five_sigma_disappears_under_the_flooding() -> None:

@@ -62,9 +62,24 @@ def test_the_slow_comparison_is_right_close_to_the_edge() -> None:
 
 def test_it_has_a_largest_size_and_refuses_other_deviations() -> None:
     assert [most(d) for d in (1, 2, 100)] == [16, 32, 2048]
-    for deviation in (0, -1, (1 << 40) + 1):
+    for deviation in (0, -1, (1 << 59) + 1):
         with pytest.raises(ValueError, match="standard deviation"):
             draw(SeededRandom(b"i" * 32), deviation, (2,))
     assert draw(SeededRandom(b"i" * 32), 5, (0, 3)).shape == (0, 3)
-    large = draw(SeededRandom(b"j" * 32), 1 << 40, (1000,))
-    assert abs(large.std() / 2**40 - 1) < 0.15
+
+
+@pytest.mark.parametrize("deviation", [1 << 20, (1 << 36) + 12345, 5 << 40, 1 << 59])
+def test_noise_as_large_as_flooding_has_the_tails_of_a_gaussian(deviation: int) -> None:
+    found = draw(SeededRandom(b"j" * 32), deviation, (200, 500)) / deviation
+    assert abs(found.mean()) < 0.015 and abs(found.std() - 1) < 0.01
+    for z, tail in ((1, 0.31731), (2, 0.0455), (3, 0.0027)):
+        assert abs((np.abs(found) > z).mean() - tail) < 5 * math.sqrt(tail / found.size)
+    # Every bit is drawn: the lowest ones are even and odd alike.
+    assert abs((draw(SeededRandom(b"k" * 32), deviation, (10_000,)) & 1).mean() - 0.5) < 0.025
+
+
+def test_the_same_seed_draws_the_same_noise_and_no_two_draws_are_alike() -> None:
+    one, other = SeededRandom(b"l"), SeededRandom(b"l")
+    first = draw(one, 1 << 30, (50, 2))
+    assert np.array_equal(first, draw(other, 1 << 30, (50, 2)))
+    assert not np.intersect1d(first, draw(one, 1 << 30, (50, 2))).size

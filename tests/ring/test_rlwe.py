@@ -1,4 +1,4 @@
-"""Ring-LWE against Python's integers and direct convolution; noise and flooding against their distributions."""
+"""Ring-LWE against Python's integers and direct convolution; noise against its distribution."""
 
 from math import comb
 
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmkt.ring import rlwe, short_words
+from fedmkt.crypto.prg import SeededRandom
+from fedmkt.ring import discrete_gaussian, rlwe, short_words
 from fedmkt.ring.rlwe import DEGREE, NO_BIN
 
 WORD = np.uint64
@@ -164,7 +165,8 @@ def test_decrypted_totals_equal_plain_totals(seed: int, word_bits: tuple[int, ..
     b = short_words.unpack(short_words.pack(b, word_bits), n, word_bits)
     h = rlwe.hint(rlwe.transform_for_hint(a), codes, counts)
     noisy = rlwe.histogram(codes, counts, b) - h @ as_words(s)
-    noisy += rlwe.draw_flooding(b"f" * 32, noisy.shape, [2.0**35, 2.0**36, 2.0**37])
+    flooding = [discrete_gaussian.draw(SeededRandom(b"f"), 1 << k, noisy.shape[:1]) for k in (35, 36, 37)]
+    noisy += np.stack(flooding, axis=1).view(np.uint64)
     expected = [
         [int(values[column == k, v].sum()) for v in range(vectors)]
         for column, count in zip(codes, counts, strict=True)
@@ -220,21 +222,10 @@ def test_secrets_are_uniform_in_three_values() -> None:
     assert np.abs(counts / s.size - 1 / 3).max() < 0.005
 
 
-def test_flooding_is_gaussian_of_the_deviation_asked_for() -> None:
-    f = rlwe.draw_flooding(b"k" * 32, (999, 301), 2.0**36).view(np.int64) / 2.0**36
-    assert abs(f.mean()) < 0.01
-    assert np.std(f) == pytest.approx(1, rel=0.01)
-    for z, tail in ((1, 0.31731), (2, 0.0455), (3, 0.0027)):
-        assert np.mean(np.abs(f) > z) == pytest.approx(tail, rel=0.1)
-    with pytest.raises(ValueError, match="deviation"):
-        rlwe.draw_flooding(b"k" * 32, (1,), 0.0)
-
-
 def test_every_key_draws_other_noise_and_the_same_key_the_same() -> None:
     for draw in (
         lambda k: rlwe.draw_secrets(k, 1),
         lambda k: rlwe.draw_noise(k, 500, 2),
-        lambda k: rlwe.draw_flooding(k, (50, 2), 2.0**30),
     ):
         assert draw(b"a" * 32).tobytes() == draw(b"a" * 32).tobytes() != draw(b"b" * 32).tobytes()
 
@@ -288,7 +279,6 @@ def test_what_does_not_fit_is_refused() -> None:
         lambda: rlwe.histogram(codes, [3], np.zeros((8, 1), WORD)),
         lambda: rlwe.hint(rlwe.transform_for_hint(np.zeros((2, DEGREE), WORD)), codes, [3]),
         lambda: rlwe.encrypt(a, s, e, m, [40, 40]),
-        lambda: rlwe.draw_flooding(b"f" * 32, (1, 2), [2.0**30, 0.5]),
     ):
         with pytest.raises(ValueError):
             act()

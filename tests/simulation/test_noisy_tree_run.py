@@ -38,7 +38,8 @@ def test_the_model_scores_better_than_chance_and_stands_beside_trees_without_noi
     tables = {p.name: open_data(p, run.folder.parent) for p in config.parties}
     beside = compare_trees.compare(config, run.folder, tables)
     joint, pooled = (auc(beside.label, scores) for scores in (beside.joint, beside.centralised))
-    assert pooled > joint > 0.6
+    # With other noise (eight seeds): .54 to .68, .61 on average.
+    assert pooled > joint > 0.55
 
 
 def test_the_logs_say_how_much_noise_and_name_no_exact_total(run: RunResult) -> None:

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
 from fedmkt.errors import DataError, PolicyRefused
-from fedmkt.learn.bins import Binning, Bins, category_bins, equal_width_bins, join, quantile_bins
+from fedmkt.learn.bins import Binning, join
 from fedmkt.learn.merging import (
     ChiMerge,
     Map,
@@ -80,8 +80,8 @@ from fedmkt.protocol.scorecard.totals import (
     least_events,
     own_bins,
 )
+from fedmkt.protocol.shift import fine_bins, measure_shift
 from fedmkt.protocol.trees.bin_layout import BinSizes
-from fedmkt.protocol.trees.tree_columns import MAX_LEVELS
 from fedmkt.protocol.wire import encode
 from fedmkt.protocol.witness import checkpoint, witness
 
@@ -128,34 +128,28 @@ class WeighedColumn:
 
 def _bin(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     """Cut the own columns into fine bins on the train rows, or take those of the first run under this contract."""
-    numbers, categories = take(own_columns(turn), real(turn.recall(Split).train))
+    rows = numbers, categories = take(own_columns(turn), real(turn.recall(Split).train))
     key = f"scorecard bins/{digest(turn.contract).hex()}"
     stored = turn.store.get(key)
-    binning = Binning.from_json(stored.decode()) if stored else _fit(turn.contract, numbers, categories)
+    binning = Binning.from_json(stored.decode()) if stored else fine_bins(turn.contract, rows)
+    shift = measure_shift(turn, binning, rows)
+    moved = () if shift is None else shift.left_out
     least = turn.contract.limits.min_support
     usable = [
         bins
         for bins in binning.columns
         if bins.count > 1
+        and bins.name not in moved
         and np.bincount(place_rows(bins, numbers, categories), minlength=bins.count).min() >= least
     ]
     if not usable:
-        raise DataError(f"{turn.me}: no column has two bins of {least} train rows (limits.min_support)")
+        raise DataError(
+            f"{turn.me}: no column has two bins of {least} train rows (limits.min_support)"
+            + (f"; {len(moved)} moved too far (bins.max_shift)" if moved else "")
+        )
     kept = OwnBins(Binning(tuple(usable)).to_json())
-    return Outcome(Silent(), keep=(kept,), remember={key: binning.to_json().encode()})
-
-
-def _fit(
-    contract: Contract,
-    numbers: Mapping[str, NDArray[np.float64]],
-    categories: Mapping[str, NDArray[np.object_]],
-) -> Binning:
-    cut, least = contract.bins, contract.limits.min_support
-    fit = quantile_bins if cut.method == "quantile" else equal_width_bins
-    levels = min(contract.limits.max_levels, MAX_LEVELS)
-    found: list[Bins] = [fit(name, values, cut.count, least) for name, values in numbers.items()]
-    found += [category_bins(name, values, levels, least) for name, values in categories.items()]
-    return Binning(tuple(found))
+    keep = (kept,) if shift is None else (kept, shift)
+    return Outcome(Silent(), keep=keep, remember={key: binning.to_json().encode()})
 
 
 # --- WoE, at the bank

@@ -8,8 +8,9 @@ that hold data. Safe against everybody, who get nothing but sizes; a party may l
 | everybody | how many bins each column has, and whether the last is of missing values (`MatrixShape`) |
 
 Numbers are cut by `bins.method` into at most `bins.count` bins. A category has a bin for each frequent level, at most
-`limits.max_levels` and `MAX_LEVELS`; missing values of either have a bin of their own, the last, if there are enough
-of them, and share another one otherwise. No bin has fewer than `limits.min_support` train rows.
+`limits.max_levels` and `MAX_LEVELS`; missing values of either have a bin of their own, the last, if there are enough of
+them, and share another one otherwise. A column that moved too far (`protocol.shift`) has one bin. No bin has fewer than
+`limits.min_support` train rows.
 
 A split sends a range of bins left, so the levels of a category need an order (`in_order`). Its owner takes what it
 has: the bank the share of events among its train rows, a partner, who knows no label, the number of rows.
@@ -41,13 +42,11 @@ from fedmkt.privacy.disclosure import EVERYONE, MatrixShape
 from fedmkt.protocol.alignment.align import Split, validation_rows
 from fedmkt.protocol.alignment.items import NO_ROW, Rows
 from fedmkt.protocol.core import Caller, Inbox, Name, Nothing, Outcome, Step, Turn, ask, data_parties
-from fedmkt.protocol.prepare import MAX_COLUMNS, Columns, own_columns, real
+from fedmkt.protocol.prepare import MAX_COLUMNS, Columns, own_columns, real, take
 from fedmkt.protocol.scorecard.totals import OwnBins, own_bins
+from fedmkt.protocol.shift import MAX_LEVELS, flattened, measure_shift
 from fedmkt.protocol.trees.bin_layout import MAX_WIDTH, BinSizes, is_accepted, is_apart
 from fedmkt.ring.rlwe import NO_BIN, Codes
-
-MAX_LEVELS = 128
-"""Bins of a category: as many as a number may have, so that a code fits a byte."""
 
 Floats = NDArray[np.float64]
 
@@ -148,7 +147,11 @@ def table_of(contract: Contract, party: Name, binning: Binning, columns: Columns
 
 def _fit(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, BinSizes]:
     trains = turn.recall(Split).train[~validation_rows(turn)]
-    binning = fit_bins(turn.contract, turn.me, own_columns(turn), real(trains))
+    columns, trains = own_columns(turn), real(trains)
+    binning = fit_bins(turn.contract, turn.me, columns, trains)
+    shift = measure_shift(turn, binning, take(columns, trains))
+    if shift is not None and shift.left_out:
+        binning = Binning(tuple(flattened(b) if b.name in shift.left_out else b for b in binning.columns))
     sizes = sizes_of(binning)
     if not is_accepted(sizes):
         raise DataError(
@@ -156,7 +159,8 @@ def _fit(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, BinSizes]:
             f"not {len(sizes.sizes)} and {sizes.width}"
         )
     shape = MatrixShape(to=EVERYONE, columns=sizes.width, row_norm=int(np.ceil(len(sizes.sizes) ** 0.5)))
-    return Outcome(sizes, keep=(OwnBins(binning.to_json()),), reveals=(shape,))
+    kept = OwnBins(binning.to_json())
+    return Outcome(sizes, keep=(kept,) if shift is None else (kept, shift), reveals=(shape,))
 
 
 FIT_BINS = Step("prepare.bins", _fit, BinSizes, reveals=(MatrixShape,))

@@ -67,7 +67,7 @@ from fedmkt.protocol.core import (
 from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.sides.histogram_terms import Batch, Terms, bin_blocks
 from fedmkt.protocol.witness import witness
-from fedmkt.ring import kernels, rlwe, short_words
+from fedmkt.ring import discrete_gaussian, kernels, rlwe, short_words
 from fedmkt.ring.budget import Budget
 from fedmkt.ring.fixed import correction
 from fedmkt.ring.rlwe import DEGREE, NO_BIN, Codes, Integers
@@ -349,9 +349,9 @@ def _reply(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[MaskedTotals, Silent]:
         raise ValueError("not all rows have arrived")
     product = kernels.matmul(turn.recall(OwnHint).mask, state.secrets)
     share = turn.masks.words(turn.me, "histogram/w", state.count, product.shape, to=bank)
-    deviations = [plan.flooding for plan in _budgets(state.batch, turn)]
-    f = rlwe.draw_flooding(turn.random(KEY_BYTES), product.shape, deviations)
-    words = state.sums - product - share + f
+    plans = _budgets(state.batch, turn)
+    f = [discrete_gaussian.draw(turn.random, plan.flooding, product.shape[:1]) for plan in plans]
+    words = state.sums - product - share + np.stack(f, axis=1).view(np.uint64)
     # Nobody here knows which rows have a zero: a total may be over no row at all.
     totals = words.size * len(state.batch.terms.fields)
     reveals = (HistogramTotals(to=bank, totals=totals, minimum=0),)

@@ -2,23 +2,23 @@
 
 Read and written by the turns that begin a training and that open noisy totals (`noisy_growth`). One entry for each run,
 in the party's store, so it outlives contracts and keys: which bank, rho and delta of the whole training as it was
-planned. A bank is known again by its organisation or by its key, also by those of entries that are known so: one that
-changes name and key in turn is one bank, one that changes both at once is another. An entry is for all people and
-columns at once: whoever leaves out a column or brings another list begins nothing anew. A training is counted in full
-when it begins, whatever becomes of it, and all entries are looked at again before each level leaves: of runs that begin
-at the same moment each sees the others before its first total, and none opens any beyond the limit. **Trainings without
-noise are not counted**: whatever totals such a one told, nothing bounds them, and this ledger says only what the noisy
-ones add. Who has the store has the ledger: a partner that removes it protects nobody but its own people less.
+planned. A bank is known again as `protocol.counterpart` says. An entry is for all people and columns at once: whoever
+leaves out a column or brings another list begins nothing anew. A training is counted in full when it begins, whatever
+becomes of it, and all entries are looked at again before each level leaves: of runs that begin at the same moment each
+sees the others before its first total, and none opens any beyond the limit. **Trainings without noise are not
+counted**: whatever totals such a one told, nothing bounds them, and this ledger says only what the noisy ones add. What
+a training takes is in the audit log too, once, before the ledger has it. Who has the store has the ledger: a partner
+that removes it protects nobody but its own people less.
 """
 
 import json
 import math
-import unicodedata
 from dataclasses import asdict, dataclass
 
 from fedmkt.errors import PolicyRefused
 from fedmkt.privacy.noise import FLOODING_DELTA, NoisePlan, epsilon_of
-from fedmkt.protocol.core import Turn
+from fedmkt.protocol.core import Spending, Turn
+from fedmkt.protocol.counterpart import Counterpart, counterpart_of, known_as
 
 
 @dataclass(frozen=True)
@@ -30,33 +30,36 @@ class Training:
     rho: float
     delta: float
 
+    @property
+    def bank(self) -> Counterpart:
+        """Whom it told."""
+        return Counterpart(self.organisation, self.key)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A training in the ledger: what the store shall remember, and what the log shall say if it was not there yet."""
+
+    remember: dict[str, bytes]
+    spends: tuple[Spending, ...]
+
 
 def _entry(run: str) -> str:
     return f"noise/{run}"
 
 
 def _training(turn: Turn, plan: NoisePlan) -> Training:
-    bank = turn.contract.bank
-    return Training(_one_spelling(bank.organisation), bank.key, plan.rho, plan.delta)
-
-
-def _one_spelling(organisation: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", organisation).casefold().split())
+    bank = counterpart_of(turn.contract.bank)
+    return Training(bank.organisation, bank.key, plan.rho, plan.delta)
 
 
 def earlier(turn: Turn, of: Training) -> list[Training]:
     """Read the entries of other runs about the same bank."""
     own, prefix = _entry(turn.run.hex()), _entry("")
     names = [name for name in turn.store if name.startswith(prefix) and name != own]
-    rest = [Training(**json.loads(turn.store[name])) for name in names]
-    found, organisations, keys, more = [of], {of.organisation}, {of.key}, [of]
-    while more:
-        more = [t for t in rest if t.organisation in organisations or t.key in keys]
-        found += more
-        rest = [t for t in rest if t.organisation not in organisations and t.key not in keys]
-        organisations |= {t.organisation for t in more}
-        keys |= {t.key for t in more}
-    return found[1:]
+    others = [Training(**json.loads(turn.store[name])) for name in names]
+    same = known_as([of.bank], [t.bank for t in others])
+    return [t for t in others if t.bank in same]
 
 
 def epsilon_together(trainings: list[Training]) -> float:
@@ -66,11 +69,8 @@ def epsilon_together(trainings: list[Training]) -> float:
     return epsilon_of(math.fsum(t.rho for t in trainings), delta) if delta > FLOODING_DELTA else math.inf
 
 
-def count_training(turn: Turn, plan: NoisePlan) -> dict[str, bytes]:
-    """Count a training, once; PolicyRefused where all of them would go beyond the contract.
-
-    Returns what the store shall remember.
-    """
+def count_training(turn: Turn, plan: NoisePlan) -> Counted:
+    """Count a training, once; PolicyRefused where all of them would go beyond the contract."""
     training, most = _training(turn, plan), turn.contract.limits.max_epsilon
     total = epsilon_together([*earlier(turn, training), training])
     if total > most:
@@ -79,7 +79,9 @@ def count_training(turn: Turn, plan: NoisePlan) -> dict[str, bytes]:
             f"the contract allows {most:g}",
             "no more trees with noise for this bank, or more noise from the first training on",
         )
-    return {_entry(turn.run.hex()): json.dumps(asdict(training)).encode()}
+    entry = _entry(turn.run.hex())
+    spending = Spending(turn.parties[0], "discrete Gaussian noise on totals", plan.epsilon, plan.delta, total)
+    return Counted({entry: json.dumps(asdict(training)).encode()}, () if entry in turn.store else (spending,))
 
 
 def count_level(turn: Turn, plan: NoisePlan) -> dict[str, bytes]:
@@ -91,4 +93,4 @@ def count_level(turn: Turn, plan: NoisePlan) -> dict[str, bytes]:
     opened = int(turn.store.get(levels, b"0")) + 1
     if opened > plan.levels:
         raise PolicyRefused(f"{opened} levels of trees are asked for, noise was planned for {plan.levels}")
-    return count_training(turn, plan) | {levels: str(opened).encode()}
+    return count_training(turn, plan).remember | {levels: str(opened).encode()}

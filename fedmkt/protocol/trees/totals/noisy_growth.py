@@ -53,7 +53,7 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.trees.sides.tree_growth import SplitRequest, columns_of
 from fedmkt.protocol.trees.totals.lanes import Lanes
-from fedmkt.protocol.trees.totals.noise_ledger import count_level, count_training
+from fedmkt.protocol.trees.totals.noise_ledger import Counted, count_level, count_training
 from fedmkt.protocol.trees.totals.shared_cells import (
     APART,
     TOGETHER,
@@ -79,10 +79,10 @@ def plan_of(contract: Contract, rows: int) -> NoisePlan | None:
     return plan_noise(terms.epsilon, rows, levels, len(columns_of(contract)), LIMITS)
 
 
-def begin_noise(turn: Turn, rows: int) -> dict[str, bytes]:
-    """At the partner: count the training, if it has noise, before anything is computed; what the store remembers."""
+def begin_noise(turn: Turn, rows: int) -> Counted:
+    """At the partner: count the training, if it has noise, before anything is computed."""
     plan = plan_of(turn.contract, rows)
-    return {} if plan is None else count_training(turn, plan)
+    return Counted({}, ()) if plan is None or turn.first else count_training(turn, plan)
 
 
 def with_room(lanes: Lanes, plan: NoisePlan) -> Lanes:

@@ -200,7 +200,8 @@ def _load(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
             keep.append(OwnSplits(()))
         if turn.me in turn.parties[:2]:
             keep.append(SharedScores(share))
-    return Outcome(Silent(), keep=tuple(keep), remember={} if turn.first else begin_noise(turn, len(rows)))
+    noise = begin_noise(turn, len(rows))
+    return Outcome(Silent(), keep=tuple(keep), remember=noise.remember, spends=noise.spends)
 
 
 def _labels(turn: Turn) -> Floats:

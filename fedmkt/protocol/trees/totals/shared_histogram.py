@@ -71,7 +71,7 @@ from fedmkt.protocol.trees.sides.histogram_terms import bin_blocks
 from fedmkt.protocol.trees.totals.dealt_pads import encrypt_rows, noise_keys, public_polynomials, secrets_of
 from fedmkt.protocol.trees.totals.duos import asked, asker
 from fedmkt.protocol.trees.totals.lanes import Lanes
-from fedmkt.ring import kernels, rlwe, short_words
+from fedmkt.ring import discrete_gaussian, kernels, rlwe, short_words
 from fedmkt.ring.fixed import correction
 from fedmkt.ring.rlwe import DEGREE
 from fedmkt.ring.side_bits import Numbers
@@ -348,8 +348,8 @@ def answer(lanes: Lanes, nodes: int, turn: Turn, state: Asking) -> Outcome[Share
     r = np.frombuffer(drawn, "<u8").astype(np.uint64).reshape(words.shape)
     for lane, plan in enumerate(lanes.budgets(turn.me)):
         at = slice(lane * nodes, (lane + 1) * nodes)
-        flooding = rlwe.draw_flooding(turn.random(KEY_BYTES), words[:, at].shape, plan.flooding)
-        words[:, at] += flooding + (r[:, at] << np.uint64(plan.delta_bits))
+        flooding = discrete_gaussian.draw(turn.random, plan.flooding, words[:, at].shape)
+        words[:, at] += flooding.view(np.uint64) + (r[:, at] << np.uint64(plan.delta_bits))
     none = np.empty((0, 0), np.uint64)
     return Outcome(
         Silent(),
