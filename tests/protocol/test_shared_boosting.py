@@ -12,7 +12,7 @@ from fedmkt.learn.splits import leaf_values, scale_of
 from fedmkt.learn.trees import linear_predictor
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.trees.sides.tree_growth import Forest, columns_of
-from fedmkt.protocol.trees.totals import lane_plan, shared_cells, shared_growth
+from fedmkt.protocol.trees.totals import shared_cells, shared_growth
 from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.shared_cells import settings_of
 from fedmkt.protocol.trees.totals.shared_gradients import UNIT
@@ -102,19 +102,10 @@ def test_without_the_comparison_many_such_totals_would_be_of_a_few_rows(monkeypa
     assert ((counts > 0) & (counts < 20)).sum() > 1000
 
 
-def test_totals_that_do_not_fit_the_ring_of_their_shares_are_refused(monkeypatch):
-    monkeypatch.setattr(lane_plan, "MAX_MESSAGE_BYTES", 1 << 40)
+def test_totals_that_do_not_fit_the_ring_of_their_shares_are_refused():
     caller = tree_caller(contract())
     sizes = cut_columns(caller, caller.contract)
     most = replace(caller.overlap, labelled_high=1 << 25)
     assert lanes_of(caller.contract, most, sizes).bits[1] <= 32
     with pytest.raises(ConfigError, match="more than shared totals are for"):
         lanes_of(caller.contract, replace(most, labelled_high=1 << 26), sizes)
-
-
-@pytest.mark.parametrize(("depth", "most"), [(5, 372_827), (8, 87_381)])
-def test_rows_that_do_not_fit_a_message_are_refused_before_anything_is_sent(depth, most):
-    caller = tree_caller(contract(depth=depth))
-    sizes = cut_columns(caller, caller.contract)
-    with pytest.raises(ConfigError, match=f"fit a message of trees on shares, {most:,}"):
-        lanes_of(caller.contract, replace(caller.overlap, labelled_high=1 << 20), sizes)

@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fedmkt.contract.agreement import Contract
-from fedmkt.crypto.seal import MAX_MESSAGE_BYTES
 from fedmkt.errors import ConfigError
 from fedmkt.protocol.alignment.align import train_rows
 from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Name, data_parties
 from fedmkt.protocol.trees.bin_layout import BinSizes
-from fedmkt.protocol.trees.side_product import width
 from fedmkt.protocol.trees.totals.lanes import Lanes
 from fedmkt.protocol.trees.totals.noisy_growth import plan_of, with_room
 from fedmkt.protocol.trees.totals.shared_cells import APART, TOGETHER
-from fedmkt.protocol.trees.totals.shared_gradients import FAR
 from fedmkt.protocol.trees.totals.shared_gradients import SHARE_BITS as RINGS
 
 Limits = tuple[tuple[int, ...], ...]
@@ -48,24 +45,9 @@ def lanes_of(
             f"{together.rows:,} rows are more than shared totals are for",
             "use fewer rows, about 30 million at most",
         )
-    most = MAX_MESSAGE_BYTES // _row_bytes(contract, apart)
-    if apart.rows > most:
-        raise ConfigError(
-            f"{apart.rows:,} rows are more than fit a message of trees on shares, {most:,}",
-            'use fewer rows, less depth, or reveal = "sides"',
-        )
     try:
         for party in data_parties(contract):
             together.budgets(party)
     except ConfigError:
         return apart
     return together
-
-
-def _row_bytes(contract: Contract, lanes: Lanes) -> int:
-    """Bound the bytes of a train row in the largest message: what is dealt for gradients, or for a level's products."""
-    series = 8 * FAR.sines.harmonics + 2 * sum(map(width, RINGS))
-    product = sum(map(width, lanes.bits)) + 1
-    if contract.trees.checked_shares:
-        product = max(product, 8 * (2 + len(lanes.bits)))
-    return max(series, product << max(0, contract.trees.depth - 2))
