@@ -168,8 +168,8 @@ def _changed(state: Any, arrays: Sequence[Array]) -> State:
     return changed
 
 
-def close_rows(call: Caller, parties: Sequence[Name], block: RowBlock) -> None:
+def close_rows(call: Caller, stage: str, parties: Sequence[Name], block: RowBlock) -> None:
     """End a block at those who had a step of it; nothing where it is the only one."""
     if not block.is_only:
-        close = Step("rows.close", partial(_close, block), Silent)
+        close = Step(f"{stage}.close_rows", partial(_close, block), Silent)
         call.all([ask(p, close) for p in parties])

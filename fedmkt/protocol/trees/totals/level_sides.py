@@ -51,4 +51,4 @@ def _part_block(call: Caller, contract: Contract, lanes: Lanes, block: RowBlock)
         share_parts(call, contract, of_rows(block, POOL_SIDES), taken)
     else:
         take_sides(call, contract, lanes, block, sides, dealt)
-    close_rows(call, parties, block)
+    close_rows(call, "fit", parties, block)

@@ -378,7 +378,7 @@ def _plant_rows(call: Caller, contract: Contract, lanes: Lanes, block: RowBlock)
     take = of_rows(block, Step("fit.take_root", partial(_take_root, lanes), Silent, reads=(PartnerShares,)))
     if others:
         call.all([ask(p, take, *inbox_of(planted, p)) for p in others])
-    close_rows(call, parties, block)
+    close_rows(call, "fit", parties, block)
 
 
 def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:

@@ -85,7 +85,7 @@ from fedmkt.ring.side_bits import Bits
 _LIFT_SHIFT = sigmoid.RESULT_BITS - RESIDUAL_BITS
 _DEALT = 2 * FAR.sines.harmonics
 """Sines and cosines of a row: scores are few, so there is one series for all of them."""
-_ROW_BYTES = 4 * _DEALT + 16
+ROW_BYTES = 4 * _DEALT + 16
 """Most bytes of a row in one message: what is dealt."""
 
 
@@ -286,7 +286,7 @@ def score(call: Caller, contract: Contract, overlap: Overlap) -> None:
         call.all([ask(p, begin) for p in parties])
         fold(call, contract, forest, partial(_open_group, trees))
         call.all([ask(p, add) for p in parties])
-    for block in blocks_of(rows, _ROW_BYTES):
+    for block in blocks_of(rows, ROW_BYTES):
         _round_rows(call, contract, block)
     checkpoint(call, contract)
     witness(call, contract)
@@ -314,4 +314,4 @@ def _round_rows(call: Caller, contract: Contract, block: RowBlock) -> None:
         [ask(maker, deal_last)],
     )
     call.all([ask(p, of_rows(block, share_step(count)), *both(rounds, last, p)) for p in parties])
-    close_rows(call, parties, block)
+    close_rows(call, "score", parties, block)

@@ -106,7 +106,7 @@ LOSS_BITS = 16
 """Squared residuals are added up at scale 2^16."""
 SUM_BITS = 48
 """Sums are shared modulo 2^48: of up to 2^31 rows."""
-_ROW_BYTES = 8 * FAR.sines.harmonics + 4 + 2 * width(SUM_BITS)
+ROW_BYTES = 8 * FAR.sines.harmonics + 4 + 2 * width(SUM_BITS)
 """Most bytes of a row in one message: what is dealt."""
 _SHIFT = sigmoid.RESULT_BITS - LOSS_BITS
 DROPPED_SHARE = 5
@@ -361,7 +361,7 @@ def stop_after(call: Caller, contract: Contract, overlap: Overlap, tree: int, dr
     parties = data_parties(contract)
     bank, partner = first = parties[:2]
     lifted: list[Reply[LossOpening, Silent]] = []
-    for block in blocks_of(loss_rows(contract, overlap), _ROW_BYTES):
+    for block in blocks_of(loss_rows(contract, overlap), ROW_BYTES):
         if block.index:
             call.all([ask(p, ADD, *inbox_of(lifted, p)) for p in first])
         lifted = _lift_rows(call, contract, block)

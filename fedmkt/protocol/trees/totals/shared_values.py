@@ -280,10 +280,15 @@ def both(
 Open = Callable[[Forests, int, Turn, Inbox[Nothing]], Outcome[MaskedSides, Silent]]
 
 
+def value_blocks(rows: int, products: int) -> list[RowBlock]:
+    """Split the rows of so many products."""
+    return blocks_of(rows, _ROW_BYTES * products)
+
+
 def fold(call: Caller, contract: Contract, forest: Forests, open_: Open) -> None:
     """Compute the values of trees from the deepest splits upward; `Folding` at both before and after."""
     for depth in reversed(range(forest.depth)):
-        for block in blocks_of(forest.rows, _ROW_BYTES * len(forest.shared(depth))):
+        for block in value_blocks(forest.rows, len(forest.shared(depth))):
             _fold_rows(call, contract, replace(forest, rows=block.length), depth, block, open_)
 
 
@@ -307,4 +312,4 @@ def _fold_rows(
             f"{forest.label}.pool", partial(pool_depth, forest, depth), Silent, reads=(PartnerShares,)
         )
         share_parts(call, contract, of_rows(block, pool), taken)
-    close_rows(call, parties, block)
+    close_rows(call, forest.label, parties, block)
