@@ -6,12 +6,13 @@ import pytest
 from fedmkt.protocol import row_blocks
 from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.linear.scoring import Released
-from fedmkt.protocol.row_blocks import BlockWork, blocks_of
+from fedmkt.protocol.row_blocks import BlockWork, blocks_of, close_rows, of_rows
 from fedmkt.protocol.session import AddressedMasks
 from fedmkt.protocol.trees.nothing.blind_boosting import LeafShares
 from fedmkt.protocol.trees.sides.boosting import OwnSplits
 from fedmkt.protocol.trees.sides.tree_growth import Forest
 from fedmkt.protocol.trees.totals import shared_gradients, shared_scoring, shared_stopping
+from fedmkt.protocol.trees.totals.shared_boosting import OPEN_ANGLES
 from fedmkt.protocol.trees.totals.shared_gradients import SharedScores
 from fedmkt.protocol.trees.totals.shared_scoring import score
 from fedmkt.protocol.trees.totals.shared_stopping import loss_rows
@@ -107,3 +108,23 @@ def test_trees_and_scores_do_not_depend_on_how_their_rows_travel(world, terms, m
     )  # fmt: skip
     sizes = [[len(s.data) for s in c.sent if s.step in rows] for c in (whole, parts)]
     assert max(sizes[0]) > 2 * SMALL and max(sizes[1]) < SMALL + 1000
+
+
+def test_blocks_begin_at_whole_words_of_bits_and_one_is_enough_for_what_fits(monkeypatch):
+    monkeypatch.setattr(row_blocks, "BLOCK_BYTES", 1000)
+    assert [b.rows for b in blocks_of(100, 10)] == [slice(0, 100)] and blocks_of(100, 10)[0].is_only
+    assert [(b.start, b.stop) for b in blocks_of(250, 10)] == [(0, 96), (96, 192), (192, 250)]
+    assert [b.is_last for b in blocks_of(250, 10)] == [False, False, True]
+    assert [b.length for b in blocks_of(70, 999)] == [32, 32, 6]
+    assert [b.length for b in blocks_of(10**9, 0)] == [10**9]
+
+
+def test_a_block_that_is_not_the_next_one_is_refused(monkeypatch):
+    monkeypatch.setattr(row_blocks, "BLOCK_BYTES", SMALL)
+    caller = tree_caller(shared_world.contract())
+    first, second, *_ = blocks_of(2000, 180)
+    with pytest.raises(ValueError, match="out of order"):
+        close_rows(caller, "fit", (BANK,), second)
+    close_rows(caller, "fit", (BANK,), first)
+    with pytest.raises(ValueError, match="out of order"):
+        caller(BANK, of_rows(first, OPEN_ANGLES))
