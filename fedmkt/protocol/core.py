@@ -40,6 +40,8 @@ class State:
     """
 
     durable: ClassVar[bool] = True
+    by_row: ClassVar[tuple[str, ...]] = ()
+    """Fields that are, or hold, arrays with the rows of a stage on their last axis (`row_blocks`)."""
 
 
 @dataclass(frozen=True)

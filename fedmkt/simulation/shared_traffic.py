@@ -6,6 +6,7 @@ all splits. Where it is known whose splits were, `TreeFacts.owners`, all side pr
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,20 +15,24 @@ from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import KEY_BYTES
 from fedmkt.protocol.alignment.align import scored_rows
 from fedmkt.protocol.core import Name, PublicValue, data_parties
+from fedmkt.protocol.row_blocks import RowBlock, blocks_of
+from fedmkt.protocol.trees.nothing.blind_boosting import blind_lanes
 from fedmkt.protocol.trees.side_product import width
 from fedmkt.protocol.trees.sides.histogram_terms import bin_blocks
+from fedmkt.protocol.trees.totals import shared_gradients, shared_scoring, shared_stopping
 from fedmkt.protocol.trees.totals.cell_minimum import Cells
 from fedmkt.protocol.trees.totals.cell_tests import Grid, grid_of, needed
 from fedmkt.protocol.trees.totals.checked_bins import row_blocks
 from fedmkt.protocol.trees.totals.duos import Products, asked, holders
 from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.lanes import Lanes
+from fedmkt.protocol.trees.totals.level_sides import side_blocks
 from fedmkt.protocol.trees.totals.shared_cells import CellGroups
 from fedmkt.protocol.trees.totals.shared_gradients import FAR, SCORE_BITS, SHARE_BITS, ScoreRange
 from fedmkt.protocol.trees.totals.shared_growth import NodeOwners
 from fedmkt.protocol.trees.totals.shared_scoring import TreesToScore, tree_groups
 from fedmkt.protocol.trees.totals.shared_stopping import SUM_BITS, loss_rows
-from fedmkt.protocol.trees.totals.shared_values import Forests
+from fedmkt.protocol.trees.totals.shared_values import Forests, value_blocks
 from fedmkt.protocol.trees.tree_columns import common_bins
 from fedmkt.ring.rlwe import DEGREE
 from fedmkt.ring.share_tags import SUBSETS
@@ -90,7 +95,8 @@ def _grid(contract: Contract, facts: "TreeFacts", partner: Name) -> Grid:
 
 
 def _lanes(s: "Sizes") -> Lanes:
-    return lanes_of(s.contract, s.overlap, s.trees.bins)
+    lanes = blind_lanes if s.contract.trees.reveal == "nothing" else lanes_of
+    return lanes(s.contract, s.overlap, s.trees.bins)
 
 
 def _depth(s: "Sizes", call: "Planned") -> int:
@@ -149,14 +155,34 @@ def _replied(s: "Sizes", call: "Planned") -> tuple[int, int]:
     return WORD * len(lanes.limits) * _nodes(_depth(s, call)) * lanes.bins(call.party), 1
 
 
-def _rows(of_row: int) -> Content:
-    return lambda s, call: (of_row * _lanes(s).rows, 1)
+def _block(blocks: Sequence[RowBlock], call: "Planned") -> int:
+    """Return how many rows the call is about, of a step that is called for each block in turn."""
+    return blocks[call.before % len(blocks)].length
+
+
+def _train(s: "Sizes", call: "Planned") -> int:
+    return _block(blocks_of(_lanes(s).rows, shared_gradients.ROW_BYTES), call)
+
+
+def _lost(s: "Sizes", call: "Planned") -> int:
+    return _block(blocks_of(loss_rows(s.contract, s.overlap), shared_stopping.ROW_BYTES), call)
+
+
+def _to_score(s: "Sizes", call: "Planned") -> int:
+    return _block(blocks_of(scored_rows(s.contract, s.overlap), shared_scoring.ROW_BYTES), call)
+
+
+Rows = Callable[["Sizes", "Planned"], int]
+
+
+def _rows(of_row: int, rows: Rows = _train) -> Content:
+    return lambda s, call: (of_row * rows(s, call), 1)
 
 
 def _root(s: "Sizes", call: "Planned") -> tuple[int, int]:
     if len(s.parties) == 2 or call.party != s.parties[1]:
         return 0, 0
-    return sum(map(width, _lanes(s).bits)) * _lanes(s).rows, 1
+    return sum(map(width, _lanes(s).bits)) * _train(s, call), 1
 
 
 def _opened_counts(s: "Sizes", call: "Planned") -> tuple[int, int]:
@@ -259,9 +285,19 @@ def _masked_vectors(s: "Sizes", call: "Planned") -> tuple[int, int]:
     return 2 * WORD * SUBSETS * _lanes(s).bins(s.parties[0]), 1
 
 
+def _side_rows(s: "Sizes", call: "Planned") -> tuple[int, int]:
+    """Return the depth and the rows of a call: every level but the last one of a tree is followed by its products."""
+    found = [
+        (depth, block.length)
+        for depth in range(s.contract.trees.depth - 1)
+        for block in side_blocks(_lanes(s), 1 << depth)
+    ]
+    return found[call.before % len(found)]
+
+
 def _side_tags(s: "Sizes", call: "Planned") -> tuple[int, int]:
-    lanes, depth = _lanes(s), call.before % max(1, s.contract.trees.depth - 1)
-    return WORD * (2 + len(lanes.limits)) * lanes.rows << depth, 1
+    depth, rows = _side_rows(s, call)
+    return WORD * (2 + len(_lanes(s).limits)) * rows << depth, 1
 
 
 def _share_sums(s: "Sizes", call: "Planned") -> tuple[int, int]:
@@ -274,45 +310,52 @@ def _pad_sums(s: "Sizes", call: "Planned") -> tuple[int, int]:
 
 def _sides(part: Part) -> Content:
     def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
-        # Every level but the last one of a tree is followed by its products.
-        lanes, last = _lanes(s), s.contract.trees.depth - 1
+        lanes = _lanes(s)
+        of_row = sum(map(width, lanes.share_bits))
+        if not s.trees.owners:
+            depth, rows = _side_rows(s, call)
+            none = Products("", 0, (), rows, lanes.share_bits, ())
+            return _products(s, call, part, none, 1 << depth, of_row)
         levels = [
             tuple(owner for node, owner in tree if (node + 1).bit_length() == depth + 1)
             for tree in s.trees.owners
-            for depth in range(last)
+            for depth in range(s.contract.trees.depth - 1)
         ]
-        known = [owners for owners in levels if owners]
-        owners = known[call.before] if known else ()
-        found = Products("", 0, owners, lanes.rows, lanes.share_bits, (True,) * len(owners))
-        return _products(
-            s, call, part, found, 1 << call.before % max(1, last), sum(map(width, lanes.share_bits))
-        )
+        owners, rows = [
+            (level, block.length) for level in levels if level for block in side_blocks(lanes, len(level))
+        ][call.before]
+        found = Products("", 0, owners, rows, lanes.share_bits, (True,) * len(owners))
+        return _products(s, call, part, found, 0, of_row)
 
     return content
 
 
 def _folded(s: "Sizes", call: "Planned", part: Part, groups: Sequence[slice], rows: int) -> tuple[int, int]:
-    """Count what one party sends for a depth of the values of one group of trees, the deepest first."""
-    depth = s.contract.trees.depth
+    """Count what one party sends for a block of rows of a depth of one group of trees, the deepest first."""
+    depths = list(reversed(range(s.contract.trees.depth)))
     if not s.trees.owners:
-        group, at = divmod(call.before, depth)
-        none = Products("", 0, (), rows, (SCORE_BITS,), ())
-        splits = (groups[group].stop - groups[group].start) << (depth - 1 - at)
+        assumed_splits = [(trees.stop - trees.start) << depth for trees in groups for depth in depths]
+        splits, length = [
+            (many, block.length) for many in assumed_splits for block in value_blocks(rows, many)
+        ][call.before]
+        none = Products("", 0, (), length, (SCORE_BITS,), ())
         return _products(s, call, part, none, splits, width(SCORE_BITS))
     rounds = []
     for trees in groups:
         forest = Forests("", rows, s.trees.owners[trees])
-        found = [forest.products(d, 0) for d in reversed(range(forest.depth))]
-        # A depth without products is asked for, but neither dealt nor taken.
-        rounds += [p for p in found if p.owners or part is _opened]
+        for depth in reversed(range(forest.depth)):
+            products = forest.products(depth, 0)
+            # A depth without products is asked for, but neither dealt nor taken.
+            if products.owners or part is _opened:
+                blocks = value_blocks(rows, len(products.owners))
+                rounds += [replace(products, rows=block.length) for block in blocks]
     return _products(s, call, part, rounds[call.before], 0, width(SCORE_BITS))
 
 
 def _values(part: Part) -> Content:
     def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
-        return _folded(
-            s, call, part, [slice(i, i + 1) for i in range(s.contract.trees.trees)], _lanes(s).rows
-        )
+        trees = [slice(i, i + 1) for i in range(s.contract.trees.trees)]
+        return _folded(s, call, part, trees, _lanes(s).rows)
 
     return content
 
@@ -327,23 +370,15 @@ def _scored_values(part: Part) -> Content:
 
 def _rounded(s: "Sizes", call: "Planned") -> tuple[int, int]:
     readers = len(s.parties) - 1
-    return readers * WORD * scored_rows(s.contract, s.overlap), readers
+    return readers * WORD * _to_score(s, call), readers
 
 
-def _scored(of_row: int) -> Content:
-    return lambda s, call: (of_row * scored_rows(s.contract, s.overlap), 1)
-
-
-def _losses(of_row: int) -> Content:
-    return lambda s, call: (of_row * loss_rows(s.contract, s.overlap), 1)
-
-
-def _chosen(functions: int, rows: Callable[["Sizes"], int]) -> Content:
+def _chosen(functions: int, rows: Rows) -> Content:
     """Count the masked labels of the bank's, or the partner's half words for each function."""
 
     def content(s: "Sizes", call: "Planned") -> tuple[int, int]:
         is_bank = call.party == s.parties[0]
-        return HALF * (packed_words(rows(s)) if is_bank else functions * rows(s)), 1
+        return HALF * (packed_words(rows(s, call)) if is_bank else functions * rows(s, call)), 1
 
     return content
 
@@ -352,9 +387,10 @@ _ANGLES = 2 * HALF * FAR.sines.harmonics
 _QUIET = (
     "fit.load_shares", "nodes.begin_hints", "nodes.add", "nodes.decrypt", "fit.tell_range", "fit.take_root",
     "fit.record_splits", "fit.pool_sides", "fit.begin_values", "values.pool", "fit.add_tree", "fit.drop_tree",
-    "losses.tell", "losses.agree", "losses.judge", "losses.keep_trees",
+    "losses.add", "losses.tell", "losses.agree", "losses.judge", "losses.keep_trees",
     "bins.begin", "bins.add_places", "bins.check", "tags.begin", "tags.take_sides", "score.begin_trees",
-    "score.begin_group", "scores.pool", "score.add_group",
+    "score.begin_group", "scores.pool", "score.add_group", "fit.close_rows", "values.close_rows",
+    "scores.close_rows", "score.close_rows",
 )  # fmt: skip
 
 CONTENT: dict[str, Content] = {
@@ -379,13 +415,13 @@ CONTENT: dict[str, Content] = {
     "fit.open_angles": _rows(width(SCORE_BITS)),
     "fit.deal_gradients": _rows(_ANGLES + 2 * sum(map(width, SHARE_BITS))),
     "fit.open_gradients": _rows(2 * HALF),
-    "fit.open_classes": _chosen(2, lambda s: _lanes(s).rows),
+    "fit.open_classes": _chosen(2, _train),
     "fit.deal_classes": _rows(2 * HALF),
     "fit.open_weighed": _rows(2 * HALF),
-    "losses.open": _losses(width(SCORE_BITS)),
-    "losses.deal": _losses(_ANGLES + HALF + 2 * width(SUM_BITS)),
-    "losses.choose": _chosen(1, lambda s: loss_rows(s.contract, s.overlap)),
-    "losses.lift": _losses(HALF),
+    "losses.open": _rows(width(SCORE_BITS), _lost),
+    "losses.deal": _rows(_ANGLES + HALF + 2 * width(SUM_BITS), _lost),
+    "losses.choose": _chosen(1, _lost),
+    "losses.lift": _rows(HALF, _lost),
     "fit.open_counts": _opened_counts,
     "fit.deal_counts": _dealt_counts,
     "fit.begin_layers": _first_layer,
@@ -405,11 +441,11 @@ CONTENT: dict[str, Content] = {
     "scores.open": _scored_values(_opened),
     "scores.deal": _scored_values(_dealt),
     "scores.take": _scored_values(_passed_on),
-    "score.open_trees": _scored(width(SCORE_BITS)),
-    "score.deal_trees": _scored(_ANGLES + 2 * WORD),
-    "score.lift_trees": _scored(HALF),
+    "score.open_trees": _rows(width(SCORE_BITS), _to_score),
+    "score.deal_trees": _rows(_ANGLES + 2 * WORD, _to_score),
+    "score.lift_trees": _rows(HALF, _to_score),
     "score.round_shares": _rounded,
     "score.join_round": _rounded,
-    "score.deal_tree_rounding": _scored(2 * WORD),
+    "score.deal_tree_rounding": _rows(2 * WORD, _to_score),
 }
 """Bytes of the arrays that a call sends, and to how many readers."""

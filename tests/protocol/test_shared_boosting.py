@@ -102,19 +102,22 @@ def test_without_the_comparison_many_such_totals_would_be_of_a_few_rows(monkeypa
     assert ((counts > 0) & (counts < 20)).sum() > 1000
 
 
-def test_totals_that_do_not_fit_the_ring_of_their_shares_are_refused(monkeypatch):
-    monkeypatch.setattr(lane_plan, "MAX_MESSAGE_BYTES", 1 << 40)
+def test_totals_that_do_not_fit_the_ring_of_their_shares_are_refused():
     caller = tree_caller(contract())
     sizes = cut_columns(caller, caller.contract)
-    most = replace(caller.overlap, labelled_high=1 << 25)
+    most = replace(caller.overlap, labelled_high=1 << 24)
     assert lanes_of(caller.contract, most, sizes).bits[1] <= 32
     with pytest.raises(ConfigError, match="more than shared totals are for"):
         lanes_of(caller.contract, replace(most, labelled_high=1 << 26), sizes)
 
 
-@pytest.mark.parametrize(("depth", "most"), [(5, 372_827), (8, 87_381)])
-def test_rows_that_do_not_fit_a_message_are_refused_before_anything_is_sent(depth, most):
-    caller = tree_caller(contract(depth=depth))
+def test_what_does_not_travel_in_blocks_and_fits_no_message_is_refused_at_the_start(monkeypatch):
+    caller = tree_caller(contract(checked_shares=True))
     sizes = cut_columns(caller, caller.contract)
-    with pytest.raises(ConfigError, match=f"fit a message of trees on shares, {most:,}"):
-        lanes_of(caller.contract, replace(caller.overlap, labelled_high=1 << 20), sizes)
+    monkeypatch.setattr(lane_plan, "MAX_MESSAGE_BYTES", 1 << 20)
+    many = replace(caller.overlap, labelled_high=400_000)
+    with pytest.raises(ConfigError, match=r"of 4 columns of the bank are more than .* is for, 261,888"):
+        lanes_of(caller.contract, many, sizes)
+    assert lanes_of(contract(), many, sizes).rows > 270_000
+    with pytest.raises(ConfigError, match=r"rows to score are more than fit the message .*, 130,944"):
+        lanes_of(contract(), replace(many, unlabelled_high=100_000), sizes)

@@ -57,7 +57,11 @@ def run(trees, rows=300, seed=1):
     for party in data_parties(caller.contract):
         caller.states[party][Folding] = start(leaves if party == BANK else {})
 
+    # Values that are folded are dropped: what each held on the way.
+    held = {party: {} for party in data_parties(caller.contract)}
+
     def open_(forest, depth, turn, inbox):
+        held[turn.me] |= turn.recall(Folding).values
         own = {place: side for place, side in sides.items() if owner[place] == turn.me}
         count, used = next_count(turn, "values")
         send, state = open_values(turn, forest, depth, count, turn.recall(Folding), own)
@@ -65,12 +69,15 @@ def run(trees, rows=300, seed=1):
 
     fold(caller, caller.contract, forest, open_)
     states = {p: caller.recall(p, Folding) for p in data_parties(caller.contract)}
+    for party, state in states.items():
+        held[party] |= state.values
+        assert {node for _, node in state.values} <= {0}
     found = total(forest, states[BANK]) + total(forest, states[SHOP])
     # What the second partner holds of the values below its own splits, the first does too.
     if parties == 3:
         inside = {p for p in sides if owner[p] == TELECOM or any((p[0], a) in seconds for a in above(p[1]))}
         for place in inside:
-            share = states[TELECOM].values[place] - states[SHOP].values[place]
+            share = held[TELECOM][place] - held[SHOP][place]
             assert not (share & 0xFFFFFF).any()
     expected = np.zeros(rows, np.int64)
     for t in range(len(trees)):

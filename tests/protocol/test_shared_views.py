@@ -17,8 +17,10 @@ from fedmkt.privacy.disclosure import (
     HistogramTotals,
     TreeShape,
 )
+from fedmkt.protocol import row_blocks
 from fedmkt.protocol.core import data_parties
 from fedmkt.protocol.linear.scoring import Released
+from fedmkt.protocol.row_blocks import BlockWork
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.side_product import MaskedSides
 from fedmkt.protocol.trees.sides.boosting import OwnSplits, own_names, sides_of
@@ -359,3 +361,32 @@ def test_a_run_killed_within_a_tree_resumes_at_its_beginning_under_new_masks(
     assert len(forest.trees) == len(own.trees) == 3
     assert released.units.shape == old_released.units.shape
     assert np.abs(released.units - old_released.units).mean() < 10
+
+
+def test_a_run_killed_between_two_blocks_of_rows_grows_that_tree_again(job, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(row_blocks, "BLOCK_BYTES", 1500)
+    world = world_of(job[0], tmp_path, job[1], seed=5)
+    trees = []
+
+    def count(name, message):
+        if getattr(message, "step", "") == "fit.take_sides":
+            trees.append(len(world.parties[BANK].recall(Forest).trees))
+        # Both had one block of the second tree's root parted, and the bank its second one.
+        if trees.count(1) == 4:
+            raise Killed
+        return message
+
+    with pytest.raises(Killed):
+        world.run(Tap(change=count))
+    assert world.parties[BANK].holds(BlockWork)
+    again = Tap()
+    world.run(again, resume=True)
+    resumed = [p.message.step for p in again.requests]
+    assert "psi.announce" not in resumed and resumed.count("nodes.begin_hints") == 2
+    # Two trees of as many blocks each, at two parties.
+    planted = resumed.count("fit.plant_shares")
+    assert planted % 4 == 0 and planted > 20
+    forest, own, released = model_of(world)
+    assert len(forest.trees) == len(own.trees) == 3
+    assert np.abs(released.units - model_of(whole[0])[2].units).mean() < 10
+    assert not any(p.holds(BlockWork) for p in world.parties.values())

@@ -10,6 +10,7 @@ import pytest
 import fedmkt
 from fedmkt.audit.verify import verify_run
 from fedmkt.party.node import open_data
+from fedmkt.protocol import row_blocks
 from fedmkt.report.build import read_summary
 from fedmkt.report.scores import read_scores
 from fedmkt.simulation import compare_trees
@@ -76,3 +77,20 @@ def test_with_checked_shares_the_same_trees_grow_and_nothing_costs_more_than_pla
         (d.reader, d.kind) for d in run.summary.disclosures
     }
     assert checked.summary.bytes_sent["coordinator"] > run.summary.bytes_sent["coordinator"]
+
+
+@pytest.mark.parametrize("terms", ['"totals"', '"totals"\nchecked_shares = true', '"nothing"'])
+def test_rows_in_many_blocks_cost_no_more_than_planned(
+    terms: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tree_job(tmp_path, 3000, 2500, 2200)
+    text = job.read_text().replace('reveal = "sides"', f"reveal = {terms}").replace("trees = 10", "trees = 2")
+    job.write_text(text)
+    whole = fedmkt.plan(job)
+    monkeypatch.setattr(row_blocks, "BLOCK_BYTES", 40_000)
+    found, planned = simulate(job, out=tmp_path / "run", seed=1).summary, fedmkt.plan(job)
+    assert planned.rounds >= found.rounds > whole.rounds + 50
+    for party, planned_bytes in planned.bytes_sent.items():
+        assert planned_bytes >= found.bytes_sent[party]
+        # Blocks add headers and receipts, and take nothing away.
+        assert whole.bytes_sent[party] <= planned_bytes < 1.5 * whole.bytes_sent[party]

@@ -19,6 +19,7 @@ sends the same shares again, unless it goes back behind their rounding. Source: 
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -113,6 +114,7 @@ class Rounding(State):
 class RoundedShare(State):
     """The own share of the rounded scores. In a checkpoint before it leaves: a resume sends the same one again."""
 
+    by_row: ClassVar[tuple[str, ...]] = ("words",)
     words: Words
 
 
@@ -204,10 +206,10 @@ def score_bits(contract: Contract) -> int:
     return PREDICTOR_BITS if is_identity(contract) else RESIDUAL_BITS
 
 
-def _share(turn: Turn, inbox: Inbox[ScoreOpening | DealtRounding]) -> Outcome[Nothing, Silent]:
+def _share(block: int, turn: Turn, inbox: Inbox[ScoreOpening | DealtRounding]) -> Outcome[Nothing, Silent]:
     dealt = inbox.one(dealer(turn.contract), DealtRounding) if turn.first else None
     opened = sum_openings(turn.recall(Rounding).own, inbox, turn, ScoreOpening)
-    share = finish_rounding(turn, "score/round", 0, opened, score_bits(turn.contract), dealt)
+    share = finish_rounding(turn, "score/round", block, opened, score_bits(turn.contract), dealt)
     return Outcome(Silent(), keep=(RoundedShare(share),), forget=(Rounding,))
 
 
@@ -268,13 +270,20 @@ def _take_part(turn: Turn, inbox: Inbox[WeightShare]) -> Outcome[Nothing, Silent
     return Outcome(Silent(), keep=(OwnWeights(decode(total, WEIGHT_BITS)),))
 
 
+def share_step(
+    block: int,
+) -> Step[ScoreOpening | DealtRounding, Nothing, Silent]:
+    """Return the step that finishes the rounding of a block of rows: `RoundedShare` after it."""
+    return Step("score.share", partial(_share, block), Silent, reads=(ScoreOpening, DealtRounding))
+
+
+SHARE = share_step(0)
 OPEN_WEIGHTS = Step("score.open_weights", _open_weights, Silent)
 ROUND = Step("score.round", _round, Silent, reads=(LiftOpening,))
 ROUND_PREDICTOR = Step(
     "score.round_predictor", _round_predictor, Silent, reads=(VectorOpening, DealtProducts)
 )
 DEAL_ROUNDING = Step("score.deal_rounding", _deal_rounding, Silent)
-SHARE = Step("score.share", _share, Silent, reads=(ScoreOpening, DealtRounding))
 RELEASE = Step("score.release", _release, Silent, reveals=(Scores,))
 READ = Step("score.read", _read, Silent, reads=(ScoreShare,))
 GIVE_PART = Step("model.give_part", _give_part, Silent, reveals=(ModelPart,))

@@ -40,28 +40,24 @@ from fedmkt.protocol.core import (
     Words,
     ask,
     data_parties,
-    dealer,
     inbox_of,
 )
 from fedmkt.protocol.layout import BLOCK_BYTES
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.nothing.blind_gains import Weighing, bits_for, gain_phases, lifted_shares
 from fedmkt.protocol.trees.nothing.blind_rounds import PhaseOpening, PhaseState, last_values, run_phases
-from fedmkt.protocol.trees.side_product import Bytes, MaskedSides
+from fedmkt.protocol.trees.side_product import Bytes
 from fedmkt.protocol.trees.sides.boosting import own_names
 from fedmkt.protocol.trees.totals import shared_cells
-from fedmkt.protocol.trees.totals.duos import DealtDuos
 from fedmkt.protocol.trees.totals.lanes import Lanes
+from fedmkt.protocol.trees.totals.level_sides import part_rows
 from fedmkt.protocol.trees.totals.shared_cells import LevelShares, grid
 from fedmkt.protocol.trees.totals.shared_growth import (
     NodeOwners,
-    deal_node_sides,
-    open_node_sides,
     split_nodes,
-    take_node_sides,
 )
 from fedmkt.protocol.trees.totals.shared_histogram import TotalShares, add_up_nodes
-from fedmkt.protocol.trees.totals.shared_values import Owners, both
+from fedmkt.protocol.trees.totals.shared_values import Owners
 from fedmkt.protocol.witness import witness
 from fedmkt.ring import phases
 from fedmkt.ring.phases import Phase, Values
@@ -265,15 +261,11 @@ TELL_OWNERS = Step(
     "fit.tell_owners", tell_owners, NodeOwners, reads=(OwnerShares,), reveals=(TreeShape, ChosenSplits)
 )
 RECORD_CHOICE = Step("fit.record_choice", record_choice, Silent, reads=(ChosenShares,))
-TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtDuos))
 
 
 def grow(call: Caller, contract: Contract, lanes: Lanes, sizes: Mapping[Name, BinSizes]) -> Owners:
     """Grow a complete tree level by level."""
-    parties, maker = data_parties(contract), dealer(contract)
-    open_sides = Step("fit.open_sides", partial(open_node_sides, lanes), Silent)
-    deal_sides = Step("fit.deal_sides", partial(deal_node_sides, lanes), Silent)
-    owners: list[tuple[int, int]] = []
+    parties, owners = data_parties(contract), list[tuple[int, int]]()
     for depth in range(contract.trees.depth):
         nodes = range((1 << depth) - 1, (2 << depth) - 1)
         add_up_nodes(call, contract, lanes, (len(nodes) + 1) // 2)
@@ -289,6 +281,5 @@ def grow(call: Caller, contract: Contract, lanes: Lanes, sizes: Mapping[Name, Bi
         call.all([ask(p, RECORD_CHOICE, *inbox_of(told, p)) for p in parties])
         owners += split_nodes(nodes, told[0].public.value.owners)
         if depth + 1 < contract.trees.depth:
-            opened, (dealt,) = call.both([ask(p, open_sides) for p in parties], [ask(maker, deal_sides)])
-            call.all([ask(p, TAKE_SIDES, *both(opened, dealt, p)) for p in parties])
+            part_rows(call, contract, lanes, len(nodes))
     return tuple(owners)

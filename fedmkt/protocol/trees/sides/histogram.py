@@ -121,6 +121,7 @@ class RowBins(State):
     """At a partner: the bin of each common row in each column, (F, rows), `NO_BIN` for none and for padding."""
 
     durable: ClassVar[bool] = False
+    by_row: ClassVar[tuple[str, ...]] = ("codes",)
     codes: Codes
     counts: tuple[int, ...]
 

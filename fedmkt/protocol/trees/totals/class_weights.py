@@ -27,6 +27,7 @@ from fedmkt.protocol.core import (
     dealer,
 )
 from fedmkt.protocol.mask_counts import next_count
+from fedmkt.protocol.row_blocks import RowBlock, of_rows
 from fedmkt.protocol.trees.side_product import DealtSides, MaskedSides, deal_sides
 from fedmkt.protocol.trees.totals.class_waves import (
     ClassFunction,
@@ -114,13 +115,13 @@ OPEN_WEIGHED = Step("fit.open_weighed", _open_weighed, Silent, reads=(MaskedSide
 
 
 def weigh(
-    call: Caller, contract: Contract, rows: int,
+    call: Caller, contract: Contract, block: RowBlock,
     angles: list[Reply[TreeAngles, Silent]], dealt: Reply[DealtGradients, Silent],
 ) -> list[Reply[TreeGradients, Silent]]:  # fmt: skip
-    """Weigh the gradients of a tree whose scores have been opened under t; `rows` with padding."""
+    """Weigh the gradients of a tree whose scores have been opened under t, for a block of rows."""
     parties, maker = data_parties(contract)[:2], dealer(contract)
-    deal = Step("fit.deal_classes", partial(_deal_classes, rows), Silent)
+    deal = Step("fit.deal_classes", partial(_deal_classes, block.length), Silent)
     opened, (shares,) = call.both(
-        [ask(p, OPEN_CLASSES, *both(angles, dealt, p)) for p in parties], [ask(maker, deal)]
+        [ask(p, of_rows(block, OPEN_CLASSES), *both(angles, dealt, p)) for p in parties], [ask(maker, deal)]
     )
-    return call.all([ask(p, OPEN_WEIGHED, *both(opened, shares, p)) for p in parties])
+    return call.all([ask(p, of_rows(block, OPEN_WEIGHED), *both(opened, shares, p)) for p in parties])

@@ -9,18 +9,18 @@ from dataclasses import replace
 from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.seal import MAX_MESSAGE_BYTES
 from fedmkt.errors import ConfigError
-from fedmkt.protocol.alignment.align import train_rows
+from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.alignment.psi import Overlap
 from fedmkt.protocol.core import Name, data_parties
 from fedmkt.protocol.trees.bin_layout import BinSizes
-from fedmkt.protocol.trees.side_product import width
 from fedmkt.protocol.trees.totals.lanes import Lanes
 from fedmkt.protocol.trees.totals.noisy_growth import plan_of, with_room
 from fedmkt.protocol.trees.totals.shared_cells import APART, TOGETHER
-from fedmkt.protocol.trees.totals.shared_gradients import FAR
 from fedmkt.protocol.trees.totals.shared_gradients import SHARE_BITS as RINGS
 
 Limits = tuple[tuple[int, ...], ...]
+_SCORE_BYTES, _HEADERS = 8, 1 << 10
+"""Bytes of a score's share, and more than names and shapes take in a message."""
 
 
 def lanes_of(
@@ -48,12 +48,7 @@ def lanes_of(
             f"{together.rows:,} rows are more than shared totals are for",
             "use fewer rows, about 30 million at most",
         )
-    most = MAX_MESSAGE_BYTES // _row_bytes(contract, apart)
-    if apart.rows > most:
-        raise ConfigError(
-            f"{apart.rows:,} rows are more than fit a message of trees on shares, {most:,}",
-            'use fewer rows, less depth, or reveal = "sides"',
-        )
+    _check_messages(contract, overlap, apart)
     try:
         for party in data_parties(contract):
             together.budgets(party)
@@ -62,10 +57,18 @@ def lanes_of(
     return together
 
 
-def _row_bytes(contract: Contract, lanes: Lanes) -> int:
-    """Bound the bytes of a train row in the largest message: what is dealt for gradients, or for a level's products."""
-    series = 8 * FAR.sines.harmonics + 2 * sum(map(width, RINGS))
-    product = sum(map(width, lanes.bits)) + 1
-    if contract.trees.checked_shares:
-        product = max(product, 8 * (2 + len(lanes.bits)))
-    return max(series, product << max(0, contract.trees.depth - 2))
+def _check_messages(contract: Contract, overlap: Overlap, lanes: Lanes) -> None:
+    """Refuse what does not travel in row blocks and is too large for one message: long before it would be sent."""
+    room, scored = MAX_MESSAGE_BYTES - _HEADERS, scored_rows(contract, overlap)
+    if scored * _SCORE_BYTES > room:
+        raise ConfigError(
+            f"{scored:,} rows to score are more than fit the message that releases scores, {room // _SCORE_BYTES:,}",
+            "score fewer customers in one run",
+        )
+    columns = len(lanes.counts[data_parties(contract)[0]])
+    if contract.trees.checked_shares and lanes.rows * columns > room:
+        raise ConfigError(
+            f"{lanes.rows:,} rows of {columns} columns of the bank are more than the check of its bins is for, "
+            f"{room // columns:,}",
+            "use fewer rows or columns of the bank, or no trees.checked_shares",
+        )

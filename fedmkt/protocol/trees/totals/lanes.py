@@ -1,12 +1,13 @@
 """Lanes: how the numbers of a row stand in the words of a shared histogram, and what room their noise leaves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedmkt.protocol.core import Name, Words
 from fedmkt.protocol.layout import BLOCK_BYTES
+from fedmkt.protocol.row_blocks import RowBlock
 from fedmkt.protocol.trees.side_product import kind_of
 from fedmkt.ring.budget import Budget, budget, shortest_words
 from fedmkt.ring.rlwe import DEGREE, MODULUS_BITS, Integers
@@ -21,7 +22,8 @@ class Lanes:
     limits : by lane the limits of its fields from below, |m| <= limit for each row
     vectors : most vectors of a lane in the whole training, over all epochs
     checker : the partner, where it checks the bank's shares (`checked_sums`). spare : room for what is
-    added to a total of each field before it is opened; none where it is left out.
+    added to a total of each field before it is opened; none where it is left out. block : the rows that a step is
+    about, where it is not all of them.
     """
 
     rows: int
@@ -30,6 +32,21 @@ class Lanes:
     vectors: int
     checker: Name | None = None
     spare: tuple[int, ...] = ()
+    block: RowBlock | None = None
+
+    @property
+    def length(self) -> int:
+        """How many rows a step is about."""
+        return self.rows if self.block is None else self.block.length
+
+    @property
+    def here(self) -> slice:
+        """Which they are."""
+        return slice(0, self.rows) if self.block is None else self.block.rows
+
+    def of(self, block: RowBlock) -> "Lanes":
+        """Return the same for steps that are about a block of rows."""
+        return replace(self, block=block)
 
     @property
     def fields(self) -> tuple[tuple[int, ...], ...]:

@@ -57,6 +57,7 @@ from fedmkt.protocol.core import (
     inbox_of,
 )
 from fedmkt.protocol.mask_counts import next_count
+from fedmkt.protocol.row_blocks import RowBlock, of_rows
 from fedmkt.protocol.trees.side_product import Batch, MaskedSides, Opened, dealt_sides, unpack_bits, widen
 from fedmkt.protocol.trees.totals.duos import DealtDuos, PartnerShares
 from fedmkt.protocol.trees.totals.lanes import Lanes
@@ -111,6 +112,7 @@ class ShareTags(State):
     """
 
     durable: ClassVar[bool] = False
+    by_row: ClassVar[tuple[str, ...]] = ("level", "batch", "opened")
     level: Words
     batch: Words
     opened: Words
@@ -144,8 +146,8 @@ def deal_gradient_tags(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outco
     """At the dealer: tag the bank's shares of R >> s and msb(R), of g and of h."""
     count, used = next_count(turn, "gradient tags")
     bank, partner = turn.parties
-    batch = Gradients(count, partner, lanes.rows, turn.published(ScoreRange, bank).period)
-    alpha, beta = _alpha(turn, lanes), _betas(turn, "gradients", count, (4, lanes.rows))
+    batch = Gradients(count, partner, lanes.length, turn.published(ScoreRange, bank).period)
+    alpha, beta = _alpha(turn, lanes), _betas(turn, "gradients", count, (4, lanes.length))
     lane_of = [lane for lane, fields in enumerate(lanes.fields) for _ in fields]
     tags = np.empty_like(beta)
     for field, shares in enumerate(dealt_rounding(turn, batch)):
@@ -159,7 +161,7 @@ def tag_gradients(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients | DealtTa
     """Work out the tags or keys of the root; the bank's share of membership is 1, or 0, as both know."""
     state, (other,) = turn.recall(GradientShares), turn.others
     opened = state.own + inbox.one(other, TreeGradients).values.words
-    shape = (4, lanes.rows)
+    shape = (4, lanes.length)
     if turn.first:
         dealt = inbox.one(dealer(turn.contract), DealtTags).words
         if dealt.shape != shape:
@@ -167,13 +169,13 @@ def tag_gradients(lanes: Lanes, turn: Turn, inbox: Inbox[TreeGradients | DealtTa
     else:
         dealt = _betas(turn, "gradients", state.batch.count, shape)
     lane_tags, known = tagged_rounding(opened, dealt)
-    one = np.ones((1, lanes.rows), np.uint64)
+    one = np.ones((1, lanes.length), np.uint64)
     tags = sum(lanes.join([*lane_tags[:, None], np.zeros_like(one)]), np.zeros_like(one))
     if not turn.first:
         tags -= weigh(turn.recall(TagKeys).alpha, lanes.join([*known[:, None], one]))
     # Rows that validate have shares of 0, which have tags and keys of 0.
-    tags[:, validation_rows(turn)] = 0
-    return (ShareTags(tags, tags, np.empty((0, lanes.rows), np.uint64)),)
+    tags[:, validation_rows(turn)[lanes.here]] = 0
+    return (ShareTags(tags, tags, np.empty((0, lanes.length), np.uint64)),)
 
 
 # --- sides
@@ -308,15 +310,15 @@ def deal_root(call: Caller, contract: Contract, lanes: Lanes) -> Reply[DealtTags
 
 
 def take_sides(
-    call: Caller, contract: Contract, lanes: Lanes,
+    call: Caller, contract: Contract, lanes: Lanes, block: RowBlock,
     sides: list[Reply[MaskedSides, Silent]], dealt: Reply[DealtDuos, Silent],
 ) -> None:  # fmt: skip
-    """Finish the products of a level, with tags, once `MaskedSides` and `DealtDuos` are sent."""
+    """Finish the products of a level, with tags, for a block of rows, once `MaskedSides` and `DealtDuos` are sent."""
     bank, partner = data_parties(contract)
     deal = Step("tags.deal_sides", partial(deal_side_tags, lanes), Silent)
-    (opened,), (tags,) = call.both([ask(bank, OPEN_OWN)], [ask(dealer(contract), deal)])
+    (opened,), (tags,) = call.both([ask(bank, of_rows(block, OPEN_OWN))], [ask(dealer(contract), deal)])
     inboxes: dict[Name, tuple[Sealed[MaskedSides | DealtDuos | OwnOpening | DealtTags], ...]] = {
         bank: (*both(sides, dealt, bank), *inbox_of([tags], bank)),
         partner: (*inbox_of(sides, partner), *inbox_of([opened], partner)),
     }
-    call.all([ask(p, TAKE_SIDES, *inbox) for p, inbox in inboxes.items()])
+    call.all([ask(p, of_rows(block, TAKE_SIDES), *inbox) for p, inbox in inboxes.items()])

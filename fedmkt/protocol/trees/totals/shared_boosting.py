@@ -96,6 +96,7 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.prepare import own_columns, real
+from fedmkt.protocol.row_blocks import RowBlock, blocks_of, close_rows, of_rows
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.side_product import MaskedSides
 from fedmkt.protocol.trees.sides.boosting import OwnSplits
@@ -106,26 +107,25 @@ from fedmkt.protocol.trees.totals.checked_bins import check_own_bins
 from fedmkt.protocol.trees.totals.checked_sums import checked_replies
 from fedmkt.protocol.trees.totals.class_weights import are_weighed, weigh
 from fedmkt.protocol.trees.totals.duos import (
-    DealtDuos,
     PartnerShares,
     copies,
     counterpart,
     read_copies,
-    share_parts,
 )
 from fedmkt.protocol.trees.totals.lane_plan import lanes_of
 from fedmkt.protocol.trees.totals.lanes import Lanes
+from fedmkt.protocol.trees.totals.level_sides import part_rows
 from fedmkt.protocol.trees.totals.noisy_growth import begin_noise, open_level
 from fedmkt.protocol.trees.totals.share_tags import (
     DealtTags,
     begin_tags,
     deal_root,
     tag_gradients,
-    take_sides,
 )
 from fedmkt.protocol.trees.totals.shared_cells import LevelShares, compare, settings_of
 from fedmkt.protocol.trees.totals.shared_gradients import (
     FAR,
+    ROW_BYTES,
     SCORE_BITS,
     UNIT,
     DealtGradients,
@@ -148,16 +148,12 @@ from fedmkt.protocol.trees.totals.shared_growth import (
     NodeTotals,
     TreeOwners,
     choose,
-    deal_node_sides,
-    open_node_sides,
     open_totals,
     own_sides,
-    pool_node_sides,
     record_splits,
     root_shares,
     root_vectors,
     split_nodes,
-    take_node_sides,
 )
 from fedmkt.protocol.trees.totals.shared_histogram import add_up_nodes, plain_replies, send_hints
 from fedmkt.protocol.trees.totals.shared_stopping import check_weights, stop_after
@@ -239,9 +235,9 @@ def _plant(
 
 def _take_root(lanes: Lanes, turn: Turn, inbox: Inbox[PartnerShares]) -> Outcome[Nothing, Silent]:
     """At a second partner: begin the tree with what the first one passed on: g and h of the rows that train."""
-    found = read_copies(inbox.one(turn.parties[1], PartnerShares), (1, lanes.rows), lanes.bits)
+    found = read_copies(inbox.one(turn.parties[1], PartnerShares), (1, lanes.length), lanes.bits)
     # Who is in the root everybody knows: the partners' part of 1 is 0, and of rows that validate all is.
-    if found[-1].any() or any(lane[:, validation_rows(turn)].any() for lane in found):
+    if found[-1].any() or any(lane[:, validation_rows(turn)[lanes.here]].any() for lane in found):
         raise ValueError("the members of the root are not the rows that train")
     return Outcome(Silent(), keep=root_shares(turn, found))
 
@@ -326,8 +322,6 @@ TELL_RANGE = Step("fit.tell_range", tell_range, ScoreRange)
 OPEN_ANGLES = Step("fit.open_angles", begin_gradients, Silent)
 OPEN_GRADIENTS = Step("fit.open_gradients", next_gradients, Silent, reads=(TreeAngles, DealtGradients))
 RECORD = Step("fit.record_splits", record_splits, Silent, reads=(SplitRequest,))
-TAKE_SIDES = Step("fit.take_sides", take_node_sides, Silent, reads=(MaskedSides, DealtDuos))
-POOL_SIDES = Step("fit.pool_sides", pool_node_sides, Silent, reads=(PartnerShares,))
 DROP_TREE = Step("fit.drop_tree", _drop_tree, Silent)
 BEGIN_VALUES = Step("fit.begin_values", _begin_values, Silent)
 
@@ -363,27 +357,35 @@ def plant(
     call: Caller, contract: Contract, lanes: Lanes, tell: Step[Nothing, Nothing, ScoreRange] = TELL_RANGE
 ) -> None:
     """Share the gradients of all rows: the root of a tree; `tell` is how the bank tells which series to use."""
+    call(data_parties(contract)[0], tell)
+    for block in blocks_of(lanes.rows, ROW_BYTES):
+        _plant_rows(call, contract, lanes.of(block), block)
+
+
+def _plant_rows(call: Caller, contract: Contract, lanes: Lanes, block: RowBlock) -> None:
     parties, maker = data_parties(contract), dealer(contract)
     first, others = parties[:2], parties[2:]
-    call(parties[0], tell)
-    deal = Step("fit.deal_gradients", partial(deal_step, lanes.rows), Silent)
-    angles, (dealt,) = call.both([ask(p, OPEN_ANGLES) for p in first], [ask(maker, deal)])
-    plain = [ask(p, OPEN_GRADIENTS, *both(angles, dealt, p)) for p in first]
-    values = weigh(call, contract, lanes.rows, angles, dealt) if are_weighed(contract) else call.all(plain)
-    begin = Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients, DealtTags))
+    deal = Step("fit.deal_gradients", partial(deal_step, block.length), Silent)
+    angles, (dealt,) = call.both([ask(p, of_rows(block, OPEN_ANGLES)) for p in first], [ask(maker, deal)])
+    if are_weighed(contract):
+        values = weigh(call, contract, block, angles, dealt)
+    else:
+        values = call.all([ask(p, of_rows(block, OPEN_GRADIENTS), *both(angles, dealt, p)) for p in first])
+    begin = of_rows(
+        block, Step("fit.plant_shares", partial(_plant, lanes), Silent, reads=(TreeGradients, DealtTags))
+    )
     tags = [] if lanes.checker is None else [deal_root(call, contract, lanes)]
     planted = call.all([ask(p, begin, *inbox_of(values, p), *inbox_of(tags, p)) for p in first])
-    take = Step("fit.take_root", partial(_take_root, lanes), Silent, reads=(PartnerShares,))
+    take = of_rows(block, Step("fit.take_root", partial(_take_root, lanes), Silent, reads=(PartnerShares,)))
     if others:
         call.all([ask(p, take, *inbox_of(planted, p)) for p in others])
+    close_rows(call, "fit", parties, block)
 
 
 def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
     """Grow a tree level by level; it ends early where no node has a split that is worth it."""
-    parties, maker = data_parties(contract), dealer(contract)
+    parties = data_parties(contract)
     bank, *partners = parties
-    open_sides = Step("fit.open_sides", partial(open_node_sides, lanes), Silent)
-    deal_sides = Step("fit.deal_sides", partial(deal_node_sides, lanes), Silent)
     split = Step(
         "fit.choose_splits",
         partial(choose, lanes),
@@ -416,12 +418,7 @@ def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
         nodes = [child for node, _ in level for child in (2 * node + 1, 2 * node + 2)]
         if not level or depth + 1 == contract.trees.depth:
             break
-        sides, (dealt,) = call.both([ask(p, open_sides) for p in parties], [ask(maker, deal_sides)])
-        if lanes.checker is None:
-            taken = call.all([ask(p, TAKE_SIDES, *both(sides, dealt, p)) for p in parties])
-            share_parts(call, contract, POOL_SIDES, taken)
-        else:
-            take_sides(call, contract, lanes, sides, dealt)
+        part_rows(call, contract, lanes, len(level))
     return tuple(owners)
 
 

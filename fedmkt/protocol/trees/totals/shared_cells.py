@@ -104,6 +104,7 @@ class LevelShares(State):
     """
 
     durable: ClassVar[bool] = False
+    by_row: ClassVar[tuple[str, ...]] = ("vectors",)
     nodes: tuple[int, ...]
     vectors: tuple[Numbers, ...]
     cells: Words

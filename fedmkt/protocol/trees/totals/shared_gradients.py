@@ -45,7 +45,7 @@ from fedmkt.protocol.core import (
     dealer,
 )
 from fedmkt.protocol.mask_counts import next_count
-from fedmkt.protocol.trees.side_product import Bytes, narrow, widen, widen_halves
+from fedmkt.protocol.trees.side_product import Bytes, narrow, widen, widen_halves, width
 from fedmkt.protocol.trees.totals.duos import counterpart
 from fedmkt.ring import rounding, sigmoid
 from fedmkt.ring.sigmoid import Series
@@ -104,6 +104,10 @@ FAR = ScoreSeries(
     2435,
     28.8,
 )  # fmt: skip
+
+
+ROW_BYTES = 8 * FAR.sines.harmonics + 2 * sum(map(width, SHARE_BITS))
+"""Most bytes of a row in one message: what is dealt."""
 
 
 def series_of(period: int) -> ScoreSeries:
@@ -296,6 +300,7 @@ def _draw(
 class SharedScores(State):
     """At the bank and the first partner: the own share of the score of each train row, (n,), modulo 2^24 units."""
 
+    by_row: ClassVar[tuple[str, ...]] = ("words",)
     words: HalfWords
 
 
@@ -304,6 +309,7 @@ class TrainAnswers(State):
     """At the bank: the label of each train row, (n,), 0 or 1; 0 for padding."""
 
     durable: ClassVar[bool] = False
+    by_row: ClassVar[tuple[str, ...]] = ("y",)
     y: NDArray[np.uint8]
 
 

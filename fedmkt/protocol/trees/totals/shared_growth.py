@@ -136,9 +136,9 @@ class BankTree(State):
 def root_vectors(lanes: Lanes, turn: Turn, gradients: Words) -> tuple[Numbers, ...]:
     """Return the vectors of the root from the own shares of g and h, (2, n): membership is 1 for rows that train."""
     # Padding is in no bin; what its rows hold never counts. Nor does membership where nothing is counted.
-    fields = np.full((sum(map(len, lanes.limits)), 1, lanes.rows), 1 if turn.first else 0, np.uint64)
+    fields = np.full((sum(map(len, lanes.limits)), 1, lanes.length), 1 if turn.first else 0, np.uint64)
     fields[:2, 0] = gradients
-    fields[:, 0, validation_rows(turn)] = 0
+    fields[:, 0, validation_rows(turn)[lanes.here]] = 0
     return lanes.join([*fields])
 
 
@@ -369,7 +369,7 @@ def node_products(
     """Return the products of a level's splits, of which `kind` counts what is done, and that count."""
     count, used = next_count(turn, kind)
     whose = tuple(owner for _, owner in owners)
-    return Products("node sides", count, whose, lanes.rows, lanes.share_bits, (True,) * len(whose)), used
+    return Products("node sides", count, whose, lanes.length, lanes.share_bits, (True,) * len(whose)), used
 
 
 def deal_node_sides(lanes: Lanes, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtDuos, Silent]:

@@ -113,6 +113,7 @@ class ShareVectors(State):
     """The own shares of the next batch, by lane (nodes, rows), each modulo 2^bits at least; zero in padding."""
 
     durable: ClassVar[bool] = False
+    by_row: ClassVar[tuple[str, ...]] = ("lanes",)
     lanes: tuple[Numbers, ...]
 
 

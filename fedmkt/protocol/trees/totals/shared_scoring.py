@@ -53,8 +53,9 @@ from fedmkt.protocol.core import (
     to_all,
 )
 from fedmkt.protocol.layout import BLOCK_BYTES, RESIDUAL_BITS
-from fedmkt.protocol.linear.scoring import READ, RELEASE, SHARE, Rounding, ScoreOpening
+from fedmkt.protocol.linear.scoring import READ, RELEASE, Rounding, ScoreOpening, share_step
 from fedmkt.protocol.mask_counts import next_count
+from fedmkt.protocol.row_blocks import RowBlock, blocks_of, close_rows, of_rows
 from fedmkt.protocol.shared import DealtRounding, deal_rounding, open_masked
 from fedmkt.protocol.trees.bin_layout import BinSizes
 from fedmkt.protocol.trees.nothing.blind_boosting import LeafShares
@@ -84,6 +85,8 @@ from fedmkt.ring.side_bits import Bits
 _LIFT_SHIFT = sigmoid.RESULT_BITS - RESIDUAL_BITS
 _DEALT = 2 * FAR.sines.harmonics
 """Sines and cosines of a row: scores are few, so there is one series for all of them."""
+ROW_BYTES = 4 * _DEALT + 16
+"""Most bytes of a row in one message: what is dealt."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class TreeSums(State):
     """The own share of the sum of the trees so far of each row to score, (n,), and the rows' bins in own columns."""
 
     durable: ClassVar[bool] = False
+    by_row: ClassVar[tuple[str, ...]] = ("words", "codes")
     words: HalfWords
     codes: Codes
 
@@ -196,46 +200,48 @@ def _add_group(forest: Forests, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[No
 # --- sigmoid and rounding
 
 
-def _mask(turn: Turn, of: Name, what: str, shape: tuple[int, ...]) -> HalfWords:
-    return turn.masks.half_words(of, f"score/trees/{what}", 0, shape)
+def _mask(turn: Turn, of: Name, what: str, block: int, shape: tuple[int, ...]) -> HalfWords:
+    return turn.masks.half_words(of, f"score/trees/{what}", block, shape)
 
 
-def _open_scores(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreAngles, Silent]:
+def _open_scores(block: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreAngles, Silent]:
     words = turn.recall(TreeSums).words
-    own = words - _mask(turn, turn.me, "t", words.shape)
+    own = words - _mask(turn, turn.me, "t", block, words.shape)
     message = ScoreAngles(Masked(narrow(own, SCORE_BITS)))
     return Outcome(Silent(), send={counterpart(turn): message}, keep=(Lifted(own, None),), forget=(TreeSums,))
 
 
-def _deal_scores(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtScores, Silent]:
-    bank, partner = turn.parties[:2]
-    t, mask = (_mask(turn, bank, f, (rows,)) + _mask(turn, partner, f, (rows,)) for f in ("t", "R"))
-    others = _mask(turn, partner, "angles", (_DEALT, rows))
+def _deal_scores(block: RowBlock, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtScores, Silent]:
+    (bank, partner), count, rows = turn.parties[:2], block.index, block.length
+    t, mask = (
+        _mask(turn, bank, f, count, (rows,)) + _mask(turn, partner, f, count, (rows,)) for f in ("t", "R")
+    )
+    others = _mask(turn, partner, "angles", count, (_DEALT, rows))
     angles = sigmoid.deal_correction(FAR.angles(t), FAR.sines.harmonics, [others], out=others)
     lift = rounding.deal_lift(mask, _LIFT_SHIFT)
-    high, top = (v - _wide(turn, f, rows) for f, v in (("high", lift.high), ("top", lift.top)))
+    high, top = (v - _wide(turn, f, count, rows) for f, v in (("high", lift.high), ("top", lift.top)))
     return Outcome(Silent(), send={bank: DealtScores(angles, high, top)})
 
 
-def _wide(turn: Turn, what: str, rows: int) -> Words:
+def _wide(turn: Turn, what: str, block: int, rows: int) -> Words:
     """Draw the first partner's share of what the rounding needs."""
-    return turn.masks.words(turn.parties[1], f"score/trees/{what}", 0, rows)
+    return turn.masks.words(turn.parties[1], f"score/trees/{what}", block, rows)
 
 
-def _lift(turn: Turn, inbox: Inbox[ScoreAngles | DealtScores]) -> Outcome[ScoreLift, Silent]:
+def _lift(block: int, turn: Turn, inbox: Inbox[ScoreAngles | DealtScores]) -> Outcome[ScoreLift, Silent]:
     own, other = turn.recall(Lifted).own, counterpart(turn)
     found = inbox.one(other, ScoreAngles).angles.words
     delta = FAR.angles(own + widen_halves(found, own.shape, SCORE_BITS))
     dealt = inbox.one(dealer(turn.contract), DealtScores) if turn.first else None
-    angles = dealt.angles if dealt else _mask(turn, turn.me, "angles", (_DEALT, len(own)))
+    angles = dealt.angles if dealt else _mask(turn, turn.me, "angles", block, (_DEALT, len(own)))
     value = sigmoid.evaluate(delta, angles, FAR.sines)
     if turn.first:
         value += sigmoid.HALF
-    opened = rounding.prepare_lift(value, _mask(turn, turn.me, "R", value.shape), first=turn.first)
+    opened = rounding.prepare_lift(value, _mask(turn, turn.me, "R", block, value.shape), first=turn.first)
     return Outcome(Silent(), send={other: ScoreLift(Masked(opened))}, keep=(Lifted(opened, dealt),))
 
 
-def _round(turn: Turn, inbox: Inbox[ScoreLift]) -> Outcome[ScoreOpening, Silent]:
+def _round(block: int, turn: Turn, inbox: Inbox[ScoreLift]) -> Outcome[ScoreOpening, Silent]:
     state = turn.recall(Lifted)
     found, n = inbox.one(counterpart(turn), ScoreLift).halves.words, len(state.own)
     if found.shape != state.own.shape:
@@ -243,40 +249,35 @@ def _round(turn: Turn, inbox: Inbox[ScoreLift]) -> Outcome[ScoreOpening, Silent]
     dealt = state.dealt
     if dealt is not None and not dealt.high.shape == dealt.top.shape == (n,):
         raise ValueError("the dealer's share of the rounding has another shape")
-    high, top = (dealt.high, dealt.top) if dealt else (_wide(turn, f, n) for f in ("high", "top"))
+    high, top = (dealt.high, dealt.top) if dealt else (_wide(turn, f, block, n) for f in ("high", "top"))
     lifted = rounding.finish_lift(
         state.own + found, rounding.DealtRounding(high, top), _LIFT_SHIFT, first=turn.first
     )
-    return _open_round(turn, lifted * np.uint64(10**turn.contract.scores.decimals), Lifted)
+    return _open_round(turn, block, lifted * np.uint64(10**turn.contract.scores.decimals), Lifted)
 
 
-def _join_round(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreOpening, Silent]:
+def _join_round(block: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[ScoreOpening, Silent]:
     """At a second partner: take part in the last rounding with 0, so that nothing is released without its share."""
-    return _open_round(turn, np.zeros(len(turn.recall(TreeSums).words), np.uint64), TreeSums)
+    return _open_round(turn, block, np.zeros(len(turn.recall(TreeSums).words), np.uint64), TreeSums)
 
 
-def _open_round(turn: Turn, share: Words, done: type[State]) -> Outcome[ScoreOpening, Silent]:
-    own = open_masked(turn, "score/round", 0, share)
+def _open_round(turn: Turn, block: int, share: Words, done: type[State]) -> Outcome[ScoreOpening, Silent]:
+    own = open_masked(turn, "score/round", block, share)
     send = to_all(turn.others, ScoreOpening(Masked(own)))
     return Outcome(Silent(), send=send, keep=(Rounding(own),), forget=(done,))
 
 
-def _deal_rounding(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRounding, Silent]:
-    dealt = deal_rounding(turn, "score/round", 0, rows, RESIDUAL_BITS)
+def _deal_rounding(block: RowBlock, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtRounding, Silent]:
+    dealt = deal_rounding(turn, "score/round", block.index, block.length, RESIDUAL_BITS)
     return Outcome(Silent(), send={turn.parties[0]: dealt})
 
 
 BEGIN = Step("score.begin_trees", _begin, TreesToScore)
-OPEN = Step("score.open_trees", _open_scores, Silent)
-JOIN_ROUND = Step("score.join_round", _join_round, Silent)
-LIFT = Step("score.lift_trees", _lift, Silent, reads=(ScoreAngles, DealtScores))
-ROUND = Step("score.round_shares", _round, Silent, reads=(ScoreLift,))
 
 
 def score(call: Caller, contract: Contract, overlap: Overlap) -> None:
     """Score the bank's held-out and unlabelled customers and release the rounded scores to it."""
-    parties, maker, rows = data_parties(contract), dealer(contract), scored_rows(contract, overlap)
-    first, others = parties[:2], parties[2:]
+    parties, rows = data_parties(contract), scored_rows(contract, overlap)
     owners = call.all([ask(p, BEGIN) for p in parties])[0].public.value.trees
     for trees in tree_groups(len(owners), contract.trees.depth, rows):
         forest = Forests("scores", rows, owners[trees], contract.trees.reveal == "nothing")
@@ -285,17 +286,32 @@ def score(call: Caller, contract: Contract, overlap: Overlap) -> None:
         call.all([ask(p, begin) for p in parties])
         fold(call, contract, forest, partial(_open_group, trees))
         call.all([ask(p, add) for p in parties])
-    deal = Step("score.deal_trees", partial(_deal_scores, rows), Silent)
-    opened, (dealt,) = call.both([ask(p, OPEN) for p in first], [ask(maker, deal)])
-    lifted = call.all([ask(p, LIFT, *both(opened, dealt, p)) for p in first])
-    deal_last = Step("score.deal_tree_rounding", partial(_deal_rounding, rows), Silent)
-    rounds, (last,) = call.both(
-        [*(ask(p, ROUND, *inbox_of(lifted, p)) for p in first), *(ask(p, JOIN_ROUND) for p in others)],
-        [ask(maker, deal_last)],
-    )
-    call.all([ask(p, SHARE, *both(rounds, last, p)) for p in parties])
+    for block in blocks_of(rows, ROW_BYTES):
+        _round_rows(call, contract, block)
     checkpoint(call, contract)
     witness(call, contract)
     released = call.all([ask(p, RELEASE) for p in parties[1:]])
     call(parties[0], READ, *inbox_of(released, parties[0]))
     checkpoint(call, contract)
+
+
+def _round_rows(call: Caller, contract: Contract, block: RowBlock) -> None:
+    """Share the rounded scores of a block of rows."""
+    parties, maker, count = data_parties(contract), dealer(contract), block.index
+    first, others = parties[:2], parties[2:]
+    opens = of_rows(block, Step("score.open_trees", partial(_open_scores, count), Silent))
+    lift = of_rows(
+        block, Step("score.lift_trees", partial(_lift, count), Silent, reads=(ScoreAngles, DealtScores))
+    )
+    round_ = of_rows(block, Step("score.round_shares", partial(_round, count), Silent, reads=(ScoreLift,)))
+    join = of_rows(block, Step("score.join_round", partial(_join_round, count), Silent))
+    deal = Step("score.deal_trees", partial(_deal_scores, block), Silent)
+    deal_last = Step("score.deal_tree_rounding", partial(_deal_rounding, block), Silent)
+    opened, (dealt,) = call.both([ask(p, opens) for p in first], [ask(maker, deal)])
+    lifted = call.all([ask(p, lift, *both(opened, dealt, p)) for p in first])
+    rounds, (last,) = call.both(
+        [*(ask(p, round_, *inbox_of(lifted, p)) for p in first), *(ask(p, join) for p in others)],
+        [ask(maker, deal_last)],
+    )
+    call.all([ask(p, of_rows(block, share_step(count)), *both(rounds, last, p)) for p in parties])
+    close_rows(call, "score", parties, block)

@@ -51,6 +51,7 @@ from fedmkt.protocol.core import (
     Name,
     Nothing,
     Outcome,
+    Reply,
     Sealed,
     Silent,
     State,
@@ -63,7 +64,16 @@ from fedmkt.protocol.core import (
     inbox_of,
 )
 from fedmkt.protocol.mask_counts import next_count
-from fedmkt.protocol.trees.side_product import Bytes, DealtSides, MaskedSides, deal_sides, narrow, widen
+from fedmkt.protocol.row_blocks import RowBlock, blocks_of
+from fedmkt.protocol.trees.side_product import (
+    Bytes,
+    DealtSides,
+    MaskedSides,
+    deal_sides,
+    narrow,
+    widen,
+    width,
+)
 from fedmkt.protocol.trees.sides.boosting import OwnSplits
 from fedmkt.protocol.trees.sides.early_stop import TreesKept, judge, read_kept
 from fedmkt.protocol.trees.totals.class_waves import (
@@ -96,6 +106,8 @@ LOSS_BITS = 16
 """Squared residuals are added up at scale 2^16."""
 SUM_BITS = 48
 """Sums are shared modulo 2^48: of up to 2^31 rows."""
+ROW_BYTES = 8 * FAR.sines.harmonics + 4 + 2 * width(SUM_BITS)
+"""Most bytes of a row in one message: what is dealt."""
 _SHIFT = sigmoid.RESULT_BITS - LOSS_BITS
 DROPPED_SHARE = 5
 """Of so many agreed trees one may be without a split of the partner's, and one in any case."""
@@ -127,9 +139,14 @@ class LossShare(Message):
 
 @dataclass(frozen=True)
 class LossShares(State):
-    """Losses under way: the own opening of F - t, then of the residuals; at the bank the dealer's shares."""
+    """Losses under way: the own opening of F - t, then of the residuals; at the bank the dealer's shares.
+
+    before : the own share of the sum over the blocks of rows before this one, modulo 2^48
+    """
 
     durable: ClassVar[bool] = False
+    block: RowBlock
+    before: int
     count: int
     own: HalfWords
     dealt: DealtLosses | None
@@ -176,14 +193,14 @@ def _rows(turn: Turn) -> int:
     return loss_rows(turn.contract, turn.published(Overlap, turn.parties[0]))
 
 
-def _taken(turn: Turn, values: HalfWords) -> HalfWords:
-    """Take the validation rows of numbers of all train rows, padded with 0."""
+def _taken(turn: Turn, values: HalfWords, block: RowBlock) -> HalfWords:
+    """Take a block of the validation rows, which are padded with 0, of numbers of all train rows."""
     places, rows = _places(turn), _rows(turn)
     if len(places) > rows:
         raise ValueError("more rows than their padded number: once in a thousand million splits")
     out = np.zeros(rows, np.uint32)
     out[: len(places)] = values[places]
-    return out
+    return out[block.rows]
 
 
 def _gradients(turn: Turn, count: int, rows: int) -> Gradients:
@@ -205,12 +222,14 @@ def _wide(turn: Turn, of: Name, what: str, count: int, rows: int) -> Words:
 # --- steps
 
 
-def _open(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Silent]:
+def _open(block: RowBlock, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[TreeAngles, Silent]:
     """Open the own share of the scores of the validation rows."""
-    scores, other = _taken(turn, turn.recall(SharedScores).words), counterpart(turn)
+    scores, other = _taken(turn, turn.recall(SharedScores).words, block), counterpart(turn)
+    before = turn.recall(LossShares).before if block.index else 0
     count, used = next_count(turn, "losses")
     message, own = open_angles(turn, _gradients(turn, count, len(scores)), scores)
-    return Outcome(Silent(), send={other: message}, keep=(LossShares(count, own, None), used))
+    state = LossShares(block, before, count, own, None)
+    return Outcome(Silent(), send={other: message}, keep=(state, used))
 
 
 def _deal(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtLosses, Silent]:
@@ -227,23 +246,24 @@ def _deal(rows: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[DealtLosses, 
     return Outcome(Silent(), send={bank: DealtLosses(angles, product, high, top)}, keep=(used,))
 
 
-def _answers(turn: Turn) -> Bytes | None:
+def _answers(turn: Turn, block: RowBlock) -> Bytes | None:
     if not turn.first:
         return None
-    return _taken(turn, turn.recall(TrainAnswers).y.astype(np.uint32)).astype(np.uint8)
+    return _taken(turn, turn.recall(TrainAnswers).y.astype(np.uint32), block).astype(np.uint8)
 
 
 def _choose(turn: Turn, inbox: Inbox[TreeAngles | DealtLosses]) -> Outcome[MaskedSides, Silent]:
     """Evaluate the squared residuals of both classes; open what the choice between them needs."""
-    state, other, rows = turn.recall(LossShares), counterpart(turn), _rows(turn)
+    state, other = turn.recall(LossShares), counterpart(turn)
+    rows = state.block.length
     dealt = inbox.one(dealer(turn.contract), DealtLosses) if turn.first else None
     batch = _gradients(turn, state.count, rows)
     waves = meet(
         turn, batch, state.own, inbox.one(other, TreeAngles), None if dealt is None else dealt.angles
     )
     product = classes_batch("losses", state.count, turn, rows, 1)
-    message, kept = open_classes(turn, product, FAR, waves, _functions(turn), _answers(turn))
-    state = LossShares(state.count, state.own, dealt, kept)
+    message, kept = open_classes(turn, product, FAR, waves, _functions(turn), _answers(turn, state.block))
+    state = replace(state, dealt=dealt, product=kept)
     return Outcome(Silent(), send={other: message}, keep=(state,))
 
 
@@ -254,14 +274,14 @@ def _lift(turn: Turn, inbox: Inbox[MaskedSides]) -> Outcome[LossOpening, Silent]
         raise ValueError("no losses are under way")
     dealt = DealtSides(state.dealt.product) if state.dealt else None
     found = inbox.one(other, MaskedSides)
-    (value,) = close_classes(turn, state.product, found, dealt, _functions(turn), _answers(turn))
+    (value,) = close_classes(turn, state.product, found, dealt, _functions(turn), _answers(turn, state.block))
     opened = rounding.prepare_lift(value, _mask(turn, turn.me, state.count, len(value)), first=turn.first)
-    kept = LossShares(state.count, opened, state.dealt)
+    kept = replace(state, own=opened, product=None)
     return Outcome(Silent(), send={other: LossOpening(Masked(opened))}, keep=(kept,))
 
 
 def _sum(turn: Turn, found: LossOpening) -> int:
-    """Return the own share of the sum over the validation rows, modulo 2^48."""
+    """Return the own share of the sum over the validation rows up to this block, modulo 2^48."""
     state = turn.recall(LossShares)
     own, theirs, rows = state.own, found.values.words, len(state.own)
     if theirs.shape != own.shape:
@@ -274,7 +294,14 @@ def _sum(turn: Turn, found: LossOpening) -> int:
         )
     lifted = rounding.finish_lift(own + theirs, rounding.DealtRounding(high, top), _SHIFT, first=turn.first)
     # Padding is not counted: the validation rows come first.
-    return int(lifted[: len(_places(turn))].sum()) % (1 << SUM_BITS)
+    real = max(0, len(_places(turn)) - state.block.start)
+    return (state.before + int(lifted[:real].sum())) % (1 << SUM_BITS)
+
+
+def _add(turn: Turn, inbox: Inbox[LossOpening]) -> Outcome[Nothing, Silent]:
+    """Add up a block of rows that is not the last."""
+    total = _sum(turn, inbox.one(counterpart(turn), LossOpening))
+    return Outcome(Silent(), keep=(replace(turn.recall(LossShares), before=total),))
 
 
 def _tell(turn: Turn, inbox: Inbox[LossOpening]) -> Outcome[LossShare, Silent]:
@@ -318,9 +345,9 @@ def _keep(kept: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Sile
     return Outcome(Silent(), keep=keep)
 
 
-OPEN = Step("losses.open", _open, Silent)
 CHOOSE = Step("losses.choose", _choose, Silent, reads=(TreeAngles, DealtLosses))
 LIFT = Step("losses.lift", _lift, Silent, reads=(MaskedSides,))
+ADD = Step("losses.add", _add, Silent, reads=(LossOpening,))
 TELL = Step("losses.tell", _tell, Silent, reads=(LossOpening,), reveals=(ValidationLosses,))
 AGREE = Step("losses.agree", _agree, Silent, reveals=(ValidationLosses,))
 JUDGE = Step("losses.judge", _judge, TreesKept, reads=(LossOpening, LossShare), reveals=(StopBits,))
@@ -331,12 +358,13 @@ def stop_after(call: Caller, contract: Contract, overlap: Overlap, tree: int, dr
     ends = is_over(contract, tree + 1, dropped)
     if not contract.trees.patience:
         return tree + 1 if ends else 0
-    parties, maker = data_parties(contract), dealer(contract)
+    parties = data_parties(contract)
     bank, partner = first = parties[:2]
-    deal = Step("losses.deal", partial(_deal, loss_rows(contract, overlap)), Silent)
-    angles, (dealt,) = call.both([ask(p, OPEN) for p in first], [ask(maker, deal)])
-    chosen = call.all([ask(p, CHOOSE, *both(angles, dealt, p)) for p in first])
-    lifted = call.all([ask(p, LIFT, *inbox_of(chosen, p)) for p in first])
+    lifted: list[Reply[LossOpening, Silent]] = []
+    for block in blocks_of(loss_rows(contract, overlap), ROW_BYTES):
+        if block.index:
+            call.all([ask(p, ADD, *inbox_of(lifted, p)) for p in first])
+        lifted = _lift_rows(call, contract, block)
     witness(call, contract)
     (told,), _ = call.both(
         [ask(partner, TELL, *inbox_of(lifted, partner))], [ask(p, AGREE) for p in parties[2:]]
@@ -347,3 +375,13 @@ def stop_after(call: Caller, contract: Contract, overlap: Overlap, tree: int, dr
         keep = Step("losses.keep_trees", partial(_keep, kept), Silent)
         call.all([ask(p, keep) for p in parties])
     return kept
+
+
+def _lift_rows(call: Caller, contract: Contract, block: RowBlock) -> list[Reply[LossOpening, Silent]]:
+    """Open the squared residuals of a block of rows under R."""
+    first, maker = data_parties(contract)[:2], dealer(contract)
+    opens = Step("losses.open", partial(_open, block), Silent)
+    deal = Step("losses.deal", partial(_deal, block.length), Silent)
+    angles, (dealt,) = call.both([ask(p, opens) for p in first], [ask(maker, deal)])
+    chosen = call.all([ask(p, CHOOSE, *both(angles, dealt, p)) for p in first])
+    return call.all([ask(p, LIFT, *inbox_of(chosen, p)) for p in first])

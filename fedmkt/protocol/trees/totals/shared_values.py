@@ -20,7 +20,7 @@ The letters are those of ring/side_bits.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, TypeVar
 
@@ -48,7 +48,8 @@ from fedmkt.protocol.core import (
     inbox_of,
 )
 from fedmkt.protocol.mask_counts import next_count
-from fedmkt.protocol.trees.side_product import MaskedSides, Opened
+from fedmkt.protocol.row_blocks import RowBlock, blocks_of, close_rows, of_rows
+from fedmkt.protocol.trees.side_product import MaskedSides, Opened, width
 from fedmkt.protocol.trees.totals.duos import (
     DealtDuos,
     PartnerShares,
@@ -68,6 +69,8 @@ Owners = tuple[tuple[int, int], ...]
 """The splits of one tree by node: whose they are, 0 the bank's, then the partners' in their order."""
 Place = tuple[int, int]
 """A tree, and a node of it."""
+_ROW_BYTES = width(SCORE_BITS) + 1
+"""Most bytes of a row and split in one message: a number and a bit."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Folding(State):
     """
 
     durable: ClassVar[bool] = False
+    by_row: ClassVar[tuple[str, ...]] = ("values",)
     values: dict[Place, HalfWords]
     products: Products | None = None
     opened: tuple[Opened, ...] = ()
@@ -156,6 +160,7 @@ def open_values(
             # The bank knows all of it, and the partners' share is 0.
             left, right = _children(values, place)
             values[place] = np.where(sides[place], left, right) if turn.first else np.zeros(1, np.uint32)
+            _drop_children(values, place)
     if not shared:
         return {}, Folding(values)
     x = np.empty((len(shared), forest.rows), np.uint32)
@@ -196,6 +201,7 @@ def _folded(forest: Forests, depth: int, state: Folding, products: Numbers) -> F
     for (place, _), product in zip(forest.shared(depth), _halves(products), strict=True):
         _, right = _children(values, place)
         values[place] = right + product
+        _drop_children(values, place)
     return Folding(values)
 
 
@@ -215,6 +221,12 @@ def _children(values: Mapping[Place, HalfWords], place: Place) -> tuple[HalfWord
     tree, node = place
     none = np.zeros(1, np.uint32)
     return values.get((tree, 2 * node + 1), none), values.get((tree, 2 * node + 2), none)
+
+
+def _drop_children(values: dict[Place, HalfWords], place: Place) -> None:
+    tree, node = place
+    for child in (2 * node + 1, 2 * node + 2):
+        values.pop((tree, child), None)
 
 
 def _depth(node: int) -> int:
@@ -268,21 +280,36 @@ def both(
 Open = Callable[[Forests, int, Turn, Inbox[Nothing]], Outcome[MaskedSides, Silent]]
 
 
+def value_blocks(rows: int, products: int) -> list[RowBlock]:
+    """Split the rows of so many products."""
+    return blocks_of(rows, _ROW_BYTES * products)
+
+
 def fold(call: Caller, contract: Contract, forest: Forests, open_: Open) -> None:
     """Compute the values of trees from the deepest splits upward; `Folding` at both before and after."""
-    parties, maker = data_parties(contract), dealer(contract)
     for depth in reversed(range(forest.depth)):
-        begin = Step(f"{forest.label}.open", partial(open_, forest, depth), Silent)
-        if not forest.shared(depth):
-            call.all([ask(p, begin) for p in parties])
-            continue
-        deal = Step(f"{forest.label}.deal", partial(deal_depth, forest, depth), Silent)
-        reads = (MaskedSides, DealtDuos)
-        take = Step(f"{forest.label}.take", partial(take_depth, forest, depth), Silent, reads=reads)
-        sides, (dealt,) = call.both([ask(p, begin) for p in parties], [ask(maker, deal)])
-        taken = call.all([ask(p, take, *both(sides, dealt, p)) for p in parties])
+        for block in value_blocks(forest.rows, len(forest.shared(depth))):
+            _fold_rows(call, contract, replace(forest, rows=block.length), depth, block, open_)
+
+
+def _fold_rows(
+    call: Caller, contract: Contract, forest: Forests, depth: int, block: RowBlock, open_: Open
+) -> None:
+    parties, maker = data_parties(contract), dealer(contract)
+    begin = of_rows(block, Step(f"{forest.label}.open", partial(open_, forest, depth), Silent))
+    if not forest.shared(depth):
+        call.all([ask(p, begin) for p in parties])
+        return
+    deal = Step(f"{forest.label}.deal", partial(deal_depth, forest, depth), Silent)
+    reads = (MaskedSides, DealtDuos)
+    take = of_rows(
+        block, Step(f"{forest.label}.take", partial(take_depth, forest, depth), Silent, reads=reads)
+    )
+    sides, (dealt,) = call.both([ask(p, begin) for p in parties], [ask(maker, deal)])
+    taken = call.all([ask(p, take, *both(sides, dealt, p)) for p in parties])
+    if any(forest.products(depth, 0).passed):
         pool = Step(
             f"{forest.label}.pool", partial(pool_depth, forest, depth), Silent, reads=(PartnerShares,)
         )
-        if any(forest.products(depth, 0).passed):
-            share_parts(call, contract, pool, taken)
+        share_parts(call, contract, of_rows(block, pool), taken)
+    close_rows(call, forest.label, parties, block)
