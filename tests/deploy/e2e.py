@@ -1,8 +1,9 @@
-"""A deployment end to end beside a run in memory: `python -m tests.deploy.e2e [bank-full.csv.gz]`.
+"""A deployment end to end beside a run in memory: `python -m tests.deploy.e2e [bank-full.csv.gz | FAMILY ...]`.
 
 Coordinator, bank and two partners as real processes with TLS and node authentication; the same contract, keys and
 seed once more in one process; the model, the scores and the receipts must be equal to the last bit. With a UCI
-file the columns of the call centre are split between two partners; without one the world is invented.
+file the columns of the call centre are split between two partners; without one the world is invented. Families are
+those of `tests.simulation.test_families`, or `all` of them, in a world of some 2,000 rows each.
 """
 
 import json
@@ -29,13 +30,14 @@ from fedmkt.simulation.world import PartyFile, generate, job_text, write_world
 from fedmkt.transport.driver import Coordinator
 from fedmkt.transport.memory import MemoryEndpoint
 from tests.deploy.deployment import COORDINATOR, ROOT, Deployment
+from tests.simulation.test_families import CASES
 
 SEED = 7
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of the two runs, and what of their results differs."""
+    """Seconds of the two runs, what of their results differs, and processes that outlived their programs."""
 
     provision: float
     up: float
@@ -43,6 +45,7 @@ class Comparison:
     in_memory: float
     common: tuple[int, int]
     differences: tuple[str, ...]
+    left: tuple[str, ...]
 
     @property
     def overhead(self) -> float:
@@ -117,11 +120,12 @@ def compare(folder: Path, job: Path, channel: str = "hub") -> Comparison:
         status = deployment.run("--seed", str(SEED), timeout=1800)
         ran = time.monotonic()
     assert status["state"] == "done", status
+    left = [command for name in (COORDINATOR, *deployment.names) for _, command in deployment.processes(name)]
     in_memory = run_in_memory(deployment, folder / "memory", SEED)
     low, high = status["common_band"]  # type: ignore[misc]  # a pair, once a run is done
     return Comparison(
         provisioned - started, up - provisioned, ran - up, in_memory, (low, high),
-        differences(deployment, folder / "memory"),
+        differences(deployment, folder / "memory"), tuple(left),
     )  # fmt: skip
 
 
@@ -152,8 +156,21 @@ def uci_job(folder: Path, uci_file: Path) -> Path:
     return job
 
 
+def each_family(names: list[str]) -> int:
+    """Compare one family after the other; exit code 1 if anything differs or is left running."""
+    bad = False
+    for family in names:
+        with tempfile.TemporaryDirectory() as name:
+            found = compare(Path(name), CASES[family].write(Path(name) / "data", (2000, 2200, 1600)))
+        print(json.dumps({"family": family} | found.__dict__), flush=True)
+        bad |= bool(found.differences or found.left)
+    return int(bad)
+
+
 def main(arguments: list[str]) -> int:
     """Compare on a UCI file, or on an invented world; exit code 1 if anything differs or the overhead is over 30 s."""
+    if arguments and {*arguments} <= {*CASES, "all"}:
+        return each_family(list(CASES) if "all" in arguments else arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if arguments:
@@ -162,7 +179,7 @@ def main(arguments: list[str]) -> int:
             job = invented_job(folder / "data", (20_000, 25_000, 12_000), 2)
         found = compare(folder, job)
     print(json.dumps(found.__dict__ | {"overhead": found.overhead}, indent=1))
-    return 1 if found.differences or found.overhead > 30 else 0
+    return 1 if found.differences or found.left or found.overhead > 30 else 0
 
 
 if __name__ == "__main__":

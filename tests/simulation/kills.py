@@ -244,10 +244,14 @@ def repeated_numbers(out: Path) -> list[str]:
 
 
 def small_job(
-    folder: Path, iterations: int = 4, every: int = 2, rows: tuple[int, int, int] = (700, 800, 500)
+    folder: Path,
+    iterations: int = 4,
+    every: int = 2,
+    rows: tuple[int, int, int] = (700, 800, 500),
+    partners: int = 1,
 ) -> Path:
     """Write a small world and its job; in this one no two people's scores are as close as the weights' noise."""
-    job = write_world(generate(4, *rows), folder, minimum=200)
+    job = write_world(generate(4, *rows, partners), folder, minimum=200)
     text = job.read_text().replace(
         "[model]\n", f"[model]\niterations = {iterations}\ncheckpoint_every = {every}\n"
     )

@@ -25,20 +25,23 @@ class Case:
 
     apart : units by which a released score of a resumed run may differ, of scores above 100 the same share of them.
     grows_anew : a resumed run rounds anew, so what is trained after the checkpoint is another model.
+    rows : of the bank, of each partner, in common.
     """
 
     sections: Mapping[str, Mapping[str, object]]
     moment: str
     apart: int = 1  # scores are rounded at random
     grows_anew: bool = False
+    partners: int = 1
+    rows: tuple[int, int, int] = (700, 800, 500)
 
     @property
     def kind(self) -> str:
         return str(self.sections["model"]["kind"])
 
-    def write(self, folder: Path) -> Path:
-        """Write the small world with this family's job."""
-        job = small_job(folder)
+    def write(self, folder: Path, rows: tuple[int, int, int] | None = None) -> Path:
+        """Write a small world with this family's job; rows : other than its own."""
+        job = small_job(folder, rows=rows or self.rows, partners=self.partners)
         before, found, after = job.read_text().partition("[model]\n")
         assert found
         _, found, limits = after.partition("[limits]\n")
@@ -69,6 +72,21 @@ CASES = {
         "fit.update:11",  # in the middle of the second penalty
         grows_anew=True,  # the sums of errors, which model.json has, are rounded anew
     ),
+    "logistic-path": Case(
+        {
+            "model": {
+                "kind": "logistic",
+                "iterations": 4,
+                "checkpoint_every": 2,
+                "penalties": [1.0, 100.0],
+                "path_passes": 2,
+                "validation_fraction": 0.5,
+            }
+        },
+        "fit.update:11",
+        grows_anew=True,
+        rows=(2000, 2200, 1600),  # enough people of either answer to compare on
+    ),
     "linear": Case({"model": {"kind": "linear", "iterations": 4, "checkpoint_every": 2}}, "fit.update:6"),
     "poisson": Case(
         {"model": {"kind": "poisson", "iterations": 4, "checkpoint_every": 2}},
@@ -78,6 +96,14 @@ CASES = {
     "additive": Case(
         {"model": {"kind": "additive", "iterations": 4, "checkpoint_every": 2}, "additive": {"knots": 2}},
         "fit.update:6",
+    ),
+    "pairs": Case(
+        {
+            "model": {"kind": "additive", "iterations": 4, "checkpoint_every": 2},
+            "additive": {"knots": 2, "pairs": [["bank/age", "partner/spend"]]},
+        },
+        "score.share_pairs:2",
+        rows=(1000, 1100, 800),
     ),
     "scorecard": Case(
         {"model": {"kind": "scorecard", "iterations": 4, "checkpoint_every": 2}, "bins": {"count": 4}},
@@ -100,6 +126,36 @@ CASES = {
         "fit.add_tree:5",  # both parties added the first two trees, and one the third
         apart=20,
         grows_anew=True,
+    ),
+    "trees-two-partners": Case(
+        {
+            "model": {"kind": "trees", "checkpoint_every": 2},
+            "trees": {"reveal": "totals", "trees": 4, "depth": 3, "min_rows": 50},
+            "bins": {"count": 6},
+        },
+        "fit.add_tree:7",
+        apart=20,
+        grows_anew=True,
+        partners=2,
+    ),
+    "trees-stopping": Case(
+        {
+            "model": {"kind": "trees", "checkpoint_every": 2},
+            "trees": {
+                "reveal": "totals",
+                "trees": 6,
+                "depth": 2,
+                "rate": 0.5,
+                "min_rows": 50,
+                "patience": 2,
+                "validation_fraction": 0.3,
+            },
+            "bins": {"count": 6},
+        },
+        "fit.add_tree:5",  # of the third tree, whose loss is the second in a row that is no better
+        apart=20,
+        grows_anew=True,
+        rows=(1000, 1100, 800),
     ),
     "trees-checked": Case(
         {
