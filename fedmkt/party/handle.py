@@ -272,7 +272,7 @@ class Party:
         fresh = [r for r in news if r.index >= before]
         if any(r.epoch != live.epoch.number for r in fresh):
             raise PeerError("coordinator: a receipt of another epoch")
-        live.follower.replay(fresh)
+        live.follower.replay(fresh, own={i: answer.receipt for i, (_, answer) in live.answers.items()})
         for index in [i for i in live.answers if i < live.follower.index]:
             del live.answers[index]
 
