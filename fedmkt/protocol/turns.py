@@ -11,7 +11,7 @@ its last signature among the receipts shown vouches for all of its earlier ones:
 
 import hashlib
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from greenlet import greenlet
@@ -38,15 +38,17 @@ class Receipt:
     request: bytes
     public: bytes
     parts: tuple[tuple[str, bytes, int], ...]
+    riders: tuple[tuple[str, bytes, int], ...]
     signature: bytes
 
     def signed_bytes(self, run: bytes, transcript: bytes) -> bytes:
         """Return what the signature covers: the receipt, its run and the transcript before its round."""
-        head = f"fedmkt receipt v1\n{self.index}\n{self.epoch}\n".encode()
+        head = f"fedmkt receipt v2\n{self.index}\n{self.epoch}\n{len(self.parts)}\n".encode()
         names = _framed(self.party.encode()) + _framed(self.step.encode())
         fixed = _framed(head) + names + _framed(run) + _framed(transcript) + _framed(self.request)
         # The signer chose all of it: without the lengths, one signature could be read as two different receipts.
-        parts = b"".join(_framed(r.encode()) + _framed(d) + n.to_bytes(8, "big") for r, d, n in self.parts)
+        sent = (*self.parts, *self.riders)
+        parts = b"".join(_framed(r.encode()) + _framed(d) + n.to_bytes(8, "big") for r, d, n in sent)
         return fixed + _framed(self.public) + parts
 
     def check(
@@ -124,6 +126,7 @@ class Follower:
         self.result: PublicValue | None = None
         self.publics: dict[tuple[Name, type[PublicValue]], PublicValue] = {}
         self._made: dict[int, tuple[str, bytes]] = {}
+        self._riding: dict[Name, tuple[Sealed[Any], ...]] = {}
         self._keys = keys
         self._live_epoch = epoch
         self._script = script
@@ -147,7 +150,9 @@ class Follower:
         return driver.switch(calls)
 
     def _take(self, handed: object) -> None:
-        self.round = handed if isinstance(handed, list) else []
+        """Hand out a round; what rides to a party goes with its next call, in the order in which it was sent."""
+        calls: list[Call[Any, Any]] = handed if isinstance(handed, list) else []
+        self.round = [replace(c, riders=self._riding.pop(c.party, ())) for c in calls]
 
     @property
     def finished(self) -> bool:
@@ -184,7 +189,7 @@ class Follower:
                 index,
                 call.step.name,
                 self.transcript,
-                [s.digest for s in call.inbox],
+                [s.digest for s in (*call.inbox, *call.riders)],
             )
             if receipt.request != expected:
                 raise PeerError(f"{call.party}: {call.step.name}: call {index} answers another request")
@@ -200,10 +205,16 @@ class Follower:
         self.round_starts[self.index] = self.transcript
         for receipt in receipts:
             self._made[receipt.index] = (receipt.step, self.transcript)
+            sender = Name(receipt.party)
+            for reader, digest, _ in receipt.riders:
+                rider = Sealed[Any](receipt.index, sender, Name(reader), digest)
+                self._riding[rider.reader] = (*self._riding.get(rider.reader, ()), rider)
         self.last_round = self.index
         self.transcript = chain(self.transcript, signed)
         self.index += len(receipts)
-        self.epoch = self._live_epoch if next_epoch is None else next_epoch
+        before, self.epoch = self.epoch, self._live_epoch if next_epoch is None else next_epoch
+        if self.epoch != before:
+            self._riding = {}  # the keys that could open it ended with their epoch
         if self._greenlet is None:
             raise ValueError("the script was not started")
         try:

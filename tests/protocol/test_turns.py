@@ -85,7 +85,7 @@ def receipt(
     readers = to or [n for n in (BANK, SHOP) if n != call.party]
     parts = tuple((str(r), bytes([index, i]) * 16, 5) for i, r in enumerate(readers))
     public = wire.encode(Announced(told))
-    plain = Receipt(index, driven.epoch, call.party, call.step.name, asked, public, parts, b"")
+    plain = Receipt(index, driven.epoch, call.party, call.step.name, asked, public, parts, (), b"")
     plain = replace(plain, **changes)  # type: ignore[arg-type]
     identity = signer or WORLD.identities[call.party]
     return replace(plain, signature=identity.sign(plain.signed_bytes(driven.run, driven.transcript)))
@@ -148,6 +148,7 @@ CHANGES: dict[str, object] = {
     "request": b"q" * 32,
     "public": wire.encode(Announced(3)),
     "parts": (("shop", b"z" * 32, 5),),
+    "riders": (("shop", b"z" * 32, 5),),
     "signature": bytes(64),
 }
 
