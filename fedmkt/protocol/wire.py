@@ -87,7 +87,8 @@ def _pack(value: object, buffers: list[Any], size: list[int]) -> Any:
     if isinstance(value, Mapping):
         return {"m": [[str(k), _pack(v, buffers, size)] for k, v in value.items()]}
     if dataclasses.is_dataclass(value):
-        return {"d": [_pack(getattr(value, name), buffers, size) for name in _field_names(type(value))]}
+        kind: Any = type(value)
+        return {"d": [_pack(getattr(value, name), buffers, size) for name in _field_names(kind)]}
     raise ValueError(f"a message cannot hold a {type(value).__name__}")
 
 

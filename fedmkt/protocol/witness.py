@@ -17,19 +17,22 @@ same parties needs fewer.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.core import (
     Caller,
+    In,
     Inbox,
     Message,
     Name,
     Nothing,
+    Out,
     Outcome,
     Silent,
     Step,
     Turn,
+    V,
     ask,
     data_parties,
     everyone,
@@ -89,6 +92,11 @@ def _witness(call: Caller, contract: Contract, among: Group) -> None:
 def countersign(call: Caller, parties: Sequence[Name]) -> None:
     """Give these a turn to counter-sign the heads that they were shown; they go on with their next call."""
     call.all([ask(p, COSIGN) for p in parties])
+
+
+def showing(step: Step[In, Out, V]) -> Step[In, Out, V]:
+    """Return the same step, after which its party shows its log head to all that hold data."""
+    return replace(step, shows=data_parties)
 
 
 def others_sign(partners: Sequence[Name]) -> Sequence[Name]:

@@ -34,7 +34,7 @@ Letters: N, a_j, A, H, D, s, e as in ring/rlwe.py; K bins of a partner in all, V
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -66,7 +66,7 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.sides.histogram_terms import Batch, Terms, bin_blocks
-from fedmkt.protocol.witness import countersign, others_sign
+from fedmkt.protocol.witness import countersign, others_sign, showing
 from fedmkt.ring import discrete_gaussian, kernels, rlwe, short_words
 from fedmkt.ring.budget import Budget
 from fedmkt.ring.fixed import correction
@@ -374,7 +374,7 @@ def _decrypt(batch: Batch, turn: Turn, inbox: Inbox[MaskedTotals | DealtShares])
 
 
 MASK_HINT = Step("histogram.mask_hint", _mask_hint, Silent)
-REPLY = Step("histogram.reply", _reply, Silent, reveals=(HistogramTotals,), shows=data_parties)
+REPLY = showing(Step("histogram.reply", _reply, Silent, reveals=(HistogramTotals,)))
 
 
 def send_hints(call: Caller, contract: Contract, terms: Terms) -> None:
@@ -405,15 +405,14 @@ def add_up_vectors(
     add = Step("histogram.add", partial(_add, batch), Silent, reads=(EncryptedRows,))
     decrypt = Step("histogram.decrypt", partial(_decrypt, batch), Silent, reads=(MaskedTotals, DealtShares))
     # With the last block all show their logs, so that one more turn makes them counter-signed before the totals leave.
-    last_encrypt, last_add = replace(encrypt, shows=data_parties), replace(add, shows=data_parties)
-    encrypts = [encrypt] * (len(batch.row_blocks()) - 1) + [last_encrypt]
+    encrypts = [encrypt] * (len(batch.row_blocks()) - 1) + [showing(encrypt)]
     (block,), (dealt,) = call.both([ask(bank, encrypts[0])], [ask(dealer(contract), deal)])
     for following in encrypts[1:]:
         # The partners add up one block while the bank encrypts the next.
         _, (block,) = call.both(
             [ask(p, add, *inbox_of([block], p)) for p in partners], [ask(bank, following)]
         )
-    call.all([ask(p, last_add, *inbox_of([block], p)) for p in partners])
+    call.all([ask(p, showing(add), *inbox_of([block], p)) for p in partners])
     countersign(call, [bank, *others_sign(partners)])
     replies = call.all([ask(p, REPLY) for p in partners])
     call(bank, decrypt, *inbox_of(replies, bank), *inbox_of([dealt], bank))
