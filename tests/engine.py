@@ -315,6 +315,7 @@ class Hand:
         self.follower.start(epoch)
         self.receipts: list[Receipt] = []
         self.bodies: dict[tuple[int, Name], Envelope] = {}
+        self._envelopes: dict[bytes, Envelope] = {}
         self._shown: dict[Name, int] = {}
 
     def requests(self) -> list[tuple[Name, Request]]:
@@ -322,7 +323,7 @@ class Hand:
         made = []
         for offset, call in enumerate(self.follower.round):
             news = tuple(self.receipts[self._shown.get(call.party, 0) :])
-            inbox = tuple(self.bodies[s.index, call.party] for s in call.inbox)
+            inbox = tuple(self._envelopes[s.digest] for s in (*call.inbox, *call.riders))
             made.append((call.party, Request(self.follower.index + offset, call.step.name, news, inbox)))
         return made
 
@@ -336,6 +337,8 @@ class Hand:
             self._shown[name] = len(self.receipts)
         for answer in answers:
             for envelope in answer.envelopes:
+                self._envelopes[envelope.digest] = envelope
+            for envelope in answer.envelopes[: len(answer.receipt.parts)]:
                 self.bodies[answer.receipt.index, Name(envelope.reader)] = envelope
         self.follower.advance([a.receipt for a in answers])
         self.receipts += [a.receipt for a in answers]

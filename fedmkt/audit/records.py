@@ -15,6 +15,8 @@ MAX_LEAF_BYTES = 16 * 1024
 MAX_NUMBER = 2**53 - 1
 """What every JSON reader gives back as it was."""
 
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 Json = str | int | bool | None | Sequence["Json"] | Mapping[str, "Json"]
 
 EVENTS: frozenset[str] = frozenset(
@@ -85,7 +87,7 @@ def canonical(value: Json) -> bytes:
     For these the standard library writes the same bytes as `rfc8785`, several times as fast. ValueError for others.
     """
     _check_json(value)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _JSON.encode(value).encode()
 
 
 def read_leaf(data: bytes) -> Record:

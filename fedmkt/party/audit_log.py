@@ -90,6 +90,8 @@ class AuditLog:
 
     def append_beside(self, events: Sequence[tuple[str, Mapping[str, Json]]]) -> None:
         """Write what no head can cover beside the log: canonical lines with run, type and body."""
+        if not events:
+            return
         lines = [canonical({"run": self.run, "type": e, "body": body}) + b"\n" for e, body in events]
         file = os.open(self._folder / WITNESS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:

@@ -1,32 +1,39 @@
 """What a call leaves in a party's log: events with their names and bodies, never a content."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fedmkt.audit.records import Json
+from fedmkt.crypto.seal import Envelope
 from fedmkt.errors import FedmktError, PeerError, PolicyRefused
-from fedmkt.protocol.core import Call, Outcome
-from fedmkt.protocol.session import Answer, Request
+from fedmkt.protocol.core import Call, Outcome, Sealed
+from fedmkt.protocol.session import Request
 
+RIDER = "witness/"
+"""Before a step's name: the place of what rode with its messages, and how the file beside the log names it."""
 Event = tuple[str, Mapping[str, Json]]
 """What is logged: the name of the event and its body."""
 
 
 def answered(
-    call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], answer: Answer
+    call: Call[Any, Any],
+    request: Request,
+    outcome: Outcome[Any, Any],
+    asked: bytes,
+    envelopes: Sequence[Envelope],
 ) -> Iterator[Event]:
     """Say all that an answered call did: what came, what it revealed, how it ended, what was sent."""
     where: dict[str, Json] = {"index": request.index, "step": call.step.name}
-    yield from received(call, request)
+    yield from received(call.inbox, request.inbox[: len(call.inbox)])
     for disclosure in outcome.reveals:
         yield "value.revealed", {**where, **disclosure.record()}
     yield (
         "step.completed",
-        {**where, "request": answer.receipt.request.hex(), "tells": type(outcome.public).__name__},
+        {**where, "request": asked.hex(), "tells": type(outcome.public).__name__},
     )
     if call.step.saves:
         yield "checkpoint.saved", where
-    yield from sent(call, request, answer)
+    yield from sent(request.index, call.step.name, envelopes)
     if call.step.closes:
         yield "run.completed", {"index": request.index}
 
@@ -37,9 +44,9 @@ def spent(call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any]) ->
         yield "budget.spent", {"index": request.index, "step": call.step.name, **spending.record()}
 
 
-def received(call: Call[Any, Any], request: Request) -> Iterator[Event]:
+def received(messages: Sequence[Sealed[Any]], envelopes: Sequence[Envelope]) -> Iterator[Event]:
     """Say what came for a call."""
-    for sealed, envelope in zip(call.inbox, request.inbox, strict=True):
+    for sealed, envelope in zip(messages, envelopes, strict=True):
         body: dict[str, Json] = {
             "from": envelope.sender,
             "index": sealed.index,
@@ -49,14 +56,17 @@ def received(call: Call[Any, Any], request: Request) -> Iterator[Event]:
         yield "message.received", body
 
 
-def sent(call: Call[Any, Any], request: Request, answer: Answer) -> Iterator[Event]:
-    """Say what was sent for a call."""
-    where: dict[str, Json] = {"index": request.index, "step": call.step.name}
-    for envelope in answer.envelopes:
-        yield (
-            "message.sent",
-            {**where, "to": envelope.reader, "sha256": envelope.digest.hex(), "bytes": envelope.size},
-        )
+def sent(index: int, step: str, envelopes: Sequence[Envelope]) -> Iterator[Event]:
+    """Say what was sent for a call; `step` is the one in the envelopes' place."""
+    for envelope in envelopes:
+        body: dict[str, Json] = {
+            "index": index,
+            "step": step,
+            "to": envelope.reader,
+            "sha256": envelope.digest.hex(),
+            "bytes": envelope.size,
+        }
+        yield "message.sent", body
 
 
 def failed(request: Request, error: Exception) -> Iterator[Event]:

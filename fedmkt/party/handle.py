@@ -8,7 +8,7 @@ nothing of it can be answered.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from fedmkt.crypto.seal import Envelope, Place, Prekey, open_sealed, seal
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.audit_log import AuditLog
-from fedmkt.party.events import Event, answered, failed, received, sent, spent
+from fedmkt.party.events import RIDER, Event, answered, failed, received, sent, spent
 from fedmkt.party.journal import Journal
 from fedmkt.party.notary import LogNotary
 from fedmkt.party.policy import Policy, shows_a_size
@@ -30,11 +30,13 @@ from fedmkt.protocol import wire
 from fedmkt.protocol.core import (
     Call,
     Inbox,
+    M,
     Message,
     Name,
     Outcome,
     S,
     Script,
+    Sealed,
     State,
     Turn,
     data_parties,
@@ -57,6 +59,7 @@ from fedmkt.protocol.session import (
     say_hello,
 )
 from fedmkt.protocol.turns import Follower, Receipt, request_digest
+from fedmkt.protocol.witness import Rider
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,6 @@ class _Live:
     masks: AddressedMasks
     follower: Follower
     answers: dict[int, tuple[bytes, Answer]]
-    witnessed: bool = False
     counted: bool = False
 
 
@@ -258,12 +260,25 @@ class Party:
                 raise PeerError(f"coordinator: call {request.index} was answered for another request")
             return answer
         call = live.follower.expected(request.index, self.me)
-        if call.step.name != request.step or [s.digest for s in call.inbox] != digests:
+        if call.step.name != request.step or [s.digest for s in (*call.inbox, *call.riders)] != digests:
             raise PeerError(f"coordinator: call {request.index} is {call.step.name}, not {request.step[:64]}")
-        inbox = self._open_all(live, call, request.inbox)
+        at = len(call.inbox)
+        riders = self._open_all(live, call.riders, request.inbox[at:], (Rider,), RIDER)
+        lines = self._notary.take(riders)
+        inbox = Inbox(self._open_all(live, call.inbox, request.inbox[:at], call.step.reads))
         outcome = self._run(live, call, inbox)
-        answer = self._seal_all(live, call, request.index, asked, outcome)
-        self._commit(live, call, request, outcome, answer)
+        envelopes = self._seal_all(live, call, request.index, outcome.send)
+        self._commit(live, call, request, outcome, asked, envelopes)
+        # Only now: the head covers that the messages of this very answer were sent.
+        heads = self._notary.show(call.step.shows(self.contract)) if call.step.shows else {}
+        told = {
+            p: Rider(heads.get(p), lines.get(p)) for p in everyone(self.contract) if p in heads or p in lines
+        }
+        riding = self._seal_all(live, call, request.index, told, RIDER)
+        self._log.append_beside(
+            [*received(call.riders, request.inbox[at:]), *sent(request.index, RIDER + call.step.name, riding)]
+        )
+        answer = self._sign(live, call, request.index, asked, outcome, envelopes, riding)
         live.answers[request.index] = (asked, answer)
         return answer
 
@@ -272,7 +287,7 @@ class Party:
         fresh = [r for r in news if r.index >= before]
         if any(r.epoch != live.epoch.number for r in fresh):
             raise PeerError("coordinator: a receipt of another epoch")
-        live.follower.replay(fresh)
+        live.follower.replay(fresh, own={i: answer.receipt for i, (_, answer) in live.answers.items()})
         for index in [i for i in live.answers if i < live.follower.index]:
             del live.answers[index]
 
@@ -284,31 +299,34 @@ class Party:
             sender, reader, transcript,
         )  # fmt: skip
 
-    def _open_all(self, live: _Live, call: Call[Any, Any], envelopes: Sequence[Envelope]) -> Inbox[Any]:
-        return Inbox(
-            tuple(self._open(live, call, s.index, e) for s, e in zip(call.inbox, envelopes, strict=True))
-        )
+    def _open_all(
+        self, live: _Live, messages: Sequence[Sealed[Any]], envelopes: Sequence[Envelope],
+        reads: Sequence[type[M]], prefix: str = "",
+    ) -> tuple[tuple[Name, M], ...]:  # fmt: skip
+        pairs = zip(messages, envelopes, strict=True)
+        return tuple(self._open(live, s.index, e, reads, prefix) for s, e in pairs)
 
     def _open(
-        self, live: _Live, call: Call[Any, Any], index: int, envelope: Envelope
-    ) -> tuple[Name, Message]:
+        self, live: _Live, index: int, envelope: Envelope, reads: Sequence[type[M]], prefix: str
+    ) -> tuple[Name, M]:
         sender = Name(envelope.sender)
-        made_by, transcript = live.follower.made_at(index)
+        step, transcript = live.follower.made_at(index)
+        made_by = prefix + step
         place = self._place(live, index, made_by, sender, self.me, transcript)
         try:
             plain = open_sealed(envelope, place, self._keys[sender], live.prekey)
-            return sender, wire.decode(plain, *call.step.reads)
+            return sender, wire.decode(plain, *reads)
         except (ValueError, KeyError) as error:
             where = f"{envelope.sender[:31]}: {made_by}: message {envelope.digest.hex()[:16]}"
             raise PeerError(f"{where} is refused: {error}") from None
 
     def _run(self, live: _Live, call: Call[Any, Any], inbox: Inbox[Any]) -> Outcome[Any, Any]:
         turn = Turn(
-            self.me, self.contract, live.epoch.run, live.epoch.number, self._random, live.masks, self._notary,
+            self.me, self.contract, live.epoch.run, live.epoch.number, self._random, live.masks,
             self._store, self._states, live.follower.publics,
         )  # fmt: skip
         outcome = call.step.run(turn, inbox)
-        check_outcome(call, outcome, self.contract, self._policy, live.witnessed)
+        check_outcome(call, outcome, self.contract, self._policy, self._notary.witnessed)
         if not live.counted and any(shows_a_size(d) for d in outcome.reveals):
             if counted := self._count_list(live.epoch.run.hex()):
                 self._log.append_all(counted)
@@ -316,25 +334,39 @@ class Party:
         return outcome
 
     def _seal_all(
-        self, live: _Live, call: Call[Any, Any], index: int, asked: bytes, outcome: Outcome[Any, Any]
-    ) -> Answer:
-        transcript = live.follower.transcript
+        self,
+        live: _Live,
+        call: Call[Any, Any],
+        index: int,
+        messages: Mapping[Name, Message],
+        prefix: str = "",
+    ) -> tuple[Envelope, ...]:
         envelopes = []
-        for reader, message in outcome.send.items():
+        for reader, message in messages.items():
             if reader not in everyone(self.contract) or reader == self.me:
                 raise ValueError(f"{call.step.name} sends to {reader}")
-            place = self._place(live, index, call.step.name, self.me, reader, transcript)
+            step, transcript = prefix + call.step.name, live.follower.transcript
+            place = self._place(live, index, step, self.me, reader, transcript)
             prekey = live.epoch.prekeys[reader]
             envelopes.append(seal(wire.encode_pieces(message), place, self._identity, prekey, self._random))
-        parts = tuple((e.reader, e.digest, e.length) for e in envelopes)
+        return tuple(envelopes)
+
+    def _sign(
+        self, live: _Live, call: Call[Any, Any], index: int, asked: bytes, outcome: Outcome[Any, Any],
+        envelopes: tuple[Envelope, ...], riding: tuple[Envelope, ...],
+    ) -> Answer:  # fmt: skip
+        parts, riders = (tuple((e.reader, e.digest, e.length) for e in es) for es in (envelopes, riding))
         public = wire.encode(outcome.public)
-        receipt = Receipt(index, live.epoch.number, self.me, call.step.name, asked, public, parts, b"")
-        signature = self._identity.sign(receipt.signed_bytes(live.epoch.run, transcript))
-        return Answer(replace(receipt, signature=signature), tuple(envelopes))
+        receipt = Receipt(
+            index, live.epoch.number, self.me, call.step.name, asked, public, parts, riders, b""
+        )
+        signature = self._identity.sign(receipt.signed_bytes(live.epoch.run, live.follower.transcript))
+        return Answer(replace(receipt, signature=signature), (*envelopes, *riding))
 
     def _commit(
-        self, live: _Live, call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], answer: Answer
-    ) -> None:
+        self, live: _Live, call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], asked: bytes,
+        envelopes: Sequence[Envelope],
+    ) -> None:  # fmt: skip
         """Keep state and write the log, synced, before the answer may leave."""
         if outcome.spends:
             # Before the store has it: after a crash between the two it is in the log twice, rather than never.
@@ -349,15 +381,11 @@ class Party:
         if call.step.saves:
             self._journal.save(request.index, live.follower.index, live.follower.transcript, self._states)
         if call.step.logged:
-            self._log.append_all([*finished, *answered(call, request, outcome, answer)])
-        else:
-            self._log.append_beside([*received(call, request), *sent(call, request, answer)])
+            self._log.append_all([*finished, *answered(call, request, outcome, asked, envelopes)])
         if call.step.closes:
             self._store.put(f"closing/{live.epoch.run.hex()}", b"yes")
-        if call.step.witnesses:
-            live.witnessed = True
-        elif outcome.reveals:
-            live.witnessed = False
+        if outcome.reveals:
+            self._notary.release()
 
     def release(self) -> None:
         """Let go of the contract's lock and the log's file, as the end of the process would."""

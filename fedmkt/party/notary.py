@@ -1,4 +1,8 @@
-"""A party's own log as its steps see it: its head, its growth, and the signatures under the heads of others."""
+"""What goes between a party's own log and its peers: heads shown, counter-signed, and counter-signatures kept.
+
+Of each head shown, the proof continues the one that the same peer was shown before it in this epoch; of the first one,
+what the peer said in its hello to have counter-signed last. Peers see heads in the order in which they were shown.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,10 +12,11 @@ from fedmkt.party.audit_log import PEERS, AuditLog
 from fedmkt.party.store import Store
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.session import Hello
+from fedmkt.protocol.witness import Cosignature, Head, Rider
 
 
 class LogNotary:
-    """What the steps of one contract may see of the log of `me`; `contract` : its digest, hexadecimal."""
+    """Shows one party's log to its peers, and signs for theirs."""
 
     def __init__(
         self, me: Name, log: AuditLog, keys: Mapping[Name, bytes], store: Store, contract: str
@@ -21,7 +26,10 @@ class LogNotary:
         self._keys = keys
         self._store = store
         self._place = f"heads/{contract}"
-        self._cosigned: dict[Name, int] = {}
+        self._shown: dict[Name, int] = {}
+        self._size = -1
+        self._lines: dict[Name, bytes | None] = {}
+        self._released = 0
 
     def seen(self) -> dict[Name, int]:
         """Return how many records of each peer's log were counter-signed here last."""
@@ -38,32 +46,63 @@ class LogNotary:
         return {p: self._log.peer_size(p) for p in self._keys if p != self._me}
 
     def begin(self, hellos: Sequence[Hello]) -> None:
-        """Learn from the hellos what each peer counter-signed of the own log last."""
-        self._cosigned = {Name(h.party): dict(h.heads).get(self._me, 0) for h in hellos}
-        for peer, size in self._cosigned.items():
+        """Begin an epoch: learn from the hellos what each peer counter-signed of the own log last."""
+        self._shown = {Name(h.party): dict(h.heads).get(self._me, 0) for h in hellos}
+        for peer, size in self._shown.items():
             if not 0 <= size <= self._log.size:
                 raise PeerError(
                     f"{peer}: cosigned {size} records, the log of {self._me} has {self._log.size}"
                 )
+        self._size, self._lines, self._released = -1, {}, self._log.size
 
-    def head(self) -> bytes:
-        """Return the own head as a signed note."""
-        return self._log.head()
+    @property
+    def witnessed(self) -> bool:
+        """Tell whether a head that covers the own last release is counter-signed by all who were shown it."""
+        return self._size >= self._released and None not in self._lines.values()
 
-    def extension(self, peer: Name) -> tuple[bytes, ...]:
-        """Prove that the own log only grew since `peer` counter-signed it last; nothing where it never did."""
-        size = self._cosigned[peer]
+    def release(self) -> None:
+        """Learn that something was revealed: what the log says of it, all of it by now, is not witnessed yet."""
+        self._released = self._log.size
+
+    def show(self, readers: Sequence[Name]) -> dict[Name, Head]:
+        """Sign the log as it is now, for these readers."""
+        note, self._size = self._log.head(), self._log.size
+        heads = {p: Head(note, self._extension(p)) for p in readers if p != self._me}
+        self._shown |= dict.fromkeys(heads, self._size)
+        self._lines = dict.fromkeys(heads)
+        return heads
+
+    def _extension(self, peer: Name) -> tuple[bytes, ...]:
+        size = self._shown[peer]
         return tuple(self._log.extension(size)) if size else ()
 
-    def cosign(self, heads: Mapping[Name, tuple[bytes, tuple[bytes, ...]]]) -> Mapping[Name, bytes]:
-        """Counter-sign the heads of others, after what the store knows of them; AuditError where a log was lost."""
-        self.seen()
-        lines = self._log.cosign(heads, self._keys)
-        self._store.put(self._place, json.dumps(self._sizes()).encode())
-        return {p: lines[p] for p in heads}
+    def take(self, riders: Sequence[tuple[Name, Rider]]) -> dict[Name, Cosignature]:
+        """Keep what others signed of the own log and sign for the heads that they show; the last of each counts.
 
-    def collect(self, lines: Mapping[Name, bytes]) -> None:
-        """Keep the signatures of others under the own head."""
-        keys = {n: self._keys[n] for n in (self._me, *lines)}
-        size = self._log.add_cosignatures(lines, keys)
-        self._cosigned |= dict.fromkeys(lines, size)
+        Raises AuditError for a head that does not continue its owner's last one, or a signature that is none.
+        """
+        self._collect({p: r.cosignature for p, r in riders if r.cosignature is not None})
+        signed: dict[Name, Cosignature] = {}
+        heads = [(p, r.head) for p, r in riders if r.head is not None]
+        while heads:
+            # Of one sender each continues the one before it: one after the other.
+            batch = {p: head for p, head in reversed(heads)}
+            heads = [(p, head) for p, head in heads if batch[p] is not head]
+            signed |= self._cosign(batch)
+        return signed
+
+    def _cosign(self, heads: Mapping[Name, Head]) -> dict[Name, Cosignature]:
+        self.seen()
+        lines = self._log.cosign({p: (h.note, h.proof) for p, h in heads.items()}, self._keys)
+        self._store.put(self._place, json.dumps(self._sizes()).encode())
+        return {p: Cosignature(self._log.peer_size(p), lines[p]) for p in heads}
+
+    def _collect(self, found: Mapping[Name, Cosignature]) -> None:
+        # A line under an earlier head than the last is of no more use.
+        lines = {p: c.line for p, c in found.items() if p in self._lines and c.records == self._size}
+        if not lines:
+            return
+        self._lines |= lines
+        complete = {p: line for p, line in self._lines.items() if line is not None}
+        if len(complete) == len(self._lines):
+            self._log.add_cosignatures(complete, {n: self._keys[n] for n in (self._me, *complete)})

@@ -150,26 +150,6 @@ class Masks(Protocol):
         ...
 
 
-class Notary(Protocol):
-    """A party's own log, as far as a step may see it: its signed head and signatures under others' heads."""
-
-    def head(self) -> bytes:
-        """Return the party's current log head as a signed note."""
-        ...
-
-    def extension(self, peer: Name) -> tuple[bytes, ...]:
-        """Prove that the log only grew since `peer` counter-signed it last."""
-        ...
-
-    def cosign(self, heads: Mapping[Name, tuple[bytes, tuple[bytes, ...]]]) -> Mapping[Name, bytes]:
-        """Check that each note, with its proof, continues its owner's last head; return a cosignature for each."""
-        ...
-
-    def collect(self, lines: Mapping[Name, bytes]) -> None:
-        """Keep the cosignatures of the named others under the own head."""
-        ...
-
-
 @dataclass(frozen=True)
 class Turn:
     """All that a step may use besides its messages."""
@@ -180,7 +160,6 @@ class Turn:
     epoch: int
     random: Random
     masks: Masks
-    notary: Notary
     store: Mapping[str, bytes]
     states: Mapping[type[State], State]
     publics: Mapping[tuple[Name, type[PublicValue]], PublicValue]
@@ -278,10 +257,10 @@ class Step(Generic[In_contra, Out_co, V_co]):
     reveals: tuple[type[Disclosure], ...] = ()
     saves: bool = False
     """The party writes a checkpoint after this step."""
-    witnesses: bool = False
-    """After this step the party's log head carries the cosignatures of all others."""
+    shows: Callable[[Contract], tuple[Name, ...]] | None = None
+    """To whom the party shows its log head after this step, for them to counter-sign (`witness`)."""
     logged: bool = True
-    """False for the steps that sign the log itself: a head covers all that was logged before it."""
+    """False for a turn of `witness`, which computes nothing."""
     closes: bool = False
     """The run is complete with this step: the party writes its files, nothing but a last witness follows."""
 
@@ -293,6 +272,8 @@ class Call(Generic[Out_co, V_co]):
     party: Name
     step: Step[Any, Out_co, V_co]
     inbox: tuple[Sealed[Any], ...]
+    riders: tuple[Sealed[Any], ...] = ()
+    """What came with earlier answers for this party's log (`witness.Rider`); no script handles it."""
 
 
 def ask(party: Name, step: Step[In, Out, V], *inbox: Sealed[In]) -> Call[Out, V]:

@@ -77,7 +77,7 @@ class Farewell:
 
 @dataclass(frozen=True)
 class Request:
-    """One call: which, the receipts of the rounds that the party has not seen yet, and its messages."""
+    """One call: which, the receipts of the rounds that the party has not seen yet, its messages, then its riders."""
 
     index: int
     step: str
@@ -87,7 +87,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a party returns: the receipt, and one envelope for each reader."""
+    """What a party returns: the receipt, one envelope for each reader, and those that ride to its next call."""
 
     receipt: Receipt
     envelopes: tuple[Envelope, ...]

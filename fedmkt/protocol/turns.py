@@ -4,11 +4,14 @@ Every finished call leaves a signed `Receipt`. A party is shown the receipts of 
 turn, checks their signatures, chains them into a transcript hash, and lets its own copy of the script
 advance. The hash stands in every envelope, so a coordinator that tells two parties different things is caught
 at the next message from one to the other (protocols.md section 7).
+
+It stands under every receipt too. A party signs a transcript only with its own receipts in it as it made them, so
+its last signature among the receipts shown vouches for all of its earlier ones: only that one is verified.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from greenlet import greenlet
@@ -17,9 +20,11 @@ from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.sign import verify
 from fedmkt.errors import PeerError
 from fedmkt.protocol import wire
-from fedmkt.protocol.core import Call, Name, Out, Public, PublicValue, Reply, Script, Sealed, V
+from fedmkt.protocol.core import Call, Name, Out, Public, PublicValue, Reply, Script, Sealed, Silent, V
 
 EMPTY_TRANSCRIPT = bytes(32)
+_NONE: Mapping[int, "Receipt"] = {}
+_SILENT = wire.encode(Silent())
 
 
 @dataclass(frozen=True)
@@ -33,21 +38,28 @@ class Receipt:
     request: bytes
     public: bytes
     parts: tuple[tuple[str, bytes, int], ...]
+    riders: tuple[tuple[str, bytes, int], ...]
     signature: bytes
 
     def signed_bytes(self, run: bytes, transcript: bytes) -> bytes:
         """Return what the signature covers: the receipt, its run and the transcript before its round."""
-        head = f"fedmkt receipt v1\n{self.index}\n{self.epoch}\n".encode()
+        head = f"fedmkt receipt v2\n{self.index}\n{self.epoch}\n{len(self.parts)}\n".encode()
         names = _framed(self.party.encode()) + _framed(self.step.encode())
         fixed = _framed(head) + names + _framed(run) + _framed(transcript) + _framed(self.request)
         # The signer chose all of it: without the lengths, one signature could be read as two different receipts.
-        parts = b"".join(_framed(r.encode()) + _framed(d) + n.to_bytes(8, "big") for r, d, n in self.parts)
+        sent = (*self.parts, *self.riders)
+        parts = b"".join(_framed(r.encode()) + _framed(d) + n.to_bytes(8, "big") for r, d, n in sent)
         return fixed + _framed(self.public) + parts
 
-    def check(self, run: bytes, transcript: bytes, keys: Mapping[Name, bytes]) -> None:
-        """Raise PeerError unless the named party signed this receipt."""
+    def check(
+        self, run: bytes, transcript: bytes, keys: Mapping[Name, bytes], vouched: bool = False
+    ) -> bytes:
+        """Return the signed bytes; PeerError unless the named party signed them. vouched : it is known to have."""
         try:
-            verify(keys[Name(self.party)], self.signature, self.signed_bytes(run, transcript))
+            signed = self.signed_bytes(run, transcript)
+            if not vouched:
+                verify(keys[Name(self.party)], self.signature, signed)
+            return signed
         except (ValueError, KeyError, OverflowError):
             raise PeerError(
                 f"{self.party}: {self.step}: receipt {self.index} is not signed by {self.party}"
@@ -67,11 +79,11 @@ def request_digest(
     return hashlib.sha256(b"".join(map(_framed, parts))).digest()
 
 
-def chain(transcript: bytes, receipts: Sequence[Receipt], run: bytes) -> bytes:
-    """Extend the transcript hash by the receipts of one round."""
+def chain(transcript: bytes, signed: Sequence[bytes]) -> bytes:
+    """Extend the transcript hash by one round: by the signed bytes of its receipts."""
     state = hashlib.sha256(b"fedmkt transcript v1\n" + transcript)
-    for receipt in receipts:
-        state.update(hashlib.sha256(receipt.signed_bytes(run, transcript)).digest())
+    for receipt in signed:
+        state.update(hashlib.sha256(receipt).digest())
     return state.digest()
 
 
@@ -114,6 +126,7 @@ class Follower:
         self.result: PublicValue | None = None
         self.publics: dict[tuple[Name, type[PublicValue]], PublicValue] = {}
         self._made: dict[int, tuple[str, bytes]] = {}
+        self._riding: dict[Name, tuple[Sealed[Any], ...]] = {}
         self._keys = keys
         self._live_epoch = epoch
         self._script = script
@@ -137,7 +150,9 @@ class Follower:
         return driver.switch(calls)
 
     def _take(self, handed: object) -> None:
-        self.round = handed if isinstance(handed, list) else []
+        """Hand out a round; what rides to a party goes with its next call, in the order in which it was sent."""
+        calls: list[Call[Any, Any]] = handed if isinstance(handed, list) else []
+        self.round = [replace(c, riders=self._riding.pop(c.party, ())) for c in calls]
 
     @property
     def finished(self) -> bool:
@@ -149,30 +164,32 @@ class Follower:
         receipts: Sequence[Receipt],
         bodies: Sequence[Mapping[Name, object]] = (),
         next_epoch: int | None = None,
+        vouched: Container[int] = (),
     ) -> None:
         """Close the current round with its receipts, checked, and run the script up to the next round.
 
-        `bodies` are the envelopes themselves, which only the coordinator has.
+        bodies : the envelopes themselves, which only the coordinator has. vouched : numbers of the receipts whose
+        signatures need no look, for a reason of the caller's (`replay`)
         """
         if len(receipts) != len(self.round) or not receipts:
             raise PeerError(
                 f"coordinator: round at call {self.index} has {len(self.round)} calls, got {len(receipts)} receipts"
             )
-        replies = []
+        replies, signed = [], []
         for offset, (call, receipt) in enumerate(zip(self.round, receipts, strict=True)):
             index = self.index + offset
             if (receipt.index, receipt.party, receipt.step) != (index, call.party, call.step.name):
                 raise PeerError(
                     f"coordinator: call {index} is {call.step.name} at {call.party}, the receipt says otherwise"
                 )
-            receipt.check(self.run, self.transcript, self._keys)
+            signed.append(receipt.check(self.run, self.transcript, self._keys, index in vouched))
             expected = request_digest(
                 self.run,
                 receipt.epoch,
                 index,
                 call.step.name,
                 self.transcript,
-                [s.digest for s in call.inbox],
+                [s.digest for s in (*call.inbox, *call.riders)],
             )
             if receipt.request != expected:
                 raise PeerError(f"{call.party}: {call.step.name}: call {index} answers another request")
@@ -188,10 +205,16 @@ class Follower:
         self.round_starts[self.index] = self.transcript
         for receipt in receipts:
             self._made[receipt.index] = (receipt.step, self.transcript)
+            sender = Name(receipt.party)
+            for reader, digest, _ in receipt.riders:
+                rider = Sealed[Any](receipt.index, sender, Name(reader), digest)
+                self._riding[rider.reader] = (*self._riding.get(rider.reader, ()), rider)
         self.last_round = self.index
-        self.transcript = chain(self.transcript, receipts, self.run)
+        self.transcript = chain(self.transcript, signed)
         self.index += len(receipts)
-        self.epoch = self._live_epoch if next_epoch is None else next_epoch
+        before, self.epoch = self.epoch, self._live_epoch if next_epoch is None else next_epoch
+        if self.epoch != before:
+            self._riding = {}  # the keys that could open it ended with their epoch
         if self._greenlet is None:
             raise ValueError("the script was not started")
         try:
@@ -202,14 +225,30 @@ class Follower:
                 f"coordinator: the script cannot go on after call {self.index - 1}: {error}"
             ) from None
 
-    def replay(self, receipts: Sequence[Receipt]) -> None:
-        """Advance through as many finished rounds as the receipts hold; PeerError if a round is incomplete."""
+    def replay(self, receipts: Sequence[Receipt], own: Mapping[int, Receipt] = _NONE) -> None:
+        """Advance through as many finished rounds as the receipts hold; PeerError if a round is incomplete.
+
+        own : receipts that the follower's own party made, by number: it must be shown these very ones. Of each other
+        party the last signature is verified: it covers the transcript, and with it all that the party signed before.
+        """
+        for receipt in receipts:
+            if own.get(receipt.index, receipt) != receipt:
+                raise PeerError(
+                    f"coordinator: receipt {receipt.index} is not the one that {receipt.party} made"
+                )
+        last = {receipt.party: receipt.index for receipt in receipts}.values()
+        vouched = {r.index for r in receipts if r.index in own or r.index not in last}
         at = 0
-        while at < len(receipts):
-            size = len(self.round)
-            after = receipts[at + size].epoch if at + size < len(receipts) else None
-            self.advance(receipts[at : at + size], next_epoch=after)
-            at += size
+        try:
+            while at < len(receipts):
+                size = len(self.round)
+                after = receipts[at + size].epoch if at + size < len(receipts) else None
+                self.advance(receipts[at : at + size], next_epoch=after, vouched=vouched)
+                at += size
+        except BaseException:
+            # It may have followed receipts whose signatures are not known yet: no call is expected, nor an end reached.
+            self.round, self._greenlet = [], None
+            raise
 
     def made_at(self, index: int) -> tuple[str, bytes]:
         """Return step and transcript under which the messages of a finished call were sealed."""
@@ -233,4 +272,9 @@ def _reply(call: Call[Any, Any], receipt: Receipt, held: Mapping[Name, object]) 
         )
         for reader, digest, _ in receipt.parts
     }
-    return Reply(sealed, Public(wire.decode(receipt.public, call.step.tells), call.party))
+    return Reply(sealed, Public(_public(receipt.public, call.step.tells), call.party))
+
+
+def _public(data: bytes, kind: type[V]) -> V | Silent:
+    # Most steps tell nothing, and every participant reads every receipt.
+    return Silent() if kind is Silent and data == _SILENT else wire.decode(data, kind)

@@ -20,6 +20,8 @@ import numpy as np
 VERSION = 1
 _MAX_HEADER = 16 << 20
 _DTYPES = {"u8": "<u8", "u4": "<u4", "i8": "<i8", "i4": "<i4", "u1": "|u1", "f8": "<f8", "b1": "|b1"}
+_AS_THEY_ARE = (str, int)  # a truth value is an integer
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _CODES = {np.dtype(v): k for k, v in _DTYPES.items()}
 
 T = TypeVar("T")
@@ -35,12 +37,7 @@ def encode_pieces(value: object) -> list[bytes | memoryview]:
     buffers: list[Any] = []
     size = [0]
     body = _pack(value, buffers, size)
-    header = json.dumps(
-        {"v": VERSION, "t": type(value).__name__, "b": body, "n": size[0]},
-        sort_keys=True,
-        separators=(",", ":"),
-    )
-    raw = header.encode()
+    raw = _JSON.encode({"v": VERSION, "t": type(value).__name__, "b": body, "n": size[0]}).encode()
     raw += b" " * (-(len(raw) + 4) % 8)
     return [len(raw).to_bytes(4, "big") + raw, *buffers]
 
@@ -73,7 +70,7 @@ def decode(data: bytes | memoryview, *expected: type[T]) -> T:
 
 
 def _pack(value: object, buffers: list[Any], size: list[int]) -> Any:
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, _AS_THEY_ARE):
         return value
     if isinstance(value, float):
         return {"f": value.hex()}
@@ -90,7 +87,8 @@ def _pack(value: object, buffers: list[Any], size: list[int]) -> Any:
     if isinstance(value, Mapping):
         return {"m": [[str(k), _pack(v, buffers, size)] for k, v in value.items()]}
     if dataclasses.is_dataclass(value):
-        return {"d": [_pack(getattr(value, f.name), buffers, size) for f in dataclasses.fields(value)]}
+        kind: Any = type(value)
+        return {"d": [_pack(getattr(value, name), buffers, size) for name in _field_names(kind)]}
     raise ValueError(f"a message cannot hold a {type(value).__name__}")
 
 
@@ -200,6 +198,11 @@ class _Reader:
         if len(value["d"]) != len(hints):
             raise ValueError(f"a {cls.__name__} has a wrong number of fields")
         return cls(*[self.unpack(v, h) for v, h in zip(value["d"], hints, strict=True)])
+
+
+@functools.cache
+def _field_names(cls: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls))
 
 
 @functools.cache

@@ -6,97 +6,102 @@ before without contradicting a signature that the others hold. It withstands any
 log; not one that never logged what it did. The dealer releases nothing, and its log is covered at the ends. Source:
 C2SP tlog-cosignature; RFC 6962 heads.
 
-Three rounds. What each counter-signed last, which the next head must continue, stands in the hellos of an epoch.
+No step reads or writes any of it: heads and counter-signatures are riders (`Rider`). A step that `shows` its party's
+head gives it to the others with its answer, sealed, but apart from the step's messages: the head covers that these
+were sent. Whoever is called next finds it beside its messages, counter-signs, and so gives back its line. A party
+releases nothing until the lines of all others under a head are there that covers its last release (`party.handle`).
+What each counter-signed last, which the next head must continue, stands in the hellos of an epoch.
+
+`witness` is two rounds of turns without any content; a script whose own steps show the heads and come back to the
+same parties needs fewer.
 """
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from fedmkt.contract.agreement import Contract
 from fedmkt.protocol.core import (
     Caller,
+    In,
     Inbox,
-    M,
     Message,
     Name,
     Nothing,
+    Out,
     Outcome,
     Silent,
     Step,
     Turn,
+    V,
     ask,
     data_parties,
     everyone,
-    inbox_of,
 )
+
+Group = Callable[[Contract], tuple[Name, ...]]
 
 
 @dataclass(frozen=True)
-class Head(Message):
-    """A log head as a signed note, and the proof that it continues the head that the reader saw last."""
+class Head:
+    """A log head as a signed note, and the proof that it continues the head that the reader was shown last."""
 
     note: bytes
     proof: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
-class Cosignature(Message):
-    """A signature under the reader's log head."""
+class Cosignature:
+    """A signature under the reader's log head of so many records."""
 
+    records: int
     line: bytes
 
 
-def _show_head(among: tuple[Name, ...], turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Head, Silent]:
-    note = turn.notary.head()
-    return Outcome(Silent(), send={p: Head(note, turn.notary.extension(p)) for p in _others(among, turn)})
+@dataclass(frozen=True)
+class Rider(Message):
+    """What one participant's log tells another's: its head, or a signature under the reader's, or both."""
+
+    head: Head | None
+    cosignature: Cosignature | None
 
 
-def _cosign(among: tuple[Name, ...], turn: Turn, inbox: Inbox[Head]) -> Outcome[Cosignature, Silent]:
-    heads = _from_all(among, turn, inbox.by_sender(Head))
-    lines = turn.notary.cosign({p: (h.note, h.proof) for p, h in heads.items()})
-    return Outcome(Silent(), send={p: Cosignature(line) for p, line in lines.items()})
-
-
-def _collect(among: tuple[Name, ...], turn: Turn, inbox: Inbox[Cosignature]) -> Outcome[Nothing, Silent]:
-    found = _from_all(among, turn, inbox.by_sender(Cosignature))
-    turn.notary.collect({p: c.line for p, c in found.items()})
+def _nothing(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
     return Outcome(Silent())
 
 
-def _others(among: tuple[Name, ...], turn: Turn) -> tuple[Name, ...]:
-    return tuple(p for p in among if p != turn.me)
-
-
-def _from_all(among: tuple[Name, ...], turn: Turn, messages: dict[Name, M]) -> dict[Name, M]:
-    if set(messages) != set(_others(among, turn)):
-        raise ValueError("not exactly one message of every other participant")
-    return messages
+COSIGN = Step("witness.cosign", _nothing, Silent, logged=False)
+COLLECT = Step("witness.collect", _nothing, Silent, logged=False)
 
 
 def witness(call: Caller, contract: Contract) -> None:
-    """Have the log head of every party that holds data counter-signed by all others of them: three rounds."""
-    _witness(call, data_parties(contract))
+    """Have the log head of every party that holds data counter-signed by all others of them: two rounds."""
+    _witness(call, contract, data_parties)
 
 
 def witness_all(call: Caller, contract: Contract) -> None:
     """Have the heads of all participants counter-signed by all others, the dealer among them."""
-    _witness(call, everyone(contract))
+    _witness(call, contract, everyone)
 
 
-def _witness(call: Caller, among: tuple[Name, ...]) -> None:
-    show = Step("witness.show_head", partial(_show_head, among), Silent, logged=False)
-    cosign = Step("witness.cosign", partial(_cosign, among), Silent, reads=(Head,), logged=False)
-    collect = Step(
-        "witness.collect",
-        partial(_collect, among),
-        Silent,
-        reads=(Cosignature,),
-        logged=False,
-        witnesses=True,
-    )
-    heads = call.all([ask(p, show) for p in among])
-    signed = call.all([ask(p, cosign, *inbox_of(heads, p)) for p in among])
-    call.all([ask(p, collect, *inbox_of(signed, p)) for p in among])
+def _witness(call: Caller, contract: Contract, among: Group) -> None:
+    show = Step("witness.show_head", _nothing, Silent, logged=False, shows=among)
+    call.all([ask(p, show) for p in among(contract)])
+    countersign(call, among(contract))
+
+
+def countersign(call: Caller, parties: Sequence[Name]) -> None:
+    """Give these a turn to counter-sign the heads that they were shown; they go on with their next call."""
+    call.all([ask(p, COSIGN) for p in parties])
+
+
+def showing(step: Step[In, Out, V]) -> Step[In, Out, V]:
+    """Return the same step, after which its party shows its log head to all that hold data."""
+    return replace(step, shows=data_parties)
+
+
+def others_sign(partners: Sequence[Name]) -> Sequence[Name]:
+    """Return which partners need a turn of their own to sign for one another: a single one has nobody to sign for."""
+    return partners if len(partners) > 1 else ()
 
 
 def _close(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:
@@ -110,6 +115,7 @@ def close(call: Caller, contract: Contract) -> None:
     """Complete the run: every participant logs its end, then all heads are counter-signed a last time."""
     call.all([ask(p, CLOSE) for p in everyone(contract)])
     witness_all(call, contract)
+    call.all([ask(p, COLLECT) for p in everyone(contract)])
 
 
 def _save(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Silent]:

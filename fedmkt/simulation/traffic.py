@@ -29,6 +29,8 @@ from fedmkt.simulation.tree_traffic import TreeFacts, expected
 WORD = 8
 _PER_MESSAGE = 240
 """Header, key, tag and signature of one message, in bytes."""
+_HEAD = 830
+"""A log head with its proof, and the signature that comes back for it, in bytes."""
 _PER_CALL = 64
 """The public value of one call, in bytes."""
 
@@ -98,6 +100,10 @@ def bytes_sent(sizes: Sizes, call: Planned) -> int:
     if name not in _CONTENT:
         raise ValueError(f"the size of what {name} sends is not known")
     content, readers = _CONTENT[name](sizes, call)
+    if call.step.shows is not None:
+        # Each reader gets the head and a proof, and gives its signature with its next answer.
+        riders = len(call.step.shows(sizes.contract)) - 1
+        content, readers = content + riders * _HEAD, readers + 2 * riders
     return content + readers * _PER_MESSAGE + _PER_CALL
 
 
@@ -322,8 +328,8 @@ def _about_columns(content: correlation_traffic.Content) -> Content:
 
 
 _CONTENT: dict[str, Content] = {
-    "witness.show_head": _to_others(lambda s: 700),
-    "witness.cosign": _to_others(lambda s: 130),
+    "witness.show_head": _silent,
+    "witness.cosign": _silent,
     "witness.collect": _silent,
     "run.close": _silent,
     "checkpoint.save": _silent,

@@ -197,7 +197,7 @@ class Coordinator:
         follower.replay(receipts)
         self._receipts = receipts
         self._shown = dict.fromkeys(hellos, len(receipts))
-        self._bodies: dict[tuple[int, str], Envelope] = {}
+        self._bodies: dict[tuple[Name, bytes], Envelope] = {}
         while not follower.finished:
             self._one_round(follower, state)
         if follower.result is None:
@@ -236,7 +236,7 @@ class Coordinator:
         requests = []
         for offset, call in enumerate(follower.round):
             news = tuple(self._receipts[self._shown[call.party] :])
-            inbox = tuple(self._bodies[s.index, call.party] for s in call.inbox)
+            inbox = tuple(self._bodies[call.party, s.digest] for s in (*call.inbox, *call.riders))
             requests.append((call, Request(follower.index + offset, call.step.name, news, inbox)))
         waiting = [(call, self._endpoints[call.party].send(request)) for call, request in requests]
         answers = [self._wait(call.party, call.step.name, future, Answer) for call, future in waiting]
@@ -251,17 +251,17 @@ class Coordinator:
         self._count(step, answers, time.perf_counter() - started)
 
     def _keep_bodies(self, follower: Follower, answers: Sequence[Answer]) -> None:
-        used = {(s.index, c.party) for c in follower.round for s in c.inbox}
+        used = {(c.party, s.digest) for c in follower.round for s in (*c.inbox, *c.riders)}
         for key in used:
             self._bodies.pop(key, None)
-        for offset, (call, answer) in enumerate(zip(follower.round, answers, strict=True)):
-            declared = {r: d for r, d, _ in answer.receipt.parts}
+        for call, answer in zip(follower.round, answers, strict=True):
+            declared = [(r, d) for r, d, _ in (*answer.receipt.parts, *answer.receipt.riders)]
             for envelope in answer.envelopes:
-                if declared.get(envelope.reader) != envelope.digest:
+                if (envelope.reader, envelope.digest) not in declared:
                     raise PeerError(
                         f"{call.party}: {call.step.name}: a message is not the one in its receipt"
                     )
-                self._bodies[follower.index + offset, envelope.reader] = envelope
+                self._bodies[Name(envelope.reader), envelope.digest] = envelope
 
     def _count(self, step: str, answers: Sequence[Answer], seconds: float) -> None:
         progress = self.progress

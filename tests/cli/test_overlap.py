@@ -131,7 +131,7 @@ def test_a_killed_count_begins_anew_with_fresh_secrets_and_ends_alike(job: Path,
     config = overlap_of(read_job(job))
     tables = {p.name: open_data(p, job.parent) for p in config.parties}
     world = world_of(config, tmp_path, tables)
-    killed, resumed = Tap(stop_after=36), Tap()
+    killed, resumed = Tap(stop_after=31), Tap()
     with pytest.raises(Killed):
         world.run(killed)
     found = world.run(resumed, resume=True)

@@ -45,7 +45,7 @@ Way = Literal["up", "down"]
 WAYS: tuple[Way, Way] = ("up", "down")
 _LAYERS = ("TLS", "HTTP/2", "HTTP/1.1", "gRPC", "hub", "letters", "wire", "Flower", "sealed", "ours")
 _SEALED = "sealed"
-WITNESS = "witness."
+WITNESS = "witness/"
 """How the steps begin whose messages stand beside the log, since no head can cover them."""
 _COORDINATOR = 0
 _LETTER = struct.Struct(">B7xQ")
@@ -217,11 +217,16 @@ class HubAccount(Account):
         if isinstance(value, Request | Opening | Farewell):
             receipts = value.news if isinstance(value, Request) else value.receipts
             self._made |= {(r.party, d.hex()): r.step for r in receipts for _, d, _ in r.parts}
+            self._made |= {(r.party, d.hex()): WITNESS + r.step for r in receipts for _, d, _ in r.riders}
         if isinstance(value, Answer):
             step = value.receipt.step
             told = value.receipt
             self.told[told.index, step, told.request.hex(), _kind_of(told.public)] += 1
-            self.sent += [Sealed(e.reader, step, e.digest.hex(), e.size) for e in value.envelopes]
+            riders = {digest for _, digest, _ in told.riders}
+            self.sent += [
+                Sealed(e.reader, (WITNESS if e.digest in riders else "") + step, e.digest.hex(), e.size)
+                for e in value.envelopes
+            ]
         if isinstance(value, Request):
             for e in value.inbox:
                 if e.reader != self.party:

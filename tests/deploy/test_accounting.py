@@ -43,7 +43,7 @@ from fedmkt.transport.flower_control import bundle_digest
 from fedmkt.transport.hub_endpoint import HubEndpoint, serve_session
 from fedmkt.transport.hub_frames import Kind, plain
 from fedmkt.transport.memory import MemoryEndpoint
-from tests.deploy.accounting import WAYS, WITNESS, HubAccount, Ledger, account_of_hub, ledger_of, told_by
+from tests.deploy.accounting import WAYS, HubAccount, Ledger, account_of_hub, ledger_of, told_by
 from tests.deploy.deployment import COORDINATOR, Deployment
 from tests.deploy.front_accounting import FrontAccount, account_of_front, our_content
 from tests.deploy.wire_tap import (
@@ -194,14 +194,14 @@ def test_the_ledgers_of_a_deployed_run_hold_every_envelope_and_no_other(tapped: 
 def test_the_log_names_every_value_that_a_party_told_in_clear(tapped: Tapped) -> None:
     for name, account in tapped.hub.items():
         (log,) = tapped.deployment.place(name).glob(f"state/contracts/*/log/{LOG}")
-        found = Counter({told: n for told, n in account.told.items() if not told[1].startswith(WITNESS)})
+        found = Counter({told: n for told, n in account.told.items() if not told[1].startswith("witness.")})
         assert found == told_by(log.read_bytes()) != Counter()
         assert {told[3] for told in account.told - found} == {"Silent"}
 
 
 @pytest.mark.slow
 def test_the_coordinator_holds_a_receipt_for_every_envelope_and_no_other(tapped: Tapped) -> None:
-    made = [(r.party, reader, d.hex()) for r in tapped.receipts() for reader, d, _ in r.parts]
+    made = [(r.party, reader, d.hex()) for r in tapped.receipts() for reader, d, _ in (*r.parts, *r.riders)]
     for name, account in tapped.hub.items():
         assert Counter((name, s.peer, s.digest) for s in account.sent) == Counter(
             m for m in made if m[0] == name

@@ -11,6 +11,8 @@ from fedmkt.errors import AuditError
 from fedmkt.party.audit_log import CHECKPOINT, LOG, PEERS, WITNESS, AuditLog
 from fedmkt.party.notary import LogNotary
 from fedmkt.party.store import Store
+from fedmkt.protocol.core import Name
+from fedmkt.protocol.witness import Head, Rider
 
 DIGEST = b"c" * 32
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -284,12 +286,12 @@ def test_a_party_whose_peers_heads_were_removed_says_so(open_log, tmp_path):
     store, digest = Store(tmp_path / "store"), DIGEST.hex()
     bank, shop = open_log("bank"), open_log("shop")
     notary = LogNotary("shop", shop, KEYS, store, digest)
-    notary.cosign({"bank": (note_of(bank, 3), ())})
+    notary.take([(Name("bank"), Rider(Head(note_of(bank, 3), ()), None))])
     assert LogNotary("shop", open_log("shop"), KEYS, store, digest).seen() == {"bank": 3, "notary": 0}
     (tmp_path / "shop" / PEERS).unlink()
     forgetful = LogNotary("shop", open_log("shop"), KEYS, store, digest)
     fork = note_of(open_log("bank", "two"), 2)
-    for ask in (forgetful.seen, lambda: forgetful.cosign({"bank": (fork, ())})):
+    for ask in (forgetful.seen, lambda: forgetful.take([(Name("bank"), Rider(Head(fork, ()), None))])):
         with pytest.raises(AuditError, match=r"3 records were cosigned, peers.json has 0"):
             ask()
 

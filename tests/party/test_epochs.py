@@ -172,7 +172,7 @@ def check_masks(ear: Ear) -> None:
 
 def test_no_mask_is_used_for_two_openings_when_a_run_is_killed_and_resumed(tmp_path: Path, ear: Ear) -> None:
     world = job_world(tmp_path)
-    killed_before(world, [10, 35, 45, 67, 110, 123, 152, 183, 190])
+    killed_before(world, [7, 28, 36, 58, 101, 114, 141, 171, 177])
     check_masks(ear)
 
 
@@ -180,7 +180,7 @@ def test_no_mask_is_used_for_two_openings_when_a_run_is_killed_and_resumed(tmp_p
 def test_no_mask_is_used_for_two_openings_where_the_match_is_hidden(tmp_path: Path, ear: Ear) -> None:
     """Two weights, or one weight and a share of another epoch, under one mask would tell who is common."""
     world = job_world(tmp_path, more='\n[align]\nmatch = "hidden"\n')
-    killed_before(world, [31, 55, 59, 79, 160, 161, 197, 205, 245, 255, 264])
+    killed_before(world, [24, 46, 50, 70, 151, 152, 186, 194, 232, 242, 254])
     check_masks(ear)
     shown = [a for s in ear.steps if s.name.endswith("hide_weight") for a in s.opened[SHOP]]
     assert len(shown) > 6 and not any(np.array_equal(a, b) for a, b in combinations(shown, 2))
@@ -203,7 +203,7 @@ def test_a_mask_that_survives_its_epoch_would_be_noticed(
 ) -> None:
     """The two tests above with the answer taken out: seeds that forget the epoch."""
     monkeypatch.setattr(handle, "dealer_seed", lambda prekey, peer, epoch_id, party: party.encode().ljust(32))
-    killed_before(job_world(tmp_path), [179])
+    killed_before(job_world(tmp_path), [171])
     assert keys_used_twice(ear.steps, Name("coordinator")) > 20
     near, compared = close_openings(ear.steps)
     assert near > 1000 * (3 + 10 * compared * 2**-23)
@@ -236,10 +236,13 @@ def test_no_message_crosses_a_checkpoint(tmp_path: Path) -> None:
     tap = Tap()
     job_world(tmp_path).run(tap)
     made_at = {e.digest: a.receipt.index for a in tap.answers for e in a.envelopes}
+    riders = {digest for a in tap.answers for _, digest, _ in a.receipt.riders}
     saves = [a.receipt.index for a in tap.answers if a.receipt.step == "checkpoint.save"]
     assert len(saves) >= 6
     for passing in tap.requests:
         for envelope in passing.message.inbox:  # type: ignore[union-attr]
+            if envelope.digest in riders:
+                continue  # what rides to somebody who is called later is given up with its epoch (`test_riders`)
             between = range(made_at[envelope.digest], passing.message.index)  # type: ignore[union-attr]
             assert not set(saves) & set(between)
 

@@ -499,7 +499,7 @@ def test_a_party_that_said_hello_counter_signs_nothing_more_of_the_epoch_before(
     world = toy_world(tmp_path, witnessed)
     world.open()
     hand = Hand(world, begin(world.parties))
-    hand.step(4)
+    hand.step(3)
     run, receipts = hand.parties[BANK].run, tuple(hand.receipts)
     early = hand.parties[SHOP].hello(Invitation(run, 2))
     with pytest.raises(PeerError, match="no epoch is open"):
@@ -753,7 +753,7 @@ def test_a_counter_signature_does_not_outlive_its_epoch(tmp_path: Path) -> None:
         return call(BANK, REVEAL).public.value  # type: ignore[return-value]
 
     world = toy_world(tmp_path, after_witness)
-    _killed_after(world, 8)
+    _killed_after(world, 6)
     with pytest.raises(PolicyRefused):
         world.run(resume=True)
 

@@ -85,20 +85,6 @@ class Told:
     value: PublicValue
 
 
-class _QuietNotary:
-    def head(self) -> bytes:
-        return b"head"
-
-    def extension(self, peer: Name) -> tuple[bytes, ...]:
-        return ()
-
-    def cosign(self, heads: Mapping[Name, tuple[bytes, tuple[bytes, ...]]]) -> Mapping[Name, bytes]:
-        return dict.fromkeys(heads, b"cosignature")
-
-    def collect(self, lines: Mapping[Name, bytes]) -> None:
-        pass
-
-
 @dataclass
 class PlainCaller:
     """A `Caller` that runs every step itself; `change` may replace a message on its way."""
@@ -133,7 +119,7 @@ class PlainCaller:
     def turn(self, party: Name) -> Turn:
         """Make what a step at `party` may use now."""
         return Turn(
-            party, self.contract, self.run, self.epoch, self._random[party], self.masks[party], _QuietNotary(),
+            party, self.contract, self.run, self.epoch, self._random[party], self.masks[party],
             self.stores[party], self.states[party], self.publics,
         )  # fmt: skip
 

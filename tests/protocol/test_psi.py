@@ -425,9 +425,9 @@ def test_equal_people_look_unrelated_under_another_contract_or_kind_of_id():
 
 
 def test_logs_are_counter_signed_before_each_side_answers():
-    """Two witness rounds stand in the script; the engine refuses a release without one."""
+    """Two witnesses stand in the script; the engine refuses a release without one."""
     caller = intersected(lists(1, (60, 60), 45, 2))
     order = [t.step for t in caller.told]
-    assert order.index("psi.announce") < order.index("witness.collect") < order.index("psi.oprf.offer")
-    assert "witness.collect" in order[order.index("psi.oprf.evaluate") : order.index("psi.match")]
+    assert order.index("psi.announce") < order.index("witness.cosign") < order.index("psi.oprf.offer")
+    assert "witness.cosign" in order[order.index("psi.oprf.evaluate") : order.index("psi.match")]
     witness(caller, caller.contract)

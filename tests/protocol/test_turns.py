@@ -85,7 +85,7 @@ def receipt(
     readers = to or [n for n in (BANK, SHOP) if n != call.party]
     parts = tuple((str(r), bytes([index, i]) * 16, 5) for i, r in enumerate(readers))
     public = wire.encode(Announced(told))
-    plain = Receipt(index, driven.epoch, call.party, call.step.name, asked, public, parts, b"")
+    plain = Receipt(index, driven.epoch, call.party, call.step.name, asked, public, parts, (), b"")
     plain = replace(plain, **changes)  # type: ignore[arg-type]
     identity = signer or WORLD.identities[call.party]
     return replace(plain, signature=identity.sign(plain.signed_bytes(driven.run, driven.transcript)))
@@ -148,6 +148,7 @@ CHANGES: dict[str, object] = {
     "request": b"q" * 32,
     "public": wire.encode(Announced(3)),
     "parts": (("shop", b"z" * 32, 5),),
+    "riders": (("shop", b"z" * 32, 5),),
     "signature": bytes(64),
 }
 
@@ -244,6 +245,58 @@ def test_a_replay_with_a_gap_or_a_repetition_is_refused() -> None:
             follower().replay(altered)
 
 
+def played_twice(told: int = 3) -> list[Receipt]:
+    """Seven receipts: the bank's are 0, 2 and 5, the shop's the others."""
+    made = play(follower(), told=told)
+    assert [r.party for r in made] == [BANK, SHOP, BANK, SHOP, SHOP, BANK, SHOP]
+    return made
+
+
+@pytest.mark.parametrize("index", range(7))
+@pytest.mark.parametrize("field", ["public", "parts", "request", "signer"])
+def test_a_replay_with_one_receipt_altered_anywhere_is_refused(index: int, field: str) -> None:
+    """Of most receipts the signature is not looked at: what its party signs later covers them."""
+    made = played_twice()
+    changed: object = {
+        "public": wire.encode(Announced(5)),
+        "parts": (),
+        "request": b"x" * 32,
+        "signer": b"x" * 64,
+    }
+    name = "signature" if field == "signer" else field
+    altered = replace(made[index], **{name: changed[field]})  # type: ignore[index,arg-type]
+    told = [*made[:index], altered, *made[index + 1 :]]
+    is_vouched_for = field == "signer" and index < 5
+    if is_vouched_for:
+        follower().replay(told)  # all that is signed stands in what the same party signed later
+        return
+    driven = follower()
+    with pytest.raises(PeerError):
+        driven.replay(told)
+    assert driven.round == [] and not driven.finished
+
+
+def test_a_party_is_shown_its_own_receipts_as_it_made_them() -> None:
+    made = played_twice()
+    own = {r.index: r for r in made if r.party == BANK}
+    follower().replay(made, own=own)
+    for index in own:
+        altered = replace(made[index], signature=b"x" * 64)
+        with pytest.raises(PeerError, match="not the one that bank made"):
+            follower().replay([*made[:index], altered, *made[index + 1 :]], own=own)
+
+
+def test_a_replay_that_fails_leaves_no_call_to_answer() -> None:
+    """The forged receipt would be vouched for by the one after it, which is not a receipt of this run at all."""
+    made = play(follower())
+    forged = replace(made[0], public=wire.encode(Announced(4)), signature=b"x" * 64)
+    driven = follower()
+    with pytest.raises(PeerError):
+        driven.replay([forged, replace(made[0], index=9)])
+    with pytest.raises(PeerError):
+        driven.expected(1, SHOP)
+
+
 def test_an_announced_value_of_another_class_is_refused_though_signed() -> None:
     driven = follower()
     for public in (wire.encode(Silent()), wire.encode(Number(3)), b"", b"\0" * 8):
@@ -284,7 +337,8 @@ def test_a_transcript_depends_on_every_receipt_and_on_their_order() -> None:
     driven = follower()
     play(driven, 2)
     one, other = receipt(driven, 0), receipt(driven, 1)
-    chained = {chain(EMPTY_TRANSCRIPT, r, RUN) for r in ((one, other), (other, one), (one,), (other,), ())}
+    signed = [r.signed_bytes(RUN, EMPTY_TRANSCRIPT) for r in (one, other)]
+    chained = {chain(EMPTY_TRANSCRIPT, s) for s in (signed, signed[::-1], signed[:1], signed[1:], [])}
     assert len(chained) == 5
 
 

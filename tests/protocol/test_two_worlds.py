@@ -18,7 +18,7 @@ from fedmkt.party.node import open_data
 from fedmkt.party.table import Table
 from fedmkt.protocol.alignment.align import Split
 from fedmkt.protocol.alignment.psi import Customers, psi
-from fedmkt.protocol.core import Name, data_parties, dealer
+from fedmkt.protocol.core import Name, Silent, data_parties, dealer
 from fedmkt.protocol.linear.logistic import fit
 from fedmkt.protocol.linear.predictor import Weights
 from fedmkt.protocol.linear.range import check_range
@@ -187,13 +187,14 @@ def test_prepare_tells_a_shape_and_nothing_of_values_in_any_row():
     assert relayed(one) == relayed(other)
 
 
-def test_witness_carries_heads_and_nothing_of_any_state():
-    one, other = (start_aligned(joint_data(contract_of(3), 300, seed)) for seed in (1, 2))
-    for caller in (one, other):
-        caller.sent, caller.told, caller.revealed, caller.rounds = [], [], [], 0
-        witness_all(caller, caller.contract)
-    assert len(one.sent) == 2 * 4 * 3
-    check_same(one, other, data_parties(one.contract), set())
+def test_the_turns_of_a_witness_read_and_write_nothing():
+    """What rides with them is made of the party's log alone (`tests/party/test_riders.py`)."""
+    caller = start_aligned(joint_data(contract_of(3), 300, 1))
+    before = {p: dict(held) for p, held in caller.states.items()}
+    caller.sent, caller.told = [], []
+    witness_all(caller, caller.contract)
+    assert not caller.sent and {t.value for t in caller.told} == {Silent()}
+    assert caller.states == before
 
 
 # ------------------------------------------------------------------------------------------ fit, range, score

@@ -261,7 +261,7 @@ def test_the_views_are_whole(name: str, request: pytest.FixtureRequest) -> None:
     run: Run = request.getfixturevalue(name)
     delivered = {e.digest for p in run.tap.requests for e in p.message.inbox}
     assert delivered == {o.envelope.digest for o in run.opened}
-    steps = {o.place.step.split(".")[0] for o in run.opened}
+    steps = {o.place.step.split(".")[0].split("/")[0] for o in run.opened}
     assert steps == {"witness", "psi", "split", "fit", "range", "score"}
     for party in data_parties(run.world.contract):
         assert len(to(run, party)) > 50

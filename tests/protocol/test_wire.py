@@ -62,7 +62,7 @@ SAMPLE = Everything(
     np.zeros(3, np.uint8), Masked(np.arange(2, dtype=np.uint64)), (Inner(1, Name("bank")),), (2, "x"),
     {"a": b"1", "b": b""}, None,
 )  # fmt: skip
-RECEIPT = Receipt(3, 1, "bank", "psi.blind", b"d" * 32, b"p" * 80, (("shop", b"e" * 32, 9),), b"s" * 64)
+RECEIPT = Receipt(3, 1, "bank", "psi.blind", b"d" * 32, b"p" * 80, (("shop", b"e" * 32, 9),), (), b"s" * 64)
 ENVELOPE = Envelope("bank", "shop", 5, b"k" * 32, (b"c" * 21,), b"s" * 64)
 VALID: list[object] = [
     SAMPLE,

@@ -66,7 +66,7 @@ def test_the_traffic_of_an_engine_is_that_of_its_run(engine: str) -> None:
     planned: Counter[str] = Counter()
     sent: Counter[str] = Counter()
     for told in caller.told:
-        step = SimpleNamespace(name=told.step)
+        step = SimpleNamespace(name=told.step, shows=None)
         planned[told.party] += bytes_sent(sizes, Planned(told.party, step, made[told.party, told.step]))
         made[told.party, told.step] += 1
     for message in caller.sent:

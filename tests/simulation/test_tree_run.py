@@ -135,7 +135,9 @@ def test_planned_bytes_are_the_real_ones_once_bins_and_splits_are_known(parties:
     made: Counter[tuple[str, str]] = Counter()
     for call in calls:
         if call.step in CONTENT:
-            planned = Planned(call.party, SimpleNamespace(name=call.step), made[call.party, call.step])
+            planned = Planned(
+                call.party, SimpleNamespace(name=call.step, shows=None), made[call.party, call.step]
+            )
             content, readers = CONTENT[call.step](sizes, planned)
             assert content <= real[call.round, call.party] <= content + 320 * readers, call.step
             assert bytes_sent(sizes, planned) >= content

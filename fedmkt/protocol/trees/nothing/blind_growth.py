@@ -58,7 +58,7 @@ from fedmkt.protocol.trees.totals.shared_growth import (
 )
 from fedmkt.protocol.trees.totals.shared_histogram import TotalShares, add_up_nodes
 from fedmkt.protocol.trees.totals.shared_values import Owners
-from fedmkt.protocol.witness import witness
+from fedmkt.protocol.witness import countersign, showing
 from fedmkt.ring import phases
 from fedmkt.ring.phases import Phase, Values
 
@@ -275,8 +275,9 @@ def grow(call: Caller, contract: Contract, lanes: Lanes, sizes: Mapping[Name, Bi
             todo = gain_phases(replace(plan, nodes=group.stop - group.start))
             last = run_phases(call, contract, LABEL, todo, partial(start_choice, lanes, group))
             keep = Step("fit.share_owners", partial(keep_choice, todo), Silent, reads=(PhaseOpening,))
+            keep = showing(keep) if group.stop == plan.nodes else keep
             shared += call.all([ask(p, keep, *inbox_of(last, p)) for p in parties])
-        witness(call, contract)
+        countersign(call, parties)
         told = call.all([ask(p, TELL_OWNERS, *inbox_of(shared, p)) for p in parties])
         call.all([ask(p, RECORD_CHOICE, *inbox_of(told, p)) for p in parties])
         owners += split_nodes(nodes, told[0].public.value.owners)

@@ -80,7 +80,7 @@ from fedmkt.protocol.trees.sides.tree_growth import (
     settings_of,
 )
 from fedmkt.protocol.trees.tree_columns import own_codes, party_columns
-from fedmkt.protocol.witness import checkpoint, witness
+from fedmkt.protocol.witness import checkpoint, countersign, others_sign, showing
 from fedmkt.ring.fields import gradient_fields
 from fedmkt.ring.rlwe import NO_BIN, Codes
 
@@ -197,7 +197,7 @@ def _settle(trees: int, turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, S
 
 LOAD_TABLE = Step("fit.load_table", load_table, Silent)
 LOAD_BINS = Step("fit.load_bins", _load_bins, Silent)
-CHOOSE = Step("fit.choose", choose, LevelSplits, reveals=(TreeShape, ChosenSplits))
+CHOOSE = showing(Step("fit.choose", choose, LevelSplits, reveals=(TreeShape, ChosenSplits)))
 TELL_SIDES = Step("fit.sides", _tell_sides, Silent, reads=(SplitRequest,), reveals=(SplitSides,))
 
 
@@ -242,7 +242,9 @@ def one_tree(call: Caller, contract: Contract, terms: Terms, tree: int) -> None:
         asked = [p for p, splits in zip(partners, level.partners, strict=True) if splits]
         sides: list[Reply[RowSides, Silent]] = []
         if asked:
-            witness(call, contract)
+            # The bank has signed for the heads that came with the totals when it decrypted them.
+            if unsigned := others_sign(partners):
+                countersign(call, unsigned)
             sides = call.all([ask(p, TELL_SIDES, *inbox_of([chosen], p)) for p in asked])
         call(bank, grow_level, *inbox_of(sides, bank))
         if not level.splits:

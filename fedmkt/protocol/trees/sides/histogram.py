@@ -66,7 +66,7 @@ from fedmkt.protocol.core import (
 )
 from fedmkt.protocol.mask_counts import next_count
 from fedmkt.protocol.trees.sides.histogram_terms import Batch, Terms, bin_blocks
-from fedmkt.protocol.witness import witness
+from fedmkt.protocol.witness import countersign, others_sign, showing
 from fedmkt.ring import discrete_gaussian, kernels, rlwe, short_words
 from fedmkt.ring.budget import Budget
 from fedmkt.ring.fixed import correction
@@ -375,7 +375,7 @@ def _decrypt(batch: Batch, turn: Turn, inbox: Inbox[MaskedTotals | DealtShares])
 
 
 MASK_HINT = Step("histogram.mask_hint", _mask_hint, Silent)
-REPLY = Step("histogram.reply", _reply, Silent, reveals=(HistogramTotals,))
+REPLY = showing(Step("histogram.reply", _reply, Silent, reveals=(HistogramTotals,)))
 
 
 def send_hints(call: Caller, contract: Contract, terms: Terms) -> None:
@@ -405,11 +405,15 @@ def add_up_vectors(
     encrypt = Step("histogram.encrypt", partial(_encrypt, batch), Silent)
     add = Step("histogram.add", partial(_add, batch), Silent, reads=(EncryptedRows,))
     decrypt = Step("histogram.decrypt", partial(_decrypt, batch), Silent, reads=(MaskedTotals, DealtShares))
-    (block,), (dealt,) = call.both([ask(bank, encrypt)], [ask(dealer(contract), deal)])
-    for _ in batch.row_blocks()[1:]:
+    # With the last block all show their logs, so that one more turn makes them counter-signed before the totals leave.
+    encrypts = [encrypt] * (len(batch.row_blocks()) - 1) + [showing(encrypt)]
+    (block,), (dealt,) = call.both([ask(bank, encrypts[0])], [ask(dealer(contract), deal)])
+    for following in encrypts[1:]:
         # The partners add up one block while the bank encrypts the next.
-        _, (block,) = call.both([ask(p, add, *inbox_of([block], p)) for p in partners], [ask(bank, encrypt)])
-    call.all([ask(p, add, *inbox_of([block], p)) for p in partners])
-    witness(call, contract)
+        _, (block,) = call.both(
+            [ask(p, add, *inbox_of([block], p)) for p in partners], [ask(bank, following)]
+        )
+    call.all([ask(p, showing(add), *inbox_of([block], p)) for p in partners])
+    countersign(call, [bank, *others_sign(partners)])
     replies = call.all([ask(p, REPLY) for p in partners])
     call(bank, decrypt, *inbox_of(replies, bank), *inbox_of([dealt], bank))

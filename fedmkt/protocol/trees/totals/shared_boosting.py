@@ -168,7 +168,7 @@ from fedmkt.protocol.trees.totals.shared_values import (
     total,
 )
 from fedmkt.protocol.trees.tree_columns import own_codes
-from fedmkt.protocol.witness import checkpoint, witness
+from fedmkt.protocol.witness import checkpoint, countersign, others_sign
 
 # --- load
 
@@ -409,7 +409,8 @@ def grow(call: Caller, contract: Contract, lanes: Lanes) -> Owners:
             chosen = open_level(call, contract)
         else:
             passes = compare(call, contract, lanes)
-            witness(call, contract)
+            # All showed their logs with their shares of the bits; a single partner signs when asked for its cells.
+            countersign(call, [bank, *others_sign(partners)])
             opened = call.all([ask(p, open_cells, *inbox_of(passes, p)) for p in partners])
             chosen = call(bank, split, *_totals_inbox(passes, opened, bank))
         call.all([ask(p, RECORD, *inbox_of([chosen], p)) for p in parties])

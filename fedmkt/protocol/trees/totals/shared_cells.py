@@ -62,7 +62,7 @@ from fedmkt.protocol.trees.totals.shared_gradients import GRADIENT_BITS, HESSIAN
 from fedmkt.protocol.trees.totals.shared_histogram import TotalShares
 from fedmkt.protocol.trees.totals.shared_values import Owners, both
 from fedmkt.protocol.trees.tree_columns import common_bins
-from fedmkt.protocol.witness import witness
+from fedmkt.protocol.witness import countersign, showing
 from fedmkt.ring.side_bits import Numbers
 
 COUNT = 2
@@ -257,7 +257,7 @@ def read_cuts(turn: Turn, inbox: Inbox[Message], state: LevelShares) -> LevelSha
 
 BEGIN_LAYERS = Step("fit.begin_layers", begin_layers, Silent, reads=(CellOpening, DealtComparisons))
 NEXT_LAYER = Step("fit.next_layer", next_layer, Silent, reads=(PlaneOpening,))
-SHARE_BITS = Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,))
+SHARE_BITS = showing(Step("fit.share_bits", share_bits, Silent, reads=(PlaneOpening,), reveals=(CellBits,)))
 
 
 def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPasses, Silent]]:
@@ -269,8 +269,10 @@ def compare(call: Caller, contract: Contract, lanes: Lanes) -> list[Reply[CellPa
     dealt = call(dealer(contract), deal)
     members = opened[0].public.value.members
     layers = len(Cells("", 0, parties[1], 1, members, lanes.bits[-1], 1).layer_bytes())
-    planes = call.all([ask(p, BEGIN_LAYERS, *both(opened, dealt, p)) for p in parties])
-    for _ in range(layers - 1):
-        planes = call.all([ask(p, NEXT_LAYER, *inbox_of(planes, p)) for p in parties])
-    witness(call, contract)
+    begin = BEGIN_LAYERS if layers > 1 else showing(BEGIN_LAYERS)
+    planes = call.all([ask(p, begin, *both(opened, dealt, p)) for p in parties])
+    for layer in range(1, layers):
+        following = NEXT_LAYER if layer + 1 < layers else showing(NEXT_LAYER)
+        planes = call.all([ask(p, following, *inbox_of(planes, p)) for p in parties])
+    countersign(call, parties)
     return call.all([ask(p, SHARE_BITS, *inbox_of(planes, p)) for p in parties])
