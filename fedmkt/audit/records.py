@@ -21,6 +21,10 @@ Json = str | int | bool | None | Sequence["Json"] | Mapping[str, "Json"]
 
 EVENTS: frozenset[str] = frozenset(
     {
+        "contract.proposed",
+        "contract.amended",
+        "approval.granted",
+        "approval.denied",
         "contract.signed",
         "policy.loaded",
         "policy.refused",

@@ -34,9 +34,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 FILES = ("log.jsonl", "checkpoint.txt", "peers.json")
 EVENT = re.compile(
-    r"contract\.signed|policy\.(loaded|refused)|(dataset|session)\.opened|(epoch|run|step)\.started|log\.cut|list\.counted|"
-    r"(run|step|match)\.completed|run\.(resumed|aborted)|message\.(sent|received|rejected)|checkpoint\.saved|optout\.applied|"
-    r"(consent|minors)\.filtered|value\.revealed|budget\.spent|head\.cosigned|scores\.released|model\.exported"
+    r"contract\.(proposed|amended|signed)|approval\.(granted|denied)|policy\.(loaded|refused)|(dataset|session)\.opened|log\.cut|"
+    r"(epoch|run|step)\.started|(run|step|match)\.completed|run\.(resumed|aborted)|message\.(sent|received|rejected)|list\.counted|"
+    r"(consent|minors)\.filtered|optout\.applied|checkpoint\.saved|value\.revealed|budget\.spent|head\.cosigned|scores\.released|model\.exported"
 )
 ENDS = ("epoch.started", "run.completed", "run.aborted")
 MAX_LEAF_BYTES = 16 * 1024

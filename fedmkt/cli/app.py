@@ -21,7 +21,7 @@ from fedmkt import __version__
 from fedmkt.cli import console, runs
 from fedmkt.cli.audit import audit
 from fedmkt.cli.bench import bench
-from fedmkt.cli.contract import contract
+from fedmkt.cli.contract_life import contract
 from fedmkt.cli.coordinator import coordinator
 from fedmkt.cli.overlap import overlap_command
 from fedmkt.cli.party import party

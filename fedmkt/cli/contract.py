@@ -35,14 +35,16 @@ def _pair(text: str, wanted: str) -> tuple[str, str]:
     return name, value
 
 
-def _pairs(texts: list[str] | None, wanted: str) -> dict[str, str]:
+def pairs(texts: list[str] | None, wanted: str) -> dict[str, str]:
+    """Read options of the form NAME=VALUE, every name once."""
     pairs = [_pair(text, wanted) for text in texts or []]
     if len(dict(pairs)) != len(pairs):
         raise typer.BadParameter("every name once")
     return dict(pairs)
 
 
-def _folder(config: Path | None, folder: Path | None) -> Path | None:
+def folder_from(config: Path | None, folder: Path | None) -> Path | None:
+    """Return the folder that one of two options names; None if neither is given."""
     from fedmkt.deploy.contracts import folder_of
 
     if config is not None and folder is not None:
@@ -81,7 +83,7 @@ def new_command(
     from fedmkt.deploy.sheet import Sheet
 
     now = datetime.now(UTC)
-    keys = collect_keys(_pairs(key, "NAME=KEY"), _folder(config, folder))
+    keys = collect_keys(pairs(key, "NAME=KEY"), folder_from(config, folder))
     signed = draft(job, keys, now, valid_days)
     path = out or Path(f"{signed.contract.name}.contract.toml")
     write_draft(signed, path)
@@ -116,11 +118,13 @@ def sign_command(
 ) -> None:
     """Sign as the participant of this folder, after its own policy allowed the contract."""
     from fedmkt.deploy.contracts import check_own_terms, open_participant, read_contract, sign_contract
+    from fedmkt.deploy.life import check_own_approvals
     from fedmkt.deploy.sheet import Sheet
 
     shown = Sheet(read_contract(file), datetime.now(UTC))
-    participant = open_participant(_folder(config, folder) or Path(), shown.contract)
+    participant = open_participant(folder_from(config, folder) or Path(), shown.contract)
     check_own_terms(participant, shown.signed, shown.now)
+    check_own_approvals(file, shown.contract, participant.name)
     again = participant.name in shown.signed.signatures
     if not again and not yes:
         _ask(participant.name, shown.lines(console.WIDTH))
@@ -188,18 +192,20 @@ def verify_command(
     folder: Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Check that a run may begin: all signatures, roles, time, pinned keys; exit code 4 if not."""
+    """Check that a run may begin: all signatures, roles, time, pinned keys, approvals; exit code 4 if not."""
     from fedmkt.deploy.contracts import verify_contract
+    from fedmkt.deploy.life import check_beside
 
-    pins, place = _pairs(pin, "NAME=KEY") or None, _folder(config, folder)
+    pins, place = pairs(pin, "NAME=KEY") or None, folder_from(config, folder)
     sheet = verify_contract(file, datetime.now(UTC), pins, place)
+    found = check_beside(file, sheet.contract, place)
     compared = pins is not None or place is not None
     if as_json:
-        console.say_json({"file": str(file), "keys_compared": compared, **sheet.to_json()})
+        console.say_json({"file": str(file), "keys_compared": compared, **sheet.to_json(), **found.to_json()})
         return
     lines = [f"{file}: signed by all, valid until {sheet.contract.expires:%Y-%m-%d %H:%M:%S} UTC"]
     if sheet.contract.rehearsal:
         lines.append("FOR REHEARSALS ON INVENTED DATA ONLY")
     if not compared:
         lines.append("note: the keys were compared with nobody's: give --config or --pin")
-    console.say_lines([*lines, f"digest {sheet.digest}"])
+    console.say_lines([*lines, *found.lines(), f"digest {sheet.digest}"])

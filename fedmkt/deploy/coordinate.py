@@ -20,6 +20,7 @@ from fedmkt.deploy.folders import CoordinatorFolder, load_coordinator_folder, re
 from fedmkt.deploy.messages import SERVE, Serve, decode_outcome, encode_serve
 from fedmkt.deploy.places import place_of
 from fedmkt.deploy.runs import RunFolder, RunStatus, log_to
+from fedmkt.deploy.statement_files import keep_statements, read_statements
 from fedmkt.deploy.take_part import GONE_SECONDS
 from fedmkt.errors import DataError, FedmktError, PeerError, PolicyRefused, TransportError
 from fedmkt.party.handle import Party
@@ -168,11 +169,17 @@ class Coordination:
         config = open_participant(self._folder.root, self._contract).settings
         place = place_of(self._folder, self._contract)
         place.keep_contract(self._signed)
+        statements = read_statements(self._run.approvals)
         sources = Sources.of(self._status.seed, config.name, self._epoch, self._contract.created)
-        return open_party(config.name, self._signed, config, None, place, sources)
+        news = place.unheard(self._contract, statements)
+        party = open_party(config.name, self._signed, config, None, place, sources, news)
+        keep_statements(place.approvals, statements)
+        return party
 
     def _invite(self, session: bytes) -> "dict[str, Future[bytes]]":
-        body = encode_serve(Serve(self._signed, session, self._status.seed, self._epoch))
+        body = encode_serve(
+            Serve(self._signed, session, self._status.seed, self._epoch, read_statements(self._run.approvals))
+        )
         nodes = self._nodes_online()
         # One that is not read in time is of no use: by then there is another session.
         return {n: self._mail.post(node, SERVE, body, n, JOIN_SECONDS) for n, node in nodes.items()}

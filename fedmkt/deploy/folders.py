@@ -66,6 +66,11 @@ class _Folder:
         return self.root / "state"
 
     @property
+    def revocations(self) -> Path:
+        """Signed statements that ended contracts before their date, our own and those that others sent."""
+        return self.root / "revocations"
+
+    @property
     def logs(self) -> Path:
         """The programs' own logs."""
         return self.root / "logs"

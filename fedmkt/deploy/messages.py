@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 
 from fedmkt.contract.files import from_toml, to_toml
 from fedmkt.contract.signatures import SignedContract
+from fedmkt.crypto.dsse import Envelope, to_json
+from fedmkt.deploy.statement_files import MOST_STATEMENTS, parse_statement
 from fedmkt.errors import PeerError
 from fedmkt.transport.driver import Refusal
 
@@ -22,6 +24,7 @@ _LARGEST = 1 << 20
 class Serve:
     """Serve this contract. session : of the hub, 16 bytes; empty if steps travel as Flower messages.
 
+    statements : who approved or revoked it, as signed; each party counts for itself.
     seed, epoch : of a rehearsal, whose keys and masks follow from a number; absent in every real run.
     """
 
@@ -29,6 +32,7 @@ class Serve:
     session: bytes
     seed: int | None = None
     epoch: int = 0
+    statements: tuple[Envelope, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def encode_serve(serve: Serve) -> bytes:
         "session": serve.session.hex(),
         "seed": serve.seed,
         "epoch": serve.epoch,
+        "statements": [to_json(envelope).decode() for envelope in serve.statements],
     }
     return json.dumps(values).encode()
 
@@ -67,7 +72,11 @@ def decode_serve(body: bytes) -> Serve:
             raise ValueError
         if type(epoch) is not int or not 0 <= epoch < 256 or len(session) not in (0, 16):
             raise ValueError
-        return Serve(from_toml(found["contract"], "the coordinator's contract"), session, seed, epoch)
+        statements = found.get("statements", [])
+        if not isinstance(statements, list) or len(statements) > MOST_STATEMENTS:
+            raise ValueError
+        contract = from_toml(found["contract"], "the coordinator's contract")
+        return Serve(contract, session, seed, epoch, tuple(parse_statement(s.encode()) for s in statements))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise PeerError("coordinator: sent something else than an invitation to serve") from None
 

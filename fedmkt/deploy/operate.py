@@ -15,6 +15,13 @@ from fedmkt.deploy.executor import control_of, submit
 from fedmkt.deploy.folders import CoordinatorFolder, load_coordinator_folder
 from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.runs import RunFolder, RunStatus, is_worker, new_run, runs_of
+from fedmkt.deploy.statement_files import (
+    check_statements,
+    folder_beside,
+    keep_statements,
+    own_revocations,
+    read_statements,
+)
 from fedmkt.errors import ConfigError, FedmktError, PolicyRefused, TransportError
 from fedmkt.party.journal import write_atomically
 
@@ -32,6 +39,8 @@ def start_run(
     """
     signed = read_contract(contract)
     check_startable(folder, signed, datetime.now(UTC))
+    statements = read_statements(folder_beside(contract))
+    check_statements(signed.contract, (*statements, *own_revocations(folder)))
     if seed is not None and not signed.contract.rehearsal:
         raise PolicyRefused(
             "a seed is for rehearsals: this contract is not one", "start the run without --seed"
@@ -39,6 +48,7 @@ def start_run(
     if not resume:
         _check_none_is_running(folder, signed)
     run = _latest(folder, signed) if resume else new_run(folder.runs, signed, seed)
+    keep_statements(run.approvals, statements)
     run.stop.unlink(missing_ok=True)
     try:
         submit(folder, run, replace(run.status(), taken_up=0))

@@ -75,6 +75,11 @@ class RunFolder:
         return self.root / "contract.toml"
 
     @property
+    def approvals(self) -> Path:
+        """Who approved the contract, as signed statements."""
+        return self.root / "approvals"
+
+    @property
     def receipts(self) -> Path:
         """The folder of the coordinator's receipts."""
         return self.root / "coordinator"

@@ -6,7 +6,7 @@ process, in an actor of Flower's simulation and in a deployment.
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from fedmkt.crypto.sign import Identity
 from fedmkt.party.audit_log import LOG, AuditLog
 from fedmkt.party.events import Event
 from fedmkt.party.filters import ADULT, Filters
+from fedmkt.party.governance_events import drafted_events
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import Journal, write_atomically
 from fedmkt.party.keys import KeyColumns
@@ -194,8 +195,12 @@ def open_party(
     table: Table | None,
     place: Place,
     sources: Sources,
+    news: Sequence[Event] = (),
 ) -> Party:
-    """Open one participant: checks the contract against its own policy first, before anything leaves."""
+    """Open one participant: checks the contract against its own policy first, before anything leaves.
+
+    news : what its log has to say besides, such as who approved the contract.
+    """
     contract, policy = signed.contract, Policy(config)
     policy.check_contract(signed, sources.clock())
     store = Store(place.store)
@@ -210,6 +215,8 @@ def open_party(
     )  # fmt: skip
     if log.size == 0:
         log.append_all(_opening_records(name, signed, table))
+    if news:
+        log.append_all(news)
     journal = Journal(place.journal, place.private / "journal.key", sources.random)
     return Party(
         Name(name), contract, SCRIPTS[contract.task], load_identity(place, sources.random), policy, log, journal, store,
@@ -246,6 +253,7 @@ def _guard(
 def _opening_records(name: str, signed: SignedContract, table: Table | None) -> list[Event]:
     contract = signed.contract
     records: list[Event] = [
+        *drafted_events(contract),
         ("contract.signed", {"signers": [s.name for s in contract.signers], "purpose": contract.purpose}),
         ("policy.loaded", {"party": name}),
     ]

@@ -1,0 +1,220 @@
+"""The life of a contract after its draft: approved or denied by people, amended, renewed, revoked.
+
+People who approve have keys of their own, whose public halves stand in the contract. A signature of the organisation
+(`fedmkt contract sign`) is another thing: it is given with the key of a participant's folder.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from fedmkt.audit import statements
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.approvals import (
+    Count,
+    Decided,
+    Revoked,
+    approval,
+    counts,
+    decisions,
+    denial,
+    find_approver,
+    revocation,
+    revocations,
+)
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.checks import check_time
+from fedmkt.contract.governance import Approver
+from fedmkt.contract.signatures import SignedContract
+from fedmkt.crypto.dsse import Envelope
+from fedmkt.crypto.key_file import from_pem, is_encrypted, to_pem
+from fedmkt.crypto.prg import Random
+from fedmkt.crypto.sign import Identity
+from fedmkt.deploy.contracts import LONGEST_DAYS, is_coordinator, open_participant
+from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, keep_or_write, read_identity, read_secret
+from fedmkt.deploy.statement_files import (
+    check_statements,
+    folder_beside,
+    keep_revocation,
+    own_revocations,
+    read_statements,
+    write_statement,
+)
+from fedmkt.errors import ConfigError, PolicyRefused
+
+LONGEST_REASON = 200
+Ask = Callable[[], str]
+"""How a passphrase is asked for."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What people said about a contract so far: counts by party, decisions of persons, revocations."""
+
+    counts: tuple[Count, ...]
+    decided: tuple[Decided, ...]
+    revoked: tuple[Revoked, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Give the same as plain data."""
+        return {
+            "approvals": [vars(count) for count in self.counts],
+            "decisions": [
+                {**d.approver.model_dump(), "decision": d.decision, "time": d.time, "reason": d.reason}
+                for d in self.decided
+            ],
+            "revoked": [vars(found) for found in self.revoked],
+        }
+
+    def lines(self) -> list[str]:
+        """Say it in plain words."""
+        lines = [
+            f"{c.party}: {len(c.approved)} approvals of {c.approvers} approvers, {c.needed} needed"
+            for c in self.counts
+        ]
+        for one in self.decided:
+            who = f"  {one.approver.party}/{one.approver.name} ({one.approver.role})"
+            said = "approved" if one.decision == "approval" else f"DENIED: {one.reason}"
+            lines.append(f"{who} {one.time:%Y-%m-%d %H:%M} UTC: {said}")
+        lines += [f"lacking: {c.lacking}" for c in self.counts if c.lacking]
+        return [*lines, *(f"REVOKED by {r.signer} on {r.time:%Y-%m-%d}: {r.reason}" for r in self.revoked)]
+
+
+def decisions_on(contract: Contract, envelopes: tuple[Envelope, ...]) -> Decisions:
+    """Count what valid statements say."""
+    return Decisions(
+        counts(contract, envelopes), decisions(contract, envelopes), revocations(contract, envelopes)
+    )
+
+
+def check_beside(file: Path, contract: Contract, folder: Path | None = None) -> Decisions:
+    """Refuse a contract that was revoked or not approved, by the statements beside its file.
+
+    folder : of a participant, whose kept revocations count too.
+    """
+    given = read_statements(folder_beside(file))
+    own = () if folder is None else own_revocations(_place(folder))
+    check_statements(contract, (*given, *own))
+    return decisions_on(contract, given)
+
+
+def check_own_approvals(file: Path, contract: Contract, name: str) -> None:
+    """Refuse to sign for a party whose own people have not approved, or what was revoked."""
+    given = read_statements(folder_beside(file))
+    for found in revocations(contract, given):
+        raise PolicyRefused(f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}")
+    lacking = [c.lacking for c in counts(contract, given) if c.party == name and c.lacking]
+    if lacking and not contract.rehearsal:
+        raise PolicyRefused(
+            f"C18 approvals: {lacking[0]}", f"fedmkt contract approve {file} --as NAME --key KEYFILE"
+        )
+
+
+def make_approver_key(out: Path, passphrase: str | None, random: Random) -> str:
+    """Write a new key for a person, mode 0600; returns its public half, hexadecimal, for the contract."""
+    identity = Identity.generate(random)
+    try:
+        data = to_pem(identity, passphrase)
+    except ValueError as error:
+        raise ConfigError(f"passphrase: {error}") from None
+    if not keep_or_write(out, data):
+        raise ConfigError(f"{out}: exists already", "a key is never overwritten: give --out FILE")
+    return identity.public.hex()
+
+
+def read_approver_key(path: Path, ask: Ask) -> Identity:
+    """Read a person's key; `ask` is called if the file needs a passphrase."""
+    data = read_secret(path)
+    try:
+        return from_pem(data, ask() if is_encrypted(data) else None)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def choose_approver(contract: Contract, name: str, party: str | None, identity: Identity) -> Approver:
+    """Find who decides; refused unless the contract has this key for that person."""
+    try:
+        approver = find_approver(contract, name, party)
+    except ValueError as error:
+        raise ConfigError(str(error), "--as NAME, and --party NAME where two have one name") from None
+    if approver.key != identity.public.hex():
+        raise PolicyRefused(
+            f"the contract has another key for {approver.party}/{approver.name}",
+            "take the key whose public half stands in [[governance.approvers]]",
+        )
+    return approver
+
+
+def approve(file: Path, contract: Contract, approver: Approver, identity: Identity, now: datetime) -> Path:
+    """Write a person's approval beside the contract's file; refused once the contract is over."""
+    _check_undecided(file, contract, now)
+    envelope = statements.sign(approval(contract, approver, now), identity)
+    return write_statement(folder_beside(file), f"{approver.party}.{approver.name}.approval", envelope)
+
+
+def deny(
+    file: Path, contract: Contract, approver: Approver, identity: Identity, now: datetime, reason: str
+) -> Path:
+    """Write a person's denial beside the contract's file, with its reason."""
+    _check_undecided(file, contract, now)
+    envelope = statements.sign(denial(contract, approver, now, _reason(reason)), identity)
+    return write_statement(folder_beside(file), f"{approver.party}.{approver.name}.denial", envelope)
+
+
+def _check_undecided(file: Path, contract: Contract, now: datetime) -> None:
+    if now >= contract.expires:
+        check_time(contract, now)
+    for found in revocations(contract, read_statements(folder_beside(file))):
+        raise PolicyRefused(f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}")
+
+
+def revoke(file: Path, contract: Contract, folder: Path, now: datetime, reason: str) -> Path:
+    """End a contract before its date, as the participant of this folder, which from now on runs it no more.
+
+    The statement lies beside the contract's file: everybody else needs it too, in their folder `revocations`.
+    """
+    participant = open_participant(folder, contract)
+    identity = read_identity(participant.identity)
+    if all((s.name, s.key) != (participant.name, identity.public.hex()) for s in contract.signers):
+        raise PolicyRefused(f"{participant.name} is no signer of this contract with the key of {folder}")
+    envelope = statements.sign(revocation(contract, participant.name, now, _reason(reason)), identity)
+    keep_revocation(_place(folder), contract, envelope)
+    return write_statement(folder_beside(file), f"{participant.name}.revocation", envelope)
+
+
+def amended(old: Contract, draft: SignedContract) -> SignedContract:
+    """Make of a draft the next version of an older contract: it says which one, by digest, and is signed anew."""
+    new = draft.contract
+    if old.governance is None or new.governance is None:
+        raise ConfigError(
+            "only a contract with terms of governance has versions", "add [governance] to the job"
+        )
+    if {s.name for s in old.signers} != {s.name for s in new.signers}:
+        raise ConfigError("the new version has other signers", "other signers make another contract: propose")
+    following = {"revision": old.governance.revision + 1, "amends": digest(old).hex()}
+    return SignedContract(contract=_changed(new, governance=new.governance.model_copy(update=following)))
+
+
+def renewed(old: Contract, now: datetime, days: int | None) -> SignedContract:
+    """Make the same contract with new dates, to be approved and signed anew; days : as long as before, if None."""
+    if days is not None and not 1 <= days <= LONGEST_DAYS:
+        raise ConfigError(f"valid-days = {days}: accepted: 1 to {LONGEST_DAYS}")
+    created = now.astimezone(UTC).replace(microsecond=0)
+    length = old.expires - old.created if days is None else timedelta(days=days)
+    same = SignedContract(contract=_changed(old, created=created, expires=created + length))
+    return same if old.governance is None else amended(old, same)
+
+
+def _changed(contract: Contract, **changes: object) -> Contract:
+    return Contract.model_validate({**dict(contract), **changes})
+
+
+def _reason(text: str) -> str:
+    if not (0 < len(text) <= LONGEST_REASON and text.isprintable()):
+        raise ConfigError(f"reason: accepted: 1 to {LONGEST_REASON} printable characters")
+    return text
+
+
+def _place(folder: Path) -> PartyFolder | CoordinatorFolder:
+    return CoordinatorFolder(folder) if is_coordinator(folder) else PartyFolder(folder)

@@ -1,0 +1,174 @@
+"""What a party of a deployment does with approvals and revocations before a run: each test opens real folders."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fedmkt.audit import statements
+from fedmkt.contract.approvals import approval, denial, revocation
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.files import to_toml
+from fedmkt.contract.signatures import SignedContract, sign
+from fedmkt.crypto.dsse import Envelope, to_json
+from fedmkt.crypto.sign import Identity
+from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_identity
+from fedmkt.deploy.messages import Serve, decode_serve, encode_serve
+from fedmkt.deploy.operate import start_run
+from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, write_statement
+from fedmkt.deploy.take_part import open_own_party
+from fedmkt.errors import PeerError, PolicyRefused
+from tests.deploy.own_folders import Circle, circle
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+PEOPLE = {
+    (party, role): Identity(bytes([10 * i + j]) * 32)
+    for i, party in enumerate(("bank", "partner"), 1)
+    for j, role in enumerate(("data-owner", "compliance"))
+}
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory: pytest.TempPathFactory) -> Circle:
+    """Three organisations and a contract with terms of governance that all have signed."""
+    found = circle(tmp_path_factory.mktemp("founded"))
+    old = found.signed.contract
+    terms = {
+        "datasets": [
+            {
+                "party": p.name, "name": "customers", "people": "customers who agreed", "purposes": [old.purpose],
+                "basis": ["PIPL-13-1"],
+                "columns": [{"name": c, "level": 2, "category": "C1", "kind": "demography"} for c in p.columns],
+            }
+            for p in old.parties
+        ],
+        "locations": {s.name: "CN" for s in old.signers},
+        "countries": ["CN"],
+        "approvers": [
+            {"name": f"{party}-{role}", "party": party, "role": role, "key": identity.public.hex()}
+            for (party, role), identity in PEOPLE.items()
+        ],
+        "recipients": [{"result": "scores", "to": "bank", "use": "letters"}],
+    }  # fmt: skip
+    contract = type(old).model_validate({**dict(old), "governance": terms})
+    names = [s.name for s in contract.signers]
+    keys = {name: read_identity(PartyFolder(found.folder(name)).identity) for name in names}
+    signatures = {name: sign(contract, name, keys[name]) for name in names}
+    return Circle(found.root, found.job, SignedContract(contract=contract, signatures=signatures))
+
+
+@pytest.fixture
+def it(founded: Circle, tmp_path: Path) -> Circle:
+    """A copy of it: each test has folders of its own."""
+    for name in ("bank", "partner", "coordinator"):
+        shutil.copytree(founded.folder(name), tmp_path / name)
+    return Circle(tmp_path, founded.job, founded.signed)
+
+
+def approvals(it: Circle, make=approval, more: tuple[str, ...] = ()) -> tuple[Envelope, ...]:  # type: ignore[no-untyped-def]
+    contract = it.signed.contract
+    assert contract.governance is not None
+    return tuple(
+        statements.sign(make(contract, a, NOW, *more), PEOPLE[a.party, a.role])
+        for a in contract.governance.approvers
+    )
+
+
+def revoked_by(it: Circle, name: str) -> Envelope:
+    identity = read_identity(PartyFolder(it.folder(name)).identity)
+    return statements.sign(revocation(it.signed.contract, name, NOW, "called off"), identity)
+
+
+def open_bank(it: Circle, given: tuple[Envelope, ...]) -> list[dict[str, object]]:
+    """Open the bank as its worker does, and return the records of its log."""
+    invitation = decode_serve(encode_serve(Serve(it.signed, b"", statements=given)))
+    open_own_party(PartyFolder(it.folder("bank")), invitation).release()
+    return [json.loads(line) for line in (it.own("bank") / "log" / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_party_opens_with_all_approvals_and_its_log_says_who_approved(it: Circle) -> None:
+    given = approvals(it)
+    records = open_bank(it, given)
+    assert [r["type"] for r in records[:2]] == ["contract.proposed", "contract.signed"]
+    granted = [r["body"] for r in records if r["type"] == "approval.granted"]
+    assert [g["envelope"] for g in granted] == [to_json(e).decode().rstrip() for e in given]
+    assert granted[0]["party"] == "bank" and granted[0]["role"] == "data-owner"
+    kept = sorted(p.read_bytes() for p in (it.own("bank") / "approvals").iterdir())
+    assert kept == sorted(map(to_json, given))
+
+
+def test_what_the_log_has_said_it_does_not_say_again_and_what_is_new_it_does(it: Circle) -> None:
+    given = approvals(it)
+    before = open_bank(it, given)
+    late = approvals(it, denial, ("too late",))[:1]
+    again = statements.sign(
+        approval(it.signed.contract, it.signed.contract.governance.approvers[0], NOW.replace(hour=1)),
+        PEOPLE["bank", "data-owner"],
+    )
+    assert open_bank(it, given) == before
+    after = open_bank(it, (*given, *late, again))
+    assert [r["type"] for r in after[len(before) :]] == ["approval.denied", "approval.granted"]
+
+
+@pytest.mark.parametrize("absent", [0, 3])
+def test_a_party_does_not_open_without_an_approval_of_any_party(it: Circle, absent: int) -> None:
+    given = [e for i, e in enumerate(approvals(it)) if i != absent]
+    with pytest.raises(PolicyRefused, match=r"C18 approvals: (bank|partner): 1 of 2 approvals"):
+        open_bank(it, tuple(given))
+    assert not (it.folder("bank") / "state" / "contracts").exists()
+
+
+@pytest.mark.parametrize("signer", ["bank", "partner", "coordinator"])
+def test_a_party_refuses_what_a_signer_revoked_though_nobody_sends_it_along(it: Circle, signer: str) -> None:
+    own = PartyFolder(it.folder("bank")).revocations
+    write_statement(own, "received", revoked_by(it, signer))
+    with pytest.raises(PolicyRefused, match=f"rule revoked: {signer} ended the contract .* called off"):
+        open_bank(it, approvals(it))
+    assert not (it.folder("bank") / "state" / "contracts").exists()
+
+
+def test_a_party_refuses_what_is_sent_along_as_revoked(it: Circle) -> None:
+    with pytest.raises(PolicyRefused, match="rule revoked: partner"):
+        open_bank(it, (*approvals(it), revoked_by(it, "partner")))
+
+
+def test_a_coordinator_starts_no_run_without_approvals_and_none_that_was_revoked(it: Circle) -> None:
+    home = CoordinatorFolder(it.folder("coordinator"))
+    path = it.root / "c.toml"
+    path.write_text(to_toml(it.signed))
+    with pytest.raises(PolicyRefused, match="C18 approvals: bank: 0 of 2 approvals; partner: 0 of 2"):
+        start_run(home, path)
+    for number, envelope in enumerate(approvals(it)):
+        write_statement(folder_beside(path), str(number), envelope)
+    write_statement(home.revocations, "received", revoked_by(it, "bank"))
+    with pytest.raises(PolicyRefused, match="rule revoked: bank"):
+        start_run(home, path)
+    assert list(home.runs.iterdir()) == []
+
+
+def test_an_invitation_without_statements_is_read_as_before(it: Circle) -> None:
+    values = json.loads(encode_serve(Serve(it.signed, b"")))
+    del values["statements"]
+    assert decode_serve(json.dumps(values).encode()) == Serve(it.signed, b"")
+
+
+@pytest.mark.parametrize(
+    "given", [3, {}, ["x"], [7], ["{}"], [None], ["[" * 5000]], ids=str
+)  # fmt: skip
+def test_an_invitation_with_something_else_than_statements_is_refused(it: Circle, given: object) -> None:
+    values = json.loads(encode_serve(Serve(it.signed, b"")))
+    with pytest.raises(PeerError):
+        decode_serve(json.dumps(values | {"statements": given}).encode())
+
+
+def test_an_invitation_holds_no_more_statements_than_a_folder(it: Circle) -> None:
+    one = to_json(approvals(it)[0]).decode()
+    values = json.loads(encode_serve(Serve(it.signed, b"")))
+    with pytest.raises(PeerError):
+        decode_serve(json.dumps(values | {"statements": [one] * (MOST_STATEMENTS + 1)}).encode())
+
+
+def test_the_digest_in_the_log_is_the_contracts(it: Circle) -> None:
+    assert open_bank(it, approvals(it))[0]["contract"] == digest(it.signed.contract).hex()
