@@ -3,6 +3,7 @@
 import secrets
 import sys
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +57,16 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Reason = Annotated[
     str, typer.Option("--reason", metavar="TEXT", show_default=False, help="Why, in one sentence.")
 ]
+
+
+class Lang(StrEnum):
+    """The languages in which contracts are read."""
+
+    ENGLISH = "en"
+    CHINESE = "zh"
+
+
+Language = Annotated[Lang, typer.Option("--lang", help="English or Chinese.")]
 
 
 @contract.command("approver-key")
@@ -129,6 +140,56 @@ def renew_command(file: File, out: Out = None, valid_days: Days = None, as_json:
     from fedmkt.deploy.life import renewed
 
     _write(renewed(read_contract(file).contract, datetime.now(UTC), valid_days), out, as_json)
+
+
+@contract.command("review")
+def review_command(
+    file: File,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="OLD", show_default=False, help="The version that people know."),
+    ] = None,
+    language: Language = Lang.ENGLISH,
+    as_json: Json = False,
+) -> None:
+    """Say what a contract changes, what is risky, which columns go in and what is disclosed to whom."""
+    from fedmkt.contract.reading.review import review
+    from fedmkt.contract.reading.screen import lines
+    from fedmkt.deploy.contracts import read_contract
+
+    old = None if against is None else read_contract(against).contract
+    document = review(read_contract(file).contract, old, language.value)
+    if as_json:
+        console.say_json({"file": str(file), **document.to_json()})
+    else:
+        console.say_lines(lines(document, console.WIDTH))
+
+
+@contract.command("render")
+def render_command(
+    file: File,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="OUT", show_default=False, help="Write one HTML file instead."),
+    ] = None,
+    language: Language = Lang.ENGLISH,
+    as_json: Json = False,
+) -> None:
+    """Show the contract as people read it, with approvals and signatures, as text or as one HTML file."""
+    from fedmkt.contract.reading.contents import Reading, read
+    from fedmkt.contract.reading.screen import lines
+    from fedmkt.deploy.contracts import read_contract
+    from fedmkt.deploy.statement_files import folder_beside, read_statements
+    from fedmkt.report.contract import render, write_page
+
+    given = read_statements(folder_beside(file))
+    document = read(Reading(read_contract(file), given, datetime.now(UTC)), language.value)
+    if html is not None:
+        write_page(render(document), html)
+    if as_json:
+        console.say_json({"file": str(file), "html": html, **document.to_json()})
+    else:
+        console.say_lines([str(html)] if html is not None else lines(document, console.WIDTH))
 
 
 @contract.command("approve")

@@ -70,7 +70,7 @@ class Decisions:
     def lines(self) -> list[str]:
         """Say it in plain words."""
         lines = [
-            f"{c.party}: {len(c.approved)} approvals of {c.approvers} approvers, {c.needed} needed"
+            f"{c.party}: {len(c.approved)} of {c.needed} approvals ({c.approvers} approvers)"
             for c in self.counts
         ]
         for one in self.decided:

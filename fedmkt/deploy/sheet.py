@@ -8,13 +8,16 @@ from textwrap import wrap
 
 from pydantic import BaseModel
 
-from fedmkt.contract.agreement import Contract, Signer
+from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.checks import check_roles
+from fedmkt.contract.reading.contents import governance_sections, readers_of, role_of
+from fedmkt.contract.reading.document import Voice
+from fedmkt.contract.reading.screen import section_lines
 from fedmkt.contract.signatures import SignedContract, Standing, signature_standings
 from fedmkt.crypto.sign import fingerprint
 from fedmkt.errors import PolicyRefused
-from fedmkt.privacy.disclosure import READERS, may_learn, plain_text_of
+from fedmkt.privacy.disclosure import READERS, plain_text_of
 from fedmkt.privacy.superset import epsilon_text
 
 REHEARSAL = (
@@ -68,7 +71,7 @@ class Sheet:
             SignerShown(
                 name=signer.name,
                 organisation=signer.organisation,
-                role=_role(self.contract, signer),
+                role=role_of(self.contract, signer),
                 key=signer.key,
                 fingerprint=fingerprint(bytes.fromhex(signer.key)),
                 signature=found[signer.name],
@@ -108,7 +111,7 @@ class Sheet:
             "missing": list(self.missing),
             "complete": self.is_complete,
             "disclosures": [
-                {"kind": kind, "readers": _readers(self.contract, kind), "text": plain_text_of(kind)}
+                {"kind": kind, "readers": readers_of(self.contract, kind), "text": plain_text_of(kind)}
                 for kind in self.contract.disclosures
             ],
             "warnings": list(self.warnings),
@@ -143,6 +146,10 @@ class Sheet:
         lines += _terms_lines("limits, for all parties", contract.limits, width)
         if contract.task == "train":
             lines += _terms_lines("scores", contract.scores, width)
+        if contract.governance is not None:
+            say = Voice("en")
+            for part in governance_sections(say, contract):
+                lines += section_lines(part, say("colon"), width)
         lines += self.disclosure_lines(width)
         return [*lines, *self.signature_lines(width)]
 
@@ -151,7 +158,7 @@ class Sheet:
         contract = self.contract
         lines = ["", "who may learn what; anything else is refused"]
         for signer in contract.signers:
-            learned = [kind for kind in contract.disclosures if signer.name in _readers(contract, kind)]
+            learned = [kind for kind in contract.disclosures if signer.name in readers_of(contract, kind)]
             lines += _fact(signer.name, ", ".join(learned) or "nothing", width)
         unused = [kind for kind in contract.disclosures if kind not in READERS]
         if unused:
@@ -201,16 +208,6 @@ def _alphabets(text: str) -> tuple[str, ...]:
     return tuple(
         sorted(name.title() for name in found & {"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE"})
     )
-
-
-def _role(contract: Contract, signer: Signer) -> str:
-    roles = {party.name: party.role for party in contract.parties}
-    return roles.get(signer.name, "coordinator")
-
-
-def _readers(contract: Contract, kind: str) -> list[str]:
-    hidden = contract.align.hidden
-    return [s.name for s in contract.signers if kind in may_learn(_role(contract, s), contract.task, hidden)]
 
 
 def _validity(contract: Contract, now: datetime) -> str:

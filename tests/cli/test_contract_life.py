@@ -49,7 +49,7 @@ def test_a_proposal_that_all_approve_and_sign_verifies(
     approve_by_all(capsys)
     sign_by_all(capsys)
     code, out, _ = run(capsys, "verify", FILE)
-    assert code == 0 and "bank: 2 approvals of 2 approvers, 2 needed" in out
+    assert code == 0 and "bank: 2 of 2 approvals (2 approvers)" in out
     assert out.count(": approved") == 4 and "lacking" not in out
     facts = json.loads(run(capsys, "verify", FILE, "--dir", "bank", "--json")[1])
     assert facts["approvals"][1]["approved"] == ["cleo", "dan"]

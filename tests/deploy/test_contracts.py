@@ -542,7 +542,7 @@ def test_the_sheet_shows_the_terms_of_a_kind_of_model(tmp_path, kind):
 def test_the_sheet_names_every_term_of_a_contract(tmp_path):
     # A term that is added later must be shown too.
     shown = {"name", "purpose", "family", "created", "expires", "coordinator", "parties", "model", "limits"}
-    shown |= {"scores", "disclosures", "channel", "rehearsal", "version", "task", "align"}
+    shown |= {"scores", "disclosures", "channel", "rehearsal", "version", "task", "align", "governance"}
     shown |= {section for sections in _SECTIONS.values() for section in sections}
     assert set(type(read_contract(drafted(tmp_path)).contract).model_fields) == shown
     assert set(Signer.model_fields) == {"name", "organisation", "key"}
