@@ -80,7 +80,7 @@ def approver_key_command(
     as_json: Json = False,
 ) -> None:
     """Make the key with which one person approves contracts; its public half goes into the job."""
-    from fedmkt.deploy.life import make_approver_key
+    from fedmkt.deploy.life import make_approver_key, public_file
 
     path = out or Path(f"{name}.key")
     passphrase = None
@@ -91,6 +91,7 @@ def approver_key_command(
         console.say_json({"file": str(path), "key": public, "encrypted": passphrase is not None})
         return
     console.say_lines([f"{path}: keep it where only {name} can read it", f'key = "{public}"'])
+    console.say_lines([f"next:    send {public_file(path)} to whoever writes the job"])
 
 
 @contract.command("propose")

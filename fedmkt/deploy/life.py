@@ -42,6 +42,7 @@ from fedmkt.deploy.statement_files import (
     write_statement,
 )
 from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.party.journal import write_atomically
 
 LONGEST_REASON = 200
 Ask = Callable[[], str]
@@ -112,7 +113,10 @@ def check_own_approvals(file: Path, contract: Contract, name: str) -> None:
 
 
 def make_approver_key(out: Path, passphrase: str | None, random: Random) -> str:
-    """Write a new key for a person, mode 0600; returns its public half, hexadecimal, for the contract."""
+    """Write a new key for a person, mode 0600, and beside it the line that a job has for it.
+
+    Returns the public half, hexadecimal.
+    """
     identity = Identity.generate(random)
     try:
         data = to_pem(identity, passphrase)
@@ -120,7 +124,14 @@ def make_approver_key(out: Path, passphrase: str | None, random: Random) -> str:
         raise ConfigError(f"passphrase: {error}") from None
     if not keep_or_write(out, data):
         raise ConfigError(f"{out}: exists already", "a key is never overwritten: give --out FILE")
-    return identity.public.hex()
+    public = identity.public.hex()
+    write_atomically(public_file(out), f'key = "{public}"\n'.encode(), mode=0o644)
+    return public
+
+
+def public_file(key: Path) -> Path:
+    """Return where the public half of a person's key lies: NAME.pub beside NAME.key."""
+    return key.with_name(f"{key.name.removesuffix('.key')}.pub")
 
 
 def read_approver_key(path: Path, ask: Ask) -> Identity:
@@ -148,8 +159,8 @@ def choose_approver(contract: Contract, name: str, party: str | None, identity: 
 
 def approve(file: Path, contract: Contract, approver: Approver, identity: Identity, now: datetime) -> Path:
     """Write a person's approval beside the contract's file; refused once the contract is over."""
-    _check_undecided(file, contract, now)
-    envelope = statements.sign(approval(contract, approver, now), identity)
+    later = _later(file, contract, approver, now)
+    envelope = statements.sign(approval(contract, approver, later), identity)
     return write_statement(folder_beside(file), f"{approver.party}.{approver.name}.approval", envelope)
 
 
@@ -157,16 +168,20 @@ def deny(
     file: Path, contract: Contract, approver: Approver, identity: Identity, now: datetime, reason: str
 ) -> Path:
     """Write a person's denial beside the contract's file, with its reason."""
-    _check_undecided(file, contract, now)
-    envelope = statements.sign(denial(contract, approver, now, _reason(reason)), identity)
+    later = _later(file, contract, approver, now)
+    envelope = statements.sign(denial(contract, approver, later, _reason(reason)), identity)
     return write_statement(folder_beside(file), f"{approver.party}.{approver.name}.denial", envelope)
 
 
-def _check_undecided(file: Path, contract: Contract, now: datetime) -> None:
+def _later(file: Path, contract: Contract, approver: Approver, now: datetime) -> datetime:
+    """Return the time of a decision: after that person's last in any case; refused once the contract is over."""
     if now >= contract.expires:
         check_time(contract, now)
-    for found in revocations(contract, read_statements(folder_beside(file))):
+    given = read_statements(folder_beside(file))
+    for found in revocations(contract, given):
         raise PolicyRefused(f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}")
+    before = [d.time for d in decisions(contract, given) if d.approver == approver]
+    return max([now, *(time + timedelta(seconds=1) for time in before)])
 
 
 def revoke(file: Path, contract: Contract, folder: Path, now: datetime, reason: str) -> Path:

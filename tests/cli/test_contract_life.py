@@ -217,6 +217,7 @@ def test_a_plain_key_is_printed_as_the_job_wants_it(place: Path, capsys: pytest.
     code, out, _ = run(capsys, "approver-key", "eva")
     public = from_pem((place / "eva.key").read_bytes(), None).public.hex()
     assert code == 0 and f'key = "{public}"' in out
+    assert (place / "eva.pub").read_text() == f'key = "{public}"\n'
 
 
 @pytest.mark.parametrize(

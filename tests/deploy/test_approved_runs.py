@@ -14,10 +14,12 @@ from fedmkt.contract.files import to_toml
 from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.dsse import Envelope, to_json
 from fedmkt.crypto.sign import Identity
+from fedmkt.deploy.coordinate import Coordination
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_identity
 from fedmkt.deploy.messages import Serve, decode_serve, encode_serve
 from fedmkt.deploy.operate import start_run
-from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, write_statement
+from fedmkt.deploy.runs import new_run
+from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, keep_statements, write_statement
 from fedmkt.deploy.take_part import open_own_party
 from fedmkt.errors import PeerError, PolicyRefused
 from tests.deploy.own_folders import Circle, circle
@@ -146,6 +148,33 @@ def test_a_coordinator_starts_no_run_without_approvals_and_none_that_was_revoked
     with pytest.raises(PolicyRefused, match="rule revoked: bank"):
         start_run(home, path)
     assert list(home.runs.iterdir()) == []
+
+
+def test_the_coordinator_sends_the_approvals_of_the_run_along_and_logs_them_itself(it: Circle) -> None:
+    home = CoordinatorFolder(it.folder("coordinator"))
+    run = new_run(home.runs, it.signed, None)
+    keep_statements(run.approvals, approvals(it))
+    mail, nodes = Mail(), {"bank": 1, "partner": 2}
+    coordination = Coordination(home, run, mail, lambda: nodes)  # type: ignore[arg-type]
+    coordination._invite(b"")
+    assert len(mail.bodies) == 2
+    for body in mail.bodies:
+        assert set(decode_serve(body).statements) == set(approvals(it))
+    coordination._open_dealer().release()
+    records = [
+        json.loads(line) for line in (it.own("coordinator") / "log" / "log.jsonl").read_text().splitlines()
+    ]
+    assert [r["type"] for r in records].count("approval.granted") == 4
+
+
+class Mail:
+    """Keeps what is posted, and delivers it to nobody."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    def post(self, node: int, kind: str, body: bytes, name: str, seconds: float) -> None:
+        self.bodies.append(body)
 
 
 def test_an_invitation_without_statements_is_read_as_before(it: Circle) -> None:
