@@ -30,8 +30,9 @@ STRANGERS = {
     ("report", "simulation"), ("marketing", "simulation"),
 }  # fmt: skip
 
-# Plain values that stand above their users: whoever runs a script may report its progress.
-KNOWN_TO_ALL = {"simulation.progress"}
+# Plain values that stand above their users: whoever runs a script may report its progress, and what is signed
+# about a contract is a statement in the form of a record of a log.
+KNOWN_TO_ALL = {"simulation.progress", "audit.statements"}
 
 PURE = (
     "errors",
