@@ -14,6 +14,7 @@ from fedmkt.contract.checks import check_roles
 from fedmkt.contract.signatures import SignedContract, Standing, signature_standings
 from fedmkt.crypto.sign import fingerprint
 from fedmkt.errors import PolicyRefused
+from fedmkt.party.controls.columns import unused_grants
 from fedmkt.privacy.disclosure import READERS, may_learn, plain_text_of
 from fedmkt.privacy.superset import epsilon_text
 
@@ -189,6 +190,8 @@ def _warnings(sheet: Sheet) -> Iterator[str]:
         check_roles(contract)
     except PolicyRefused as error:
         yield str(error)
+    for party, columns in unused_grants(contract).items():
+        yield f"{party} grants columns that do not take part: {', '.join(columns)}"
     for signer in sheet.signers:
         alphabets = _alphabets(signer.organisation)
         if len(alphabets) > 1:

@@ -41,7 +41,7 @@ max_decimals = 2              # of released scores
 
 require_governance = false    # true: no contract without [governance], which says legal bases and who approves
 require_approvals = true      # a contract with it needs the approvals of the people whom it names
-require_filters = true        # where its data are by consent, or its use is marketing: a consent column, an opt-out list
+require_filters = true        # where data are by consent, or the use is marketing: consent column, opt-out list
 """
 
 _BANK_SCHEMA = """\

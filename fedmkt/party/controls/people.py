@@ -55,8 +55,8 @@ def _withdrawal(asked: RowsAsked) -> Iterator[Breach]:
 
 
 CONTROLS = (
-    Control("C03", "row-level consent", "PIPL 23", "governance", "datasets.basis, schema consent", rows=_consent),
-    Control("C04", "marketing opt-out", "PIPL 24; Reg. 42", "governance", "use, schema opt_out", rows=_opt_out),
+    Control("C03", "row-level consent", "PIPL 23", "require_filters", "datasets.basis, schema consent", rows=_consent),
+    Control("C04", "marketing opt-out", "PIPL 24; Reg. 42", "require_filters", "use, schema opt_out", rows=_opt_out),
     Control("C05", "minors", "PIPL 28", "governance", "datasets.minimum_age, schema age", rows=_minors),
     Control("C16", "withdrawal", "PIPL 15, 47", "always", "the party's list of withdrawals", rows=_withdrawal),
 )  # fmt: skip
