@@ -29,6 +29,7 @@ EVENTS: frozenset[str] = frozenset(
         "policy.loaded",
         "policy.refused",
         "dataset.opened",
+        "column.granted",
         "consent.filtered",
         "optout.applied",
         "minors.filtered",

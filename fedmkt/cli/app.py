@@ -22,7 +22,9 @@ from fedmkt.cli import console, runs
 from fedmkt.cli.audit import audit
 from fedmkt.cli.bench import bench
 from fedmkt.cli.contract_life import contract
+from fedmkt.cli.controls import controls_command
 from fedmkt.cli.coordinator import coordinator
+from fedmkt.cli.explain import explain_command
 from fedmkt.cli.overlap import overlap_command
 from fedmkt.cli.party import party
 from fedmkt.cli.preflight import preflight_command
@@ -45,6 +47,8 @@ app.add_typer(coordinator, name="coordinator")
 register_up(party, coordinator)
 app.command("preflight")(preflight_command)
 app.add_typer(contract, name="contract")
+app.command("controls")(controls_command)
+app.command("explain")(explain_command)
 app.command("overlap")(overlap_command)
 app.command("run")(runs.run_command)
 app.command("runs")(runs.runs_command)

@@ -93,6 +93,10 @@ def simulated_party(job: JobConfig, name: str, keys: Mapping[str, bytes]) -> Par
             max_resumes=limits.max_resumes if own.max_resumes is None else own.max_resumes,
             max_epsilon=own.max_epsilon or limits.max_epsilon,
             disclosures=job.disclosures if own.disclosures is None else own.disclosures,
+            max_decimals=own.max_decimals or job.scores.decimals,
             rehearsals=job.rehearsal,
+            require_governance=own.require_governance,
+            require_approvals=own.require_approvals,
+            require_filters=own.require_filters,
         ),
     )

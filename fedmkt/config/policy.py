@@ -11,7 +11,9 @@ class PolicyConfig(Terms):
 
     min_difference : ids by which a list differs from each earlier one with the same partner, unless it is equal
     (1: any). max_size_runs : runs with one partner within size_run_days that show how long an intersection is.
-    max_epsilon : of all trainings with noise that one bank had of the own columns.
+    max_epsilon : of all trainings with noise that one bank had of the own columns. max_decimals : of released scores.
+    require_governance : refuse a contract without [governance]. require_approvals : ask, where there is one, for the
+    approvals that it names; require_filters : for the consent or the opt-out list that its terms call for.
     """
 
     purposes: tuple[Text, ...] = ()
@@ -26,12 +28,19 @@ class PolicyConfig(Terms):
     max_runs: Count = Field(default=5, ge=1)
     max_resumes: Count = Field(default=3, ge=0)
     max_epsilon: Real = Field(default=8.0, gt=0)
+    max_decimals: Count = Field(default=2, ge=1, le=4)
     disclosures: tuple[Kind, ...] = DEFAULT
     rehearsals: Flag = False
+    require_governance: Flag = False
+    require_approvals: Flag = True
+    require_filters: Flag = False
 
 
 class JobPolicy(Terms):
-    """The simulated parties' own minimum sizes; what is absent follows the job's limits."""
+    """The simulated parties' own minimum sizes; what is absent follows the job's limits.
+
+    One person plays all parties: nobody approves and nobody is asked, unless the job wants it.
+    """
 
     min_list: Count | None = Field(default=None, ge=1)
     min_common: Count | None = Field(default=None, ge=1)
@@ -43,4 +52,8 @@ class JobPolicy(Terms):
     max_runs: Count | None = Field(default=None, ge=1)
     max_resumes: Count | None = Field(default=None, ge=0)
     max_epsilon: Real | None = Field(default=None, gt=0)
+    max_decimals: Count | None = Field(default=None, ge=1, le=4)
     disclosures: tuple[Kind, ...] | None = None
+    require_governance: Flag = False
+    require_approvals: Flag = False
+    require_filters: Flag = False

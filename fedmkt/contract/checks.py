@@ -36,6 +36,6 @@ def check_common(limits: Limits, low: int, high: int) -> None:
     Of a count that is known low is one less and high is the count: a band is low < count <= high.
     """
     if high < limits.min_common:
-        raise PolicyRefused("the intersection is smaller than the contract's minimum")
+        raise PolicyRefused("C09 minimum match: the intersection is smaller than the contract's minimum")
     if limits.max_common is not None and low >= limits.max_common:
-        raise PolicyRefused("the intersection is larger than the contract's maximum")
+        raise PolicyRefused("rule maximum-common: the intersection is larger than the contract's maximum")

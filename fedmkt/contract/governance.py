@@ -54,6 +54,7 @@ class DatasetTerms(Terms):
     """What one party brings: whose data these are, for what they may be used and by which right.
 
     people : whose data, in words. retention_days : how long whatever is made of them is kept at most.
+    minimum_age : completed years; nobody younger takes part. Absent, nothing is said.
     """
 
     party: Name
@@ -63,6 +64,7 @@ class DatasetTerms(Terms):
     basis: tuple[LawfulBasis, ...] = Field(min_length=1)
     sensitive_basis: tuple[SensitiveBasis, ...] = ()
     retention_days: Count = Field(default=365, ge=1, le=36_600)
+    minimum_age: Count | None = Field(default=None, ge=14, le=130)
     columns: tuple[ColumnGrant, ...] = Field(min_length=1)
 
     def grant(self, column: str) -> ColumnGrant | None:
@@ -120,7 +122,7 @@ class GovernanceTerms(Terms):
     approvals : how many of a party's own approvers must have approved, each with a role of their own.
     use : what results serve; prices that differ from person to person are refused. groups : columns of the bank's
     by whose values rates of selection are reported. max_size_runs : a budget besides those of `limits`; delta
-    of noise is 1 / rows^1.1 at most.
+    of noise is 1 / rows^1.1 at most. min_rest : people of each list who must not be common.
     code : digest of the wheel that every participant runs. revision, amends : which version this is, and of what.
     """
 
@@ -138,6 +140,7 @@ class GovernanceTerms(Terms):
     use: Literal["marketing", "service", "pricing"] = "marketing"
     groups: tuple[Text, ...] = ()
     max_size_runs: Count = Field(default=5, ge=1, le=1000)
+    min_rest: Count = Field(default=100, ge=0, le=1 << 40)
     suite: Suite = "standard"
     code: Digest | None = None
 

@@ -172,7 +172,7 @@ class Coordination:
         statements = read_statements(self._run.approvals)
         sources = Sources.of(self._status.seed, config.name, self._epoch, self._contract.created)
         news = place.unheard(self._contract, statements)
-        party = open_party(config.name, self._signed, config, None, place, sources, news)
+        party = open_party(config.name, self._signed, config, None, place, sources, statements, news)
         keep_statements(place.approvals, statements)
         return party
 

@@ -17,6 +17,7 @@ from fedmkt.contract.reading.screen import section_lines
 from fedmkt.contract.signatures import SignedContract, Standing, signature_standings
 from fedmkt.crypto.sign import fingerprint
 from fedmkt.errors import PolicyRefused
+from fedmkt.party.controls.columns import unused_grants
 from fedmkt.privacy.disclosure import READERS, plain_text_of
 from fedmkt.privacy.superset import epsilon_text
 
@@ -196,6 +197,8 @@ def _warnings(sheet: Sheet) -> Iterator[str]:
         check_roles(contract)
     except PolicyRefused as error:
         yield str(error)
+    for party, columns in unused_grants(contract).items():
+        yield f"{party} grants columns that do not take part: {', '.join(columns)}"
     for signer in sheet.signers:
         alphabets = _alphabets(signer.organisation)
         if len(alphabets) > 1:

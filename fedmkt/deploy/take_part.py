@@ -27,8 +27,7 @@ from fedmkt.deploy.statement_files import check_statements, keep_statements, own
 from fedmkt.errors import ConfigError, FedmktError, PolicyRefused
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically
-from fedmkt.party.node import Sources, open_data, open_party
-from fedmkt.party.policy import Policy
+from fedmkt.party.node import Sources, check_contract, open_data, open_party
 from fedmkt.transport.driver import reason_of, serve
 from fedmkt.transport.hub_endpoint import serve_session
 from fedmkt.transport.hub_identity import ClientTls
@@ -84,13 +83,15 @@ def open_own_party(folder: PartyFolder, invitation: Serve) -> Party:
     def sources() -> Sources:
         return Sources.of(invitation.seed, config.name, invitation.epoch, contract.created)
 
-    Policy(config).check_contract(signed, sources().clock())  # before anything is written for it
+    check_contract(
+        config.name, signed, config, place, sources(), invitation.statements
+    )  # before anything else is written for it
     if contract.task == "overlap":
         table = id_list(table)
     data = open_data(table, folder.root / config.node.data, contract.created.date())
     place.keep_contract(signed)
     news = place.unheard(contract, invitation.statements)
-    party = open_party(config.name, signed, config, data, place, sources(), news)
+    party = open_party(config.name, signed, config, data, place, sources(), invitation.statements, news)
     keep_statements(place.approvals, invitation.statements)
     return party
 

@@ -37,6 +37,11 @@ size_run_days = 30
 max_runs = 5
 max_resumes = 3
 max_epsilon = 8.0             # of all trainings whose totals have noise, for one bank
+max_decimals = 2              # of released scores
+
+require_governance = false    # true: no contract without [governance], which says legal bases and who approves
+require_approvals = true      # a contract with it needs the approvals of the people whom it names
+require_filters = true        # where data are by consent, or the use is marketing: consent column, opt-out list
 """
 
 _BANK_SCHEMA = """\

@@ -20,11 +20,12 @@ from fedmkt.crypto.seal import Envelope, Place, Prekey, open_sealed, seal
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.audit_log import AuditLog
+from fedmkt.party.controls.code import installed_code
 from fedmkt.party.events import RIDER, Event, answered, failed, received, sent, spent
 from fedmkt.party.journal import Journal
 from fedmkt.party.notary import LogNotary
 from fedmkt.party.policy import Policy, shows_a_size
-from fedmkt.party.refusals import check_invitation, check_outcome
+from fedmkt.party.refusals import check_invitation, check_match, check_outcome
 from fedmkt.party.store import Store
 from fedmkt.protocol import wire
 from fedmkt.protocol.core import (
@@ -326,6 +327,7 @@ class Party:
             self._store, self._states, live.follower.publics,
         )  # fmt: skip
         outcome = call.step.run(turn, inbox)
+        check_match(self.me, self.contract, self._policy, outcome, self._states)
         check_outcome(call, outcome, self.contract, self._policy, self._notary.witnessed)
         if not live.counted and any(shows_a_size(d) for d in outcome.reveals):
             if counted := self._count_list(live.epoch.run.hex()):
@@ -411,4 +413,6 @@ class Party:
 
 def _version(contract: Contract) -> str:
     """Name the code and the public constants that multiply shares: all participants must have the same ones."""
-    return f"{__version__} constants {constants_digest(contract).hex()[:32]}"
+    terms = contract.governance
+    pinned = f" code {installed_code()[:32]}" if terms is not None and terms.code is not None else ""
+    return f"{__version__} constants {constants_digest(contract).hex()[:32]}{pinned}"

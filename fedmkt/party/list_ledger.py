@@ -3,7 +3,7 @@
 Whoever may choose lists and see how long intersections are works out who is on the other side's list, a few
 people a run (tests/simulation/test_size_attack.py). So every run that shows a size is counted, for each other
 party with data, before the first size leaves; an aborted run stays counted, a resumed one counts once. The
-rules over these facts stand in `policy`; each party enforces them for itself. Another party is known again as
+rules over these facts stand in `controls.sizes`; each party enforces them for itself. Another party is known again as
 `protocol.counterpart` says: neither a new key nor a new name begins anew, nor the one after the other.
 
 What is kept: one entry a run, for good; of each list 8 bytes an id, a hash under a key that never leaves the
@@ -268,12 +268,12 @@ class ListGuard:
                 head = self.ledger.add(run, self.contract, self.me, self.own, self.clock())
             else:
                 if entries[known].list != _name(self.own):
-                    raise PolicyRefused("rule list-difference: not the list that this run began with")
+                    raise PolicyRefused("C10 differencing guard: not the list that this run began with")
                 head = self.ledger.heads()[known]
         # Killed between ledger and log, a run is in the ledger alone.
         return [] if head in logged else [*self.dropped, (EVENT, {"ledger": head})]
 
     def _check(self, run: str) -> None:
         earlier = self.ledger.earlier(counterparts(self.contract, self.me), run)
-        self.policy.check_size_runs([e.moment for e in earlier], self.clock())
-        self.policy.check_difference(self.ledger.differences(self.own, earlier))
+        self.policy.check_size_runs([e.moment for e in earlier], self.clock(), self.contract.governance)
+        self.policy.check_difference(self.ledger.differences(self.own, earlier), self.clock())

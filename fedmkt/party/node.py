@@ -6,7 +6,8 @@ process, in an actor of Flower's simulation and in a deployment.
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,13 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from fedmkt.audit.checkpoint import log_origin
+from fedmkt.audit.records import Json
 from fedmkt.config.settings import PartyConfig
 from fedmkt.config.tables import BankConfig, PartnerConfig
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.signatures import SignedContract
+from fedmkt.crypto.dsse import Envelope
 from fedmkt.crypto.prg import Random, SeededRandom, derive
 from fedmkt.crypto.sign import Identity
+from fedmkt.errors import PolicyRefused
 from fedmkt.party.audit_log import LOG, AuditLog
+from fedmkt.party.controls.columns import unused_grants
+from fedmkt.party.controls.control import Flags
 from fedmkt.party.events import Event
 from fedmkt.party.filters import ADULT, Filters
 from fedmkt.party.governance_events import drafted_events
@@ -39,7 +45,10 @@ from fedmkt.protocol.prepare import Columns
 from fedmkt.protocol.shift import Reference
 
 Clock = Callable[[], datetime]
+Withdrawn = Callable[[Table], Flags]
+"""Tells for each person of a list that was read and filtered whether that person withdrew all the same."""
 _SEEDED_START = datetime(2026, 1, 1, tzinfo=UTC)
+_LONGEST_RULE = 1000
 
 
 @dataclass(frozen=True)
@@ -195,26 +204,28 @@ def open_party(
     table: Table | None,
     place: Place,
     sources: Sources,
+    statements: Sequence[Envelope] = (),
     news: Sequence[Event] = (),
+    withdrawn: Withdrawn | None = None,
 ) -> Party:
-    """Open one participant: checks the contract against its own policy first, before anything leaves.
+    """Open one participant: contract and own list are put to its controls first, before anything leaves.
 
-    news : what its log has to say besides, such as who approved the contract.
+    statements : signed ones about the contract, such as approvals. news : what its log has to say besides, such as who
+    approved it. withdrawn : who of a list withdrew; None where the party keeps no list of them.
     """
-    contract, policy = signed.contract, Policy(config)
-    policy.check_contract(signed, sources.clock())
-    store = Store(place.store)
+    check_contract(name, signed, config, place, sources, statements)
+    contract, policy, store = signed.contract, Policy(config), Store(place.store)
     guard = None
     if table is not None:
-        policy.check_list(len(table.ids), contract.limits)
-        guard = _guard(name, signed, policy, table, place, store, sources)
-        guard.check()
-    log = AuditLog(
-        place.logs, log_origin(digest(contract), name), load_identity(place, sources.random), sources.clock, "", name,
-        digest(contract),
-    )  # fmt: skip
-    if log.size == 0:
+        with _logging_refusals(name, signed, policy, place, sources):
+            gone = None if withdrawn is None else withdrawn(table)
+            policy.check_list(len(table.ids), contract, table.dropped, gone)
+            guard = _guard(name, signed, policy, table, place, store, sources)
+            guard.check()
+    log = _open_log(name, signed, place, sources)
+    if log.size == 0 or _refused_key(signed) in store:
         log.append_all(_opening_records(name, signed, table))
+        store.forget(_refused_key(signed))
     if news:
         log.append_all(news)
     journal = Journal(place.journal, place.private / "journal.key", sources.random)
@@ -222,16 +233,57 @@ def open_party(
         Name(name), contract, SCRIPTS[contract.task], load_identity(place, sources.random), policy, log, journal, store,
         sources.random, local_states(table) if table is not None else (),
         data=data_digest(table) if table is not None else b"",
-        finish=lambda party: _finish(party, place, table) if table is not None else [],
+        finish=lambda party: _finish(party, place, table, policy) if table is not None else [],
         count_list=guard.count if guard is not None else lambda _: [],
     )  # fmt: skip
 
 
-def _finish(party: Party, place: Place, table: Table) -> list[Event]:
+def check_contract(
+    name: str,
+    signed: SignedContract,
+    config: PartyConfig,
+    place: Place,
+    sources: Sources,
+    statements: Sequence[Envelope] = (),
+) -> None:
+    """Refuse a contract that breaks a control, and write the refusal into the log that its run would have."""
+    policy = Policy(config)
+    with _logging_refusals(name, signed, policy, place, sources):
+        policy.check_contract(signed, sources.clock(), statements)
+
+
+@contextmanager
+def _logging_refusals(
+    name: str, signed: SignedContract, policy: Policy, place: Place, sources: Sources
+) -> Iterator[None]:
+    """Log what is refused within, once for each reason in turn: whoever asks again and again fills no disk."""
+    try:
+        yield
+    except PolicyRefused as error:
+        if policy.is_ours(signed, sources.clock()):
+            store, rule = Store(place.store), str(error)[:_LONGEST_RULE]
+            if store.get(_refused_key(signed)) != rule.encode():
+                log = _open_log(name, signed, place, sources)
+                log.append("policy.refused", {"step": "opening", "why": "PolicyRefused", "rule": rule})
+                log.release()
+                store.put(_refused_key(signed), rule.encode())
+        raise
+
+
+def _refused_key(signed: SignedContract) -> str:
+    return f"refused/{digest(signed.contract).hex()}"
+
+
+def _open_log(name: str, signed: SignedContract, place: Place, sources: Sources) -> AuditLog:
+    identity, number = load_identity(place, sources.random), digest(signed.contract)
+    return AuditLog(place.logs, log_origin(number, name), identity, sources.clock, "", name, number)
+
+
+def _finish(party: Party, place: Place, table: Table, policy: Policy) -> list[Event]:
     """Write the files of a finished run."""
     if party.contract.task == "overlap":
         return write_overlap(party, place.overlap)
-    return write_outputs(party, place.model, table)
+    return write_outputs(party, place.model, table, policy)
 
 
 def _guard(
@@ -262,4 +314,9 @@ def _opening_records(name: str, signed: SignedContract, table: Table | None) -> 
         records.append(
             ("dataset.opened", {"columns": columns, "rows_up_to": -(-len(table.ids) // 1000) * 1000})
         )
+    if table is not None and contract.governance is not None:
+        granted = contract.governance.dataset(name)
+        names: list[Json] = [] if granted is None else [grant.name for grant in granted.columns]
+        unused: list[Json] = list(unused_grants(contract).get(name, ()))
+        records.append(("column.granted", {"columns": names, "unused": unused}))
     return records

@@ -11,8 +11,9 @@ its own stand. Where the contract gives each owner its part of the model: `own_w
 the own bins and splits in place of preparation and share, and at the bank the outline: who splits where, and what the
 leaves add. Where penalties were tried, `model.json` has the chosen one, and at the bank the error of each. Of a
 scorecard it has the WoE columns too, and the files of `party.card` lie beside it; so do those of
-`party.correlation_files`. `shift.json` has the stability index of each own column against the party's reference, and
-which were left out for it. The results of an earlier run of the same contract are kept beside it, as `model-RUN`.
+`party.correlation_files`, and at the bank, under terms of governance, those of `party.score_notes`. `shift.json` has
+the stability index of each own column against the party's reference, and which were left out for it. The results of
+an earlier run of the same contract are kept beside it, as `model-RUN`.
 
 Of a run that counts common customers every party keeps one file, `overlap.json`: the bands, and no number besides.
 """
@@ -20,6 +21,7 @@ Of a run that counts common customers every party keeps one file, `overlap.json`
 import io
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,6 +41,8 @@ from fedmkt.party.correlation_files import write_correlation_files
 from fedmkt.party.events import Event
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically
+from fedmkt.party.policy import Policy
+from fedmkt.party.score_notes import Notes, notes_of
 from fedmkt.party.table import Table
 from fedmkt.protocol.alignment.align import Slots, Split, Validation
 from fedmkt.protocol.alignment.cardinality import Measured, Overlaps
@@ -84,8 +88,15 @@ class ModelFiles:
     arrays: dict[str, Array]
 
 
-def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
-    """Write the own part of the model, and at the bank its scores; returns what to log."""
+def write_outputs(party: Party, folder: Path, table: Table, policy: Policy) -> list[Event]:
+    """Write the own part of the model, and at the bank its scores; returns what to log.
+
+    PolicyRefused, before anything is written, if the scores lack what must be kept beside them.
+    """
+    scored = _scored(party) if party.holds(Released) else None
+    if scored is not None:
+        rates, explained = (scored.notes.rates, scored.notes.explains_all) if scored.notes else ({}, False)
+        policy.check_scores(party.contract, rates, explained)
     _set_aside(folder, party.run.hex())
     kind = party.contract.model.kind
     found = _tree_files(party) if kind == "trees" else _linear_files(party)
@@ -115,9 +126,10 @@ def write_outputs(party: Party, folder: Path, table: Table) -> list[Event]:
         _write_shapes(party, folder)
     events: list[Event] = [("model.exported", {"party": party.me, "what": "own share"})]
     write_correlation_files(party, folder)
-    if party.holds(Released):
-        bank_only = _tree_scores_alone(party) if kind == "trees" else _linear_scores_alone(party)
-        events.append(_write_scores(party, folder, table, bank_only))
+    if scored is not None:
+        for name, data in scored.notes.files().items() if scored.notes else ():
+            write_atomically(folder / name, data)
+        events.append(_write_scores(party, folder, table, scored.bank_only))
     return events
 
 
@@ -243,22 +255,54 @@ def write_array(path: Path, array: Array) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _linear_scores_alone(party: Party) -> Floats:
-    """Return the scores of the released rows by a model of the bank's own columns on the same train rows."""
+@dataclass(frozen=True)
+class _Scored:
+    """The released rows scored by the bank's columns alone; notes : under terms of governance."""
+
+    bank_only: Floats
+    notes: Notes | None
+
+
+def _scored(party: Party) -> _Scored:
+    alone = _trees_alone(party) if party.contract.model.kind == "trees" else _linear_alone(party)
+    columns, released = party.recall(Columns), party.recall(Released)
+    notes = None
+    if party.contract.governance is not None:
+        scores = released.units / 10.0**released.decimals
+        if party.holds(Units):
+            units = party.recall(Units)
+            scores = units.center + units.spread * scores
+        train = real(party.recall(Split).train)
+        notes = notes_of(party.contract, columns, train, released.rows, scores, alone)
+    return _Scored(alone(columns), notes)
+
+
+def _linear_alone(party: Party) -> Callable[[Columns], Floats]:
+    """Fit a model of the bank's own columns on the same train rows; it gives the scores of the released rows."""
     fitted = read_fitted(party.recall(Prepared).preparation)
-    columns, train = party.recall(Columns), real(party.recall(Split).train)
-    if party.holds(Known):  # the bank alone would not know whom the partner has
-        columns = with_known(columns, np.zeros_like(party.recall(Known).rows))
-    if party.holds(OwnEvidence):
-        columns = weighed(columns, WoeColumns.from_json(party.recall(OwnEvidence).columns))
-    model, scale, rows = party.contract.model, party.recall(Units).scale, party.recall(Released).rows
-    known = scale.rows(known_rows(model, columns, train))
-    own = glm.fit(model.link, prepared_rows(fitted, columns, train), known, _penalty(party))
-    offset = scale.offsets(offsets(columns, rows))
-    return scale.labels(glm.predict(own, prepared_rows(fitted, columns, rows), model.link, offset))
+    train, rows = real(party.recall(Split).train), party.recall(Released).rows
+    model, scale = party.contract.model, party.recall(Units).scale
+
+    def shaped(columns: Columns) -> Columns:
+        if party.holds(Known):  # the bank alone would not know whom the partner has
+            columns = with_known(columns, np.zeros_like(party.recall(Known).rows))
+        if party.holds(OwnEvidence):
+            columns = weighed(columns, WoeColumns.from_json(party.recall(OwnEvidence).columns))
+        return columns
+
+    own_columns = shaped(party.recall(Columns))
+    known = scale.rows(known_rows(model, own_columns, train))
+    own = glm.fit(model.link, prepared_rows(fitted, own_columns, train), known, _penalty(party))
+
+    def predict(columns: Columns) -> Floats:
+        columns = shaped(columns)
+        offset = scale.offsets(offsets(columns, rows))
+        return scale.labels(glm.predict(own, prepared_rows(fitted, columns, rows), model.link, offset))
+
+    return predict
 
 
-def _tree_scores_alone(party: Party) -> Floats:
+def _trees_alone(party: Party) -> Callable[[Columns], Floats]:
     """Return the same for trees of the same settings."""
     binning = Binning.from_json(party.recall(OwnBins).binning)
     columns, train = party.recall(Columns), real(party.recall(Split).train)
@@ -267,8 +311,12 @@ def _tree_scores_alone(party: Party) -> Floats:
     validates = party.recall(Validation).rows[: len(train)] if party.holds(Validation) else None
     rows = boosting.divided(boosting.Labelled(own, _label(columns)[train]), validates)
     fitted = boosting.fit(rows.train, settings_of(party.contract), draws, rows.held)
-    scored = table_of(party.contract, party.me, binning, columns, party.recall(Released).rows)
-    return trees.predict(fitted.model, {party.me: scored})
+
+    def predict(columns: Columns) -> Floats:
+        scored = table_of(party.contract, party.me, binning, columns, party.recall(Released).rows)
+        return trees.predict(fitted.model, {party.me: scored})
+
+    return predict
 
 
 def _label(columns: Columns) -> Floats:

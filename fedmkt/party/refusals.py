@@ -1,15 +1,18 @@
 """What a party refuses although the script asks for it: an epoch out of turn, a release that nobody allowed.
 
-The rules of the policy itself stand in `party.policy`; here they are put to what a call brings and does.
+The controls stand in `party.controls`; here they are put to what a call brings and does.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from fedmkt.contract.agreement import Contract
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.policy import Policy
 from fedmkt.party.store import Store
-from fedmkt.protocol.core import Call, Name, Outcome
+from fedmkt.protocol.alignment.items import NO_ROW, Known
+from fedmkt.protocol.alignment.psi import Aligned, Customers
+from fedmkt.protocol.core import Call, Name, Outcome, State
 from fedmkt.protocol.session import NEW_RUN, Invitation
 
 
@@ -46,3 +49,27 @@ def check_outcome(
         raise PolicyRefused(f"{call.step.name} reveals something before the logs were counter-signed")
     if not isinstance(outcome.public, call.step.tells):
         raise ValueError(f"{call.step.name} tells something else than it declared")
+
+
+def check_match(
+    me: Name,
+    contract: Contract,
+    policy: Policy | None,
+    outcome: Outcome[Any, Any],
+    states: Mapping[type[State], State],
+) -> None:
+    """Refuse a match that was just found, by what this party knows of it; where it is hidden the partner knows nothing.
+
+    Rows that the contract leaves out for want of a label count as not common.
+    """
+    kept = {type(state): state for state in outcome.keep}
+    aligned, known, customers = kept.get(Aligned), kept.get(Known), states.get(Customers)
+    if policy is None or not isinstance(aligned, Aligned) or not isinstance(customers, Customers):
+        return
+    if contract.align.hidden and me != contract.bank.name:
+        return
+    if isinstance(known, Known):
+        common = int(known.rows.sum())
+    else:
+        common = int((aligned.labelled != NO_ROW).sum() + (aligned.unlabelled != NO_ROW).sum())
+    policy.check_match(contract, len(customers.ids), common)

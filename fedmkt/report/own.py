@@ -25,6 +25,7 @@ from fedmkt.report.folder import RunFiles, find_files
 from fedmkt.report.logs import Logs, disclosure_lines, head_lines, logs_of, party_lines, shared_pairs
 from fedmkt.report.page import render, render_log
 from fedmkt.report.path import read_path
+from fedmkt.report.reasons import read_rates
 from fedmkt.report.scores import few_responders, lowered_limits, measure, measure_values, read_scores
 from fedmkt.report.shapes import read_shapes
 from fedmkt.report.stability import moved
@@ -96,6 +97,7 @@ def bank_summary(files: RunFiles, logs: Logs) -> RunSummary:
         path=read_path(files.results),
         shapes=read_shapes(files.results, files.owner),
         shared_pairs=shared_pairs(contract),
+        rates=read_rates(files.results),
     )
 
 

@@ -106,6 +106,23 @@ class HeadLine:
 
 
 @dataclass(frozen=True)
+class GroupRate:
+    """One group of the bank's customers: its released rows, and which share of them is among the best tenth."""
+
+    group: str
+    rows: int
+    share: float
+
+
+@dataclass(frozen=True)
+class GroupRates:
+    """The groups of one declared column."""
+
+    column: str
+    rates: tuple[GroupRate, ...]
+
+
+@dataclass(frozen=True)
 class CorrelatedPair:
     """Two columns of different parties and their correlation over the training rows."""
 
@@ -180,6 +197,7 @@ class RunSummary:
     shapes : of an additive model, of the parties whose folders were read
     shared_pairs : of an additive model, PARTY/COLUMN of two parties, whose products nobody is shown the weights of
     path : only where the contract has several penalties, as with `correlation`
+    rates : of the groups that the contract's governance declares
     """
 
     name: str
@@ -206,6 +224,7 @@ class RunSummary:
     shared_pairs: tuple[tuple[str, str], ...] = ()
     correlation: CorrelationTable | None = None
     path: PenaltyPath | None = None
+    rates: tuple[GroupRates, ...] = ()
 
     @property
     def responses(self) -> Models:
@@ -223,8 +242,8 @@ class RunSummary:
     def to_json(self) -> str:
         """Encode as JSON text, fields and stages in their order."""
         facts = {"format": FORMAT, **asdict(self)}
-        for name in ("correlation", "path"):
-            if facts[name] is None:
+        for name in ("correlation", "path", "rates"):
+            if not facts[name]:
                 del facts[name]
         return json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False)
 
@@ -235,7 +254,7 @@ class RunSummary:
         if not isinstance(facts, dict) or facts.pop("format", None) != FORMAT:
             raise ValueError(f"summary: format must be {FORMAT}")
         facts.setdefault("correlation", None)
-        for name in ("shapes", "shared_pairs"):  # summaries of earlier versions have none
+        for name in ("shapes", "shared_pairs", "rates"):  # summaries of earlier versions have none
             facts.setdefault(name, [])
         facts.setdefault("path", None)
         return cast(RunSummary, rebuild(cls, facts, "summary"))

@@ -25,6 +25,7 @@ from fedmkt.report.correlation import read_correlation
 from fedmkt.report.folder import find_files
 from fedmkt.report.logs import disclosure_lines, head_lines, logs_of, party_lines, shared_pairs
 from fedmkt.report.path import read_path
+from fedmkt.report.reasons import read_rates
 from fedmkt.report.scores import (
     ReleasedScores,
     few_responders,
@@ -89,6 +90,7 @@ def write_results(
         path=read_path(files.model(config.bank.name)),
         shapes=tuple(s for p in config.parties for s in read_shapes(files.model(p.name), p.name)),
         shared_pairs=shared_pairs(signed.contract),
+        rates=read_rates(files.model(config.bank.name)),
     )
     write_atomically(folder / SUMMARY, summary.to_json().encode(), mode=0o644)
     page = build_report(folder)

@@ -240,7 +240,7 @@ def _sign_contract(
         policy = Policy(party_settings(config, signed, name))
         policy.check_contract(signed, clock())
         if name in tables:
-            policy.check_list(len(tables[name].ids), contract.limits)
+            policy.check_list(len(tables[name].ids), contract, tables[name].dropped)
     try:
         for name, identity in identities.items():
             write_atomically(layout.place(name).identity, identity.secret_bytes())

@@ -29,7 +29,8 @@ from fedmkt.deploy.papers import Coordinator, Versions, encode
 from fedmkt.deploy.sheet import _SECTIONS, READERS, Sheet
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.party import journal
-from fedmkt.party.policy import CONTRACT_RULES, Policy
+from fedmkt.party.controls.registry import CONTROLS
+from fedmkt.party.policy import Policy
 from fedmkt.privacy.disclosure import DEFAULT, REGISTRY, plain_text_of
 from fedmkt.report.logs import disclosures
 from fedmkt.simulation.run import RunResult
@@ -158,33 +159,42 @@ def test_a_name_in_two_alphabets_is_pointed_out(tmp_path):
 REFUSED = {
     "signers-pinned": (JOB, "", NOW, {**KEYS, "shop": EVE.public.hex()}),
     "own-terms": (JOB.replace("First Bank", "Other Bank"), "", NOW, KEYS),
-    "purpose": (JOB.replace('"cards"', '"loans"'), "", NOW, KEYS),
-    "columns": (JOB.replace('["age"]', '["age", "more"]'), "", NOW, KEYS),
+    "C01 purpose limitation": (JOB.replace('"cards"', '"loans"'), "", NOW, KEYS),
+    "C06 least columns": (JOB.replace('["age"]', '["age", "more"]'), "", NOW, KEYS),
     "not-expired": (JOB, "", NOW + timedelta(days=30), KEYS),
     "rehearsal": ("rehearsal = true" + JOB, "", NOW, KEYS),
-    "minimum-sizes": (JOB, "min_list = 2000\n", NOW, KEYS),
+    "C09 minimum match": (JOB, "min_list = 2000\n", NOW, KEYS),
     "maximum-common": (JOB, "max_common = 5000\n", NOW, KEYS),
     "repetitions": (JOB, "max_runs = 1\n", NOW, KEYS),
-    "noise": (JOB + '[model]\nkind = "trees"\n[trees]\nepsilon = 3.0\n', "max_epsilon = 3.0\n", NOW, KEYS),
+    "C13 DP budget": (
+        JOB + '[model]\nkind = "trees"\n[trees]\nepsilon = 3.0\n',
+        "max_epsilon = 3.0\n",
+        NOW,
+        KEYS,
+    ),
+    "governance": (JOB, "require_governance = true\n", NOW, KEYS),
     "disclosures": (JOB, 'disclosures = ["ListSize"]\n', NOW, KEYS),
 }
 
 
 def test_every_rule_of_a_run_is_asked_before_signing():
     # The two others have tests of their own: signatures may be missing, and the coordinator is told by name.
-    assert set(REFUSED) | {"signatures", "coordinator-apart"} == set(CONTRACT_RULES)
+    asked = {c.id for c in CONTROLS.values() if c.contract and not c.is_numbered}
+    assert asked <= set(REFUSED) | {"signatures", "coordinator-apart"}
 
 
 @pytest.mark.parametrize("rule", REFUSED)
 def test_nobody_signs_what_a_run_would_refuse(tmp_path, rule):
     job, policy, now, keys = REFUSED[rule]
     bank = write_party(tmp_path / "bank", "bank", policy=policy)
-    assert refusal(drafted(tmp_path, job, keys), bank, now).startswith(f"rule {rule}: ")
+    assert refusal(drafted(tmp_path, job, keys), bank, now).startswith(
+        f"{rule}: " if rule[0] == "C" else f"rule {rule}: "
+    )
 
 
 def test_the_coordinator_signs_by_its_own_policy_and_for_admitted_parties_only(tmp_path, folders):
     assert refusal(drafted(tmp_path, JOB.replace('"cards"', '"loans"')), folders["relay"]).startswith(
-        "rule purpose"
+        "C01 purpose limitation"
     )
     other = drafted(tmp_path, keys={**KEYS, "shop": EVE.public.hex()}, name="eve.toml")
     assert "the key of shop is not the pinned one" in refusal(other, folders["relay"])
@@ -507,7 +517,7 @@ def test_pins_are_those_of_exactly_the_signers(tmp_path, folders):
 def test_with_a_folder_the_whole_policy_of_that_participant_is_asked(tmp_path, folders):
     path = signed_by(drafted(tmp_path), *folders.values())
     altered(folders["shop"] / "policy.toml", '["cards"]', '["loans"]')
-    with pytest.raises(PolicyRefused, match="rule purpose: 'cards' is not allowed by shop"):
+    with pytest.raises(PolicyRefused, match="C01 purpose limitation: 'cards' is not allowed by shop"):
         verify_contract(path, NOW, folder=folders["shop"])
 
 

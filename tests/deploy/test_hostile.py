@@ -336,10 +336,10 @@ CONTRACTS: dict[str, tuple[Callable[[QuickDeployment], SignedContract], str]] = 
     ),
     "another coordinator": (_of_another_coordinator, "rule coordinator: we joined coordinator"),
     "a party's key that is not the pinned one": (_with_a_swapped_key, "rule signers-pinned: the key of partner"),
-    "another purpose that all signed": (lambda it: _agreed(it, purpose="other"), "rule purpose"),
+    "another purpose that all signed": (lambda it: _agreed(it, purpose="other"), "C01 purpose limitation"),
     "smaller groups than the policy wants": (
         lambda it: _agreed(it, limits=it.signed.contract.limits.model_dump() | {"min_common": 1}),
-        "rule minimum-sizes",
+        "C09 minimum match",
     ),
 }  # fmt: skip
 

@@ -141,7 +141,7 @@ class Guarded:
 
     def _count(self, name: str, ids: Sequence[str], contract: Contract, run: str) -> None:
         policy = self._rules(name)
-        policy.check_list(len(ids), contract.limits)
+        policy.check_list(len(ids), contract)
         own = self._hashes[name](ids)
         guard = ListGuard(self._ledger(name), policy, contract, name, own, lambda: self._now, ())
         guard.check()
@@ -164,7 +164,7 @@ class Guarded:
             if not self.reads_sizes:
                 self._count("bank", ids, contract, run)
             theirs = sorted(self.world.theirs)
-            self._rules("shop").check_list(len(ids), contract.limits)
+            self._rules("shop").check_list(len(ids), contract)
             self._count("shop", theirs, contract, run)
         except PolicyRefused:
             self.refused += 1

@@ -89,7 +89,7 @@ def test_what_a_policy_refuses_leaves_nothing_behind(job: Path, tmp_path: Path) 
     text = job.read_text().replace("min_list = 200", "min_list = 100000")
     refused = job.with_name("refused.toml")
     refused.write_text(text)
-    with pytest.raises(PolicyRefused, match="list-size"):
+    with pytest.raises(PolicyRefused, match="C09 minimum match"):
         simulate(refused, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
