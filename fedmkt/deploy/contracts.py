@@ -35,6 +35,7 @@ from fedmkt.deploy.pins import key_of
 from fedmkt.deploy.provision import read_coordinator
 from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.sheet import Sheet
+from fedmkt.deploy.statement_files import folder_beside, read_statements
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.policy import Policy
@@ -282,7 +283,7 @@ def verify_contract(
         _check_pins(signed.contract, pinned)
     if folder is not None:
         participant = open_participant(folder, signed.contract)
-        Policy(participant.settings).check_contract(signed, now)
+        Policy(participant.settings).check_contract(signed, now, read_statements(folder_beside(path)))
         check_own_place(participant, signed)
     return Sheet(signed, now)
 
