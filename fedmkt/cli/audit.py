@@ -49,12 +49,15 @@ def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
     In an organisation's own folder there is one log: its signatures are verified, and those of its peers. That
     messages arrived, only the logs of all show: fedmkt audit collect.
     """
+    from fedmkt.audit.own_log import OwnReport
+    from fedmkt.audit.verified import lines
+
     pinned = dict(_parse_pin(text) for text in pin) if pin else None
     report = _verified(run, pinned)
     if as_json:
         console.say_json(asdict(report))
     else:
-        console.say_lines(report.lines())
+        console.say_lines(report.lines() if isinstance(report, OwnReport) else lines(report))
     if report.outcome != "completed":
         hint = (
             "a run that was stopped is closed with --resume: of fedmkt run, or of fedmkt simulate --out RUN"
