@@ -216,7 +216,7 @@ def _read_head(note: bytes | None, contract: _Contract, party: str, log: _Log) -
     size, root = int(text.split("\n")[1]), text.split("\n")[-1]
     if not 0 < size <= len(log.hashes) or root != _root(log.hashes[:size]):
         raise ValueError(
-            f"signed for {size} records with another root than the first of these {len(log.hashes)}"
+            f"the root signed for {size} records of {party} is not that of these {len(log.hashes)}"
         )
     if text != f"fedmkt/{contract.digest}/{party}\n{size}\n{root}":
         raise ValueError(f"signed for another log than that of {party} under this contract")
