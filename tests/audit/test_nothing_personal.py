@@ -12,7 +12,7 @@ from fedmkt.simulation.demo import demo
 HASHES = ("md5", "sha1", "sha224", "sha256", "sha512", "sha3_256", "blake2b", "blake2s")
 FORMS = ("{}", "+{}", "0{}", "{}\n", "phone:{}", "email:{}")
 DIGESTS = {"sha256", "request", "ledger", "id"}
-"""Of a sealed message, of an answered request, of a ledger's head, of an epoch's keys; nothing else may look like one."""
+"""Of a sealed message, an answered request, a ledger's head, an epoch's keys; nothing else may look like one."""
 
 
 @pytest.fixture(scope="module")
