@@ -71,8 +71,8 @@ WORLDLY = {
     "time", "urllib", "uuid",
 }  # fmt: skip
 WORLDLY_CALLS = {"now", "utcnow", "today", "urandom", "getenv", "default_rng()", "open", "input", "print"}
-# `python -m fedmkt.audit.verify` is an auditor's program of its own: it prints.
-PRINTS = {"audit.verify"}
+# These two are programs of their own for an auditor, `python -m fedmkt.audit.verify`: they print.
+PRINTS = {"audit.verify", "audit.verify_proof"}
 
 # Slow or heavy packages that no import of fedmkt may pull in before they are needed.
 NEVER_AT_IMPORT = {"torch", "flwr", "ray"}

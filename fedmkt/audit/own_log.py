@@ -23,7 +23,7 @@ from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import from_toml, to_toml
 from fedmkt.contract.signatures import SignedContract, check_signatures
-from fedmkt.crypto.tree import leaf_hash, root_of_hashes
+from fedmkt.crypto.tree import HASH_BYTES, leaf_hash, root_of_hashes
 from fedmkt.errors import AuditError, PolicyRefused
 
 COMPLETED = "completed"
@@ -49,6 +49,7 @@ class OwnReport:
     run: str
     outcome: str
     records: int
+    pruned: int
     signed: int
     root: str
     cosigners: tuple[str, ...]
@@ -67,6 +68,8 @@ class OwnReport:
             f"{self.party}: {self.records} records, cosigned by {', '.join(self.cosigners) or 'nobody'}"
         )
         lines.append(f"  root {self.root or 'none'}")
+        if self.pruned:
+            lines.append(f"  expired: records 0 to {self.pruned - 1} were removed, their hashes verify")
         if tail := self.records - self.signed:
             lines.append(f"  not closed: {tail} records after the signed head; a change may go unfound")
         lines.append(f"  {self.disclosures} disclosures to others, all allowed by the contract")
@@ -80,11 +83,11 @@ class OwnReport:
 def verify_own(files: Mapping[str, bytes], pinned: Mapping[str, str] | None = None) -> OwnReport:
     """Verify an organisation's log; AuditError says in which file and what is wrong.
 
-    files : contract.toml, log.jsonl, checkpoint.txt, peers.json, the last two if they are there. pinned : the
-    keys of all signers as compared out of band, hexadecimal.
+    files : contract.toml, log.jsonl, checkpoint.txt, peers.json, pruned.hashes, the last three if they are there.
+    pinned : the keys of all signers as compared out of band, hexadecimal.
     """
     contract = _contract(files["contract.toml"], pinned)
-    records, hashes = _records(files["log.jsonl"], digest(contract).hex())
+    records, hashes = _records(files["log.jsonl"], files.get("pruned.hashes", b""), contract)
     party = records[0].party
     keys = {signer.name: bytes.fromhex(signer.key) for signer in contract.signers}
     if party not in keys:
@@ -99,7 +102,8 @@ def verify_own(files: Mapping[str, bytes], pinned: Mapping[str, str] | None = No
         signers=tuple(keys),
         run=run,
         outcome=_outcome(run, records, head.size, set(keys) - {party}, cosigners, peers),
-        records=len(records),
+        records=len(hashes),
+        pruned=records[0].seq,
         signed=head.size,
         root=base64.b64encode(head.root).decode() if head.size else "",
         cosigners=cosigners,
@@ -121,7 +125,7 @@ def _outcome(
         return "no run was begun"
     if outcome != COMPLETED:
         return outcome
-    if signed < len(records):
+    if any(r.run and r.seq >= signed for r in records):
         return "completed, but records after it are not signed"
     if absent := sorted(others - set(cosigners)):
         return f"completed, but not cosigned to its end by {', '.join(absent)}"
@@ -144,21 +148,29 @@ def _contract(data: bytes, pinned: Mapping[str, str] | None) -> Contract:
     return signed.contract
 
 
-def _records(data: bytes, contract: str) -> tuple[tuple[Record, ...], list[bytes]]:
+def _records(data: bytes, pruned: bytes, contract: Contract) -> tuple[tuple[Record, ...], list[bytes]]:
+    """Read what records there are, and the hashes of all, also of those that were removed."""
     if not data.endswith(b"\n"):
         raise AuditError("log.jsonl: empty, or the last line is cut")
-    leaves = data[:-1].split(b"\n")
-    records: list[Record] = []
-    for seq, leaf in enumerate(leaves):
+    hashes = [pruned[i : i + HASH_BYTES] for i in range(0, len(pruned), HASH_BYTES)]
+    records, agreed = list[Record](), digest(contract).hex()
+    for number, leaf in enumerate(data[:-1].split(b"\n"), start=1):
         try:
             record = read_leaf(leaf)
         except ValueError as error:
-            raise AuditError(f"log.jsonl: line {seq + 1}: {error}") from None
-        party = records[0].party if records else record.party
-        if (record.seq, record.party, record.contract) != (seq, party, contract):
-            raise AuditError(f"log.jsonl: line {seq + 1}: not record {seq} of {party} under this contract")
+            raise AuditError(f"log.jsonl: line {number}: {error}") from None
+        seq, party = len(hashes), records[0].party if records else record.party
+        if (record.seq, record.party, record.contract) != (seq, party, agreed):
+            raise AuditError(f"log.jsonl: line {number}: not record {seq} of {party} under this contract")
         records.append(record)
-    return tuple(records), [leaf_hash(leaf) for leaf in leaves]
+        hashes.append(leaf_hash(leaf))
+    if first := records[0].seq:
+        said = [r.body.get("below") for r in records if (r.run, r.type) == ("", "retention.expired")]
+        if contract.governance is None or said[-1:] != [first]:
+            raise AuditError(
+                f"log.jsonl: without its first {first} records, and no contract or no record says why"
+            )
+    return tuple(records), hashes
 
 
 def _head(

@@ -53,9 +53,14 @@ EVENTS: frozenset[str] = frozenset(
         "scores.released",
         "model.exported",
         "log.cut",
+        "report.exported",
+        "retention.expired",
     }
 )
-"""Everything that a log may say; `log.cut`: a last line half written in a crash was removed."""
+"""Everything that a log may say; `log.cut`: a last line half written in a crash was removed.
+
+`retention.expired`: the records below a number were removed, because the contract keeps them no longer.
+"""
 
 
 @dataclass(frozen=True)

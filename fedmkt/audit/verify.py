@@ -2,44 +2,35 @@
 
 Next to `contract.toml`, in its canonical text and signed by its signers, each of them has `logs/<name>/`:
 - `log.jsonl`: every line is the canonical bytes of a record, numbered without gap, under this contract;
+- `pruned.hashes`: what is left of first records that were removed when their time was over, 32 bytes each;
 - `checkpoint.txt`: the last head, a root over the first lines (RFC 6962), signed by owner and cosigners;
 - `peers.json`: the last heads of others that the owner cosigned.
 A run that all completed lies below heads that every other signer cosigned. What was received was sent in that epoch,
 and the reverse: messages may be lost only from an epoch that was given up, after its last checkpoint. Every
 value revealed is a disclosure that the contract allows, to one of its signers.
 
-If the last run is completed, any change of any byte is found. If not, records after the last signed head are
-well-formed but unsigned: the report counts them, and a change there may go unfound. No log shows that the keys belong
-to those organisations (`--pin name=key`), or what a party did with its own data elsewhere.
+Records after a signed head are well-formed but unsigned: the report counts them. Any other change of any byte is
+found. No log shows that the keys belong to those organisations (`--pin name=key`), or what a party did with its own
+data elsewhere. The proof of a single record: verify_proof.py.
 """
 
 import argparse
 import base64
-import functools
 import hashlib
 import json
-import re
 import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-FILES = ("log.jsonl", "checkpoint.txt", "peers.json")
-EVENT = re.compile(
-    r"contract\.(proposed|amended|signed)|approval\.(granted|denied)|policy\.(loaded|refused)|(dataset|session)\.opened|log\.cut|"
-    r"(epoch|run|step)\.started|(run|step|match)\.completed|run\.(resumed|aborted)|message\.(sent|received|rejected)|list\.counted|"
-    r"(consent|minors)\.filtered|optout\.applied|checkpoint\.saved|value\.revealed|budget\.spent|head\.cosigned|scores\.released|model\.exported"
-)
-ENDS = ("epoch.started", "run.completed", "run.aborted")
-MAX_LEAF_BYTES = 16 * 1024
+FILES = ("log.jsonl", "checkpoint.txt", "peers.json", "pruned.hashes")
 T = TypeVar("T")
 
 
@@ -49,10 +40,11 @@ class VerifyError(ValueError):
 
 @dataclass(frozen=True)
 class LogReport:
-    """One log: owner, number of records, how many its last head covers, that head's root and cosigners."""
+    """One log: its records, how many were removed, how many its last head covers, that head's root and cosigners."""
 
     party: str
     records: int
+    pruned: int
     signed: int
     root: str
     cosigners: tuple[str, ...]
@@ -81,34 +73,28 @@ class Report:
     messages: int
     disclosures: int
 
-    def lines(self) -> list[str]:
-        """Say in plain words what was verified, and what is not signed."""
-        lines = [f"contract {self.contract}"]
-        for run in self.runs:
-            lost = f" ({run.lost} lost in epochs that were given up)" if run.lost else ""
-            counts = f"{run.messages} messages{lost}, {run.disclosures} disclosures"
-            lines += [f"run {run.run}: {run.outcome}", f"  {counts}, all allowed by the contract"]
-        for log in self.logs:
-            by = ", ".join(log.cosigners) or "nobody"
-            lines += [f"{log.party}: {log.records} records, cosigned by {by}", f"  root {log.root or 'none'}"]
-            if tail := log.records - log.signed:
-                lines.append(f"  not closed: {tail} records after the signed head; a change may go unfound")
-        return lines
-
 
 class _Contract(NamedTuple):
     digest: str
     keys: Mapping[str, bytes]
     disclosures: frozenset[str]
+    days: int | None  # after which records may be removed
 
 
 class _Record(NamedTuple):
+    seq: int
+    time: str
     party: str
     run: str
     epoch: int
     type: str
     body: Mapping[str, object]
-    leaf: bytes
+
+
+class _Log(NamedTuple):
+    hashes: list[bytes]  # of all records, those that were removed too
+    records: list[_Record]
+    expired: str  # the first records were removed, none of them later than this; "" if all are here
 
 
 class _Head(NamedTuple):
@@ -117,35 +103,43 @@ class _Head(NamedTuple):
     kept: Mapping[str, Mapping[str, str]]  # by cosigner, what it must have in its peers.json
 
 
-_Logs = Mapping[str, Sequence[_Record]]
 _Heads = Mapping[str, _Head]
+_Logs = Mapping[str, _Log]
+_Epochs = set[tuple[str, int]]
 _Sent = set[tuple[str, int, str, str, str]]  # run, epoch, sender, reader, digest
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Say where a check failed; what is malformed in a way nobody thought of fails too."""
+    try:
+        yield
+    except Exception as error:
+        detail = f"no {error}" if isinstance(error, KeyError) else str(error) or "does not verify"
+        raise VerifyError(f"{where}: {detail}") from None
 
 
 def verify_run(folder: Path, pinned: Mapping[str, str] | None = None) -> Report:
     """Verify a run folder; `pinned` : the keys by signer, hexadecimal, that the contract must have."""
-    try:
+    with _at(str(folder)):
         files = {"contract.toml": (folder / "contract.toml").read_bytes()}
         for path in (path for path in folder.glob("logs/*/*") if path.name in FILES):
             files[path.relative_to(folder).as_posix()] = path.read_bytes()
-    except OSError as error:
-        raise VerifyError(f"{error.filename}: {error.strerror}") from None
     return verify_files(files, pinned)
 
 
 def verify_files(files: Mapping[str, bytes], pinned: Mapping[str, str] | None = None) -> Report:
     """Verify the files of a run folder, given by their names within it; VerifyError if anything is wrong."""
-    with _at("contract.toml"):
-        contract = _read_contract(files["contract.toml"])
-        if pinned is not None and {name: key.hex() for name, key in contract.keys.items()} != dict(pinned):
-            raise ValueError("the signers and their keys are not the pinned ones")
+    contract = _read_contract(files.get("contract.toml", b""), pinned)
     needed = {"contract.toml", *(f"logs/{name}/log.jsonl" for name in contract.keys)}
     known = needed | {f"logs/{name}/{file}" for name in contract.keys for file in FILES}
     if wrong := needed - set(files) | set(files) - known:
         raise VerifyError(f"missing or not of a signer: {', '.join(sorted(wrong))}")
-    logs, heads, seen = dict[str, Sequence[_Record]](), dict[str, _Head](), dict[str, _Heads]()
+    logs, heads, seen = dict[str, _Log](), dict[str, _Head](), dict[str, _Heads]()
     for name in sorted(contract.keys):
-        logs[name] = _read_log(files[f"logs/{name}/log.jsonl"], contract, name)
+        pruned = files.get(f"logs/{name}/pruned.hashes", b"")
+        with _at(where := f"logs/{name}/log.jsonl"):
+            logs[name] = _read_log(files[where], pruned, contract, name)
         with _at(where := f"logs/{name}/checkpoint.txt"):
             heads[name] = _read_head(files.get(where), contract, name, logs[name])
     for name in logs:
@@ -155,84 +149,90 @@ def verify_files(files: Mapping[str, bytes], pinned: Mapping[str, str] | None = 
         return _across(contract, logs, heads, seen)
 
 
-@contextmanager
-def _at(where: str) -> Iterator[None]:
-    """Say where a check failed; what is malformed in a way nobody thought of fails too."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        detail = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise VerifyError(f"{where}: {detail}") from None
-
-
-def _read_contract(data: bytes) -> _Contract:
-    if "".join(_toml_lines(tomllib.loads(data.decode()), "")).encode() != data:
+@_at("contract.toml")
+def _read_contract(data: bytes, pinned: Mapping[str, str] | None) -> _Contract:
+    if _toml(tomllib.loads(data.decode())).encode() != data:
         raise ValueError("not the canonical text of a contract")
     values = tomllib.loads(data.decode(), parse_float=_number)
     signatures = _as(dict, values.pop("signatures"))
     signers = [_as(dict, item) for item in [*_as(list, values["parties"]), values["coordinator"]]]
-    keys = {_as(str, signer["name"]): _hex(signer["key"], 32) for signer in signers}
+    keys = {_as(str, signer["name"]): bytes.fromhex(signer["key"]) for signer in signers}
     if len(keys) != len(signers) or len(set(keys.values())) != len(signers):
         raise ValueError("two signers share a name or a key")
     if values["version"] != 1 or set(signatures) != set(keys):
         raise ValueError(f"not of version 1, or signed by {sorted(signatures)} instead of {sorted(keys)}")
+    if any(bytes.fromhex(text).hex() != text for text in signatures.values()):
+        raise ValueError("a signature is written in another way")
     digest = hashlib.sha256(b"fedmkt contract v1\n" + _canonical(values).encode()).digest()
     for name, key in keys.items():
-        _check_signature(key, _hex(signatures[name], 64), digest, f"of {name}")
-    return _Contract(digest.hex(), keys, frozenset(_as(str, kind) for kind in values["disclosures"]))
+        with _at(f"signature of {name}"):
+            Ed25519PublicKey.from_public_bytes(key).verify(bytes.fromhex(signatures[name]), digest)
+    if pinned is not None and {name: key.hex() for name, key in keys.items()} != dict(pinned):
+        raise ValueError("the signers and their keys are not the pinned ones")
+    days = values["governance"]["retention"]["record_days"] if "governance" in values else None
+    return _Contract(digest.hex(), keys, frozenset(_as(str, kind) for kind in values["disclosures"]), days)
 
 
-def _read_log(data: bytes, contract: _Contract, party: str) -> Sequence[_Record]:
-    records, epochs = list[_Record](), dict[str, int]()
-    with _at(f"logs/{party}/log.jsonl"):
-        if not data.endswith(b"\n"):
-            raise ValueError("the last line is cut")
-        for seq, leaf in enumerate(data[:-1].split(b"\n")):
-            with _at(f"line {seq + 1}"):
-                records.append(_read_record(leaf, seq, party, contract, epochs))
-    return records
+def _read_log(data: bytes, pruned: bytes, contract: _Contract, party: str) -> _Log:
+    log, epochs = _Log([pruned[i : i + 32] for i in range(0, len(pruned), 32)], [], ""), dict[str, int]()
+    if not data.endswith(b"\n") or len(pruned) % 32:
+        raise ValueError(
+            "the last line is cut" if len(pruned) % 32 == 0 else "a hash of pruned.hashes is cut"
+        )
+    for number, leaf in enumerate(data[:-1].split(b"\n"), 1):
+        with _at(f"line {number}"):
+            log.records.append(_read_record(leaf, len(log.hashes), party, contract, epochs))
+        log.hashes.append(hashlib.sha256(b"\0" + leaf).digest())
+    if not (first := log.records[0].seq):
+        return log
+    said = [r for r in log.records if (r.run, r.type) == ("", "retention.expired")]
+    if contract.days is None or not said or said[-1].body["below"] != first:
+        raise ValueError(f"without its first {first} records, and no contract or no record of it says why")
+    expired = datetime.fromisoformat(said[-1].time) - timedelta(days=contract.days)
+    return log._replace(expired=expired.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
 
 
 def _read_record(leaf: bytes, seq: int, party: str, contract: _Contract, epochs: dict[str, int]) -> _Record:
     values = _as(dict, json.loads(leaf, parse_int=_number, parse_float=_number, parse_constant=_number))
-    if _canonical(values).encode() != leaf or len(leaf) > MAX_LEAF_BYTES:
-        raise ValueError(f"not the canonical bytes of a record, at most {MAX_LEAF_BYTES}")
+    if _canonical(values).encode() != leaf or len(leaf) > 1 << 14:
+        raise ValueError("not the canonical bytes of a record, at most 16 KiB")
     fixed = {"v": 1, "seq": seq, "party": party, "contract": contract.digest}
     if values.keys() != {*fixed, "time", "run", "type", "body"} or not fixed.items() <= values.items():
         raise ValueError(f"not record {seq} of {party} under this contract")
-    run, body = _as(str, values["run"]), _as(dict, values["body"])
-    if EVENT.fullmatch(event := _as(str, values["type"])) is None:
-        raise ValueError(f"unknown event {event!r}")
+    time, run, event = (_as(str, values[key]) for key in ("time", "run", "type"))
+    body = _as(dict, values["body"])
     if event == "epoch.started":
         if _as(int, body["epoch"]) <= epochs.get(run, 0):
             raise ValueError("an epoch that is not later than the one before")
         epochs[run] = body["epoch"]
-    return _Record(party, run, epochs.get(run, 0), event, body, leaf)
+    return _Record(seq, time, party, run, epochs.get(run, 0), event, body)
 
 
-def _read_head(note: bytes | None, contract: _Contract, party: str, log: Sequence[_Record]) -> _Head:
+def _read_head(note: bytes | None, contract: _Contract, party: str, log: _Log) -> _Head:
+    """Read a signed head (C2SP signed-note) in its one form, so that no byte of it is free."""
     if note is None:
         return _Head(0, "", {})
     text, _, rest = note.decode().partition("\n\n")
-    size = int(text.split("\n")[1])
-    if not 0 < size <= len(log):
-        raise ValueError(f"signed for another log: {size} records, it has {len(log)}")
-    root = base64.b64encode(_root(r.leaf for r in log[:size])).decode()
+    size, root = int(text.split("\n")[1]), text.split("\n")[-1]
+    if not 0 < size <= len(log.hashes) or root != _root(log.hashes[:size]):
+        raise ValueError(
+            f"the root signed for {size} records of {party} is not that of these {len(log.hashes)}"
+        )
     if text != f"fedmkt/{contract.digest}/{party}\n{size}\n{root}":
-        raise ValueError(f"signed for another log than {party}'s first {size} records with root {root}")
+        raise ValueError(f"signed for another log than that of {party} under this contract")
     body, lines = text + "\n", rest.removesuffix("\n").split("\n")
     names = [line.split(" ")[1] for line in lines]
     if not rest.endswith("\n") or names != [party, *sorted(set(names) & set(contract.keys) - {party})]:
         raise ValueError(f"a signature of {party} is needed, then those of other signers in order")
     for name, line in zip(names, lines, strict=True):
-        _check_line(line, name, contract.keys[name], body, cosigns=name != party)
+        with _at(f"signature of {name}"):
+            _check_line(line, name, contract.keys[name], body, cosigns=name != party)
     own = f"{body}\n{lines[0]}\n"
     kept = {n: {"cosignature": f"{c}\n", "note": own} for n, c in zip(names[1:], lines[1:], strict=True)}
     return _Head(size, root, kept)
 
 
 def _read_peers(data: bytes, contract: _Contract, logs: _Logs, name: str, heads: _Heads) -> _Heads:
-    """Read the last heads of others that `name` cosigned; `heads` : the logs' own."""
     peers, seen = _as(dict, json.loads(data)), {}
     if _canonical(peers).encode() + b"\n" != data:
         raise ValueError("not canonical")
@@ -247,76 +247,89 @@ def _read_peers(data: bytes, contract: _Contract, logs: _Logs, name: str, heads:
 
 
 def _across(contract: _Contract, logs: _Logs, heads: _Heads, seen: Mapping[str, _Heads]) -> Report:
-    records = [record for log in logs.values() for record in log]
-    revealed = [record for record in records if record.type == "value.revealed"]
-    for record in revealed:
-        kind, reader = _as(str, record.body["kind"]), _as(str, record.body["to"])
-        if kind not in contract.disclosures:
-            raise ValueError(f"{record.party} revealed {kind} to {reader}, which the contract does not allow")
-        if reader not in {"all", *contract.keys}:
-            raise ValueError(f"{record.party} revealed {kind} to {reader}, who is no signer")
-    # In the order of their last records: only the last run may be open.
-    names = list(dict.fromkeys(record.run for record in reversed(records) if record.run))[::-1]
-    ends = {name: _end(name, records, contract) for name in names}
+    records, by_run = [record for log in logs.values() for record in log.records], dict[str, list[_Record]]()
+    for r in records:
+        by_run.setdefault(r.run, []).append(r)
+        if r.type == "value.revealed":
+            said = f"{r.party} revealed {r.body['kind']} to {r.body['to']}"
+            if r.body["kind"] not in contract.disclosures:
+                raise ValueError(f"{said}, which the contract does not allow")
+            if r.body["to"] not in ("all", *contract.keys):
+                raise ValueError(f"{said}, who is no signer")
+    names = list(dict.fromkeys(r.run for r in reversed(records) if r.run))[::-1]  # only the last may be open
+    has = {(record.party, record.run) for record in records}
+    gone = {run: {p for p, log in logs.items() if log.expired and (p, run) not in has} for run in names}
+    for r in records:
+        if early := sorted(party for party in gone.get(r.run, ()) if r.time > logs[party].expired):
+            raise ValueError(f"{early[0]} removed run {r.run} before its {contract.days} days were over")
+    ends = {name: _end(by_run[name], logs.keys() - gone[name]) for name in names}
     completed = {(name, epoch) for name, (epoch, outcome) in ends.items() if outcome == "completed"}
     for name, _ in completed:
-        _check_cosigned(name, logs, heads, seen, is_last=name == names[-1])
-    sent, lost = _match_messages(records, completed)
-    counts = [Counter(m[0] for m in sent), Counter(m[0] for m in lost), Counter(r.run for r in revealed)]
+        # Records that belong to no run may follow the last one: the report counts them as unsigned.
+        of = [r for r in records if r.run] if (last := name == names[-1]) else by_run[name]
+        done = {r.party: r.seq for r in of if last or r.type == "run.completed"}
+        _check_cosigned({p: end for p, end in done.items() if p not in gone[name]}, heads, seen, last)
+    sent, lost = _match(records, completed, gone)
+    revealed = Counter(r.run for r in records if r.type == "value.revealed")
+    counts = [Counter(m[0] for m in sent), Counter(m[0] for m in lost), revealed]
     runs = tuple(RunReport(name, ends[name][1], *(count[name] for count in counts)) for name in names)
-    shown = tuple(LogReport(n, len(logs[n]), h.size, h.root, tuple(h.kept)) for n, h in heads.items())
+    sizes = {name: (len(log.hashes), log.records[0].seq) for name, log in logs.items()}
+    shown = tuple(LogReport(n, *sizes[n], h.size, h.root, tuple(h.kept)) for n, h in heads.items())
     run, outcome = (runs[-1].run, runs[-1].outcome) if runs else ("", "no run was begun")
-    return Report(contract.digest, run, outcome, runs, shown, len(sent), len(revealed))
+    return Report(contract.digest, run, outcome, runs, shown, len(sent), revealed.total())
 
 
-def _end(run: str, records: Iterable[_Record], contract: _Contract) -> tuple[int, str]:
+def _end(records: Iterable[_Record], parties: Iterable[str]) -> tuple[int, str]:
     """Return the last epoch of a run and how it ended there, by the last word of every log."""
-    ends = {r.party: (r.epoch, r.type) for r in records if r.run == run and r.type in ENDS}
+    ends = {
+        r.party: (r.epoch, r.type)
+        for r in records
+        if r.type in ("epoch.started", "run.completed", "run.aborted")
+    }
     epoch = max((epoch for epoch, _ in ends.values()), default=0)
-    if ends == dict.fromkeys(contract.keys, (epoch, "run.completed")):
+    if ends == dict.fromkeys(parties, (epoch, "run.completed")):
         return epoch, "completed"
     return epoch, "aborted" if (epoch, "run.aborted") in ends.values() else "not completed by everyone"
 
 
-def _check_cosigned(run: str, logs: _Logs, heads: _Heads, seen: Mapping[str, _Heads], is_last: bool) -> None:
-    for party, log in logs.items():
-        size = max(n for n, r in enumerate(log, 1) if is_last or (r.run, r.type) == (run, "run.completed"))
-        kept = {name: of[party] for name, of in seen.items() if party in of and of[party].size >= size}
-        if missing := sorted(set(logs) - {party} - set(kept)):
+def _check_cosigned(
+    ends: Mapping[str, int], heads: _Heads, seen: Mapping[str, _Heads], is_last: bool
+) -> None:
+    """Check that all cosigned each log to the end of a run; `ends` : the number of its last record there."""
+    for party, end in ends.items():
+        kept = {name: of[party] for name, of in seen.items() if party in of and of[party].size > end}
+        if missing := sorted(set(heads) - {party} - set(kept)):
             raise ValueError(f"{party} completed the run, {', '.join(missing)} did not cosign it to its end")
         if is_last and heads[party].kept != {name: head.kept[name] for name, head in kept.items()}:
             raise ValueError(f"the cosignatures of the log of {party} are not those that its peers kept")
 
 
-def _match_messages(records: Iterable[_Record], completed: set[tuple[str, int]]) -> tuple[_Sent, _Sent]:
+def _match(records: Iterable[_Record], done: _Epochs, gone: Mapping[str, set[str]]) -> tuple[_Sent, _Sent]:
     """Return what was sent, and what of it was lost: nothing before a checkpoint or in a completed epoch."""
-    sent, received, settled = _Sent(), _Sent(), _Sent()
+    sent, received, settled, later = _Sent(), _Sent(), _Sent(), dict[tuple[str, int, str], _Sent]()
     for r in records:
         if r.type == "message.sent":
-            sent.add((r.run, r.epoch, r.party, _as(str, r.body["to"]), _as(str, r.body["sha256"])))
+            sent.add(m := (r.run, r.epoch, r.party, _as(str, r.body["to"]), _as(str, r.body["sha256"])))
+            later.setdefault(m[:3], _Sent()).add(m)
         elif r.type == "message.received":
             received.add((r.run, r.epoch, _as(str, r.body["from"]), r.party, _as(str, r.body["sha256"])))
         elif r.type in ("checkpoint.saved", "run.completed"):
             # Parties save and complete only after the receipts of all rounds before: all was read.
-            settled |= {message for message in sent if message[:3] == (r.run, r.epoch, r.party)}
-    lost = sent - received
-    for *_, sender, reader, digest in sorted(received - sent):
+            settled |= later.pop((r.run, r.epoch, r.party), _Sent())
+    lost = {message for message in sent - received if message[3] not in gone[message[0]]}
+    for *_, sender, reader, digest in sorted(m for m in received - sent if m[2] not in gone[m[0]]):
         raise ValueError(f"{reader} received {digest} from {sender}, whose log does not show it")
-    for *_, sender, reader, digest in sorted(m for m in lost if m in settled or m[:2] in completed):
+    for *_, sender, reader, digest in sorted(m for m in lost if m in settled or m[:2] in done):
         raise ValueError(f"{sender} sent {digest} to {reader}, whose log does not show it")
     return sent, lost
 
 
-def _root(leaves: Iterable[bytes]) -> bytes:
-    """RFC 6962 section 2.1: keep the roots of full subtrees, join two whenever they have equal size."""
-    peaks: list[bytes] = []
-    for index, leaf in enumerate(leaves):
-        node = hashlib.sha256(b"\0" + leaf).digest()
-        while index & 1:
-            node = hashlib.sha256(b"\1" + peaks.pop() + node).digest()
-            index >>= 1
-        peaks.append(node)
-    return functools.reduce(lambda right, left: hashlib.sha256(b"\1" + left + right).digest(), peaks[::-1])
+def _root(nodes: list[bytes]) -> str:
+    """RFC 6962 section 2.1: join neighbours level by level; the last one, if it has none, climbs as it is."""
+    while len(nodes) > 1:
+        pairs = zip(nodes[::2], nodes[1::2], strict=False)
+        nodes = [hashlib.sha256(b"\1" + a + b).digest() for a, b in pairs] + nodes[len(nodes) & ~1 :]
+    return base64.b64encode(nodes[0]).decode()
 
 
 def _check_line(line: str, name: str, key: bytes, body: str, *, cosigns: bool) -> None:
@@ -326,14 +339,7 @@ def _check_line(line: str, name: str, key: bytes, body: str, *, cosigns: bool) -
     if line != f"— {name} {base64.b64encode(data).decode()}" or data[:4] != identifier:
         raise ValueError(f"not a signature line of {name} with its key of the contract")
     signed = f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n{body}" if cosigns else body
-    _check_signature(key, data[12 if cosigns else 4 :], signed.encode(), f"of {name}")
-
-
-def _check_signature(key: bytes, signature: bytes, message: bytes, whose: str) -> None:
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
-    except InvalidSignature:
-        raise ValueError(f"the signature {whose} does not verify") from None
+    Ed25519PublicKey.from_public_bytes(key).verify(data[12 if cosigns else 4 :], signed.encode())
 
 
 def _canonical(value: object) -> str:
@@ -348,20 +354,18 @@ def _number(text: str) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _toml_lines(table: Mapping[str, object], path: str) -> list[str]:
+def _toml(table: Mapping[str, object], path: str = "") -> str:
     """Write the one text of a contract: keys sorted, plain values before tables."""
-    firsts = {key: value[0] if isinstance(value, list) and value else value for key, value in table.items()}
-    lines = []
-    for key in sorted(table, key=lambda key: (isinstance(firsts[key], dict), key)):
-        value = table[key]
-        if isinstance(firsts[key], dict):
+    plain, tables = "", ""
+    for key, value in sorted(table.items()):
+        items = value if isinstance(value, list) else [value]
+        if items and isinstance(items[0], dict):
             title = f"\n[[{path}{key}]]\n" if isinstance(value, list) else f"\n[{path}{key}]\n"
-            for item in value if isinstance(value, list) else [value]:
-                lines += [title, *_toml_lines(_as(dict, item), f"{path}{key}.")]
+            tables += "".join(title + _toml(_as(dict, item), f"{path}{key}.") for item in items)
         else:
             text = _zulu(value) if isinstance(value, datetime) else json.dumps(value, ensure_ascii=False)
-            lines.append(f"{key} = {text}\n")
-    return lines
+            plain += f"{key} = {text}\n"
+    return plain + tables
 
 
 def _zulu(value: object) -> str:
@@ -372,12 +376,6 @@ def _as(kind: type[T], value: object) -> T:
     if isinstance(value, kind):
         return value
     raise ValueError(f"{kind.__name__} is needed, not {type(value).__name__}")
-
-
-def _hex(value: object, length: int) -> bytes:
-    if re.fullmatch(f"[0-9a-f]{{{2 * length}}}", text := _as(str, value)) is None:
-        raise ValueError(f"{length} bytes in hexadecimal are needed")
-    return bytes.fromhex(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -392,7 +390,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VerifyError as error:
         print(f"fedmkt: error: {error}", file=sys.stderr)
         return 7
-    print("\n".join(report.lines()))
+    print(json.dumps(asdict(report), indent=2, ensure_ascii=False))
     return 0 if report.outcome == "completed" else 7
 
 

@@ -1,6 +1,8 @@
-"""`fedmkt audit`: read, collect and verify logs."""
+"""`fedmkt audit`: read, collect, verify, prove, compare and export logs."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,16 @@ from fedmkt.errors import AuditError
 if TYPE_CHECKING:
     from fedmkt.audit.own_log import OwnReport
     from fedmkt.audit.verify import Report
+
+
+class Form(StrEnum):
+    """What a log can be exported as: OCSF, OpenLineage, CSV, or the layout of C2SP tlog-tiles."""
+
+    OCSF = "ocsf"
+    OPENLINEAGE = "openlineage"
+    CSV = "csv"
+    TILES = "tiles"
+
 
 audit = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Read and verify the logs of a run.")
 
@@ -49,12 +61,15 @@ def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
     In an organisation's own folder there is one log: its signatures are verified, and those of its peers. That
     messages arrived, only the logs of all show: fedmkt audit collect.
     """
+    from fedmkt.audit.own_log import OwnReport
+    from fedmkt.audit.verified import lines
+
     pinned = dict(_parse_pin(text) for text in pin) if pin else None
     report = _verified(run, pinned)
     if as_json:
         console.say_json(asdict(report))
     else:
-        console.say_lines(report.lines())
+        console.say_lines(report.lines() if isinstance(report, OwnReport) else lines(report))
     if report.outcome != "completed":
         hint = (
             "a run that was stopped is closed with --resume: of fedmkt run, or of fedmkt simulate --out RUN"
@@ -107,12 +122,102 @@ def collect_command(
 
 
 @audit.command("show")
-def show_command(run: Run, as_json: Json = False) -> None:
+def show_command(
+    run: Run,
+    party: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Of one log.")] = None,
+    type: Annotated[
+        str | None,
+        typer.Option(
+            "--type", metavar="EVENT", show_default=False, help="Of one event: message.sent, message.*"
+        ),
+    ] = None,
+    of_run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="RUN", show_default=False, help="Of one run, or its first digits."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", show_default=False, help="Not before 2030-01-31 or 2030-01-31T12:00Z, UTC."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List the records of a run, party by party; it does not verify them."""
-    from fedmkt.report.logs import read_logs
+    from fedmkt.report.logs import Filter, read_logs
 
-    logs = read_logs(run)
+    logs = read_logs(run).only(Filter(party, type, of_run, _utc(since)))
     if as_json:
         console.say_json(logs.to_json())
     else:
         console.say_lines(logs.lines())
+
+
+def _utc(text: str | None) -> str:
+    """Read a time as records write theirs; "" if none was given."""
+    from fedmkt.audit.records import timestamp
+
+    if text is None:
+        return ""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time like 2030-01-31 or 2030-01-31T12:00Z") from None
+    return timestamp(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+@audit.command("prove")
+def prove_command(
+    run: Run,
+    event: Annotated[
+        str, typer.Argument(metavar="EVENT", help="PARTY:NUMBER, as show prints them.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="By default PARTY-NUMBER.tlog-proof."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the proof of one record, to be verified with the contract alone (C2SP tlog-proof)."""
+    from fedmkt.report.audit_tools import prove_event
+
+    path = prove_event(run, event, out)
+    if as_json:
+        console.say_json({"proof": str(path)})
+    else:
+        console.say_lines([str(path), f"next:  python -m fedmkt.audit.verify_proof contract.toml {path}"])
+
+
+@audit.command("compare")
+def compare_command(
+    run: Run,
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The same, elsewhere.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Compare two copies of logs, or what two organisations sent each other; exit code 7 if they contradict."""
+    from fedmkt.report.audit_tools import compare_folders
+
+    found = compare_folders(run, other)
+    if as_json:
+        console.say_json({"agrees": found.agrees, **asdict(found)})
+    else:
+        console.say_lines(found.lines())
+    if not found.agrees:
+        raise AuditError(f"{run} and {other} contradict each other")
+
+
+@audit.command("export")
+def export_command(
+    run: Run,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write into.", show_default=False)],
+    form: Annotated[Form, typer.Option("--format", help="For which reader.")] = Form.OCSF,
+    as_json: Json = False,
+) -> None:
+    """Write the records for other tools; a file for each party, of tiles a folder."""
+    from fedmkt.report.audit_tools import export_logs
+
+    made = export_logs(run, form.value, out)
+    if as_json:
+        console.say_json({"made": [str(path) for path in made]})
+    else:
+        console.say_lines([str(path) for path in made])

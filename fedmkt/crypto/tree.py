@@ -54,6 +54,15 @@ class Tree:
             self._levels[level] += node
         return index
 
+    def hashes(self, level: int, start: int, stop: int) -> bytes:
+        """Return the roots of full subtrees of 2^level leaves, from number `start` to before `stop`, 32 bytes each."""
+        nodes = self._levels[level] if level < len(self._levels) else b""
+        if not 0 <= start <= stop <= len(nodes) // HASH_BYTES:
+            raise ValueError(
+                f"no full subtrees {start} to {stop} of 2^{level} leaves in a tree of {self.size}"
+            )
+        return bytes(nodes[start * HASH_BYTES : stop * HASH_BYTES])
+
     def root(self, size: int | None = None) -> bytes:
         """Return the root over the first `size` leaves, or over all so far; of no leaves, the hash of nothing."""
         stop = self.size if size is None else size

@@ -4,10 +4,12 @@ A folder holds four files: `log.jsonl`, one record per line, on disk before `app
 `checkpoint.txt`, the last signed head, with cosignatures once they came; `peers.json`, the last head of
 each peer that this party cosigned; `witness.jsonl`, the messages by which heads are cosigned. No head can
 cover these, so they stand beside the log, unsigned; the two together name every message that left or came.
+First records that the contract no longer keeps are removed by `prune`: their hashes stay, in `pruned.hashes`.
 Records say that messages were exchanged; what a party does locally with what it has, no log can show.
 """
 
 import base64
+import fcntl
 import functools
 import json
 import os
@@ -19,7 +21,7 @@ from typing import TypeVar
 from fedmkt.audit import checkpoint
 from fedmkt.audit.records import Json, Record, canonical, leaf, read_leaf, timestamp
 from fedmkt.crypto.sign import Identity
-from fedmkt.crypto.tree import EMPTY_ROOT, Tree, verify_consistency
+from fedmkt.crypto.tree import EMPTY_ROOT, HASH_BYTES, Tree, verify_consistency
 from fedmkt.errors import AuditError
 from fedmkt.party.journal import write_atomically
 
@@ -27,6 +29,7 @@ LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.txt"
 PEERS = "peers.json"
 WITNESS = "witness.jsonl"
+PRUNED = "pruned.hashes"
 
 
 N = TypeVar("N", bound=str)
@@ -57,11 +60,12 @@ class AuditLog:
         self._clock = clock
         self._contract = contract_digest.hex()
         self._tree = Tree()
+        self._pruned = 0
         self._note: checkpoint.Note | None = None
         folder.mkdir(parents=True, exist_ok=True)
         cut = self._load()
         self._peers = self._load_peers()
-        self._file = os.open(folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = _open_shared(folder / LOG)
         _sync_folder(folder)
         if cut:
             self.append("log.cut", {"bytes": cut})
@@ -169,6 +173,30 @@ class AuditLog:
         write_atomically(self._folder / CHECKPOINT, bytes(self._note))
         return checkpoint.parse_body(self._note.text).size
 
+    def prune(self, below: int, days: int) -> None:
+        """Remove the first records, which the contract keeps no longer than `days`; all proofs stay as they are.
+
+        Logged before it is done, as a record of no run. below : how many, more than were removed before and no more
+        than the last head covers. AuditError if another process has the log open.
+        """
+        signed = checkpoint.parse_body(self._note.text).size if self._note else 0
+        if not self._pruned < below <= signed:
+            raise ValueError(f"{below} records cannot go: {self._pruned} went before, {signed} are signed")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AuditError(f"{self._folder / LOG}: in use, nothing can be removed now") from None
+        self.run = ""
+        self.append("retention.expired", {"below": below, "days": days})
+        path = self._folder / LOG
+        kept = path.read_bytes().split(b"\n", below - self._pruned)[-1]
+        # Hashes first: whoever opens the folder after a crash in between finds too many of them, never too few.
+        write_atomically(self._folder / PRUNED, self._tree.hashes(0, 0, below))
+        write_atomically(path, kept)
+        self._pruned = below
+        self.release()
+        self._file = _open_shared(path)
+
     def close(self) -> bytes:
         """Write `checkpoint.txt` with all cosignatures and return it; the head must cover every record."""
         if self._note is None or checkpoint.parse_body(self._note.text).size != self.size:
@@ -201,13 +229,30 @@ class AuditLog:
         path = self._folder / LOG
         data = path.read_bytes() if path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
-        for seq, line in enumerate(whole.split(b"\n")[:-1]):
+        self._load_pruned(whole)
+        for seq, line in enumerate(whole.split(b"\n")[:-1], start=self._pruned):
             self._check_line(seq, line)
             self._grow(line)
         self._load_head()
         if len(whole) < len(data):
             write_atomically(path, whole)
         return len(data) - len(whole)
+
+    def _load_pruned(self, data: bytes) -> None:
+        """Take the hashes of removed records for leaves; hashes of records that are still here are dropped."""
+        path = self._folder / PRUNED
+        hashes = path.read_bytes() if path.exists() else b""
+        try:
+            first = read_leaf(data.partition(b"\n")[0]).seq if hashes else 0
+        except ValueError as error:
+            raise AuditError(f"{self._folder / LOG}: line 1: {error}") from None
+        if first * HASH_BYTES > len(hashes):
+            raise AuditError(f"{path}: {len(hashes)} bytes, the first record that is left is number {first}")
+        if first * HASH_BYTES < len(hashes):
+            write_atomically(path, hashes[: first * HASH_BYTES])
+        for i in range(first):
+            self._tree.append_hash(hashes[i * HASH_BYTES : (i + 1) * HASH_BYTES])
+        self._pruned = first
 
     def _check_line(self, seq: int, line: bytes) -> None:
         try:
@@ -269,6 +314,16 @@ class AuditLog:
 def _head_of(note: str) -> checkpoint.Checkpoint:
     """Read the head in a signed note: the last one of each peer is asked for several times in each witness."""
     return checkpoint.parse_body(checkpoint.parse_note(note.encode()).text)
+
+
+def _open_shared(path: Path) -> int:
+    """Open a log to append; as long as it is open nobody removes records from it."""
+    while True:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if os.fstat(file).st_ino == os.stat(path).st_ino:
+            return file
+        os.close(file)  # another file took its place while we waited
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -15,7 +15,7 @@ from fedmkt.contract.files import from_toml
 from fedmkt.errors import AuditError, ConfigError
 
 CONTRACT = "contract.toml"
-LOG_FILES = ("log.jsonl", "checkpoint.txt", "peers.json", "witness.jsonl")
+LOG_FILES = ("log.jsonl", "checkpoint.txt", "peers.json", "witness.jsonl", "pruned.hashes")
 _HINT = "give the folder that a run wrote, or an organisation's own"
 _SHOWN = 5
 

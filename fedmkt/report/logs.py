@@ -9,15 +9,34 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fedmkt.audit.checkpoint import parse_body, parse_note
 from fedmkt.audit.disclosures import DisclosureReport, report
 from fedmkt.audit.records import Record, read_leaf
 from fedmkt.contract.agreement import Contract
-from fedmkt.errors import AuditError
+from fedmkt.errors import AuditError, ConfigError
 from fedmkt.report.folder import RunFiles, find_files, read_text
 from fedmkt.report.summary import DisclosureLine, HeadLine, PartyLine
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which records to show: of one log, of an event (also message.*), of a run (its first digits), since when."""
+
+    party: str | None = None
+    type: str | None = None
+    run: str | None = None
+    since: str = ""
+
+    def lets(self, record: Record) -> bool:
+        """Tell whether a record is shown."""
+        return (
+            fnmatchcase(record.type, self.type or "*")
+            and (self.run is None or (record.run != "" and record.run.startswith(self.run)))
+            and record.time >= self.since
+        )
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,13 @@ class Logs:
         """Keep the records of one run, and those that belong to none."""
         kept = {name: tuple(r for r in of if r.run in ("", run)) for name, of in self.records.items()}
         return Logs(self.contract, kept)
+
+    def only(self, chosen: Filter) -> "Logs":
+        """Keep what a filter lets through; ConfigError for a party whose log is not here."""
+        if chosen.party is not None and chosen.party not in self.records:
+            raise ConfigError(f"no log of {chosen.party!r} here", f"here: {', '.join(self.records)}")
+        names = [chosen.party] if chosen.party is not None else list(self.records)
+        return Logs(self.contract, {n: tuple(r for r in self.records[n] if chosen.lets(r)) for n in names})
 
     def to_json(self) -> dict[str, object]:
         """Give all records as plain data, by signer."""

@@ -11,11 +11,13 @@ from fedmkt.audit.checkpoint import log_origin
 from fedmkt.contract.agreement import Contract, PartyTerms, Signer
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import to_toml
+from fedmkt.contract.governance import GovernanceTerms
 from fedmkt.contract.model_terms import ModelTerms
 from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.party.audit_log import AuditLog
 from fedmkt.privacy.disclosure import RangeBit, Scores
+from tests.contract.agreed import governance
 
 NAMES = ("bank", "coordinator", "shop")
 IDENTITIES = {name: Identity(bytes([i + 1]) * 32) for i, name in enumerate(NAMES)}
@@ -41,7 +43,7 @@ RUN: Events = {
 }
 
 
-def make_contract() -> SignedContract:
+def make_contract(governance: GovernanceTerms | None = None) -> SignedContract:
     keys = {name: identity.public.hex() for name, identity in IDENTITIES.items()}
     contract = Contract(
         name="spring",
@@ -70,6 +72,7 @@ def make_contract() -> SignedContract:
             ),
         ),
         model=ModelTerms(penalty=0.25),
+        governance=governance,
     )
     return SignedContract(
         contract=contract,
@@ -84,46 +87,82 @@ def write_run(
 
     tail : what is logged after the last head. runs : to which runs phases and tail belong; the last goes on.
     """
-    signed = make_contract()
-    agreed = digest(signed.contract)
-    (folder / "contract.toml").write_text(to_toml(signed))
-    logs = {
-        name: AuditLog(
-            folder / "logs" / name,
-            log_origin(agreed, name),
-            IDENTITIES[name],
-            lambda: START,
-            "run1",
-            name,
-            agreed,
-        )
-        for name in NAMES
-    }
-    keys = {name: identity.public for name, identity in IDENTITIES.items()}
+    logs = open_logs(folder, make_contract(), lambda: START)
     names = [*runs, *[runs[-1]] * len(phases)]
     for run, events in zip(names, phases, strict=False):
-        for name, log in logs.items():
-            log.run = run
-            log.append_all(events[name])
-        for name, log in logs.items():
-            head = log.head()
-            lines = {}
-            for peer in set(NAMES) - {name}:
-                seen = logs[peer].peer_size(name)
-                proof = log.extension(seen) if seen else ()
-                lines |= {peer: logs[peer].cosign({name: (head, proof)}, keys)[name]}
-            log.add_cosignatures(lines, keys)
+        play(logs, run, events)
+        cosign_all(logs)
+    play(logs, names[len(phases)], tail or {})
+    return files_of(folder, logs)
+
+
+def open_logs(
+    folder: Path, signed: SignedContract, clock: Callable[[], datetime], names: Sequence[str] = NAMES
+) -> dict[str, AuditLog]:
+    """Open the logs of signers in a run's folder, beside their contract."""
+    agreed = digest(signed.contract)
+    (folder / "contract.toml").write_text(to_toml(signed))
+    return {
+        name: AuditLog(
+            folder / "logs" / name, log_origin(agreed, name), IDENTITIES[name], clock, "run1", name, agreed
+        )
+        for name in names
+    }
+
+
+def play(logs: Mapping[str, AuditLog], run: str, events: Events) -> None:
+    """Have each signer log its events."""
     for name, log in logs.items():
-        log.run = names[len(phases)]
-        log.append_all((tail or {}).get(name, []))
+        log.run = run
+        log.append_all(events.get(name, []))
+
+
+def cosign_all(logs: Mapping[str, AuditLog]) -> None:
+    """Have every log's head cosigned by all others."""
+    keys = {name: identity.public for name, identity in IDENTITIES.items()}
+    for name, log in logs.items():
+        head = log.head()
+        lines = {}
+        for peer in set(NAMES) - {name}:
+            seen = logs[peer].peer_size(name)
+            proof = log.extension(seen) if seen else ()
+            lines |= {peer: logs[peer].cosign({name: (head, proof)}, keys)[name]}
+        log.add_cosignatures(lines, keys)
+
+
+def files_of(folder: Path, logs: Mapping[str, AuditLog]) -> dict[str, bytes]:
+    """Let go of the logs and return all files by their names."""
+    for log in logs.values():
         log.release()
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
+def write_pruned(folder: Path, age: int = 100, is_governed: bool = True) -> dict[str, bytes]:
+    """Play a run, and another `age` days later; then the bank removes the first from its log.
+
+    Where the contract is governed it keeps records for 30 days.
+    """
+    countries = dict.fromkeys(NAMES, "CN")
+    terms = governance(locations=countries, retention={"record_days": 30}) if is_governed else None
+    now = [START]
+    logs = open_logs(folder, make_contract(terms), lambda: now[0])
+    for run in ("run1", "run2"):
+        play(logs, run, RUN)
+        cosign_all(logs)
+        now[0] = START + timedelta(days=age)
+    logs["bank"].prune(len(RUN["bank"]), 30)
+    return files_of(folder, logs)
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
     return functools.partial(write_run, tmp_path)
+
+
+@pytest.fixture
+def write_governed(tmp_path: Path) -> Callable[..., dict[str, bytes]]:
+    return functools.partial(write_pruned, tmp_path)
 
 
 @pytest.fixture

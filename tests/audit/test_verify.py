@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedmkt.audit import verify
+from fedmkt.audit.verified import lines
 from fedmkt.audit.verify import VerifyError, verify_files, verify_run
 from fedmkt.contract.canonical import digest
 
@@ -25,7 +26,7 @@ def test_a_finished_run_verifies(write, events, signed, tmp_path):
         ("coordinator", 3, ("bank", "shop")),
         ("shop", 5, ("bank", "coordinator")),
     ]
-    assert "coordinator: 3 records" in "\n".join(report.lines())
+    assert "coordinator: 3 records" in "\n".join(lines(report))
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_a_missing_or_additional_file_is_found(write, events):
 
 def test_another_partys_files_in_place_of_the_own_are_found(write, events):
     files = write(events)
-    for file in verify.FILES:
+    for file in ("log.jsonl", "checkpoint.txt", "peers.json"):
         with pytest.raises(VerifyError):
             verify_files({**files, f"logs/bank/{file}": files[f"logs/shop/{file}"]})
 
@@ -187,7 +188,7 @@ def test_a_run_that_was_aborted_resumed_and_completed_is_completed(write, events
     first = gave_up(without(events, "shop", "message.received"), ("run.aborted", {}))
     report = verify_files(write(first, {name: NEXT_EPOCH for name in events}))
     assert (report.outcome, report.runs[0].messages, report.runs[0].lost) == ("completed", 1, 1)
-    assert "1 messages (1 lost in epochs that were given up)" in "\n".join(report.lines())
+    assert "1 messages (1 lost in epochs that were given up)" in "\n".join(lines(report))
 
 
 @pytest.mark.parametrize("party", ["bank", "coordinator", "shop"])
@@ -222,7 +223,7 @@ def test_an_aborted_run_verifies_up_to_its_heads(aborted):
     report = verify_files(aborted)
     assert report.outcome == "aborted"
     assert [(log.records, log.signed) for log in report.logs] == [(6, 4), (2, 2), (4, 4)]
-    assert "not closed: 2 records after the signed head; a change may go unfound" in "\n".join(report.lines())
+    assert "not closed: 2 records after the signed head; a change may go unfound" in "\n".join(lines(report))
 
 
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
@@ -250,7 +251,7 @@ def test_a_run_aborted_before_its_first_head_is_all_unsigned(aborted):
     report = verify_files(bare)
     assert report.outcome == "aborted"
     assert [(log.signed, log.cosigners) for log in report.logs] == [(0, ())] * 3
-    assert "cosigned by nobody" in "\n".join(report.lines())
+    assert "cosigned by nobody" in "\n".join(lines(report))
 
 
 @pytest.mark.parametrize("file", ["checkpoint.txt", "peers.json"])
@@ -273,10 +274,11 @@ def test_keys_that_are_not_the_pinned_ones_are_found(write, events, signed):
 
 @pytest.mark.parametrize("size", [*range(1, 20), 31, 32, 33, 100])
 def test_the_root_is_the_one_of_the_hash_tree(size):
-    from fedmkt.crypto.tree import root_of
+    from fedmkt.crypto.tree import leaf_hash, root_of
 
     leaves = [bytes([i]) * i for i in range(size)]
-    assert verify._root(leaves) == root_of(leaves)
+    hashes = [leaf_hash(leaf) for leaf in leaves]
+    assert verify._root(hashes) == base64.b64encode(root_of(leaves)).decode()
 
 
 def test_the_verifier_needs_nothing_of_this_package_and_is_short():
@@ -333,3 +335,15 @@ def test_unused_bits_of_base64_are_not_free(write, events):
     assert base64.b64decode(other) == base64.b64decode(root)
     with pytest.raises(VerifyError):
         verify_files({**files, name: files[name].replace(root, other)})
+
+
+def test_records_of_no_run_after_the_last_one_are_counted_as_unsigned(write, events):
+    files = write(events, tail={"bank": [("report.exported", {"what": "evidence"})]}, runs=("run1", ""))
+    report = verify_files(files)
+    assert report.outcome == "completed"
+    assert [(log.records, log.signed) for log in report.logs] == [(6, 5), (3, 3), (5, 5)]
+
+
+def test_records_of_a_run_after_its_completion_need_a_head(write, events):
+    with pytest.raises(VerifyError, match="did not cosign it to its end"):
+        verify_files(write(events, tail={"bank": [("step.completed", {"index": 7})]}, runs=("run1", "run1")))

@@ -6,9 +6,10 @@ import pytest
 from fedmkt.audit import checkpoint
 from fedmkt.audit.records import read_leaf
 from fedmkt.crypto.sign import Identity
-from fedmkt.crypto.tree import root_of
+from fedmkt.crypto.tree import leaf_hash, root_of, verify_consistency, verify_inclusion
 from fedmkt.errors import AuditError
-from fedmkt.party.audit_log import CHECKPOINT, LOG, PEERS, WITNESS, AuditLog
+from fedmkt.party import audit_log
+from fedmkt.party.audit_log import CHECKPOINT, LOG, PEERS, PRUNED, WITNESS, AuditLog
 from fedmkt.party.notary import LogNotary
 from fedmkt.party.store import Store
 from fedmkt.protocol.core import Name
@@ -362,3 +363,78 @@ def test_a_line_beside_the_log_that_was_cut_in_a_crash_spoils_no_other(open_log,
     assert (json.loads(first)["body"], cut, json.loads(last)["body"]) == (
         {"to": "shop"}, b'{"body":{"to"', {"to": "notary"},
     )  # fmt: skip
+
+
+@pytest.fixture
+def long_log(open_log):
+    """A log of twelve records of which ten lie below a signed head."""
+    log = open_log("bank")
+    note_of(log, 10)
+    log.append_all([("step.completed", {"n": i}) for i in range(2)])
+    return log
+
+
+def test_a_pruned_log_goes_on_with_the_same_root_and_proofs(long_log, open_log, tmp_path):
+    root, leaves = long_log._tree.root(12), (tmp_path / "bank" / LOG).read_bytes().splitlines()
+    long_log.prune(7, 30)
+    long_log.append("step.completed", {"n": 12})
+    long_log.release()
+    again = open_log("bank")
+    assert (again.size, again._tree.root(12)) == (14, root)
+    verify_inclusion(leaf_hash(leaves[3]), 3, 12, again._tree.inclusion_proof(3, 12), root)
+    verify_consistency(3, 14, root_of(leaves[:3]), again._tree.root(), again.extension(3))
+    kept = [read_leaf(line) for line in (tmp_path / "bank" / LOG).read_bytes().splitlines()]
+    assert [record.seq for record in kept] == list(range(7, 14))
+    assert (kept[5].type, kept[5].run, dict(kept[5].body)) == (
+        "retention.expired",
+        "",
+        {"below": 7, "days": 30},
+    )
+    again.run = "r"
+    again.prune(9, 30)
+    assert open_log("bank").size == 15
+
+
+@pytest.mark.parametrize("below", [0, 7, 11])
+def test_only_signed_records_that_are_there_are_pruned(long_log, below):
+    if below == 7:
+        long_log.prune(7, 30)
+    with pytest.raises(ValueError, match="cannot go"):
+        long_log.prune(below, 30)
+
+
+def test_nothing_is_pruned_while_another_has_the_log_open(long_log, open_log):
+    other = open_log("bank")
+    with pytest.raises(AuditError, match="in use"):
+        long_log.prune(7, 30)
+    other.release()
+    long_log.prune(7, 30)
+
+
+@pytest.mark.parametrize("stop", [PRUNED, LOG])
+def test_a_crash_while_pruning_loses_nothing(long_log, open_log, tmp_path, monkeypatch, stop):
+    root, written = long_log._tree.root(12), audit_log.write_atomically
+
+    def write(path, data):
+        if path.name == stop:
+            raise OSError("the machine stopped")
+        written(path, data)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="the machine stopped"):
+        patch.setattr(audit_log, "write_atomically", write)
+        long_log.prune(7, 30)
+    long_log.release()
+    again = open_log("bank")
+    assert (again.size, again._tree.root(12)) == (13, root)
+    again.prune(7, 30)
+    assert open_log("bank").size == 14
+    assert len((tmp_path / "bank" / PRUNED).read_bytes()) == 7 * 32
+
+
+def test_fewer_hashes_than_records_were_removed_are_found(long_log, open_log, tmp_path):
+    long_log.prune(7, 30)
+    long_log.release()
+    path = tmp_path / "bank" / PRUNED
+    path.write_bytes(path.read_bytes()[:-32])
+    with pytest.raises(AuditError, match="the first record that is left is number 7"):
+        open_log("bank")
