@@ -116,3 +116,28 @@ def show_command(run: Run, as_json: Json = False) -> None:
         console.say_json(logs.to_json())
     else:
         console.say_lines(logs.lines())
+
+
+@audit.command("ledger")
+def ledger_command(
+    run: Run,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print one line per message.")] = False,
+) -> None:
+    """List every message that left: from whom to whom, at which step, its bytes, what was revealed with it.
+
+    Where the logs of both sides are there, they must say the same: exit code 7 names the first message of which they
+    do not. It does not verify the logs.
+    """
+    from fedmkt.report import message_ledger
+
+    if as_json and as_csv:
+        raise typer.BadParameter("give --json or --csv")
+    found = message_ledger.read_ledger(run)
+    if as_csv:
+        print(message_ledger.to_csv(found), end="")
+    elif as_json:
+        console.say_json(message_ledger.to_json(found))
+    else:
+        console.say_lines(message_ledger.lines(found))
+    message_ledger.check_matched(found, run)
