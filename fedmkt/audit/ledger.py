@@ -51,7 +51,9 @@ class Message:
 
     @property
     def stage(self) -> str:
-        """The first word of the step."""
+        """The first word of the step; of all heads of logs `witness`, whatever they rode with."""
+        if self.kind == "heads":
+            return "witness"
         return self.step.partition(".")[0] or "(not in this log)"
 
 

@@ -35,7 +35,8 @@ Pins = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON object.")]
 
 
-def _parse_pin(text: str) -> tuple[str, str]:
+def parse_pin(text: str) -> tuple[str, str]:
+    """Read NAME=KEY."""
     name, _, key = text.partition("=")
     if not name or len(key) != 64 or set(key) - set("0123456789abcdef"):
         raise typer.BadParameter(f"{text!r} is not NAME=KEY with a key of 64 hexadecimal digits")
@@ -49,7 +50,7 @@ def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
     In an organisation's own folder there is one log: its signatures are verified, and those of its peers. That
     messages arrived, only the logs of all show: fedmkt audit collect.
     """
-    pinned = dict(_parse_pin(text) for text in pin) if pin else None
+    pinned = dict(parse_pin(text) for text in pin) if pin else None
     report = _verified(run, pinned)
     if as_json:
         console.say_json(asdict(report))

@@ -13,7 +13,7 @@ from pathlib import Path
 from fedmkt.audit.ledger import Ledger, Line, Message, Total, ledger
 from fedmkt.errors import AuditError
 from fedmkt.report.folder import RunFiles, find_files, read_text
-from fedmkt.report.logs import logs_of
+from fedmkt.report.logs import Logs, logs_of
 
 WITNESS = "witness.jsonl"
 COLUMNS = (
@@ -23,12 +23,12 @@ COLUMNS = (
 
 def read_ledger(run: Path) -> Ledger:
     """Read the logs of a folder and match their messages; AuditError for a broken record."""
-    return ledger_of(find_files(run))
+    files = find_files(run)
+    return ledger_of(files, logs_of(files))
 
 
-def ledger_of(files: RunFiles) -> Ledger:
-    """Match the messages of the logs that are there."""
-    logs = logs_of(files)
+def ledger_of(files: RunFiles, logs: Logs) -> Ledger:
+    """Match the messages of the logs that are there; `logs` : all records of these."""
     beside = {name: _lines(folder / WITNESS) for name, folder in files.logs.items()}
     try:
         return ledger(logs.records, beside)
