@@ -190,8 +190,9 @@ def ledger(
     for name, lines in (beside or {}).items():
         for line in lines:
             _read_message(heads, name, line.type, line.run, 0, line.body, ())
-    messages, mismatches = _match(protocol, "protocol", set(logs))
-    more, wrong = _match(heads, "heads", set(beside or {}))
+    here = _here(logs)
+    messages, mismatches = _match(protocol, "protocol", here)
+    more, wrong = _match(heads, "heads", here)
     place = {run: place for place, run in enumerate(_runs(logs))}
     messages = sorted(
         messages + more, key=lambda m: (place.get(m.run, -1), m.kind != "protocol", m.epoch, m.number)
@@ -200,6 +201,26 @@ def ledger(
         mismatches + wrong, key=lambda m: (place.get(m.run, -1), m.epoch == 0, m.epoch, m.number)
     )
     return Ledger(tuple(logs), tuple(messages), tuple(mismatches), tuple(protocol.told))
+
+
+@dataclass(frozen=True)
+class _Here:
+    """Whose logs are here; of logs whose first records expired only what they still have of a run."""
+
+    names: frozenset[str]
+    pruned: Mapping[str, frozenset[str]]
+
+    def has(self, name: str, run: str) -> bool:
+        return name in self.names and (name not in self.pruned or run in self.pruned[name])
+
+
+def _here(logs: Mapping[str, Sequence[Record]]) -> _Here:
+    pruned = {
+        name: frozenset(r.run for r in records)
+        for name, records in logs.items()
+        if records and records[0].seq
+    }
+    return _Here(frozenset(logs), pruned)
 
 
 def _runs(logs: Mapping[str, Sequence[Record]]) -> Iterable[str]:
@@ -253,7 +274,7 @@ def _read_message(
         side.received[key] = _Facts(number, size, "", ())
 
 
-def _match(side: _Side, kind: Kind, logs: set[str]) -> tuple[list[Message], list[Mismatch]]:
+def _match(side: _Side, kind: Kind, here: _Here) -> tuple[list[Message], list[Mismatch]]:
     messages, mismatches = list[Message](), list[Mismatch]()
     by_number = {(k.run, k.epoch, k.sender, k.reader, f.number): k for k, f in side.sent.items()}
     for key in dict.fromkeys([*side.sent, *side.received]):
@@ -261,7 +282,8 @@ def _match(side: _Side, kind: Kind, logs: set[str]) -> tuple[list[Message], list
         facts = sent or received
         assert facts is not None  # the key came from one of the two
         why = ""
-        if sent is None and key.sender in logs:
+        sender_here, reader_here = here.has(key.sender, key.run), here.has(key.reader, key.run)
+        if sent is None and sender_here:
             other = by_number.get((key.run, key.epoch, key.sender, key.reader, facts.number))
             why = f"{key.reader} received it, the log of {key.sender} does not show it"
             why += f" but sha256 {other.digest} under that number" if other is not None else ""
@@ -270,22 +292,21 @@ def _match(side: _Side, kind: Kind, logs: set[str]) -> tuple[list[Message], list
                 f"{key.sender} sent {sent.size} bytes as number {sent.number}, {key.reader} received "
                 f"{received.size} bytes as number {received.number}"
             )
-        elif received is None and key.reader in logs and key in side.settled:
+        elif received is None and reader_here and key in side.settled:
             why = f"{key.sender} sent it, the log of {key.reader} does not show it"
         if why:
             place = (key.run, key.epoch, facts.number, facts.step, key.sender, key.reader, key.digest)
             mismatches.append(Mismatch(*place, why))
-        if sent is not None or key.sender not in logs:
-            messages.append(_message(key, facts, kind, _seen(key, sent, received, logs)))
+        if sent is not None or not sender_here:
+            seen = _seen(sent, received, sender_here and reader_here)
+            messages.append(_message(key, facts, kind, seen))
     return messages, mismatches
 
 
-def _seen(key: _Key, sent: _Facts | None, received: _Facts | None, logs: set[str]) -> Seen:
+def _seen(sent: _Facts | None, received: _Facts | None, both_here: bool) -> Seen:
     if sent is not None and received is not None:
         return "matched" if sent[:2] == received[:2] else "not matched"
-    if {key.sender, key.reader} - logs:
-        return "one log"
-    return "lost"
+    return "lost" if both_here else "one log"
 
 
 def _message(key: _Key, facts: _Facts, kind: Kind, seen: Seen) -> Message:

@@ -29,9 +29,11 @@ class Lang(StrEnum):
 class _MakeIsUnderstood(TyperGroup):
     """`fedmkt evidence RUN` is `fedmkt evidence make RUN`."""
 
+    default = "make"
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, "-h", "--help"):
-            args = ["make", *args]
+            args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 

@@ -11,6 +11,12 @@ from fedmkt.evidence.facts import Facts
 CHINA = "CN"
 
 
+def outcome(facts: Facts, say: Words) -> str:
+    """Say how the run ended."""
+    chinese = {"completed": "已完成", "aborted": "已中止", "not completed by everyone": "并非各方均已完成"}
+    return say(facts.outcome, chinese[facts.outcome])
+
+
 def in_terms(say: Words) -> str:
     """Say that a fact stands in the terms of governance."""
     return say("contract, governance", "合同 governance 部分")

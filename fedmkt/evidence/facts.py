@@ -58,7 +58,11 @@ class Said:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that a pack says. whole : all records; logs, ledger : of this run; attack_lab : None if not run."""
+    """Everything that a pack says.
+
+    whole : all records of the logs; logs, ledger : of this run. measured_on : held-out rows and, of answers,
+    responders. attack_lab : None if the lab was not run.
+    """
 
     files: RunFiles
     signed: SignedContract
@@ -69,7 +73,7 @@ class Facts:
     disclosures: DisclosureReport
     heads: tuple[HeadLine, ...]
     figures: tuple[Figure, ...]
-    measured_on: str
+    measured_on: tuple[int, int]
     simulated: bool
     statements: tuple[Said, ...]
     attack_lab: dict[str, Json] | None
@@ -173,11 +177,11 @@ def _summary(files: RunFiles, logs: Logs) -> RunSummary | None:
     return bank_summary(files, logs) if has_scores else None
 
 
-def _figures(summary: RunSummary | None) -> tuple[tuple[Figure, ...], str]:
+def _figures(summary: RunSummary | None) -> tuple[tuple[Figure, ...], tuple[int, int]]:
     if summary is None:
-        return (), ""
+        return (), (0, 0)
     if isinstance(summary.models, ValueModels):
-        return _value_figures(summary.models), f"{summary.models.joint.rows} held-out rows"
+        return _value_figures(summary.models), (summary.models.joint.rows, 0)
     bank, joint = summary.responses.bank.metrics, summary.responses.joint.metrics
     found = [
         Figure("AUC", *(f"{m.auc:.4f} (95 %: {m.auc_low:.4f} to {m.auc_high:.4f})" for m in (bank, joint))),
@@ -190,7 +194,7 @@ def _figures(summary: RunSummary | None) -> tuple[tuple[Figure, ...], str]:
         low, high = summary.gain_interval.low, summary.gain_interval.high
         gained = f"{joint.auc - bank.auc:+.4f} (95 %: {low:+.4f} to {high:+.4f})"
         found.append(Figure("AUC gained", "", gained))
-    return tuple(found), f"{joint.rows} held-out rows, {joint.responders} responders"
+    return tuple(found), (joint.rows, joint.responders)
 
 
 def _value_figures(models: ValueModels) -> tuple[Figure, ...]:

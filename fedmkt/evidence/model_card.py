@@ -4,6 +4,7 @@ Headings follow Mitchell et al., Model Cards for Model Reporting (2019), as far 
 """
 
 from fedmkt.contract.agreement import Contract, PartyTerms
+from fedmkt.evidence.common import outcome
 from fedmkt.evidence.document import Document, Row, Section, Words, fact
 from fedmkt.evidence.facts import Facts
 from fedmkt.report.scores import lowered_limits
@@ -46,7 +47,7 @@ def _model(contract: Contract, facts: Facts, say: Words) -> tuple[Row, ...]:
             say("contract, scores", "合同 scores"),
             "",
         ),
-        fact(say("Run", "运行"), f"{facts.run} ({facts.outcome})", say("logs", "日志"), ""),
+        fact(say("Run", "运行"), f"{facts.run} ({outcome(facts, say)})", say("logs", "日志"), ""),
     ]
     if terms.kind == "trees":
         rows.append(
@@ -93,7 +94,12 @@ def _column(facts: Facts, party: PartyTerms, column: str, say: Words) -> str:
 
 
 def _figures(facts: Facts, say: Words) -> tuple[Row, ...]:
-    source = say("measured by the bank, ", "由银行测得,") + facts.measured_on
+    held_out, responders = facts.measured_on
+    source = say(
+        f"measured by the bank on {held_out:,} held-out rows", f"由银行在 {held_out:,} 行留出数据上测得"
+    )
+    if responders:
+        source += say(f", {responders:,} responders", f",其中 {responders:,} 名响应者")
     rows = [
         fact(
             f.name,

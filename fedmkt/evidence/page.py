@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fedmkt.contract.reading.disclosures_zh import DISCLOSURES_ZH
+from fedmkt.evidence.common import outcome
 from fedmkt.evidence.document import Document, Words
 from fedmkt.evidence.facts import Facts
 from fedmkt.report.logs import disclosure_lines
 from fedmkt.report.page import show_number, show_size
+from fedmkt.report.summary import DisclosureLine
 
 _TEMPLATE = "page.html.j2"
 
@@ -50,17 +53,25 @@ def render(
         maker=maker,
         pairs=facts.ledger.totals("sender", "reader", "kind"),
         steps=facts.ledger.totals("stage"),
-        learned=disclosure_lines(facts.disclosures),
+        learned=learned(facts, say),
         attacks=attacks(facts),
         licences=licences(materials),
         outcome=outcome(facts, say),
     )
 
 
-def outcome(facts: Facts, say: Words) -> str:
-    """Say how the run ended."""
-    chinese = {"completed": "已完成", "aborted": "已中止", "not completed by everyone": "并非各方均已完成"}
-    return say(facts.outcome, chinese[facts.outcome])
+def learned(facts: Facts, say: Words) -> tuple[DisclosureLine, ...]:
+    """List what each reader learned; in Chinese with the title and text of each kind, amounts as the log has them."""
+    found = disclosure_lines(facts.disclosures)
+    return found if say.language == "en" else tuple(map(_in_chinese, found))
+
+
+def _in_chinese(line: DisclosureLine) -> DisclosureLine:
+    known = DISCLOSURES_ZH.get(line.kind)
+    if known is None:
+        return line
+    first = line.meaning.partition("\n")[0]
+    return replace(line, kind=f"{known.title} ({line.kind})", meaning=f"{first}\n{known.text}")
 
 
 def licences(materials: Mapping[str, object]) -> tuple[tuple[str, int], ...]:

@@ -196,7 +196,7 @@ def _handling(facts: Facts, say: Words) -> Row:
         method = say("common customers are counted, shown as a band", "统计共同客户数量并以区间显示")
     values = [
         method,
-        say(f"run {facts.run}: {facts.outcome}", f"运行 {facts.run}:{facts.outcome}"),
+        say("run ", "运行 ") + f"{facts.run}: {common.outcome(facts, say)}",
         say(f"from {facts.began} to {facts.ended}", f"{facts.began} 至 {facts.ended}"),
         say(f"contract sha256 {facts.digest}", f"合同 sha256 {facts.digest}"),
     ]

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,17 @@ def test_one_log_has_nothing_to_match_with() -> None:
     assert (found.comparable, found.size) == (0, 9)
 
 
+def test_a_run_whose_records_expired_in_one_log_is_compared_with_nothing() -> None:
+    later = Record(7, "", "shop", "cd" * 32, "epoch.started", "", {"epoch": 1})
+    found = ledger({"bank": log("bank", sent(ONE), DONE), "shop": [later]})
+    assert ([m.seen for m in found.messages], found.mismatches) == (["one log"], ())
+    whole = ledger({"bank": log("bank", sent(ONE), DONE), "shop": [replace(later, seq=0)]})
+    assert len(whole.mismatches) == 1
+
+
 def test_a_head_that_only_its_reader_has_is_a_mismatch() -> None:
     body = {"from": "bank", "index": 1, "sha256": ONE, "bytes": 9}
-    lines = {"bank": [], "shop": [Line(RUN, "message.received", body)]}
+    lines: dict[str, list[Line]] = {"bank": [], "shop": [Line(RUN, "message.received", body)]}
     assert len(ledger({"bank": log("bank"), "shop": log("shop")}, lines).mismatches) == 1
 
 

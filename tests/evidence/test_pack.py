@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from fedmkt import sbom
+from fedmkt.audit import statements
+from fedmkt.audit.statements import Statement
 from fedmkt.audit.verify import verify_run
 from fedmkt.cli.app import main
 from fedmkt.contract.files import from_toml
+from fedmkt.crypto import dsse
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import AuditError, ConfigError
 from fedmkt.evidence.pack import make_pack, verify_pack
@@ -79,11 +82,16 @@ def test_a_pack_has_what_an_auditor_asks_for_and_verifies(pack: Path, governed: 
     assert json.loads((pack / "sbom.cdx.json").read_text())["bomFormat"] == "CycloneDX"
 
 
+def numbers_of(written: str) -> set[str]:
+    """Give all 11 digits that stand together in a text, signs between them left out."""
+    runs = re.findall(r"\d{11,}", re.sub(r"[ ().+-]", "", written))
+    return {run[i : i + 11] for run in runs for i in range(len(run) - 10)}
+
+
 def test_no_id_and_no_value_of_a_customer_is_in_the_pack(pack: Path, governed: Path) -> None:
     written = text_of(pack)
-    digits = re.findall(r"\d{11,}", re.sub(r"[ ().+-]", "", written))
-    windows = {run[i : i + 11] for run in digits for i in range(len(run) - 10)}
-    digests = set(re.findall(r"[0-9a-f]{64}", written))
+    windows, digests = numbers_of(written), set(re.findall(r"[0-9a-f]{64}", written))
+    assert PLANTED_ID in numbers_of(f"{written}+86 138 0013-8001")  # the scan finds what it looks for
     files = governed.parent / "files"
     seen = 0
     for name in ("bank", "partner"):
@@ -161,7 +169,7 @@ def test_drafts_and_page_are_in_chinese_where_asked(governed: Path, tmp_path: Pa
     make_pack(governed, tmp_path / "pack", "bank", key_of(governed), "zh")
     verify_pack(tmp_path / "pack")
     page = (tmp_path / "pack" / "index.html").read_text()
-    for words in ("个人信息处理活动记录", "个人信息保护影响评估", "合同中未载明", "供法务审阅的草稿"):
+    for words in ("个人信息处理活动记录", "个人信息保护影响评估", "合同中未载明", "供法务审阅的草稿", "名单长度 (ListSize)"):
         assert words in page
     assert '<html lang="zh-CN">' in page
     assert "Draft for counsel" not in text_of(tmp_path / "pack" / "drafts")
@@ -294,6 +302,21 @@ def test_the_attack_labs_report_is_in_the_pack_if_there_is_one(governed: Path, t
     verify_pack(tmp_path / "pack")
     (run / "attack-lab.json").write_text("[")
     with pytest.raises(ConfigError, match=r"attack-lab\.json"):
+        make_pack(run, tmp_path / "again", "bank", key_of(run))
+
+
+def test_signed_statements_beside_the_contract_are_in_the_pack(governed: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(governed, tmp_path / "run"))
+    (run / "approvals").mkdir()
+    said = Statement("approval", {"contract.toml": "ab" * 32}, {"by": "partner", "role": "compliance"})
+    path = run / "approvals" / "partner.dsse.json"
+    path.write_bytes(dsse.to_json(statements.sign(said, key_of(governed, "partner"))))
+    make_pack(run, tmp_path / "pack", "bank", key_of(run))
+    verify_pack(tmp_path / "pack")
+    assert "run/approvals/partner.dsse.json" in (tmp_path / "pack" / "index.html").read_text()
+    assert "approval: partner" in draft(tmp_path / "pack", "pipl-56-handling-record")
+    path.write_bytes(dsse.to_json(statements.sign(said, Identity(b"\x07" * 32))))
+    with pytest.raises(AuditError, match=r"partner\.dsse\.json: 0 valid signatures"):
         make_pack(run, tmp_path / "again", "bank", key_of(run))
 
 
