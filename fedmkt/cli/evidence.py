@@ -99,12 +99,9 @@ def _maker(run: Path, files: "RunFiles", by: str | None, key: Path | None) -> "t
     if files.owner:
         if by not in (None, files.owner):
             raise ConfigError(f"--by {by}: this is the folder of {files.owner}")
-        name, place = files.owner, run
-        for folder in (run, *files.root.resolve().parents):
-            if (folder / "keys" / "identity.key").exists():
-                place = folder
-                break
-        path = key or place / "keys" / "identity.key"
+        name, places = files.owner, (run, *files.root.resolve().parents)
+        keys = [place / "keys" / "identity.key" for place in places]
+        path = key or next((k for k in keys if k.exists()), keys[0])
     else:
         name = by or files.contract.bank.name
         path = key or files.root / "parties" / name / "identity.key"

@@ -333,6 +333,20 @@ def test_the_commands_make_and_verify(
     assert "sbom.cdx.json: not as it was" in capsys.readouterr().err
 
 
+def test_an_organisation_signs_with_the_key_of_its_folder(governed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "shop" / "state" / "contracts" / "spring-0123"
+    shutil.copytree(governed / "logs" / "partner", place / "log")
+    shutil.copy(governed / "contract.toml", place)
+    keys = tmp_path / "shop" / "keys"
+    keys.mkdir(mode=0o700)
+    shutil.copy(governed / "parties" / "partner" / "identity.key", keys)
+    for number, folder in enumerate((tmp_path / "shop", place)):
+        out = tmp_path / str(number)
+        assert main(["evidence", str(folder), "--out", str(out)]) == 0
+        assert verify_pack(out).seal.by == "partner"
+    assert main(["evidence", str(place), "--by", "bank"]) == 2
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
