@@ -46,6 +46,9 @@ def missing_in(line: str) -> str:
         if word.startswith("-"):
             options.add(word.partition("=")[0])
         elif isinstance(command, click.Group):
+            if word not in command.commands and (default := getattr(command, "default", "")):
+                command = command.commands[default]
+                continue
             if word not in command.commands:
                 return word
             command = command.commands[word]

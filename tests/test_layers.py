@@ -12,11 +12,11 @@ SOURCES = sorted((ROOT / "fedmkt").rglob("*.py"))
 LAYERS = {
     "errors": 0, "compiled": 0,
     "crypto": 1, "ring": 1, "learn": 1, "privacy": 1,
-    "mistakes": 1,
+    "mistakes": 1, "sbom": 1,
     "contract": 2, "config": 2, "protocol": 2, "audit": 2,
     "party": 3,
     "transport": 4,
-    "marketing": 5, "report": 5, "simulation": 5, "deploy": 5,
+    "marketing": 5, "report": 5, "evidence": 5, "simulation": 5, "deploy": 5,
     "cli": 6,
     "__main__": 7, "": 7,
 }  # fmt: skip
@@ -27,7 +27,8 @@ STRANGERS = {
     ("learn", "crypto"), ("learn", "ring"), ("learn", "privacy"),
     ("contract", "config"), ("contract", "protocol"), ("contract", "audit"),
     ("protocol", "audit"), ("audit", "protocol"), ("protocol", "config"), ("audit", "config"),
-    ("report", "simulation"), ("marketing", "simulation"),
+    ("report", "simulation"), ("marketing", "simulation"), ("report", "evidence"), ("evidence", "simulation"),
+    ("evidence", "deploy"),
 }  # fmt: skip
 
 # Plain values that stand above their users: whoever runs a script may report its progress, and what is signed
@@ -57,7 +58,7 @@ ONLY_IN = {
     "click": ("cli.",),
     "rich": ("cli.",),
     "torch": ("learn.network", "protocol.network"),
-    "jinja2": ("report.",),
+    "jinja2": ("report.", "evidence."),
     "matplotlib": ("report.",),
     "socket": ("transport.",),
     "ssl": ("transport.",),

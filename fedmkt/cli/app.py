@@ -24,6 +24,7 @@ from fedmkt.cli.bench import bench
 from fedmkt.cli.contract_life import contract
 from fedmkt.cli.controls import controls_command
 from fedmkt.cli.coordinator import coordinator
+from fedmkt.cli.evidence import evidence
 from fedmkt.cli.explain import explain_command
 from fedmkt.cli.overlap import overlap_command
 from fedmkt.cli.party import party
@@ -41,6 +42,7 @@ app = typer.Typer(
     help="Joint marketing models between a bank and its partners, without showing each other data.",
 )
 app.add_typer(audit, name="audit")
+app.add_typer(evidence, name="evidence")
 app.add_typer(bench, name="bench")
 app.add_typer(party, name="party")
 app.add_typer(coordinator, name="coordinator")

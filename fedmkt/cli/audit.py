@@ -47,7 +47,8 @@ Pins = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON object.")]
 
 
-def _parse_pin(text: str) -> tuple[str, str]:
+def parse_pin(text: str) -> tuple[str, str]:
+    """Read NAME=KEY."""
     name, _, key = text.partition("=")
     if not name or len(key) != 64 or set(key) - set("0123456789abcdef"):
         raise typer.BadParameter(f"{text!r} is not NAME=KEY with a key of 64 hexadecimal digits")
@@ -64,7 +65,7 @@ def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
     from fedmkt.audit.own_log import OwnReport
     from fedmkt.audit.verified import lines
 
-    pinned = dict(_parse_pin(text) for text in pin) if pin else None
+    pinned = dict(parse_pin(text) for text in pin) if pin else None
     report = _verified(run, pinned)
     if as_json:
         console.say_json(asdict(report))
@@ -221,3 +222,28 @@ def export_command(
         console.say_json({"made": [str(path) for path in made]})
     else:
         console.say_lines([str(path) for path in made])
+
+
+@audit.command("ledger")
+def ledger_command(
+    run: Run,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print one line per message.")] = False,
+) -> None:
+    """List every message that left: from whom to whom, at which step, its bytes, what was revealed with it.
+
+    Where the logs of both sides are there, they must say the same: exit code 7 names the first message of which they
+    do not. It does not verify the logs.
+    """
+    from fedmkt.report import message_ledger
+
+    if as_json and as_csv:
+        raise typer.BadParameter("give --json or --csv")
+    found = message_ledger.read_ledger(run)
+    if as_csv:
+        print(message_ledger.to_csv(found), end="")
+    elif as_json:
+        console.say_json(message_ledger.to_json(found))
+    else:
+        console.say_lines(message_ledger.lines(found))
+    message_ledger.check_matched(found, run)

@@ -41,7 +41,7 @@ def report(run: Path) -> Path:
         raise ConfigError(f"{run}: its job only counts: there is no page", f"fedmkt disclosures {run}")
     if not files.owner:
         return build_report(files.root)
-    name = _run_of(files.results)
+    name = run_of(files.results)
     logs = logs_of(files)
     logs = logs.of_run(name or logs.run)
     if not logs.run:
@@ -55,7 +55,7 @@ def report(run: Path) -> Path:
     return path
 
 
-def _run_of(model: Path) -> str:
+def run_of(model: Path) -> str:
     """Return the run that left a model folder; empty if there is none."""
     try:
         return str(json.loads((model / "model.json").read_bytes())["run"])
