@@ -12,7 +12,7 @@ SOURCES = sorted((ROOT / "fedmkt").rglob("*.py"))
 LAYERS = {
     "errors": 0, "compiled": 0,
     "crypto": 1, "ring": 1, "learn": 1, "privacy": 1,
-    "mistakes": 1,
+    "mistakes": 1, "sbom": 1,
     "contract": 2, "config": 2, "protocol": 2, "audit": 2,
     "party": 3,
     "transport": 4,
