@@ -4,9 +4,11 @@
     python -m supply.wheel twice      from two clones, elsewhere and later (`make reproducible`)
 
 What is built is a fresh clone of the last commit, so a stray file in one's own folder is not in it. Times in the
-archive are the commit's (SOURCE_DATE_EPOCH), and the tools are the locked ones: their version stands in the wheel. The
-digest of the wheel is what a contract pins as `governance.code`. It is not the digest of the bundle that Flower
-hands to the nodes: that holds no code, only the name and version of the app (docs/deploy.md).
+archive are the commit's (SOURCE_DATE_EPOCH), and the tools are the locked ones: their version stands in the wheel.
+
+Three digests, of three things: the wheel's own, to compare before it is installed; that of the code in it, which a
+contract pins as `governance.code` and `fedmkt controls --code` prints of an installation; and that of the bundle
+which Flower hands to nodes, which holds no code, only names, and says nothing of either.
 """
 
 import hashlib
@@ -15,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
+from fedmkt.party.controls.code import code_digest
 from fedmkt.sbom import bill, encode, installed
 from supply.lock import FILES, read
 
@@ -42,6 +46,13 @@ def build(source: Path, out: Path, environment: dict[str, str] | None = None) ->
 def digest(file: Path) -> str:
     """Give the SHA-256 of a file, 64 hexadecimal digits."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def code_in(wheel: Path) -> str:
+    """Give the digest of the code in a wheel, as `fedmkt controls --code` does of an installation."""
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+        archive.extractall(folder)
+        return code_digest(Path(folder, "fedmkt"))
 
 
 def twice(source: Path) -> tuple[str, str]:
@@ -91,7 +102,7 @@ def main() -> None:
     wheel = build(ROOT, out)
     pins = {name: (pin.version, pin.digests) for name, pin in read((ROOT / FILES["run"]).read_text()).items()}
     (out / "bom.cdx.json").write_bytes(encode(bill(*installed(), pins)))
-    print(f"{digest(wheel)}  {wheel.relative_to(ROOT)}")
+    print(f"{digest(wheel)}  {wheel.relative_to(ROOT)}\n{code_in(wheel)}  governance.code")
 
 
 if __name__ == "__main__":
