@@ -12,7 +12,7 @@ SPU ?= $(or $(TMPDIR),/tmp)/fedmkt-spu
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help install demo check format test long e2e faults hostile tamper psi-cases bench bench-models bench-psi clean
+.PHONY: help install install-locked demo check format test long e2e faults hostile psi-cases bench bench-models bench-psi lock licences wheel reproducible audit clean tamper
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,12 +26,22 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
 	touch $@
 
+# For CPython 3.11 on Linux x86_64. torch is the CPU build, which not every index has (docs/assurance.md).
+install-locked:  ## the same from the lock: exact versions, every file's digest compared
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "the lock is for Python 3.11: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes \
+		-r requirements.lock -r requirements-build.lock -r requirements-dev.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
 demo: $(STAMP)  ## run the whole job on invented data
 	$(BIN)/fedmkt demo
 
-check: $(STAMP)  ## format, lint and types
+check: $(STAMP)  ## format, lint, types, and what bandit finds at medium or more
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/bandit --quiet --recursive --severity-level medium fedmkt supply
 	$(BIN)/mypy
 
 format: $(STAMP)  ## let ruff format and fix what it can
@@ -78,6 +88,26 @@ $(SPU)/.installed:
 bench-psi: $(STAMP) $(SPU)/.installed  ## the intersection against SecretFlow SPU, on the same ids, ROWS=1000000
 	$(BIN)/python -m benchmarks.psi_peers --spu $(SPU)/bin/python --rows $(ROWS)
 
+lock: $(STAMP)  ## requirements*.lock anew: what pip would install today, with digests
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --dry-run --ignore-installed \
+		--report $(VENV)/report.json '.[dev]' 'hatchling>=1.27' editables
+	$(BIN)/python -m supply.lock $(VENV)/report.json
+
+licences: $(STAMP)  ## docs/licences.md anew, in an environment made by install-locked
+	$(BIN)/python -m supply.licences
+
+wheel: $(STAMP)  ## dist/: the wheel of the last commit, built with the locked tools, its digest and its bill
+	$(BIN)/python -m supply.wheel build
+
+reproducible: $(STAMP)  ## the wheel twice, from two clones at two times: the digests must agree
+	$(BIN)/python -m supply.wheel twice
+
+# A database of known weaknesses is asked over the network, which not every machine may reach.
+audit: $(STAMP) requirements.lock  ## known weaknesses of the locked packages, where the database can be reached
+	test -x $(VENV)-audit/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-audit && \
+		$(VENV)-audit/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1; }
+	$(BIN)/python -m supply.audit $(VENV)-audit/bin/pip-audit
+
 clean:  ## remove what make and the tools made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find fedmkt tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,7 @@ import hashlib
 import json
 import tomllib
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -126,28 +126,37 @@ def installed(requirements: Iterable[str] | None = None) -> tuple[Component, lis
     requirements : what fedmkt asks for, as pyproject.toml writes it; as installed, or as the source tree
     says where it runs from there, if None. ConfigError if a required distribution is not installed.
     """
-    asked = sorted(own_requirements() if requirements is None else requirements)
+    asked = list(own_requirements() if requirements is None else requirements)
+    needed = closure(asked, _requirements)
+    own = tuple(sorted({canonicalize_name(one.name) for one in map(Requirement, asked) if _applies(one, "")}))
+    root = Component(ROOT, __version__, "Apache-2.0", own, _own_files())
+    return root, [_component(name, needed[name]) for name in sorted(needed)]
+
+
+def closure(asked: Iterable[str], requirements: Callable[[str], Iterable[str]]) -> dict[str, set[str]]:
+    """Follow requirements to all that is needed here: by name, the names of what a distribution needs itself.
+
+    asked : requirements as PEP 508 writes them. requirements : gives those of a distribution by its name,
+    with the ones for other systems and for extras, which are left out unless they apply.
+    """
     needed: dict[str, set[str]] = {}
-    waiting = [Requirement(text) for text in asked]
+    waiting = [one for one in map(Requirement, asked) if _applies(one, "")]
     read: set[tuple[str, str]] = set()
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         for extra in {"", *requirement.extras} - {extra for known, extra in read if known == name}:
             read.add((name, extra))
-            wanted = _requirements(name, extra)
+            wanted = [one for one in map(Requirement, requirements(name)) if _applies(one, extra)]
             needed.setdefault(name, set()).update(canonicalize_name(one.name) for one in wanted)
             waiting += wanted
-    root = Component(
-        ROOT, __version__, "Apache-2.0", tuple(sorted({_name(text) for text in asked})), _own_files()
-    )
-    return root, [_component(name, needed[name]) for name in sorted(needed)]
+    return needed
 
 
 def own_requirements() -> list[str]:
-    """List what fedmkt requires at run time, from its metadata, or from pyproject.toml in a source tree."""
+    """List what fedmkt requires, with its extras, from its metadata; without, from pyproject.toml of its source."""
     try:
-        return [text for text in metadata.requires(ROOT) or () if _applies(Requirement(text), "")]
+        return metadata.requires(ROOT) or []
     except metadata.PackageNotFoundError:
         source = Path(__file__).parents[1] / "pyproject.toml"
     if not source.is_file():
@@ -230,18 +239,12 @@ def _own_files() -> str:
         return ""
 
 
-def _requirements(name: str, extra: str) -> list[Requirement]:
-    """List what an installed distribution requires here, for one of its extras; "" for none."""
+def _requirements(name: str) -> list[str]:
     try:
-        texts = metadata.requires(name) or ()
+        return metadata.requires(name) or []
     except metadata.PackageNotFoundError:
         raise ConfigError(f"{name} is not installed, but fedmkt needs it", "pip install fedmkt") from None
-    return [one for one in map(Requirement, texts) if _applies(one, extra)]
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-
-
-def _name(requirement: str) -> str:
-    return canonicalize_name(Requirement(requirement).name)

@@ -218,7 +218,11 @@ def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [p for folder in ("fedmkt", "examples", "parties") for p in sorted((ROOT / folder).rglob("*.py"))],
+    [
+        p
+        for folder in ("fedmkt", "examples", "parties", "supply")
+        for p in sorted((ROOT / folder).rglob("*.py"))
+    ],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_no_file_runs_data_as_code(path: Path) -> None:

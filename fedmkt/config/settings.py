@@ -28,6 +28,8 @@ _HOST_NAME = re.compile(
 )
 Host = Annotated[str, AfterValidator(_host)]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# Where a server for other organisations listens unless it is told an address.
+ANY_ADDRESS = "0.0.0.0"  # nosec B104
 
 
 class NodeConfig(Terms):
@@ -67,7 +69,7 @@ class CoordinatorSettings(Terms):
     organisation: Text
     host: Host
     other_hosts: tuple[Host, ...] = ()
-    listen: Host = "0.0.0.0"
+    listen: Host = ANY_ADDRESS
     front_port: Port = 8443
     hub_port: Port = 8444
     superlink_port: Port = 8000

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from fedmkt.config.settings import CoordinatorSettings, PartyConfig
+from fedmkt.config.settings import ANY_ADDRESS, CoordinatorSettings, PartyConfig
 from fedmkt.config.tables import PartnerConfig
 from fedmkt.crypto import certificates
 from fedmkt.crypto.sign import fingerprint
@@ -438,7 +438,7 @@ def check_policy(settings: CoordinatorSettings) -> Finding:
 def check_own_port(what: str, port: int, listen: str, folder: CoordinatorFolder, world: World) -> Finding:
     """Check that our own server answers on its port, or that the port is free for it."""
     name = f"{what} port"
-    here = "127.0.0.1" if listen in ("0.0.0.0", "::") else listen
+    here = "127.0.0.1" if listen in (ANY_ADDRESS, "::") else listen
     try:
         world.reach(here, port)
     except TransportError:

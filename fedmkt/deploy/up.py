@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from fedmkt.config.settings import CoordinatorSettings, PartyConfig
+from fedmkt.config.settings import ANY_ADDRESS, CoordinatorSettings, PartyConfig
 from fedmkt.crypto import certificates
 from fedmkt.crypto.prg import Random
 from fedmkt.deploy.folders import (
@@ -110,7 +110,7 @@ def coordinator_programs(
         *("--database", str(folder.state / "flower.db"), "--enable-supernode-auth"),
         "--disable-runtime-dependency-installation",
     )
-    near = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(settings.listen, settings.listen)
+    near = {ANY_ADDRESS: LOOPBACK, "::": "::1"}.get(settings.listen, settings.listen)
     front_answers = partial(listens_with_tls, near, settings.front_port, settings.host, authority)
     make = partial(_program, folder.root, folder.state, folder.logs, given)
     return (

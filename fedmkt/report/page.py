@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fedmkt.learn.regression import ValueFit
-from fedmkt.report.figures import draw_convergence, draw_figures
+from fedmkt.report.figures import draw_convergence, draw_figures, drawn
 from fedmkt.report.path import draw_path
 from fedmkt.report.shapes import draw_shapes
 from fedmkt.report.summary import (
@@ -45,8 +45,6 @@ def render(summary: RunSummary, owner: str = "") -> str:
 
     owner : whose folder the summary is from, if it is one organisation's: the page says what is not in it.
     """
-    from markupsafe import Markup
-
     if isinstance(summary.models, ValueModels):
         return _render_values(summary, summary.models, owner)
     return _fill(
@@ -57,14 +55,11 @@ def render(summary: RunSummary, owner: str = "") -> str:
         verdict=verdict(summary),
         whose=_whose(summary),
         model_rows=_model_rows(summary.models),
-        # only numbers and fixed words are drawn, so there is nothing to escape
-        figures={name: Markup(svg) for name, svg in draw_figures(summary).items()},
+        figures={name: drawn(svg) for name, svg in draw_figures(summary).items()},
     )
 
 
 def _render_values(summary: RunSummary, models: ValueModels, owner: str) -> str:
-    from markupsafe import Markup
-
     counts, (before, after) = models.joint.explained is not None, _explained(models)
     return _fill(
         _VALUE_PAGE,
@@ -77,7 +72,7 @@ def _render_values(summary: RunSummary, models: ValueModels, owner: str) -> str:
         counts=counts,
         whose=_whose(summary),
         model_rows=_model_rows(models),
-        figures={name: Markup(svg) for name, svg in draw_convergence(summary).items()},
+        figures={name: drawn(svg) for name, svg in draw_convergence(summary).items()},
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedmkt.errors import ConfigError
-from fedmkt.report.figures import JOINT, MUTED, STYLE, blank, svg
+from fedmkt.report.figures import JOINT, MUTED, STYLE, blank, drawn, svg
 from fedmkt.report.summary import PenaltyPath, TriedPenalty
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ def read_path(model: Path) -> PenaltyPath | None:
 
 def draw_path(path: PenaltyPath) -> "Markup":
     """Draw error against penalty, with a mark at the chosen one."""
-    from markupsafe import Markup  # only numbers and fixed words are drawn
     from matplotlib import style
     from matplotlib.ticker import NullLocator
 
@@ -48,4 +47,4 @@ def draw_path(path: PenaltyPath) -> "Markup":
         axes.set_xticklabels([f"{penalty:g}" for penalty in penalties])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.margins(y=0.15)
-        return Markup(svg("path", figure))
+        return drawn(svg("path", figure))

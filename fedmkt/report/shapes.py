@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from fedmkt.errors import ConfigError
 from fedmkt.learn.shapes import Shape, Shapes
-from fedmkt.report.figures import BANK, JOINT, MUTED, STYLE, blank, svg
+from fedmkt.report.figures import BANK, JOINT, MUTED, STYLE, blank, drawn, svg
 from fedmkt.report.summary import PartyShapes, rebuild
 
 if TYPE_CHECKING:
@@ -79,15 +79,13 @@ def draw_shapes(parties: Sequence[PartyShapes]) -> tuple[Panels, ...]:
 
 
 def _panel(name: str, shape: Shape, top: float) -> Panel:
-    from markupsafe import Markup  # only numbers are drawn, so there is nothing to escape
-
     if shape.values:
         levels = tuple(("", level.name, level.effect, level.share) for level in shape.levels)
-        return Panel(shape.column, Markup(svg(name, _curve(shape, top))), levels)
+        return Panel(shape.column, drawn(svg(name, _curve(shape, top))), levels)
     ranked = sorted(shape.levels, key=lambda level: -level.share)[:_MOST_LEVELS]
     ranked.sort(key=lambda level: -level.effect)
     levels = tuple((str(i + 1), level.name, level.effect, level.share) for i, level in enumerate(ranked))
-    return Panel(shape.column, Markup(svg(name, _bars([level.effect for level in ranked], top))), levels)
+    return Panel(shape.column, drawn(svg(name, _bars([level.effect for level in ranked], top))), levels)
 
 
 def _curve(shape: Shape, top: float) -> "Figure":

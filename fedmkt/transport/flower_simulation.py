@@ -66,7 +66,8 @@ def run_in_flower(
 def _scratch() -> Iterator[Path]:
     """Make a folder for what Ray and Flower leave behind; it is removed at the end."""
     # Not in the run folder: the path of a socket has at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="fedmkt-", dir="/tmp" if os.path.isdir("/tmp") else None))
+    short = "/tmp" if os.path.isdir("/tmp") else None  # only the parent of a folder of our own  # nosec B108
+    folder = Path(tempfile.mkdtemp(prefix="fedmkt-", dir=short))
     try:
         yield folder
     finally:

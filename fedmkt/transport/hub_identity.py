@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from fedmkt.config.settings import ANY_ADDRESS
 from fedmkt.errors import ConfigError, PeerError
 
 TLS13_ONLY = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES256-GCM-SHA384")
@@ -106,7 +107,7 @@ def takes_tls12(host: str, port: int) -> bool:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
         context.wrap_bio(incoming, outgoing).do_handshake()
-    local = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
+    local = {"": "127.0.0.1", ANY_ADDRESS: "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
     try:
         with socket.create_connection((local, port), timeout=_ANSWER_SECONDS) as connection:
             connection.sendall(outgoing.read())

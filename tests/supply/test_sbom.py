@@ -141,7 +141,7 @@ def test_the_bill_of_what_is_installed_is_whole() -> None:
 
 def test_what_the_bill_starts_from_is_what_the_project_asks_for() -> None:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    asked = {Requirement(one).name for one in own_requirements()}
+    asked = {one.name for one in map(Requirement, own_requirements()) if one.marker is None}
     assert {"numpy", "flwr", "torch", "packaging"} <= asked
     assert all(f'"{name}' in text for name in asked)
 

@@ -23,8 +23,14 @@ _SUFFIXES = (".py", ".j2")
 @cache
 def installed_code() -> str:
     """Return the digest of the files of the installed package, hexadecimal."""
-    root = Path(__file__).parents[2]
-    files = sorted((p.relative_to(root).as_posix(), p) for p in root.rglob("*") if p.suffix in _SUFFIXES)
+    return code_digest(Path(__file__).parents[2])
+
+
+def code_digest(package: Path) -> str:
+    """Return the digest of the files of a package in the folder `package`, such as an unpacked wheel's."""
+    files = sorted(
+        (p.relative_to(package).as_posix(), p) for p in package.rglob("*") if p.suffix in _SUFFIXES
+    )
     lines = (f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for name, path in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
