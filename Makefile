@@ -12,7 +12,7 @@ SPU ?= $(or $(TMPDIR),/tmp)/fedmkt-spu
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help install demo check format test long e2e faults hostile psi-cases fuzz-short fuzz bench bench-models bench-psi clean
+.PHONY: help install demo check format test long e2e faults hostile write-faults psi-cases fuzz-short fuzz bench bench-models bench-psi clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ faults: $(STAMP)  ## 60 kills and 200 network faults in a deployment: half an ho
 
 hostile: $(STAMP)  ## attacks on a deployment, in network namespaces where these can be made
 	$(BIN)/python -m tests.deploy.hostile
+
+write-faults: $(STAMP)  ## each write of a small run fails in three ways: hours; WRITES=20 for every twentieth, or sites
+	$(BIN)/python -m tests.simulation.write_faults $(WRITES)
 
 psi-cases: $(STAMP)  ## the engines against plain sets, 10,000 lists, and 2,000 changed messages (20 minutes)
 	$(BIN)/python -m tests.protocol.engine_cases sets 10000
