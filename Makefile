@@ -64,13 +64,11 @@ faults: $(STAMP)  ## 60 kills and 200 network faults in a deployment: half an ho
 hostile: $(STAMP)  ## attacks on a deployment, in network namespaces where these can be made
 	$(BIN)/python -m tests.deploy.hostile
 
-<<<<<<< HEAD
 tamper: $(STAMP)  ## 1,000 changed logs found by two verifiers, 1,000 clean ones accepted
 	$(BIN)/python -m tests.audit.tamperings 1000
-=======
+
 write-faults: $(STAMP)  ## each write of a small run fails in three ways: hours; WRITES=20 for every twentieth, or sites
 	$(BIN)/python -m tests.simulation.write_faults $(WRITES)
->>>>>>> 8c8b183c5a9792d40789349bdcbe1b0c3354742d
 
 psi-cases: $(STAMP)  ## the engines against plain sets, 10,000 lists, and 2,000 changed messages (20 minutes)
 	$(BIN)/python -m tests.protocol.engine_cases sets 10000
