@@ -5,8 +5,7 @@ signer said to end it. A participant keeps revocations besides, in the folder `r
 somebody else hands over or leaves out, it does not run what it knows to be revoked.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedmkt.contract.agreement import Contract
@@ -16,9 +15,9 @@ from fedmkt.crypto import dsse
 from fedmkt.crypto.dsse import Envelope
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_file
 from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.party.governance_events import SUFFIX
 from fedmkt.party.journal import write_atomically
 
-SUFFIX = ".dsse.json"
 MOST_STATEMENTS = 200
 LARGEST_STATEMENT = 4 << 10
 """Bytes: a record of a log holds one whole."""
@@ -63,16 +62,6 @@ def write_statement(folder: Path, name: str, envelope: Envelope) -> Path:
     return path
 
 
-def keep_statements(folder: Path, envelopes: Iterable[Envelope]) -> None:
-    """Copy envelopes into a folder; each has its digest as its name, so none replaces another."""
-    for envelope in envelopes:
-        data = dsse.to_json(envelope)
-        path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}{SUFFIX}"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, data, mode=0o644)
-
-
 def own_revocations(folder: PartyFolder | CoordinatorFolder) -> tuple[Envelope, ...]:
     """Read the revocations that a participant keeps."""
     return read_statements(folder.revocations)
@@ -86,14 +75,19 @@ def keep_revocation(folder: PartyFolder | CoordinatorFolder, contract: Contract,
 
 def check_statements(contract: Contract, envelopes: Sequence[Envelope]) -> None:
     """Refuse a contract that a signer revoked, or that has terms of governance and too few approvals."""
-    for found in revocations(contract, envelopes):
-        raise PolicyRefused(
-            f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}: {found.reason}",
-            "draft a new contract; this one runs nowhere any more",
-        )
+    check_not_revoked(contract, envelopes)
     try:
         check_approved(contract, envelopes)
     except ValueError as error:
         raise PolicyRefused(
             f"C18 approvals: {error}", "fedmkt contract verify FILE says who approved"
         ) from None
+
+
+def check_not_revoked(contract: Contract, envelopes: Sequence[Envelope]) -> None:
+    """Refuse a contract that a signer revoked."""
+    for found in revocations(contract, envelopes):
+        raise PolicyRefused(
+            f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}: {found.reason}",
+            "draft a new contract; this one runs nowhere any more",
+        )

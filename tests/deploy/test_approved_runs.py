@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from fedmkt.audit import statements
+from fedmkt.cli import app as commands
 from fedmkt.contract.approvals import approval, denial, revocation
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import to_toml
@@ -15,13 +16,17 @@ from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.dsse import Envelope, to_json
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.coordinate import Coordination
-from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_identity
+from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, load_coordinator_folder, read_identity
 from fedmkt.deploy.messages import Serve, decode_serve, encode_serve
 from fedmkt.deploy.operate import start_run
+from fedmkt.deploy.places import place_of
 from fedmkt.deploy.runs import new_run
-from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, keep_statements, write_statement
+from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, write_statement
 from fedmkt.deploy.take_part import open_own_party
 from fedmkt.errors import PeerError, PolicyRefused
+from fedmkt.party.governance_events import keep_statements
+from fedmkt.party.handle import Party
+from fedmkt.party.node import Sources, open_party
 from tests.deploy.own_folders import Circle, circle
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -48,6 +53,10 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Circle:
         ],
         "locations": {s.name: "CN" for s in old.signers},
         "countries": ["CN"],
+        "impact": {
+            "sha256": "ab" * 32, "purpose": old.purpose, "parties": ["bank", "partner"],
+            "expires": old.expires + timedelta(days=400),
+        },
         "approvers": [
             {"name": f"{party}-{role}", "party": party, "role": role, "key": identity.public.hex()}
             for (party, role), identity in PEOPLE.items()
@@ -119,7 +128,10 @@ def test_a_party_does_not_open_without_an_approval_of_any_party(it: Circle, abse
     given = [e for i, e in enumerate(approvals(it)) if i != absent]
     with pytest.raises(PolicyRefused, match=r"C18 approvals: (bank|partner): 1 of 2 approvals"):
         open_bank(it, tuple(given))
-    assert not (it.folder("bank") / "state" / "contracts").exists()
+    (line,) = (it.own("bank") / "log" / "log.jsonl").read_text().splitlines()
+    assert (
+        json.loads(line)["type"] == "policy.refused" and "C18 approvals" in json.loads(line)["body"]["rule"]
+    )
 
 
 @pytest.mark.parametrize("signer", ["bank", "partner", "coordinator"])
@@ -201,3 +213,26 @@ def test_an_invitation_holds_no_more_statements_than_a_folder(it: Circle) -> Non
 
 def test_the_digest_in_the_log_is_the_contracts(it: Circle) -> None:
     assert open_bank(it, approvals(it))[0]["contract"] == digest(it.signed.contract).hex()
+
+
+class Approved(Circle):
+    """A circle whose participants are sent all approvals."""
+
+    def open(self, name: str) -> Party:
+        if name != self.job.coordinator.name:
+            return open_own_party(
+                PartyFolder(self.folder(name)), Serve(self.signed, b"", statements=approvals(self))
+            )
+        home = CoordinatorFolder(self.folder(name))
+        config = load_coordinator_folder(home).party({s.name: s.key for s in self.signed.contract.signers})
+        place = place_of(home, self.signed.contract)
+        return open_party(
+            name, self.signed, config, None, place, Sources.of(None, name), statements=approvals(self)
+        )
+
+
+def test_the_logs_of_a_run_with_approvals_verify(it: Circle, capsys: pytest.CaptureFixture[str]) -> None:
+    Approved(it.root, it.job, it.signed).run()
+    for name in ("bank", "partner"):
+        assert commands.main(["audit", "verify", str(it.folder(name))]) == 0
+    assert "cosigned by" in capsys.readouterr().out
