@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedmkt.cli import console
+from fedmkt.cli.asking import confirm
 from fedmkt.errors import AuditError
 
 if TYPE_CHECKING:
@@ -247,3 +248,25 @@ def ledger_command(
     else:
         console.say_lines(message_ledger.lines(found))
     message_ledger.check_matched(found, run)
+
+
+@audit.command("prune")
+def prune_command(
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="The organisation's folder.")] = Path(
+        "."
+    ),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove records that a contract keeps no longer; their hashes stay, so that everything left still verifies."""
+    from fedmkt.deploy.folders import PartyFolder
+    from fedmkt.deploy.prune import prune
+
+    confirm("Remove records that are kept no longer? They cannot be brought back.", yes)
+    done = prune(PartyFolder(folder), lambda: datetime.now(UTC))
+    if as_json:
+        console.say_json({"pruned": {item.contract: item.records for item in done}})
+    else:
+        console.say_lines(
+            [f"{item.contract}: {item.records} records removed" for item in done] or ["no log here"]
+        )
