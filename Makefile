@@ -12,7 +12,7 @@ SPU ?= $(or $(TMPDIR),/tmp)/fedmkt-spu
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help install demo check format test long e2e faults hostile tamper psi-cases bench bench-models bench-psi clean
+.PHONY: help install demo check format test long e2e faults hostile tamper fuzz-short fuzz psi-cases bench bench-models bench-psi clean
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,14 @@ tamper: $(STAMP)  ## 1,000 changed logs found by two verifiers, 1,000 clean ones
 psi-cases: $(STAMP)  ## the engines against plain sets, 10,000 lists, and 2,000 changed messages (20 minutes)
 	$(BIN)/python -m tests.protocol.engine_cases sets 10000
 	$(BIN)/python -m tests.protocol.engine_cases changes 2000
+
+fuzz-short: $(STAMP)  ## coverage-guided fuzzing of every decoder, SECONDS=60 each
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev,fuzz]'
+	$(BIN)/python -m tests.fuzz.run all --seconds $(or $(SECONDS),60)
+
+fuzz: $(STAMP)  ## the same for hours: SECONDS=28800 each, FUZZ="wire-asks note" for some of them
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev,fuzz]'
+	$(BIN)/python -m tests.fuzz.run $(or $(FUZZ),all) --seconds $(or $(SECONDS),28800)
 
 bench: $(STAMP)  ## joint training against scikit-learn, ROWS=1000000; the hub
 	$(BIN)/python -m benchmarks.train --rows $(ROWS)

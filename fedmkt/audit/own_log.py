@@ -24,7 +24,7 @@ from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import from_toml, to_toml
 from fedmkt.contract.signatures import SignedContract, check_signatures
 from fedmkt.crypto.tree import HASH_BYTES, leaf_hash, root_of_hashes
-from fedmkt.errors import AuditError, PolicyRefused
+from fedmkt.errors import AuditError, ConfigError, PolicyRefused
 
 COMPLETED = "completed"
 _ENDS = {"run.completed": COMPLETED, "run.aborted": "aborted", "epoch.started": "not completed"}
@@ -136,7 +136,10 @@ def _outcome(
 
 def _contract(data: bytes, pinned: Mapping[str, str] | None) -> Contract:
     text = _text(data, "contract.toml")
-    signed: SignedContract = from_toml(text, "contract.toml")
+    try:
+        signed: SignedContract = from_toml(text, "contract.toml")
+    except ConfigError as error:
+        raise AuditError(str(error)) from None
     if to_toml(signed) != text:
         raise AuditError("contract.toml: not the canonical text of a contract")
     try:

@@ -14,6 +14,7 @@ from fedmkt.protocol import wire
 from fedmkt.transport.driver import ASKS, REPLIES, Ask, Refusal, Told
 
 _HEAD = 8
+_FIRST_ROOM = 16 << 20
 _LONGEST = 1 << 32
 """Far more than any message: the envelopes of one answer, each at most 64 MiB, and the receipts of a round."""
 
@@ -38,13 +39,17 @@ def read_letter(source: IO[bytes]) -> memoryview:
 
 
 def _read(source: IO[bytes], length: int) -> memoryview:
-    letter, at = memoryview(bytearray(length)), 0
+    # Room is made for what came, and as much again: whoever says 4 GiB has to send them.
+    letter, at = bytearray(min(length, _FIRST_ROOM)), 0
     while at < length:
-        count = source.readinto(letter[at:])  # type: ignore[attr-defined]  # every buffered reader has it
+        if at == len(letter):
+            letter.extend(bytes(min(length - at, at)))
+        with memoryview(letter) as room:
+            count = source.readinto(room[at:])  # type: ignore[attr-defined]  # every buffered reader has it
         if not count:
             raise TransportError("the process at the other end of the pipe has ended")
         at += count
-    return letter.toreadonly()
+    return memoryview(letter).toreadonly()
 
 
 class PipeEndpoint:

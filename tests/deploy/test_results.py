@@ -190,7 +190,7 @@ def test_a_changed_byte_of_any_signed_file_is_found(finished: Circle) -> None:
         for place in range(0, len(data), step):
             changed = bytearray(data)
             changed[place] ^= 1
-            with pytest.raises((AuditError, ConfigError)):
+            with pytest.raises(AuditError):
                 verify_own({**files, name: bytes(changed)})
 
 

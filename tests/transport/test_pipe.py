@@ -1,4 +1,6 @@
+import io
 import os
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -76,6 +78,25 @@ def test_a_letter_longer_than_any_message_is_refused_unread(pipe: Pipe) -> None:
     pipe[1].flush()
     with pytest.raises(PeerError, match="longer than any message"):
         read_letter(pipe[0])
+
+
+def test_room_is_made_for_what_came_not_for_what_was_announced() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(TransportError):
+            read_letter(io.BytesIO((1 << 32).to_bytes(8, "big") + bytes(1000)))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 64 << 20
+
+
+def test_a_letter_longer_than_the_first_room_arrives_whole() -> None:
+    letter = io.BytesIO()
+    content = b"abcdefg" * (6 << 20)
+    write_letter(letter, [content])
+    letter.seek(0)
+    assert read_letter(letter) == content
 
 
 def test_nobody_to_read_a_letter_is_said(pipe: Pipe) -> None:
