@@ -19,7 +19,7 @@ from fedmkt.protocol.core import Masked, Name, Words
 from fedmkt.protocol.session import Answer, Hello, Invitation, Opening, Request, check_signed
 from fedmkt.protocol.turns import Receipt
 from fedmkt.transport import hub_frames as frames
-from fedmkt.transport.driver import ASKS, REPLIES, Refusal
+from fedmkt.transport.driver import ASKS, Refusal
 from fedmkt.transport.flower_grid import decode_told
 from fedmkt.transport.hub_link import Link, LinkBroken, LinkLimits
 from fedmkt.transport.pipe import read_letter, write_letter
