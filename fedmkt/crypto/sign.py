@@ -42,8 +42,17 @@ class Identity:
         return f"Identity({fingerprint(self.public)})"
 
 
+_P = 2**255 - 19
+_EIGHTH = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_LOW_ORDER = frozenset(y.to_bytes(32, "little") for y in (0, 1, _P - 1, _P, _P + 1, _EIGHTH, _P - _EIGHTH))
+"""The points of small order of edwards25519 without their sign bits, and those that are written as y + p."""
+
+
 def verify(public: bytes, signature: bytes, data: bytes) -> None:
     """Raise ValueError unless `signature` over `data` was made with the private half of `public`."""
+    # Anybody can sign anything under such a key, so whoever calls it his own could deny whatever he signed.
+    if public[:31] + bytes(b & 0x7F for b in public[31:]) in _LOW_ORDER:
+        raise ValueError("the public key is a point of small order")
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
     except InvalidSignature:
