@@ -12,7 +12,7 @@ SPU ?= $(or $(TMPDIR),/tmp)/fedmkt-spu
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help install install-locked demo check format test long e2e faults hostile psi-cases bench bench-models bench-psi lock licences wheel reproducible audit clean tamper write-faults fuzz-short fuzz
+.PHONY: help install install-locked demo check format test long e2e faults hostile psi-cases bench bench-models bench-psi lock licences wheel reproducible audit clean tamper write-faults fuzz-short fuzz soak mutants
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -69,6 +69,12 @@ tamper: $(STAMP)  ## 1,000 changed logs found by two verifiers, 1,000 clean ones
 
 write-faults: $(STAMP)  ## each write of a small run fails in three ways: hours; WRITES=20 for every twentieth, or sites
 	$(BIN)/python -m tests.simulation.write_faults $(WRITES)
+
+soak: $(STAMP)  ## runs in one process for MINUTES=10: memory and open files stay as they were
+	$(BIN)/python -m tests.simulation.soak --minutes $(or $(MINUTES),10)
+
+mutants: $(STAMP)  ## small changes of our own code that the tests beside it must notice, SAMPLE=25 of each module
+	$(BIN)/python -m tests.mutation --sample $(or $(SAMPLE),25)
 
 psi-cases: $(STAMP)  ## the engines against plain sets, 10,000 lists, and 2,000 changed messages (20 minutes)
 	$(BIN)/python -m tests.protocol.engine_cases sets 10000

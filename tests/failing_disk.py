@@ -13,6 +13,7 @@ import os
 import signal
 import stat
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,16 +37,23 @@ class Disk:
     _synced: dict[str, bytes] = field(default_factory=dict)
     _pending: list[tuple[str, bytes | None]] = field(default_factory=list)
     _is_full: bool = False
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def attach(self) -> None:
         """Take the place of the calls of module os, until the process ends."""
         real = self._real = {n: getattr(os, n) for n in ("write", "open", "fsync", "replace", "unlink")}
-        os.write = self._write  # type: ignore[assignment]
-        os.open = self._open  # type: ignore[assignment]
-        os.fsync = self._fsync  # type: ignore[assignment]
-        os.replace = self._replace  # type: ignore[assignment]
-        os.unlink = self._unlink  # type: ignore[assignment]
+        for name in real:
+            setattr(os, name, self._alone(getattr(self, f"_{name}")))
         self.detach = lambda: [setattr(os, name, call) for name, call in real.items()]
+
+    def _alone(self, call: Callable[..., object]) -> Callable[..., object]:
+        """Let no thread write while another is in the middle of it, or the process is being ended."""
+
+        def locked(*given: object, **options: object) -> object:
+            with self._lock:
+                return call(*given, **options)
+
+        return locked
 
     def _write(self, file: int, data: bytes) -> int:
         path = self._path(file)
@@ -103,7 +111,6 @@ class Disk:
 
     def _crash(self, path: str, call: str) -> None:
         """End the process; of what was not synced, half of this write is there and nothing else."""
-        self.detach()
         # Nothing was there before this process began, so all files are its own.
         for name in [str(p) for p in self.folder.rglob("*") if p.is_file() and self._is_ours(str(p))]:
             kept = self._synced.get(name, b"")
@@ -115,7 +122,8 @@ class Disk:
                 Path(name).write_bytes(kept)
         for name, before in reversed(self._pending):
             if before is None:
-                Path(name).unlink(missing_ok=True)
+                if os.path.exists(name):
+                    self._real["unlink"](name)
             else:
                 Path(name).write_bytes(before)
         os.kill(os.getpid(), signal.SIGKILL)

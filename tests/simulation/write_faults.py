@@ -87,13 +87,13 @@ class Bench:
         return faults(self.out, self.references)
 
 
-def sweep(numbers: Callable[[Bench], Sequence[int]]) -> int:
-    """Fail these writes in every way; returns how many times something was wrong, and prints it."""
+def sweep(numbers: Callable[[Bench], Sequence[int]], ways: Sequence[str] = FAULTS) -> int:
+    """Fail these writes in these ways; returns how many times something was wrong, and prints it."""
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         chosen = numbers(bench)
-        for fault in FAULTS:
+        for fault in ways:
             for number in chosen:
                 if wrong := bench.suffer(number, fault):
                     bad += 1
