@@ -20,7 +20,7 @@ from fedmkt.deploy.folders import CoordinatorFolder, load_coordinator_folder, re
 from fedmkt.deploy.messages import SERVE, Serve, decode_outcome, encode_serve
 from fedmkt.deploy.places import place_of
 from fedmkt.deploy.runs import RunFolder, RunStatus, log_to
-from fedmkt.deploy.statement_files import keep_statements, read_statements
+from fedmkt.deploy.statement_files import read_statements
 from fedmkt.deploy.take_part import GONE_SECONDS
 from fedmkt.errors import DataError, FedmktError, PeerError, PolicyRefused, TransportError
 from fedmkt.party.handle import Party
@@ -171,10 +171,7 @@ class Coordination:
         place.keep_contract(self._signed)
         statements = read_statements(self._run.approvals)
         sources = Sources.of(self._status.seed, config.name, self._epoch, self._contract.created)
-        news = place.unheard(self._contract, statements)
-        party = open_party(config.name, self._signed, config, None, place, sources, statements, news)
-        keep_statements(place.approvals, statements)
-        return party
+        return open_party(config.name, self._signed, config, None, place, sources, statements)
 
     def _invite(self, session: bytes) -> "dict[str, Future[bytes]]":
         body = encode_serve(

@@ -18,11 +18,11 @@ from fedmkt.deploy.runs import RunFolder, RunStatus, is_worker, new_run, runs_of
 from fedmkt.deploy.statement_files import (
     check_statements,
     folder_beside,
-    keep_statements,
     own_revocations,
     read_statements,
 )
 from fedmkt.errors import ConfigError, FedmktError, PolicyRefused, TransportError
+from fedmkt.party.governance_events import keep_statements
 from fedmkt.party.journal import write_atomically
 
 _LOOK = 0.3

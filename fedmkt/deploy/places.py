@@ -1,6 +1,5 @@
 """Where a participant of a deployment keeps what belongs to one contract."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +7,9 @@ from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import to_toml
 from fedmkt.contract.signatures import SignedContract
-from fedmkt.crypto.dsse import Envelope
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_file
-from fedmkt.deploy.statement_files import read_statements
 from fedmkt.errors import ConfigError
 from fedmkt.party.audit_log import LOG
-from fedmkt.party.events import Event
-from fedmkt.party.governance_events import governance_events
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.node import Place
 
@@ -46,16 +41,6 @@ class ContractPlace(Place):
     def contract(self) -> Path:
         """The signed contract, beside the log that it belongs to."""
         return self.private / "contract.toml"
-
-    @property
-    def approvals(self) -> Path:
-        """Who approved the contract: the signed statements of which the log has a record already."""
-        return self.private / "approvals"
-
-    def unheard(self, contract: Contract, statements: Sequence[Envelope]) -> list[Event]:
-        """List what the log of this contract has to say about statements that it has no record of yet."""
-        known = set(read_statements(self.approvals))
-        return governance_events(contract, [s for s in statements if s not in known])
 
     def keep_contract(self, signed: SignedContract) -> None:
         """Keep the contract where log and model will lie; ConfigError if another text of it lies there."""

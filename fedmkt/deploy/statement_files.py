@@ -5,8 +5,7 @@ signer said to end it. A participant keeps revocations besides, in the folder `r
 somebody else hands over or leaves out, it does not run what it knows to be revoked.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedmkt.contract.agreement import Contract
@@ -16,9 +15,9 @@ from fedmkt.crypto import dsse
 from fedmkt.crypto.dsse import Envelope
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_file
 from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.party.governance_events import SUFFIX
 from fedmkt.party.journal import write_atomically
 
-SUFFIX = ".dsse.json"
 MOST_STATEMENTS = 200
 LARGEST_STATEMENT = 4 << 10
 """Bytes: a record of a log holds one whole."""
@@ -61,16 +60,6 @@ def write_statement(folder: Path, name: str, envelope: Envelope) -> Path:
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written: {error.strerror}") from None
     return path
-
-
-def keep_statements(folder: Path, envelopes: Iterable[Envelope]) -> None:
-    """Copy envelopes into a folder; each has its digest as its name, so none replaces another."""
-    for envelope in envelopes:
-        data = dsse.to_json(envelope)
-        path = folder / f"{hashlib.sha256(data).hexdigest()[:32]}{SUFFIX}"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, data, mode=0o644)
 
 
 def own_revocations(folder: PartyFolder | CoordinatorFolder) -> tuple[Envelope, ...]:

@@ -23,7 +23,7 @@ from fedmkt.deploy.messages import Outcome, Serve
 from fedmkt.deploy.places import place_of
 from fedmkt.deploy.provision import read_coordinator
 from fedmkt.deploy.runs import began, is_worker
-from fedmkt.deploy.statement_files import check_statements, keep_statements, own_revocations
+from fedmkt.deploy.statement_files import check_statements, own_revocations
 from fedmkt.errors import ConfigError, FedmktError, PolicyRefused
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically
@@ -90,10 +90,7 @@ def open_own_party(folder: PartyFolder, invitation: Serve) -> Party:
         table = id_list(table)
     data = open_data(table, folder.root / config.node.data, contract.created.date())
     place.keep_contract(signed)
-    news = place.unheard(contract, invitation.statements)
-    party = open_party(config.name, signed, config, data, place, sources(), invitation.statements, news)
-    keep_statements(place.approvals, invitation.statements)
-    return party
+    return open_party(config.name, signed, config, data, place, sources(), invitation.statements)
 
 
 def session_of(folder: PartyFolder, session: bytes) -> HubSession:

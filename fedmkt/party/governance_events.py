@@ -5,12 +5,17 @@ The statements themselves stand in the log, as they were signed: an auditor need
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.approvals import decisions
 from fedmkt.contract.canonical import zulu
 from fedmkt.crypto.dsse import Envelope, to_json
 from fedmkt.party.events import Event
+from fedmkt.party.journal import write_atomically
+
+SUFFIX = ".dsse.json"
+"""How the file of an envelope ends."""
 
 
 def drafted_events(contract: Contract) -> Iterator[Event]:
@@ -41,3 +46,17 @@ def governance_events(contract: Contract, envelopes: Iterable[Envelope]) -> list
             }
             events.append((event, body))
     return events
+
+
+def kept_path(folder: Path, envelope: Envelope) -> Path:
+    """Return where a copy of an envelope lies: named by its digest, so that none replaces another."""
+    return folder / f"{hashlib.sha256(to_json(envelope)).hexdigest()[:32]}{SUFFIX}"
+
+
+def keep_statements(folder: Path, envelopes: Iterable[Envelope]) -> None:
+    """Copy envelopes into a folder."""
+    for envelope in envelopes:
+        path = kept_path(folder, envelope)
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, to_json(envelope), mode=0o644)

@@ -29,7 +29,12 @@ from fedmkt.party.controls.columns import unused_grants
 from fedmkt.party.controls.control import Flags
 from fedmkt.party.events import Event
 from fedmkt.party.filters import ADULT, Filters
-from fedmkt.party.governance_events import drafted_events
+from fedmkt.party.governance_events import (
+    drafted_events,
+    governance_events,
+    keep_statements,
+    kept_path,
+)
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import Journal, write_atomically
 from fedmkt.party.keys import KeyColumns
@@ -111,6 +116,11 @@ class Place:
     def own_logs(self) -> tuple[Path, ...]:
         """The participant's log files that are still here, of all contracts; this contract's first."""
         return (self.logs / LOG,)
+
+    @property
+    def approvals(self) -> Path:
+        """Who approved the contract: the signed statements of which the log has a record already."""
+        return self.private / "approvals"
 
     @property
     def model(self) -> Path:
@@ -205,13 +215,12 @@ def open_party(
     place: Place,
     sources: Sources,
     statements: Sequence[Envelope] = (),
-    news: Sequence[Event] = (),
     withdrawn: Withdrawn | None = None,
 ) -> Party:
     """Open one participant: contract and own list are put to its controls first, before anything leaves.
 
-    statements : signed ones about the contract, such as approvals. news : what its log has to say besides, such as who
-    approved it. withdrawn : who of a list withdrew; None where the party keeps no list of them.
+    statements : signed ones about the contract, such as approvals; its log says each once. withdrawn : who of a list
+    withdrew; None where the party keeps no list of them.
     """
     check_contract(name, signed, config, place, sources, statements)
     contract, policy, store = signed.contract, Policy(config), Store(place.store)
@@ -226,8 +235,10 @@ def open_party(
     if log.size == 0 or _refused_key(signed) in store:
         log.append_all(_opening_records(name, signed, table))
         store.forget(_refused_key(signed))
-    if news:
-        log.append_all(news)
+    unheard = [s for s in statements if not kept_path(place.approvals, s).exists()]
+    if events := governance_events(contract, unheard):
+        log.append_all(events)
+    keep_statements(place.approvals, unheard)
     journal = Journal(place.journal, place.private / "journal.key", sources.random)
     return Party(
         Name(name), contract, SCRIPTS[contract.task], load_identity(place, sources.random), policy, log, journal, store,

@@ -19,9 +19,10 @@ from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_identity
 from fedmkt.deploy.messages import Serve, decode_serve, encode_serve
 from fedmkt.deploy.operate import start_run
 from fedmkt.deploy.runs import new_run
-from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, keep_statements, write_statement
+from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, write_statement
 from fedmkt.deploy.take_part import open_own_party
 from fedmkt.errors import PeerError, PolicyRefused
+from fedmkt.party.governance_events import keep_statements
 from tests.deploy.own_folders import Circle, circle
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
