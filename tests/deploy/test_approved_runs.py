@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedmkt.audit import statements
+from fedmkt.cli import app as commands
 from fedmkt.contract.approvals import approval, denial, revocation
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import to_toml
@@ -23,6 +24,7 @@ from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, write_
 from fedmkt.deploy.take_part import open_own_party
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.governance_events import keep_statements
+from fedmkt.party.handle import Party
 from tests.deploy.own_folders import Circle, circle
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -202,3 +204,21 @@ def test_an_invitation_holds_no_more_statements_than_a_folder(it: Circle) -> Non
 
 def test_the_digest_in_the_log_is_the_contracts(it: Circle) -> None:
     assert open_bank(it, approvals(it))[0]["contract"] == digest(it.signed.contract).hex()
+
+
+class Approved(Circle):
+    """A circle whose participants are sent all approvals."""
+
+    def open(self, name: str) -> Party:
+        if name != self.job.coordinator.name:
+            return open_own_party(
+                PartyFolder(self.folder(name)), Serve(self.signed, b"", statements=approvals(self))
+            )
+        return super().open(name)
+
+
+def test_the_logs_of_a_run_with_approvals_verify(it: Circle, capsys: pytest.CaptureFixture[str]) -> None:
+    Approved(it.root, it.job, it.signed).run()
+    for name in ("bank", "partner"):
+        assert commands.main(["audit", "verify", str(it.folder(name))]) == 0
+    assert "cosigned by" in capsys.readouterr().out

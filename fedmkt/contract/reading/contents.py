@@ -98,7 +98,7 @@ def _agreement(say: Voice, reading: Reading) -> Section:
         (say("purpose"), contract.purpose),
         (say("task"), say(f"task.{contract.task}")),
         (say("valid"), say("from_to", start=moment(contract.created), end=moment(contract.expires))),
-        (say("state"), _state(say, reading)),
+        (say("state", time=moment(reading.now)), _state(say, reading)),
     ]
     if contract.task == "train":
         rows.append((say("model"), say(f"model.{contract.model.kind}")))
@@ -125,6 +125,8 @@ def _revision(say: Voice, terms: GovernanceTerms) -> str:
 
 def _state(say: Voice, reading: Reading) -> str:
     contract = reading.contract
+    if revocations(contract, reading.statements):
+        return say("state_revoked")
     if reading.now < contract.created:
         return say("state_future")
     if reading.now >= contract.expires:
