@@ -130,6 +130,11 @@ def test_nobody_ends_a_contract_in_the_name_of_another(identity: Identity) -> No
     assert not is_revoked(AGREED, [envelope])
 
 
+def test_only_a_revocation_revokes() -> None:
+    said_otherwise = replace(revocation(AGREED, "bank", START, "an end"), kind="renewal")
+    assert not is_revoked(AGREED, [statements.sign(said_otherwise, IDENTITIES["bank"])])
+
+
 def test_a_contract_without_governance_needs_no_approval_and_neither_does_a_rehearsal() -> None:
     check_approved(contract(), [])
     check_approved(contract(governance=governance(), rehearsal=True), [])
