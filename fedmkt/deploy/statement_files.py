@@ -75,14 +75,19 @@ def keep_revocation(folder: PartyFolder | CoordinatorFolder, contract: Contract,
 
 def check_statements(contract: Contract, envelopes: Sequence[Envelope]) -> None:
     """Refuse a contract that a signer revoked, or that has terms of governance and too few approvals."""
-    for found in revocations(contract, envelopes):
-        raise PolicyRefused(
-            f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}: {found.reason}",
-            "draft a new contract; this one runs nowhere any more",
-        )
+    check_not_revoked(contract, envelopes)
     try:
         check_approved(contract, envelopes)
     except ValueError as error:
         raise PolicyRefused(
             f"C18 approvals: {error}", "fedmkt contract verify FILE says who approved"
         ) from None
+
+
+def check_not_revoked(contract: Contract, envelopes: Sequence[Envelope]) -> None:
+    """Refuse a contract that a signer revoked."""
+    for found in revocations(contract, envelopes):
+        raise PolicyRefused(
+            f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}: {found.reason}",
+            "draft a new contract; this one runs nowhere any more",
+        )

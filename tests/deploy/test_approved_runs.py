@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,15 +16,17 @@ from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.dsse import Envelope, to_json
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.coordinate import Coordination
-from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_identity
+from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, load_coordinator_folder, read_identity
 from fedmkt.deploy.messages import Serve, decode_serve, encode_serve
 from fedmkt.deploy.operate import start_run
+from fedmkt.deploy.places import place_of
 from fedmkt.deploy.runs import new_run
 from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, write_statement
 from fedmkt.deploy.take_part import open_own_party
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.governance_events import keep_statements
 from fedmkt.party.handle import Party
+from fedmkt.party.node import Sources, open_party
 from tests.deploy.own_folders import Circle, circle
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -51,6 +53,10 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Circle:
         ],
         "locations": {s.name: "CN" for s in old.signers},
         "countries": ["CN"],
+        "impact": {
+            "sha256": "ab" * 32, "purpose": old.purpose, "parties": ["bank", "partner"],
+            "expires": old.expires + timedelta(days=400),
+        },
         "approvers": [
             {"name": f"{party}-{role}", "party": party, "role": role, "key": identity.public.hex()}
             for (party, role), identity in PEOPLE.items()
@@ -122,7 +128,10 @@ def test_a_party_does_not_open_without_an_approval_of_any_party(it: Circle, abse
     given = [e for i, e in enumerate(approvals(it)) if i != absent]
     with pytest.raises(PolicyRefused, match=r"C18 approvals: (bank|partner): 1 of 2 approvals"):
         open_bank(it, tuple(given))
-    assert not (it.folder("bank") / "state" / "contracts").exists()
+    (line,) = (it.own("bank") / "log" / "log.jsonl").read_text().splitlines()
+    assert (
+        json.loads(line)["type"] == "policy.refused" and "C18 approvals" in json.loads(line)["body"]["rule"]
+    )
 
 
 @pytest.mark.parametrize("signer", ["bank", "partner", "coordinator"])
@@ -214,7 +223,12 @@ class Approved(Circle):
             return open_own_party(
                 PartyFolder(self.folder(name)), Serve(self.signed, b"", statements=approvals(self))
             )
-        return super().open(name)
+        home = CoordinatorFolder(self.folder(name))
+        config = load_coordinator_folder(home).party({s.name: s.key for s in self.signed.contract.signers})
+        place = place_of(home, self.signed.contract)
+        return open_party(
+            name, self.signed, config, None, place, Sources.of(None, name), statements=approvals(self)
+        )
 
 
 def test_the_logs_of_a_run_with_approvals_verify(it: Circle, capsys: pytest.CaptureFixture[str]) -> None:
