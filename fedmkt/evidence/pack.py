@@ -37,7 +37,7 @@ from fedmkt.evidence.self_check import self_check
 from fedmkt.party.journal import write_atomically
 from fedmkt.report import message_ledger
 from fedmkt.report.collect import verify_one
-from fedmkt.report.folder import CONTRACT, LOG_FILES, find_files, read_text
+from fedmkt.report.folder import CONTRACT, LOG_FILES, find_files
 
 RUN = "run"
 DRAFTS = "drafts"
@@ -147,7 +147,7 @@ def _run_files(facts: Facts) -> dict[str, bytes]:
         place = "log" if files.owner else f"logs/{name}"
         paths |= {f"{place}/{file}": folder / file for file in LOG_FILES if (folder / file).exists()}
     paths |= {f"{APPROVALS}/{path.name}": path for path in statement_files(files)}
-    return {f"{RUN}/{name}": read_text(path).encode() for name, path in paths.items()}
+    return {f"{RUN}/{name}": path.read_bytes() for name, path in paths.items()}
 
 
 def _disclosures(facts: Facts) -> dict[str, object]:

@@ -15,7 +15,7 @@ TERMS = """
 [governance]
 locations = { bank = "CN", partner = "CN", coordinator = "SG" }
 countries = ["CN", "SG"]
-use = "marketing"
+use = "service"
 groups = ["region"]
 
 [[governance.datasets]]
@@ -29,6 +29,13 @@ retention_days = 200
 columns = [
     { name = "age", level = 2, category = "C1", kind = "demography" },
     { name = "balance", level = 3, category = "C2", kind = "account", sensitive = true },
+    { name = "tenure_years", kind = "relation" },
+    { name = "products", level = 2, kind = "relation" },
+    { name = "card_payments", level = 2, kind = "account" },
+    { name = "job", level = 2, kind = "demography" },
+    { name = "region", level = 2, kind = "demography" },
+    { name = "has_loan", level = 2, kind = "account" },
+    { name = "responded", level = 2, kind = "answer" },
 ]
 
 [[governance.datasets]]
@@ -37,7 +44,16 @@ name = "buyers"
 people = "customers of the shop"
 purposes = ["marketing-response"]
 basis = ["PIPL-13-1"]
-columns = [{ name = "orders", level = 2, kind = "purchases" }]
+columns = [
+    { name = "orders", level = 2, kind = "purchases" },
+    { name = "spend", level = 2, kind = "purchases" },
+    { name = "days_since_order", level = 2, kind = "purchases" },
+    { name = "visits", level = 2, kind = "visits" },
+    { name = "returns", level = 2, kind = "purchases" },
+    { name = "favourite", level = 2, kind = "purchases" },
+    { name = "device", level = 2, kind = "visits" },
+    { name = "loyalty", level = 2, kind = "relation" },
+]
 
 [[governance.recipients]]
 result = "scores"
@@ -46,6 +62,12 @@ use = "letters"
 
 [governance.impact]
 sha256 = "abababababababababababababababababababababababababababababababab"
+purpose = "marketing-response"
+parties = ["bank", "partner"]
+expires = 2031-01-01T00:00:00Z
+
+[governance.transfer]
+sha256 = "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"
 purpose = "marketing-response"
 parties = ["bank", "partner"]
 expires = 2031-01-01T00:00:00Z
