@@ -32,7 +32,7 @@ SENDER, PLACE = (
     Place(b"c" * 32, b"r" * 32, b"e", "s", 3, "psi", "bank", "shop", b"t" * 32),
 )
 PREKEY = Prekey(bytes([7]) * 32)
-RECEIPT = Receipt(3, 1, "bank", "psi.blind", b"d" * 32, b"p" * 80, (("shop", b"e" * 32, 9),), b"s" * 64)
+RECEIPT = Receipt(3, 1, "bank", "psi.blind", b"d" * 32, b"p" * 80, (("shop", b"e" * 32, 9),), (), b"s" * 64)
 KEYS = {Name("bank"): SENDER.public}
 
 
