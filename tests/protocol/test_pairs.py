@@ -285,7 +285,9 @@ def test_every_step_sends_what_the_plan_says_of_it() -> None:
     sent: Counter[str] = Counter()
     for told in caller.told:
         if told.step.split(".")[0] in ("fit", "range", "score", "model"):
-            call = Planned(told.party, SimpleNamespace(name=told.step), made[told.party, told.step])  # type: ignore[arg-type]
+            call = Planned(
+                told.party, SimpleNamespace(name=told.step, shows=None), made[told.party, told.step]
+            )  # type: ignore[arg-type]
             planned[told.step] += bytes_sent(sizes, call)
             made[told.party, told.step] += 1
     for message in caller.sent:

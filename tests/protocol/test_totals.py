@@ -637,7 +637,7 @@ def test_real_parties_seal_log_and_count_them(tmp_path):
     tap = Tap()
     world.run(tap)
     assert _of_bank(world) == (rows, events)
-    assert 60 < len(tap.requests) < 140
+    assert 40 < len(tap.requests) < 140
 
 
 @pytest.mark.parametrize("part", range(5))

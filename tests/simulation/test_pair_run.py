@@ -85,10 +85,10 @@ def test_a_killed_run_with_a_pair_ends_as_if_it_had_not_been_killed(
 ) -> None:
     monkeypatch.setattr("fedmkt.simulation.results.write_results", lambda *_: (None, {}))
     job = additive(small_job(tmp_path / "files", rows=(1000, 1100, 800)), PAIR)
-    call = ["simulate", str(job), "--out", str(tmp_path / "run"), "--seed", "7", "--json"]
+    call = ["simulate", str(job), "--out", str(tmp_path / "run"), "--seed", "8", "--json"]
     assert kill_at(where, *call)
     assert main([*call, "--resume"]) == 0
-    assert faults(tmp_path / "run", References(job, tmp_path, 7)) == []
+    assert faults(tmp_path / "run", References(job, tmp_path, 8)) == []
 
 
 def test_a_pair_whose_number_few_rows_carry_is_refused_in_one_line(tmp_path: Path) -> None:
