@@ -120,6 +120,7 @@ COMMANDS: Final[Mapping[str, May]] = {
     "audit export": _may("operator auditor"),
     "audit ledger": _may("operator auditor"),
     "audit prove": _may("operator auditor"),
+    "audit prune": _may("operator", True),
     "evidence make": _may("operator auditor"),
     "evidence verify": _may("operator auditor"),
 }
