@@ -31,6 +31,7 @@ EVENTS: frozenset[str] = frozenset(
         "dataset.opened",
         "column.granted",
         "consent.filtered",
+        "consent.withdrawn",
         "optout.applied",
         "minors.filtered",
         "list.counted",

@@ -18,7 +18,8 @@ import click
 import typer
 
 from fedmkt import __version__
-from fedmkt.cli import console, runs
+from fedmkt.cli import console, rights, roles, runs
+from fedmkt.cli.accounts import accounts
 from fedmkt.cli.audit import audit
 from fedmkt.cli.bench import bench
 from fedmkt.cli.contract_life import contract
@@ -41,6 +42,7 @@ app = typer.Typer(
     context_settings=COMMAND_LINE,
     help="Joint marketing models between a bank and its partners, without showing each other data.",
 )
+app.add_typer(accounts, name="accounts")
 app.add_typer(audit, name="audit")
 app.add_typer(evidence, name="evidence")
 app.add_typer(bench, name="bench")
@@ -53,6 +55,9 @@ app.command("controls")(controls_command)
 app.command("explain")(explain_command)
 app.command("overlap")(overlap_command)
 app.command("run")(runs.run_command)
+app.command("withdraw")(rights.withdraw_command)
+app.command("expire")(rights.expire_command)
+app.command("budget")(rights.budget_command)
 app.command("runs")(runs.runs_command)
 app.command("logs")(runs.logs_command)
 app.command("stop")(runs.stop_command)
@@ -269,7 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = None if arguments is None else list(arguments)
         with _told_to_end():
-            code = app(args=given, prog_name="fedmkt", standalone_mode=False)
+            code = roles.guard(typer.main.get_command(app))(
+                args=given, prog_name="fedmkt", standalone_mode=False
+            )
     except (KeyboardInterrupt, click.Abort) as stop:
         console.say_error(*map(str, stop.args[:2] or ("interrupted",)))
         return 143 if isinstance(stop.__cause__, _Terminated) else 130

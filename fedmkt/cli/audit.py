@@ -13,6 +13,7 @@ from fedmkt.cli.asking import confirm
 from fedmkt.errors import AuditError
 
 if TYPE_CHECKING:
+    from fedmkt.audit.acts import Chain
     from fedmkt.audit.own_log import OwnReport
     from fedmkt.audit.verify import Report
 
@@ -67,11 +68,15 @@ def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
     from fedmkt.audit.verified import lines
 
     pinned = dict(parse_pin(text) for text in pin) if pin else None
-    report = _verified(run, pinned)
+    report, acts = _verified(run, pinned), _acts(run)
     if as_json:
-        console.say_json(asdict(report))
+        console.say_json(
+            asdict(report) | ({} if acts is None else {"acts": len(acts.acts), "acts_head": acts.head})
+        )
     else:
         console.say_lines(report.lines() if isinstance(report, OwnReport) else lines(report))
+        if acts is not None:
+            console.say_lines([f"acts: {len(acts.acts)}, none changed; the runs' logs saw the same"])
     if report.outcome != "completed":
         hint = (
             "a run that was stopped is closed with --resume: of fedmkt run, or of fedmkt simulate --out RUN"
@@ -95,6 +100,34 @@ def _verified(run: Path, pinned: dict[str, str] | None) -> "Report | OwnReport":
         return verify_run(files.root, pinned)
     except VerifyError as error:  # the verifier is a program of its own and knows no other file of fedmkt
         raise AuditError(str(error), hint="nothing in this run folder can be relied on") from None
+
+
+def _acts(run: Path) -> "Chain | None":
+    """Verify the acts of an organisation's folder too; None for collected logs and simulations."""
+    from fedmkt.cli.roles import organisations
+    from fedmkt.deploy.acts import verify_acts
+
+    inside = [root for root in organisations([run]) if root in (run.absolute(), *run.absolute().parents)]
+    return verify_acts(inside[0]) if inside else None
+
+
+@audit.command("acts")
+def acts_command(
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="The organisation's folder.")] = Path(
+        "."
+    ),
+    as_json: Json = False,
+) -> None:
+    """List who did what in an organisation's folder, after verifying that no line was changed."""
+    from fedmkt.audit.acts import act_lines
+    from fedmkt.deploy.acts import verify_acts
+
+    chain = verify_acts(folder)
+    found = () if chain is None else chain.acts
+    if as_json:
+        console.say_json({"acts": [vars(act) for act in found]})
+    else:
+        console.say_lines(act_lines(found) or ["no acts"])
 
 
 @audit.command("collect")

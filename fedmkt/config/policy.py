@@ -14,6 +14,8 @@ class PolicyConfig(Terms):
     max_epsilon : of all trainings with noise that one bank had of the own columns. max_decimals : of released scores.
     require_governance : refuse a contract without [governance]. require_approvals : ask, where there is one, for the
     approvals that it names; require_filters : for the consent or the opt-out list that its terms call for.
+    result_days, record_days, transport_days : kept after a run, where its contract has no terms of governance: results
+    at most, records and logs of programs at least.
     """
 
     purposes: tuple[Text, ...] = ()
@@ -34,6 +36,9 @@ class PolicyConfig(Terms):
     require_governance: Flag = False
     require_approvals: Flag = True
     require_filters: Flag = False
+    result_days: Count = Field(default=180, ge=1, le=36_600)
+    record_days: Count = Field(default=1096, ge=1, le=36_600)
+    transport_days: Count = Field(default=183, ge=1, le=36_600)
 
 
 class JobPolicy(Terms):

@@ -125,7 +125,7 @@ def _party(folder: PartyFolder, world: World) -> Preflight:
         *check_secrets(folder.secrets, folder.keys),
         check_identity(folder.identity),
         check_pins(config, folder),
-        check_data(lambda: _rows(schema, files)),
+        check_data(lambda: _rows(schema, files, folder)),
         check_disk(folder.root, world),
     ]
     if not folder.coordinator.exists():
@@ -156,10 +156,12 @@ def _network(folder: PartyFolder, config: PartyConfig, card: Coordinator, world:
             yield check_tls(what, card.host, port, folder.authority, world)
 
 
-def _rows(schema: PartnerConfig, files: Path) -> str:
+def _rows(schema: PartnerConfig, files: Path, folder: PartyFolder) -> str:
+    from fedmkt.deploy.rights import withdrawals_of
     from fedmkt.party.node import open_data  # pulls in pandas' relatives: only where a table is read
 
-    table = open_data(schema, files)
+    withdrawn = withdrawals_of(folder) if (folder.state / "store").exists() else None
+    table = open_data(schema, files, withdrawn=withdrawn)
     return "; ".join([f"{schema.file}: {len(table.ids):,} usable rows", *table.dropped.report_lines()])
 
 

@@ -22,6 +22,7 @@ from fedmkt.deploy.folders import PartyFolder, load_party_folder, read_identity,
 from fedmkt.deploy.messages import Outcome, Serve
 from fedmkt.deploy.places import place_of
 from fedmkt.deploy.provision import read_coordinator
+from fedmkt.deploy.rights import withdrawals_of
 from fedmkt.deploy.runs import began, is_worker
 from fedmkt.deploy.statement_files import check_not_revoked, own_revocations
 from fedmkt.errors import ConfigError, FedmktError, PolicyRefused
@@ -88,9 +89,12 @@ def open_own_party(folder: PartyFolder, invitation: Serve) -> Party:
     )  # before anything else is written for it
     if contract.task == "overlap":
         table = id_list(table)
-    data = open_data(table, folder.root / config.node.data, contract.created.date())
+    gone = withdrawals_of(folder)
+    data = open_data(table, folder.root / config.node.data, contract.created.date(), gone)
     place.keep_contract(signed)
-    return open_party(config.name, signed, config, data, place, sources(), invitation.statements)
+    return open_party(
+        config.name, signed, config, data, place, sources(), invitation.statements, withdrawn=gone.of_table
+    )
 
 
 def session_of(folder: PartyFolder, session: bytes) -> HubSession:

@@ -36,7 +36,7 @@ max_size_runs = 5             # runs with one partner that show sizes, within si
 size_run_days = 30
 max_runs = 5
 max_resumes = 3
-max_epsilon = 8.0             # of all trainings whose totals have noise, for one bank
+max_epsilon = 8.0             # of all that one counterpart had with noise: totals, and lists with dummies
 max_decimals = 2              # of released scores
 
 require_governance = false    # true: no contract without [governance], which says legal bases and who approves

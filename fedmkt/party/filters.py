@@ -1,4 +1,4 @@
-"""Who is left out of a list before anything is matched: no consent, opted out, too young.
+"""Who is left out of a list before anything is matched: withdrawn, no consent, opted out, too young.
 
 A missing value never lets anybody through: who did not say yes has not consented, who has no date of birth is
 not known to be old enough. Of several rows of one person each must let it through. Only numbers of dropped
@@ -9,12 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.audit.records import Json
+
+if TYPE_CHECKING:
+    from fedmkt.party.keys import KeyColumns
 
 ADULT: Final = 18
 OLDEST: Final = 130
@@ -22,12 +25,19 @@ OLDEST: Final = 130
 Flags = NDArray[np.bool_]
 
 
+class Withdrawn(Protocol):
+    """Whoever can say who has withdrawn."""
+
+    def flags(self, keys: "Sequence[KeyColumns]", spelled: Sequence[Sequence[str | None]]) -> Flags:
+        """Tell for each row whether any of its ids was withdrawn; spelled : by key the ids of all rows."""
+
+
 @dataclass(frozen=True)
 class Filters:
     """What to filter by; what is None is not filtered by.
 
     consent : a column, yes or no. opt_out : a file of ids. birth_date, age : a column; minimum_age : completed
-    years on `day`.
+    years on `day`. withdrawn : the list of those who withdrew.
     """
 
     day: date
@@ -36,6 +46,7 @@ class Filters:
     birth_date: str | None = None
     age: str | None = None
     minimum_age: int = ADULT
+    withdrawn: Withdrawn | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -51,15 +62,17 @@ class Dropped:
     opt_out: int | None = None
     age: int | None = None
     minimum_age: int = ADULT
+    withdrawn: int | None = None
 
     @property
     def people(self) -> int:
         """All of them together."""
-        return (self.consent or 0) + (self.opt_out or 0) + (self.age or 0)
+        return (self.withdrawn or 0) + (self.consent or 0) + (self.opt_out or 0) + (self.age or 0)
 
     def report_lines(self) -> tuple[str, ...]:
         """Plain sentences, also for filters that dropped nobody: it is seen that they were applied."""
         counts = (
+            (self.withdrawn, "dropped: withdrawn"),
             (self.consent, "dropped: no consent"),
             (self.opt_out, "dropped: on the opt-out list"),
             (self.age, f"dropped: under {self.minimum_age} years, or of unknown age"),
@@ -69,6 +82,7 @@ class Dropped:
     def events(self) -> list[tuple[str, Mapping[str, Json]]]:
         """Give the records for the own audit log."""
         counts: tuple[tuple[int | None, str, dict[str, Json]], ...] = (
+            (self.withdrawn, "consent.withdrawn", {}),
             (self.consent, "consent.filtered", {}),
             (self.opt_out, "optout.applied", {}),
             (self.age, "minors.filtered", {"minimum_age": self.minimum_age}),
@@ -110,11 +124,16 @@ def opted_out(ids: Sequence[str | None], listed: Collection[str]) -> Flags:
 
 
 def admit(
-    people: int, consent: Flags | None, opt_out: Flags | None, age: Flags | None, minimum_age: int
+    people: int,
+    consent: Flags | None,
+    opt_out: Flags | None,
+    age: Flags | None,
+    minimum_age: int,
+    withdrawn: Flags | None = None,
 ) -> tuple[Flags, Dropped]:
     """Put the reasons together: who stays, and how many go for which reason first.
 
-    consent, opt_out, age : (people,) true where that is a reason to go; None: not asked for.
+    withdrawn, consent, opt_out, age : (people,) true where that is a reason to go; None: not asked for.
     """
     stays = np.ones(people, np.bool_)
 
@@ -125,4 +144,5 @@ def admit(
         stays[going] = False
         return int(going.sum())
 
-    return stays, Dropped(drop(consent), drop(opt_out), drop(age), minimum_age)
+    gone = drop(withdrawn)
+    return stays, Dropped(drop(consent), drop(opt_out), drop(age), minimum_age, gone)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedmkt.audit.acts import Chain
 from fedmkt.audit.checkpoint import log_origin
 from fedmkt.audit.records import Json
 from fedmkt.config.settings import PartyConfig
@@ -24,6 +25,8 @@ from fedmkt.crypto.dsse import Envelope
 from fedmkt.crypto.prg import Random, SeededRandom, derive
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PolicyRefused
+from fedmkt.party import filters
+from fedmkt.party.acts_log import read_acts
 from fedmkt.party.audit_log import LOG, AuditLog
 from fedmkt.party.controls.columns import unused_grants
 from fedmkt.party.controls.control import Flags
@@ -41,6 +44,7 @@ from fedmkt.party.keys import KeyColumns
 from fedmkt.party.list_ledger import ListGuard, ListLedger
 from fedmkt.party.outputs import write_outputs, write_overlap
 from fedmkt.party.policy import Policy
+from fedmkt.party.release import Release
 from fedmkt.party.store import Store
 from fedmkt.party.table import Column, Table, TableSchema, read_table
 from fedmkt.protocol.alignment.psi import Customers
@@ -140,45 +144,55 @@ def load_identity(place: Place, random: Random) -> Identity:
     return Identity(place.identity.read_bytes())
 
 
-def open_data(config: PartnerConfig, folder: Path, day: date | None = None) -> Table:
+def open_data(
+    config: PartnerConfig, folder: Path, day: date | None = None, withdrawn: filters.Withdrawn | None = None
+) -> Table:
     """Read a party's own file as its job says, without those who must not be on the list.
 
     day : on which the ages count, the contract's: then a resume, days later, has the same list. None: today.
+    withdrawn : the list of those who withdrew.
     """
+    schema = schema_of(config, folder, day or datetime.now(UTC).date(), withdrawn)
+    table = read_table(folder / config.file, schema)
+    if config.reference is None:
+        return table
+    alone = TableSchema(config.id, config.id_kind, config.country, schema.columns)
+    return replace(table, reference=read_table(folder / config.reference, alone))
+
+
+def schema_of(
+    config: PartnerConfig, folder: Path, day: date, withdrawn: filters.Withdrawn | None = None
+) -> TableSchema:
+    """Say how a party's file is read, and who is left out of it."""
     columns = [Column(n, "number") for n in config.numbers] + [
         Column(n, "category") for n in config.categories
     ]
     bank = config if isinstance(config, BankConfig) else None
     label, offset, weight = (None, None, None) if bank is None else (bank.label, bank.offset, bank.weight)
     more_ids = tuple(KeyColumns(key.kind, key.parts) for key in config.more_ids)
-    filters = _filters(config, folder, day or datetime.now(UTC).date())
-    table = read_table(
-        folder / config.file,
-        TableSchema(
-            config.id,
-            config.id_kind,
-            config.country,
-            tuple(columns),
-            label,
-            filters,
-            more_ids,
-            offset,
-            weight,
-            "class" if bank is None else bank.label_kind,
-        ),
+    return TableSchema(
+        config.id,
+        config.id_kind,
+        config.country,
+        tuple(columns),
+        label,
+        _filters(config, folder, day, withdrawn),
+        more_ids,
+        offset,
+        weight,
+        "class" if bank is None else bank.label_kind,
     )
-    if config.reference is None:
-        return table
-    schema = TableSchema(config.id, config.id_kind, config.country, tuple(columns))
-    return replace(table, reference=read_table(folder / config.reference, schema))
 
 
-def _filters(config: PartnerConfig, folder: Path, day: date) -> Filters | None:
-    if (config.consent, config.opt_out, config.birth_date, config.age) == (None, None, None, None):
+def _filters(
+    config: PartnerConfig, folder: Path, day: date, withdrawn: filters.Withdrawn | None
+) -> Filters | None:
+    asked = (withdrawn, config.consent, config.opt_out, config.birth_date, config.age)
+    if all(each is None for each in asked):
         return None
     opt_out = None if config.opt_out is None else folder / config.opt_out
     years = config.minimum_age or ADULT
-    return Filters(day, config.consent, opt_out, config.birth_date, config.age, years)
+    return Filters(day, config.consent, opt_out, config.birth_date, config.age, years, withdrawn)
 
 
 def local_states(table: Table) -> tuple[State, ...]:
@@ -233,18 +247,19 @@ def open_party(
             guard.check()
     log = _open_log(name, signed, place, sources)
     if log.size == 0 or _refused_key(signed) in store:
-        log.append_all(_opening_records(name, signed, table))
+        log.append_all(_opening_records(name, signed, table, read_acts(place.store.parent)))
         store.forget(_refused_key(signed))
     unheard = [s for s in statements if not kept_path(place.approvals, s).exists()]
     if events := governance_events(contract, unheard):
         log.append_all(events)
     keep_statements(place.approvals, unheard)
+    release = Release(sources.random, sources.clock, config.policy)
     journal = Journal(place.journal, place.private / "journal.key", sources.random)
     return Party(
         Name(name), contract, SCRIPTS[contract.task], load_identity(place, sources.random), policy, log, journal, store,
         sources.random, local_states(table) if table is not None else (),
         data=data_digest(table) if table is not None else b"",
-        finish=lambda party: _finish(party, place, table, policy) if table is not None else [],
+        finish=lambda party: _finish(party, place, table, policy, release) if table is not None else [],
         count_list=guard.count if guard is not None else lambda _: [],
     )  # fmt: skip
 
@@ -290,11 +305,11 @@ def _open_log(name: str, signed: SignedContract, place: Place, sources: Sources)
     return AuditLog(place.logs, log_origin(number, name), identity, sources.clock, "", name, number)
 
 
-def _finish(party: Party, place: Place, table: Table, policy: Policy) -> list[Event]:
+def _finish(party: Party, place: Place, table: Table, policy: Policy, release: Release) -> list[Event]:
     """Write the files of a finished run."""
     if party.contract.task == "overlap":
-        return write_overlap(party, place.overlap)
-    return write_outputs(party, place.model, table, policy)
+        return write_overlap(party, place.overlap, release)
+    return write_outputs(party, place.model, table, policy, release)
 
 
 def _guard(
@@ -313,12 +328,12 @@ def _guard(
     )
 
 
-def _opening_records(name: str, signed: SignedContract, table: Table | None) -> list[Event]:
+def _opening_records(name: str, signed: SignedContract, table: Table | None, acts: Chain) -> list[Event]:
     contract = signed.contract
     records: list[Event] = [
         *drafted_events(contract),
         ("contract.signed", {"signers": [s.name for s in contract.signers], "purpose": contract.purpose}),
-        ("policy.loaded", {"party": name}),
+        ("policy.loaded", {"party": name} | _acts_so_far(acts)),
     ]
     if table is not None:
         columns = list(contract.party(name).columns)
@@ -331,3 +346,8 @@ def _opening_records(name: str, signed: SignedContract, table: Table | None) -> 
         unused: list[Json] = list(unused_grants(contract).get(name, ()))
         records.append(("column.granted", {"columns": names, "unused": unused}))
     return records
+
+
+def _acts_so_far(acts: Chain) -> dict[str, Json]:
+    """Say how many acts there are and the last one's hash: under a log that others sign, they cannot be exchanged."""
+    return {"acts": {"count": len(acts.acts), "head": acts.head}} if acts.acts else {}

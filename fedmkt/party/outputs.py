@@ -12,8 +12,9 @@ the own bins and splits in place of preparation and share, and at the bank the o
 leaves add. Where penalties were tried, `model.json` has the chosen one, and at the bank the error of each. Of a
 scorecard it has the WoE columns too, and the files of `party.card` lie beside it; so do those of
 `party.correlation_files`, and at the bank, under terms of governance, those of `party.score_notes`. `shift.json` has
-the stability index of each own column against the party's reference, and which were left out for it. The results of
-an earlier run of the same contract are kept beside it, as `model-RUN`.
+the stability index of each own column against the party's reference, and which were left out for it. `people.key` and
+`people.npz` say whose data the run used (`party.run_people`), `expires.json` until when all of it is kept. The results
+of an earlier run of the same contract are kept beside it, as `model-RUN`.
 
 Of a run that counts common customers every party keeps one file, `overlap.json`: the bands, and no number besides.
 """
@@ -42,6 +43,7 @@ from fedmkt.party.events import Event
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.policy import Policy
+from fedmkt.party.release import EXPIRES, Release, retention_of, write_expiry
 from fedmkt.party.score_notes import Notes, notes_of
 from fedmkt.party.table import Table
 from fedmkt.protocol.alignment.align import Slots, Split, Validation
@@ -88,11 +90,13 @@ class ModelFiles:
     arrays: dict[str, Array]
 
 
-def write_outputs(party: Party, folder: Path, table: Table, policy: Policy) -> list[Event]:
+def write_outputs(party: Party, folder: Path, table: Table, policy: Policy, release: Release) -> list[Event]:
     """Write the own part of the model, and at the bank its scores; returns what to log.
 
-    PolicyRefused, before anything is written, if the scores lack what must be kept beside them.
+    PolicyRefused, before anything is written, if the scores lack what must be kept beside them. Who withdrew or opted
+    out since the table was opened gets no score.
     """
+    gone, left = release.left(table)
     scored = _scored(party) if party.holds(Released) else None
     if scored is not None:
         rates, explained = (scored.notes.rates, scored.notes.explains_all) if scored.notes else ({}, False)
@@ -126,11 +130,21 @@ def write_outputs(party: Party, folder: Path, table: Table, policy: Policy) -> l
         _write_shapes(party, folder)
     events: list[Event] = [("model.exported", {"party": party.me, "what": "own share"})]
     write_correlation_files(party, folder)
+    used = np.concatenate([real(split.held_out), real(split.unlabelled)])
     if scored is not None:
-        for name, data in scored.notes.files().items() if scored.notes else ():
+        kept = ~gone[party.recall(Released).rows]
+        used = party.recall(Released).rows[kept]
+        for name, data in scored.notes.of_rows(kept).files().items() if scored.notes else ():
             write_atomically(folder / name, data)
-        events.append(_write_scores(party, folder, table, scored.bank_only))
+        events += [*left, _write_scores(party, folder, table, scored.bank_only, kept)]
+    release.keep_people(folder, table, real(split.train), used, gone)
+    _write_expiry(party, folder, release)
     return events
+
+
+def _write_expiry(party: Party, folder: Path, release: Release) -> None:
+    kept = retention_of(party.contract, release.policy)
+    write_expiry(folder / EXPIRES, party.run.hex(), release.clock().date(), kept)
 
 
 def _shift_facts(shift: OwnShift) -> bytes:
@@ -218,7 +232,7 @@ def _places(slots: Slots, split: Split) -> dict[str, Array]:
     return {"train_slots": np.flatnonzero(slots.train != NO_ROW), "held_out_slots": held_out}
 
 
-def write_overlap(party: Party, path: Path) -> list[Event]:
+def write_overlap(party: Party, path: Path, release: Release) -> list[Event]:
     """Write what the run told everybody; returns what to log: it is in the log already."""
     facts = {
         "version": 1,
@@ -227,6 +241,7 @@ def write_overlap(party: Party, path: Path) -> list[Event]:
         "overlap": pair_facts(party.recall(Measured).overlaps),
     }
     write_atomically(path, json.dumps(facts, indent=1).encode())
+    _write_expiry(party, path.parent, release)
     return []
 
 
@@ -325,21 +340,24 @@ def _label(columns: Columns) -> Floats:
     return columns.label
 
 
-def _write_scores(party: Party, folder: Path, table: Table, bank_only: Floats) -> Event:
-    """Write the released scores with the bank's own comparison."""
+def _write_scores(
+    party: Party, folder: Path, table: Table, bank_only: Floats, kept: NDArray[np.bool_]
+) -> Event:
+    """Write the released scores with the bank's own comparison. kept : of the released rows, who is still in."""
     released = party.recall(Released)
+    rows = released.rows[kept]
     center, spread = (u.center, u.spread) if party.holds(Units) and (u := party.recall(Units)) else (0.0, 1.0)
-    points = {"points": points_of(party.contract, released)} if party.holds(OwnEvidence) else {}
+    points = {"points": points_of(party.contract, released)[kept]} if party.holds(OwnEvidence) else {}
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        rows=released.rows,
-        file_rows=table.rows[released.rows],
-        units=released.units,
+        rows=rows,
+        file_rows=table.rows[rows],
+        units=released.units[kept],
         decimals=np.array(released.decimals),
-        held_out=np.arange(len(released.rows)) < released.held_out,
-        label=_label(party.recall(Columns))[released.rows],
-        bank_only=bank_only,
+        held_out=np.flatnonzero(kept) < released.held_out,
+        label=_label(party.recall(Columns))[rows],
+        bank_only=bank_only[kept],
         kind=np.array(party.contract.model.link),
         center=np.array(center),
         spread=np.array(spread),
@@ -348,5 +366,5 @@ def _write_scores(party: Party, folder: Path, table: Table, bank_only: Floats) -
     write_atomically(folder / "scores.npz", buffer.getvalue())
     return (
         "scores.released",
-        {"decimals": released.decimals, "rows_up_to": -(-len(released.rows) // 100) * 100},
+        {"decimals": released.decimals, "rows_up_to": -(-len(rows) // 100) * 100},
     )

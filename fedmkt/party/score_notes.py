@@ -34,6 +34,11 @@ class Notes:
         """Tell whether every score has its reasons."""
         return bool(np.isfinite(self.reasons.own).all() and np.isfinite(self.reasons.rest).all())
 
+    def of_rows(self, kept: NDArray[np.bool_]) -> "Notes":
+        """Return the notes of some of the rows; rates stay those of all."""
+        found = self.reasons
+        return replace(self, reasons=replace(found, own=found.own[kept], rest=found.rest[kept]))
+
     def files(self) -> dict[str, bytes]:
         """Write both as files by name; no pickle."""
         told = {name: [asdict(rate) for rate in rates] for name, rates in self.rates.items()}

@@ -122,7 +122,8 @@ class Table:
     reference : another table of the same columns, without a label, if the party has one
     rows : where each row stood: line of a CSV file, record (from 1) of a Parquet file
     report : counts of what happened to the id columns
-    dropped : how many people consent, opt-out and age took off the list
+    dropped : how many people withdrawal, consent, opt-out and age took off the list
+    schema : what the file was read by; who is to be left out may be asked again
     """
 
     ids: tuple[str | None, ...]
@@ -136,6 +137,7 @@ class Table:
     offset: NDArray[np.float64] | None = None
     weight: NDArray[np.float64] | None = None
     reference: "Table | None" = None
+    schema: TableSchema | None = None
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -168,7 +170,7 @@ def read_table(path: Path | str, schema: TableSchema) -> Table:
         kept, ids = kept[stays], tuple(tuple(compress(one, stays.tolist())) for one in ids)
     del keyed
     if not len(kept):
-        source.refuse("nobody is left on the list after consent, opt-out and age")
+        source.refuse("nobody is left on the list after withdrawal, consent, opt-out and age")
     if label is not None:
         label = label[kept]
         if schema.label_kind == "class":
@@ -188,8 +190,9 @@ def read_table(path: Path | str, schema: TableSchema) -> Table:
     if weight is not None and (weight < 0).any():
         source.refuse(f"column {_quoted(schema.weight or '')}: a weight below 0")
     return Table(
-        ids[0], numbers, categories, label, source.rows[kept], report, dropped, ids[1:], offset, weight
-    )
+        ids[0], numbers, categories, label, source.rows[kept], report, dropped, ids[1:], offset, weight,
+        schema=schema,
+    )  # fmt: skip
 
 
 def _refuse_ids(source: "_Source", schema: TableSchema, rows: int) -> NoReturn:
@@ -229,7 +232,9 @@ def _admitted(source: "_Source", schema: TableSchema, keyed: Keyed) -> tuple[NDA
     if asked is None:
         return np.ones(people, np.bool_), Dropped()
     persons = keyed.persons()
-    consent = age = listed = None
+    consent = age = listed = gone = None
+    if asked.withdrawn is not None:
+        gone = filters.of_any_row(asked.withdrawn.flags(schema.keys, keyed.spelled), persons, people)
     if asked.consent is not None:
         said = _labels(source, asked.consent, _NO_CONSENT)
         consent = filters.of_any_row(said != 1, persons, people)
@@ -238,7 +243,7 @@ def _admitted(source: "_Source", schema: TableSchema, keyed: Keyed) -> tuple[NDA
     if asked.birth_date is not None or asked.age is not None:
         too_young = ~(_ages(source, asked) >= asked.minimum_age)
         age = filters.of_any_row(too_young, persons, people)
-    return filters.admit(people, consent, listed, age, asked.minimum_age)
+    return filters.admit(people, consent, listed, age, asked.minimum_age, gone)
 
 
 @dataclass

@@ -73,7 +73,7 @@ def explain(run: Path, row: int) -> Explained:
         raise ConfigError(
             f"row {row}: no score was released for it", "fedmkt score lists the rows that have one"
         )
-    place = int(found[0])
+    place = int(found[0] if scores.places is None else scores.places[found[0]])
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             own = [
@@ -88,4 +88,4 @@ def explain(run: Path, row: int) -> Explained:
         raise ConfigError(f"{path}: not what a run wrote") from None
     unit = "log odds" if scores.kind == "logistic" else "the label's unit"
     largest = sorted(own, key=lambda one: -abs(one.part))
-    return Explained(row, float(scores.rounded[place]), unit, tuple(largest), rest)
+    return Explained(row, float(scores.rounded[found[0]]), unit, tuple(largest), rest)

@@ -6,6 +6,7 @@ Only stored values are used: the run released one rounded score per row, once, a
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -20,6 +21,7 @@ from fedmkt.learn.calibration import deciles, fit_calibration
 from fedmkt.learn.metrics import Interval, Metrics, Random, auc_gain_interval
 from fedmkt.learn.regression import ValueFit, evaluate_values
 from fedmkt.party.journal import write_atomically
+from fedmkt.party.run_people import read_left
 from fedmkt.report.folder import find_files
 from fedmkt.report.summary import ModelResult, ValueModels, measure_model
 
@@ -32,7 +34,8 @@ class ReleasedScores:
     """What the bank got: one line per row; `held_out` rows have a label, the others may not.
 
     file_rows : line of a CSV file or number in a Parquet file; rounded : (n,) in [0, 1], or of another kind of model
-    than `logistic` in the label's own unit; step : between two scores that follow each other; points : of a scorecard
+    than `logistic` in the label's own unit; step : between two scores that follow each other; points : of a scorecard;
+    places : where each stands in the files of the run, which have those who left since too
     """
 
     file_rows: NDArray[np.int64]
@@ -44,6 +47,7 @@ class ReleasedScores:
     kind: str
     step: float
     points: NDArray[np.int64] | None = None
+    places: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,20 @@ class Measured:
 
 
 def read_scores(model: Path) -> ReleasedScores:
-    """Read the scores from the bank's model folder; ConfigError if none were released to it."""
+    """Read the scores from the bank's model folder, without those of who left since; ConfigError if there are none."""
     path = model / "scores.npz"
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             decimals = int(stored["decimals"])
             kind, center, spread = _units(stored)
+            left = read_left(model).gone
+            kept = ~left if len(left) else np.ones(len(stored["file_rows"]), np.bool_)
+            points = stored.get("points")
             return ReleasedScores(
-                stored["file_rows"], stored["held_out"], stored["label"],
-                center + spread * (stored["units"] / 10.0**decimals), stored["bank_only"], decimals, kind,
-                spread / 10.0**decimals, stored.get("points"),
+                stored["file_rows"][kept], stored["held_out"][kept], stored["label"][kept],
+                center + spread * (stored["units"][kept] / 10.0**decimals), stored["bank_only"][kept], decimals,
+                kind, spread / 10.0**decimals, None if points is None else points[kept],
+                np.flatnonzero(kept),
             )  # fmt: skip
     except OSError as error:
         raise ConfigError(
@@ -132,6 +140,8 @@ def score(run: Path, format: str = "csv", out: Path | None = None) -> Path:
     """
     if format not in FORMATS:
         raise ConfigError(f"format = {format!r}: accepted: {', '.join(FORMATS)}")
+    from fedmkt.deploy.rights import recheck
+
     files = find_files(run)
     bank = files.contract.bank.name
     model = files.model(bank)
@@ -139,6 +149,7 @@ def score(run: Path, format: str = "csv", out: Path | None = None) -> Path:
     path = out or (model if files.owner else model.parent) / f"scores.{format}"
     if path.is_dir():
         raise ConfigError(f"{path}: a folder; accepted: the name of a file")
+    recheck(files, datetime.now(UTC).date())
     scores = read_scores(model)
     table = tabulate(scores)
     data = _csv(table, scores.decimals) if format == "csv" else _parquet(table)

@@ -124,7 +124,9 @@ def test_a_row_without_a_valid_id_is_not_counted_as_dropped_by_a_filter(tmp_path
 
 
 def test_a_list_on_which_nobody_is_left_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nobody is left on the list after consent, opt-out and age"):
+    with pytest.raises(
+        DataError, match="nobody is left on the list after withdrawal, consent, opt-out and age"
+    ):
         table(tmp_path, birth_date="born", minimum_age=120)
 
 

@@ -18,6 +18,7 @@ from fedmkt.party.node import open_data
 from fedmkt.privacy.disclosure import ChosenSplits, NoisyTotals, TreeShape
 from fedmkt.privacy.noise import FLOODING_DELTA, epsilon_of
 from fedmkt.protocol.alignment.align import train_rows
+from fedmkt.protocol.budget_ledger import Training, earlier, epsilon_together
 from fedmkt.protocol.core import Inbox, data_parties, dealer
 from fedmkt.protocol.session import Request
 from fedmkt.protocol.trees.bin_layout import BinSizes
@@ -25,7 +26,6 @@ from fedmkt.protocol.trees.sides.histogram import RowBins
 from fedmkt.protocol.trees.sides.tree_growth import Forest, columns_of
 from fedmkt.protocol.trees.totals import noise_ledger, noisy_growth, shared_boosting
 from fedmkt.protocol.trees.totals.lane_plan import lanes_of
-from fedmkt.protocol.trees.totals.noise_ledger import Training, epsilon_together
 from fedmkt.protocol.trees.totals.noisy_growth import bins_of, noisy_settings, noisy_shares, plan_of
 from fedmkt.protocol.trees.totals.shared_cells import LevelShares, level_cells
 from fedmkt.protocol.trees.totals.shared_gradients import UNIT
@@ -272,7 +272,7 @@ def test_a_bank_that_changes_name_and_key_in_turn_is_one_bank():
     store = {f"noise/{i:064x}": json.dumps(entry).encode() for i, entry in enumerate(told, start=1)}
     caller = tree_caller(terms, stores={SHOP: store})
     turn = caller.turn(SHOP)
-    found = noise_ledger.earlier(turn, noise_ledger._training(turn, planned(caller)))
+    found = earlier(turn.store, noise_ledger._training(turn, planned(caller)), turn.run.hex())
     assert sorted(t.organisation for t in found) == ["first", "second", "second", "the bank"]
 
 

@@ -25,7 +25,8 @@ hundreds. The choice of a person must be the same in each run, or a few runs wou
 know who is in a slot, so the partner gives each slot a lasting name, a keyed hash of the id; the choice is a hash of
 that name under a key that the bank keeps. A partner that changed its key would see fresh choices: the bank remembers
 the names of some common customers and refuses when they change. It cannot see a change for single people that it
-does not have: this form is for partners that follow the protocol. Other probabilities choose anew, and their eps adds.
+does not have: this form is for partners that follow the protocol. Other probabilities choose anew, and their eps
+adds: the bank keeps an account for each partner and refuses beyond `limits.max_epsilon` (`budget_ledger`).
 
 Source: protocols.md section 1; redteam.md 2.10. p : `align.drop`, q : `align.dummies`.
 """
@@ -33,8 +34,8 @@ Source: protocols.md section 1; redteam.md 2.10. p : `align.drop`, q : `align.du
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b, sha256
 from typing import Final
 
 import numpy as np
@@ -43,10 +44,11 @@ from fedmkt.contract.agreement import Contract
 from fedmkt.contract.checks import check_common
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.disclosure import EVERYONE, Disclosure, LastingNames, SetSize, SupersetList
-from fedmkt.privacy.superset import Bits, epsilon_text, listed
+from fedmkt.privacy.superset import Bits, epsilon, epsilon_text, listed
 from fedmkt.protocol.alignment.items import NO_ROW, Found, Items, ListRows, Offered, Rows, block_of, blocks
 from fedmkt.protocol.alignment.psi import Aligned, Customers, Overlap, band, band_width, paired_slots
 from fedmkt.protocol.alignment.psi_oprf import Sender
+from fedmkt.protocol.budget_ledger import List, check_budget, earlier, entry_name
 from fedmkt.protocol.core import (
     Caller,
     HalfWords,
@@ -56,12 +58,14 @@ from fedmkt.protocol.core import (
     Nothing,
     Outcome,
     Silent,
+    Spending,
     State,
     Step,
     Turn,
     Words,
     data_parties,
 )
+from fedmkt.protocol.counterpart import counterpart_of
 
 REMEMBERED: Final = 128
 """So many common customers' names the bank compares with those of earlier runs."""
@@ -193,6 +197,22 @@ def _choose(turn: Turn, rows: Rows) -> tuple[Bits, dict[str, bytes]]:
     return listed(key, names, rows != NO_ROW, terms.drop, terms.dummies), remember
 
 
+def _count_list(turn: Turn, key: bytes) -> tuple[dict[str, bytes], tuple[Spending, ...]]:
+    """Count a list in the budget ledger, once for a run; PolicyRefused beyond the contract.
+
+    key : of the choice. Two runs that choose at the very same moment do not see each other's entry.
+    """
+    (partner,), terms, run = turn.others, turn.contract.align, turn.run.hex()
+    whom, eps = counterpart_of(turn.contract.party(partner)), epsilon(terms.drop, terms.dummies)
+    choice = sha256(key + f"{terms.drop!r} {terms.dummies!r}".encode()).hexdigest()[:32]
+    entry = List(whom.organisation, whom.key, eps, choice)
+    told = [*earlier(turn.store, entry, run), entry]
+    total = check_budget(told, turn.contract.limits.max_epsilon, turn.me, "list", "this partner")
+    name = entry_name(entry, run)
+    spending = Spending(partner, "drops and dummies on a list", eps, 0.0, total)
+    return {name: json.dumps(asdict(entry)).encode()}, () if name in turn.store else (spending,)
+
+
 def _seen(turn: Turn, key: bytes, names: Words, rows: Rows) -> dict[str, str]:
     """Return for each common customer a keyed hash of the id, and one of the name that the partner gave it."""
     customers, found = turn.recall(Customers), {}
@@ -212,8 +232,11 @@ def _place(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Listed, Overlap]:
     (partner,) = turn.others
     kept, send, remember = aligned_slots(turn), {}, dict[str, bytes]()
     reveals: tuple[Disclosure, ...] = ()
+    spends: tuple[Spending, ...] = ()
     if not lists_all(turn.contract):
         choice, remember = _choose(turn, kept.labelled)
+        counted, spends = _count_list(turn, remember[f"superset/{_organisation(turn, partner)}"])
+        remember |= counted
         slots = np.flatnonzero(choice)
         kept = replace(kept, labelled=kept.labelled[slots], keys=kept.keys[slots])
         send = {partner: Listed(slots.astype(np.uint32))}
@@ -228,6 +251,7 @@ def _place(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Listed, Overlap]:
         forget=(Items, Found, SlotNames),
         reveals=reveals + sizes,
         remember=remember,
+        spends=spends,
     )
 
 

@@ -1,39 +1,20 @@
-"""The noise ledger: what trainings with noise have told one bank, all together, at the partner that added the noise.
+"""What a training with noise takes of the budget at the partner that adds the noise: `protocol.budget_ledger`.
 
-Read and written by the turns that begin a training and that open noisy totals (`noisy_growth`). One entry for each run,
-in the party's store, so it outlives contracts and keys: which bank, rho and delta of the whole training as it was
-planned. A bank is known again as `protocol.counterpart` says. An entry is for all people and columns at once: whoever
-leaves out a column or brings another list begins nothing anew. A training is counted in full when it begins, whatever
-becomes of it, and all entries are looked at again before each level leaves: of runs that begin at the same moment each
-sees the others before its first total, and none opens any beyond the limit. **Trainings without noise are not
-counted**: whatever totals such a one told, nothing bounds them, and this ledger says only what the noisy ones add. What
-a training takes is in the audit log too, once, before the ledger has it. Who has the store has the ledger: a partner
-that removes it protects nobody but its own people less.
+Read and written by the turns that begin a training and that open noisy totals (`noisy_growth`). A training is counted
+in full when it begins, rho and delta as they were planned, whatever becomes of it, and all entries are looked at again
+before each level leaves: of runs that begin at the same moment each sees the others before its first total, and none
+opens any beyond the limit. **Trainings without noise are not counted**: whatever totals such a one told, nothing bounds
+them. What a training takes is in the audit log too, once, before the ledger has it.
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass
 
 from fedmkt.errors import PolicyRefused
-from fedmkt.privacy.noise import FLOODING_DELTA, NoisePlan, epsilon_of
+from fedmkt.privacy.noise import NoisePlan
+from fedmkt.protocol.budget_ledger import Training, check_budget, earlier, entry_name
 from fedmkt.protocol.core import Spending, Turn
-from fedmkt.protocol.counterpart import Counterpart, counterpart_of, known_as
-
-
-@dataclass(frozen=True)
-class Training:
-    """One entry: the bank in one spelling, its identity key, rho and delta of all totals of the training."""
-
-    organisation: str
-    key: str
-    rho: float
-    delta: float
-
-    @property
-    def bank(self) -> Counterpart:
-        """Whom it told."""
-        return Counterpart(self.organisation, self.key)
+from fedmkt.protocol.counterpart import counterpart_of
 
 
 @dataclass(frozen=True)
@@ -44,42 +25,17 @@ class Counted:
     spends: tuple[Spending, ...]
 
 
-def _entry(run: str) -> str:
-    return f"noise/{run}"
-
-
 def _training(turn: Turn, plan: NoisePlan) -> Training:
     bank = counterpart_of(turn.contract.bank)
     return Training(bank.organisation, bank.key, plan.rho, plan.delta)
 
 
-def earlier(turn: Turn, of: Training) -> list[Training]:
-    """Read the entries of other runs about the same bank."""
-    own, prefix = _entry(turn.run.hex()), _entry("")
-    names = [name for name in turn.store if name.startswith(prefix) and name != own]
-    others = [Training(**json.loads(turn.store[name])) for name in names]
-    same = known_as([of.bank], [t.bank for t in others])
-    return [t for t in others if t.bank in same]
-
-
-def epsilon_together(trainings: list[Training]) -> float:
-    """Return what trainings are together, at the least delta of any; infinity where that is too small for so many."""
-    # Each has a `FLOODING_DELTA`, of which `epsilon_of` takes one off.
-    delta = min(t.delta for t in trainings) - (len(trainings) - 1) * FLOODING_DELTA
-    return epsilon_of(math.fsum(t.rho for t in trainings), delta) if delta > FLOODING_DELTA else math.inf
-
-
 def count_training(turn: Turn, plan: NoisePlan) -> Counted:
     """Count a training, once; PolicyRefused where all of them would go beyond the contract."""
-    training, most = _training(turn, plan), turn.contract.limits.max_epsilon
-    total = epsilon_together([*earlier(turn, training), training])
-    if total > most:
-        raise PolicyRefused(
-            f"with this training, all that {turn.me} told this bank with noise would be epsilon {total:.2f}; "
-            f"the contract allows {most:g}",
-            "no more trees with noise for this bank, or more noise from the first training on",
-        )
-    entry = _entry(turn.run.hex())
+    training, run = _training(turn, plan), turn.run.hex()
+    told = [*earlier(turn.store, training, run), training]
+    total = check_budget(told, turn.contract.limits.max_epsilon, turn.me, "training", "this bank")
+    entry = entry_name(training, run)
     spending = Spending(turn.parties[0], "discrete Gaussian noise on totals", plan.epsilon, plan.delta, total)
     return Counted({entry: json.dumps(asdict(training)).encode()}, () if entry in turn.store else (spending,))
 

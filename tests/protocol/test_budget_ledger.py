@@ -1,0 +1,90 @@
+"""The budget ledger: one account for each counterpart and population, whatever the runs and contracts."""
+
+import json
+import math
+from dataclasses import asdict, replace
+
+import pytest
+from dp_accounting import ComposedDpEvent, NeighboringRelation, ZCDpEvent
+from dp_accounting.rdp import RdpAccountant
+
+from fedmkt.contract.words import comparable
+from fedmkt.errors import PolicyRefused
+from fedmkt.privacy.noise import FLOODING_DELTA
+from fedmkt.privacy.superset import epsilon
+from fedmkt.protocol.alignment.psi import Customers, psi
+from fedmkt.protocol.budget_ledger import List, Training, earlier, entry_name, epsilon_together, read_entries
+from tests.protocol.hidden_world import hidden_contract
+from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller
+from tests.protocol.test_hidden_psi import LISTED, lists
+
+
+def listed(stores, run, key=None, **align):
+    """Run a hidden match with a list under a run of its own."""
+    ids, labelled = lists()
+    options = {**LISTED, "align": LISTED["align"] | align}
+    contract = hidden_contract(**options)
+    if key is not None:
+        other = contract.parties[1].model_copy(update={"organisation": "another", "key": key})
+        contract = contract.model_copy(update={"parties": (contract.parties[0], other)})
+    local = {BANK: (Customers(tuple(ids[BANK]), labelled),), SHOP: (Customers(tuple(ids[SHOP]), None),)}
+    caller = PlainCaller(contract, local, seed=run, stores=stores)
+    turn = caller.turn
+    caller.turn = lambda party: replace(turn(party), run=bytes([run]) * 32)
+    psi(caller, contract)
+    return contract
+
+
+def told(stores):
+    return [entry for _, entry in read_entries(stores[BANK])]
+
+
+def test_trainings_come_to_what_the_accountant_says_of_all_events_composed():
+    rhos, deltas = (0.02, 0.11, 0.4), (1e-7, 1e-6, 1e-5)
+    trainings = [Training("a", "k", rho, delta) for rho, delta in zip(rhos, deltas, strict=True)]
+    accountant = RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_ONE)
+    accountant.compose(ComposedDpEvent([ZCDpEvent(rho) for rho in rhos]))
+    expected = accountant.get_epsilon(1e-7 - 3 * FLOODING_DELTA)
+    assert epsilon_together(trainings) == pytest.approx(expected, rel=1e-12)
+    assert epsilon_together(trainings) < sum(epsilon_together([t]) for t in trainings)
+    assert epsilon_together([]) == 0
+
+
+def test_the_same_list_again_costs_nothing_and_another_choice_adds_its_epsilon():
+    stores = {BANK: {}, SHOP: {}, DEALER: {}}
+    eps = epsilon(0.1, 0.4)
+    for run in (1, 2):
+        listed(stores, run)
+    assert epsilon_together(told(stores)) == pytest.approx(eps) and len(told(stores)) == 2
+    listed(stores, 3, drop=0.2)
+    assert epsilon_together(told(stores)) == pytest.approx(eps + epsilon(0.2, 0.4))
+
+
+def test_a_list_beyond_the_budget_is_refused_and_nothing_is_remembered_of_it():
+    stores = {BANK: {}, SHOP: {}, DEALER: {}}
+    contract = listed(stores, 1)
+    partner = contract.parties[1]
+    spent = List(comparable(partner.organisation), partner.key, 7.0, "other")
+    stores[BANK][entry_name(spent, "aa" * 32)] = json.dumps(asdict(spent)).encode()
+    before = dict(stores[BANK])
+    with pytest.raises(PolicyRefused, match=r"C13 privacy budget: .*epsilon \d+\.\d+; the contract allows 8"):
+        listed(stores, 2)
+    assert stores[BANK] == before
+
+
+def test_a_partner_under_another_name_is_known_by_its_key():
+    stores = {BANK: {}, SHOP: {}, DEALER: {}}
+    contract = listed(stores, 1)
+    listed(stores, 2, key=contract.parties[1].key)
+    one, other = told(stores)
+    assert one.organisation != other.organisation and one.choice != other.choice
+    assert [e.choice for e in earlier(stores[BANK], other, "02" * 32)] == [one.choice]
+
+
+def test_columns_and_membership_are_never_added_up():
+    training, given = Training("a", "k", 0.1, 1e-6), List("a", "k", 3.0, "c")
+    store = {entry_name(e, r): json.dumps(asdict(e)).encode() for e, r in ((training, "01"), (given, "02"))}
+    assert earlier(store, training, "03") == [training] and earlier(store, given, "03") == [given]
+    with pytest.raises(ValueError, match="accounts of their own"):
+        epsilon_together([training, given])
+    assert math.isinf(epsilon_together([Training("a", "k", 0.1, FLOODING_DELTA)]))
