@@ -142,7 +142,7 @@ class Office:
                 write_atomically(place.identity, IDENTITIES[name].secret_bytes())
             return open_party(
                 name, signed, settings.model_copy(update={"policy": stricter}), lists.get(name), place,
-                Sources.of(SEED, name, next(self.numbers) % 200), envelopes, (), withdrawn,
+                Sources.of(SEED, name, next(self.numbers) % 200), envelopes, withdrawn=withdrawn,
             )  # fmt: skip
 
         return World(folder, signed, SCRIPTS[contract.task], IDENTITIES, open_one)
