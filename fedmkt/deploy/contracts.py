@@ -20,6 +20,7 @@ from fedmkt.contract.canonical import digest
 from fedmkt.contract.checks import check_roles, check_time
 from fedmkt.contract.files import from_toml, to_toml
 from fedmkt.contract.signatures import SignedContract, check_given_signatures, check_signatures, sign
+from fedmkt.crypto.dsse import Envelope
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.folders import (
     CoordinatorFolder,
@@ -35,7 +36,7 @@ from fedmkt.deploy.pins import key_of
 from fedmkt.deploy.provision import read_coordinator
 from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.sheet import Sheet
-from fedmkt.deploy.statement_files import folder_beside, read_statements
+from fedmkt.deploy.statement_files import folder_beside, own_revocations, read_statements
 from fedmkt.errors import ConfigError, PolicyRefused
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.policy import Policy
@@ -268,12 +269,21 @@ def _with(signed: SignedContract, signatures: Mapping[str, str]) -> SignedContra
     return SignedContract(contract=signed.contract, signatures={**signed.signatures, **signatures})
 
 
+def statements_on(path: Path, folder: Path) -> tuple[Envelope, ...]:
+    """Read the statements that lie beside a contract's file, and the revocations that a participant keeps."""
+    place = CoordinatorFolder(folder) if is_coordinator(folder) else PartyFolder(folder)
+    return (*read_statements(folder_beside(path)), *own_revocations(place))
+
+
 def verify_contract(
-    path: Path, now: datetime, pinned: Mapping[str, str] | None = None, folder: Path | None = None
+    path: Path,
+    now: datetime,
+    pinned: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> Sheet:
     """Refuse a contract that no run would be started with: all signatures, roles, time, and the pinned keys.
 
-    pinned : the keys of exactly the signers, hexadecimal. folder : a participant's, whose whole policy is asked.
+    pinned : the keys of exactly the signers, hexadecimal. folder : a participant's, whose controls are all asked.
     """
     signed = read_contract(path)
     check_signatures(signed)
@@ -283,7 +293,7 @@ def verify_contract(
         _check_pins(signed.contract, pinned)
     if folder is not None:
         participant = open_participant(folder, signed.contract)
-        Policy(participant.settings).check_contract(signed, now, read_statements(folder_beside(path)))
+        Policy(participant.settings).check_contract(signed, now, statements_on(path, folder))
         check_own_place(participant, signed)
     return Sheet(signed, now)
 

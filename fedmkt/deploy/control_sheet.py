@@ -6,8 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from textwrap import wrap
 
-from fedmkt.crypto.dsse import Envelope
-from fedmkt.deploy.contracts import open_participant, read_contract
+from fedmkt.deploy.contracts import open_participant, read_contract, statements_on
 from fedmkt.party.controls.control import Breach, Control
 from fedmkt.party.controls.registry import CONTROLS
 from fedmkt.party.policy import Policy
@@ -84,12 +83,9 @@ class Judged:
         return [*lines, f"{self.participant} {said}"]
 
 
-def judge(path: Path, folder: Path, now: datetime, statements: Sequence[Envelope] = ()) -> Judged:
-    """Put a contract's file to every control of a participant; nothing is signed, run or logged.
-
-    statements : signed ones about the contract, such as approvals.
-    """
+def judge(path: Path, folder: Path, now: datetime) -> Judged:
+    """Put a contract's file, with the statements beside it, to every control of a participant; nothing is logged."""
     signed = read_contract(path)
     participant = open_participant(folder, signed.contract)
-    found = tuple(Policy(participant.settings).breaches(signed, now, statements))
+    found = tuple(Policy(participant.settings).breaches(signed, now, statements_on(path, folder)))
     return Judged(participant.name, found)

@@ -24,7 +24,7 @@ from fedmkt.deploy.places import place_of
 from fedmkt.deploy.provision import read_coordinator
 from fedmkt.deploy.rights import withdrawals_of
 from fedmkt.deploy.runs import began, is_worker
-from fedmkt.deploy.statement_files import check_not_revoked, own_revocations
+from fedmkt.deploy.statement_files import own_revocations
 from fedmkt.errors import ConfigError, FedmktError, PolicyRefused
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically
@@ -78,22 +78,21 @@ def open_own_party(folder: PartyFolder, invitation: Serve) -> Party:
     check_own_place(Participant(config, table, folder.identity, read_coordinator(folder).name), signed)
     if invitation.seed is not None and not contract.rehearsal:
         raise PolicyRefused("rule seed: keys and masks follow from a number in a rehearsal only")
-    check_not_revoked(contract, (*invitation.statements, *own_revocations(folder)))
+    statements = (*invitation.statements, *own_revocations(folder))
     place = place_of(folder, contract)
 
     def sources() -> Sources:
         return Sources.of(invitation.seed, config.name, invitation.epoch, contract.created)
 
-    check_contract(
-        config.name, signed, config, place, sources(), invitation.statements
-    )  # before anything else is written for it
+    # Before anything is written for it, but a refusal in our log.
+    check_contract(config.name, signed, config, place, sources(), statements)
     if contract.task == "overlap":
         table = id_list(table)
     gone = withdrawals_of(folder)
     data = open_data(table, folder.root / config.node.data, contract.created.date(), gone)
     place.keep_contract(signed)
     return open_party(
-        config.name, signed, config, data, place, sources(), invitation.statements, withdrawn=gone.of_table
+        config.name, signed, config, data, place, sources(), statements, withdrawn=gone.of_table
     )
 
 

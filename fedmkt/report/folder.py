@@ -58,7 +58,10 @@ def _root_of(folder: Path) -> tuple[Path, Path]:
     if (folder / "model.json").exists() and (folder.parent / CONTRACT).exists():
         return folder.parent, folder
     if (below := folder / "state" / "contracts").is_dir():
-        found = sorted(path for path in below.iterdir() if (path / "log").is_dir())
+        # One that was refused left a log, and no contract.
+        found = sorted(
+            path for path in below.iterdir() if (path / CONTRACT).exists() and (path / "log").is_dir()
+        )
         if not found:
             raise ConfigError(f"{below}: no contract was run here yet")
         if len(found) > 1:

@@ -2,9 +2,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from fedmkt.audit import statements
 from fedmkt.config.drafts import draft_contract, simulated_party
 from fedmkt.config.files import parse_job
 from fedmkt.config.settings import PartyConfig
+from fedmkt.contract.approvals import revocation
 from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PolicyRefused
@@ -63,6 +65,10 @@ def with_coordinator_of_the_bank():
     return make_signed(job=JOB + '[coordinator]\norganisation = "first bank"\n')
 
 
+def revoked_by_bank(contract):
+    return statements.sign(revocation(contract, "bank", NOW, "a leak"), IDENTITIES["bank"])
+
+
 # One refused case for each control without a number: the party's settings, the contract, the time. Those with one
 # have their cases in tests/party/controls.
 REFUSED = {
@@ -71,6 +77,7 @@ REFUSED = {
     "coordinator-apart": lambda: (make_config(), with_coordinator_of_the_bank(), NOW),
     "own-terms": lambda: (make_config(), make_signed(JOB.replace("Shop GmbH", "Other GmbH")), NOW),
     "not-expired": lambda: (make_config(), make_signed(), NOW + timedelta(days=31)),
+    "revoked": lambda: (make_config(), make_signed(), NOW, revoked_by_bank(make_signed().contract)),
     "rehearsal": lambda: (make_config(), make_signed("rehearsal = true\n" + JOB), NOW),
     "governance": lambda: (make_config(require_governance=True), make_signed(), NOW),
     "maximum-common": lambda: (make_config(max_common=5000), make_signed(), NOW),
@@ -93,17 +100,17 @@ def test_every_rule_has_a_case_that_it_refuses():
 
 @pytest.mark.parametrize("rule", REFUSED)
 def test_each_rule_refuses_its_case_and_is_named(rule):
-    config, signed, now = REFUSED[rule]()
+    config, signed, now, *beside = REFUSED[rule]()
     with pytest.raises(PolicyRefused, match=f"^rule {rule}: "):
-        Policy(config).check_contract(signed, now)
+        Policy(config).check_contract(signed, now, beside)
 
 
 @pytest.mark.parametrize("rule", REFUSED)
 def test_without_the_rule_its_case_would_pass(rule, monkeypatch):
-    config, signed, now = REFUSED[rule]()
+    config, signed, now, *beside = REFUSED[rule]()
     rest = {name: control for name, control in CONTROLS.items() if name != rule}
     monkeypatch.setattr(registry, "CONTROLS", rest)
-    Policy(config).check_contract(signed, now)
+    Policy(config).check_contract(signed, now, beside)
 
 
 def test_a_contract_with_the_coordinators_key_in_a_partys_place_is_refused():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from fedmkt.contract.approvals import revocations
 from fedmkt.contract.checks import check_roles, check_time
 from fedmkt.contract.signatures import check_signatures
 from fedmkt.errors import PolicyRefused
@@ -45,6 +46,14 @@ def _not_expired(asked: ContractAsked) -> Iterator[Breach]:
         check_time(asked.contract, asked.now)
     except PolicyRefused as error:
         yield Breach(str(error).removeprefix("rule not-expired: "), error.hint)
+
+
+def _revoked(asked: ContractAsked) -> Iterator[Breach]:
+    for found in revocations(asked.contract, asked.statements):
+        yield Breach(
+            f"{found.signer} ended the contract on {found.time:%Y-%m-%d}: {found.reason}",
+            "draft a new contract; this one runs nowhere any more",
+        )
 
 
 def _rehearsal(asked: ContractAsked) -> Iterator[Breach]:
@@ -103,6 +112,10 @@ AUTHENTIC = (
     Control("own-terms", "own place", _LAW, _ALWAYS, "parties", contract=_own_terms),
 )  # fmt: skip
 """What shows that a contract is one of ours at all: it is asked first."""
+REVOKED = Control(
+    "revoked", "ended by a signer", "PIPL 20", _ALWAYS, "statements of signers", contract=_revoked
+)
+"""Whatever else a contract says, it is over."""
 OTHERS = (
     Control("governance", "governance present", "PIPL 20, 21, 23", "policy", "policy.require_governance",
             contract=_governance),

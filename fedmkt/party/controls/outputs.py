@@ -53,7 +53,8 @@ def _rounded(asked: ReleaseAsked) -> Iterator[Breach]:
 
 
 def _budget(asked: ContractAsked) -> Iterator[Breach]:
-    if asked.contract.trees.epsilon is None:
+    align = asked.contract.align
+    if asked.contract.trees.epsilon is None and (align.drop, align.dummies) == (0.0, 1.0):
         return
     agreed, own = asked.contract.limits.max_epsilon, asked.config.policy.max_epsilon
     if agreed > own:

@@ -25,7 +25,9 @@ _NUMBERED = sorted(
     ),
     key=lambda control: control.id,
 )
-CONTROLS: Mapping[str, Control] = {c.id: c for c in (*agreed.AUTHENTIC, *_NUMBERED, *agreed.OTHERS)}
+CONTROLS: Mapping[str, Control] = {
+    c.id: c for c in (*agreed.AUTHENTIC, agreed.REVOKED, *_NUMBERED, *agreed.OTHERS)
+}
 """Every control by its id, in the order in which they are asked."""
 
 Q = TypeVar("Q")
