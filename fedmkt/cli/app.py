@@ -19,6 +19,7 @@ import typer
 
 from fedmkt import __version__
 from fedmkt.cli import console, runs
+from fedmkt.cli.attack_lab import attack_lab_command
 from fedmkt.cli.audit import audit
 from fedmkt.cli.bench import bench
 from fedmkt.cli.contract_life import contract
@@ -52,6 +53,7 @@ app.add_typer(contract, name="contract")
 app.command("controls")(controls_command)
 app.command("explain")(explain_command)
 app.command("overlap")(overlap_command)
+app.command("attack-lab")(attack_lab_command)
 app.command("run")(runs.run_command)
 app.command("runs")(runs.runs_command)
 app.command("logs")(runs.logs_command)
