@@ -2,7 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fedmkt.attack_lab.attacks import gradients
+from fedmkt.attack_lab.attacks import (
+    cells,
+    columns,
+    decoders,
+    exports,
+    gradients,
+    ids,
+    labels,
+    messages,
+    points,
+)
 from fedmkt.attack_lab.effort import Effort
 from fedmkt.attack_lab.finding import Finding
 from fedmkt.attack_lab.subject import Subject
@@ -12,8 +22,19 @@ Attack = Callable[[Subject, Effort], Finding]
 
 ATTACKS: Mapping[int, Attack] = {
     1: gradients.norm_and_cosine,
+    2: labels.completion,
     3: gradients.sign,
     4: gradients.residues,
+    5: columns.equations,
+    6: columns.inference,
+    7: labels.instance_space,
+    8: cells.small_cells,
+    9: ids.hashed_ids,
+    12: points.bad_points,
+    13: messages.altered,
+    17: decoders.code_in_data,
+    20: exports.cells_that_run,
+    22: labels.membership,
 }
 
 

@@ -61,6 +61,10 @@ class Subject:
         """Tell whether the models are trees."""
         return self.contract.model.kind == "trees"
 
+    def listed(self, *kinds: str) -> tuple[str, ...]:
+        """Return which of these disclosures the contract allows."""
+        return tuple(kind for kind in kinds if kind in self.contract.disclosures)
+
     @property
     def bank(self) -> str:
         """The bank's name."""
