@@ -9,14 +9,13 @@ import numpy as np
 class Effort:
     """Sizes of the attacks that may be made longer; random : drawn from by all, one after the other.
 
-    messages : altered, moved or repeated ones. draws : of the rows that an attacker happens to know. deals : corrupted
-    ones. ids : of each list that are looked for.
+    messages : altered, moved or repeated ones. draws : of the rows that an attacker happens to know. ids : of each list
+    that are looked for.
     """
 
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
     messages: int = 300
     draws: int = 20
-    deals: int = 1000
     ids: int = 2000
 
 
@@ -27,4 +26,4 @@ def quick(seed: int) -> Effort:
 
 def long(seed: int) -> Effort:
     """Return what `make attack-lab` tries."""
-    return Effort(np.random.default_rng(seed), messages=10_000, draws=100, ids=100_000)
+    return Effort(np.random.default_rng(seed), messages=10_000, draws=50, ids=10_000)

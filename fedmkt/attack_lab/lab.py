@@ -1,7 +1,7 @@
 """`fedmkt attack-lab`: watch a run, run the attacks on it, write what they found beside it."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +34,15 @@ def attack_run(
 
 def attack_all(
     rows: Sequence[int] = (), out: Path | None = None, seeds: int = 1, sizes: tuple[int, int, int] = SIZES,
-    families: Sequence[str] = tuple(MODELS),
+    families: Sequence[str] = tuple(MODELS), effort: Callable[[int], Effort] = quick,
 ) -> list[Report]:  # fmt: skip
-    """Attack a job on invented data of each family, `seeds` times each; of several the worst figure counts."""
+    """Attack a job on invented data of each family, `seeds` times each; of several the worst figure counts.
+
+    effort : how hard to try, from the seed
+    """
     reports = []
     for family in families:
-        of_seeds = [_attack_invented(family, seed, rows, sizes) for seed in range(1, seeds + 1)]
+        of_seeds = [_attack_invented(family, rows, sizes, seed, effort(seed)) for seed in range(1, seeds + 1)]
         findings = tuple(worst(same) for same in zip(*(r.findings for r in of_seeds), strict=True))
         report = replace(of_seeds[0], seeds=seeds, findings=findings)
         if out is not None:
@@ -48,11 +51,13 @@ def attack_all(
     return reports
 
 
-def _attack_invented(family: str, seed: int, rows: Sequence[int], sizes: tuple[int, int, int]) -> Report:
+def _attack_invented(
+    family: str, rows: Sequence[int], sizes: tuple[int, int, int], seed: int, effort: Effort
+) -> Report:
     with tempfile.TemporaryDirectory() as name:
         job = write_job(Path(name) / "world", family, seed, sizes, min(1000, sizes[2] // 2))
         subject = watch_run(job, Path(name) / "run", seed)
-        return replace(report_of(subject, "invented data", attack(subject, quick(seed), rows)), family=family)
+        return replace(report_of(subject, "invented data", attack(subject, effort, rows)), family=family)
 
 
 def report_of(subject: Subject, run: str, findings: Sequence[Finding]) -> Report:

@@ -12,6 +12,7 @@ from fedmkt.attack_lab.attacks import (
     labels,
     messages,
     points,
+    tables,
 )
 from fedmkt.attack_lab.effort import Effort
 from fedmkt.attack_lab.finding import Finding
@@ -33,6 +34,7 @@ ATTACKS: Mapping[int, Attack] = {
     12: points.bad_points,
     13: messages.altered,
     17: decoders.code_in_data,
+    18: tables.crafted_parquet,
     20: exports.cells_that_run,
     22: labels.membership,
 }

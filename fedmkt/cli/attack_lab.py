@@ -25,6 +25,9 @@ def attack_lab_command(
     seeds: Annotated[
         int, typer.Option(min=1, metavar="N", help="With --all: worst of so many worlds and runs.")
     ] = 1,
+    harder: Annotated[
+        bool, typer.Option("--long", help="10,000 altered messages, more ids and draws; minutes.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where to write; the run's folder.", show_default=False),
@@ -36,12 +39,17 @@ def attack_lab_command(
     The run's job is run once more, with all that each party is shown kept in memory. Exit code 4 where an attack
     works that the contract does not declare, or where its undefended control does not.
     """
+    from fedmkt.attack_lab.effort import long, quick
     from fedmkt.attack_lab.lab import attack_all, attack_run
 
     if everything == (run is not None):
         raise ConfigError("one of RUN and --all", "fedmkt attack-lab RUN")
     rows = _rows(attacks)
-    reports = attack_all(rows, out, seeds) if run is None else [attack_run(run, rows, out)]
+    effort = long if harder else quick
+    if run is not None:
+        reports = [attack_run(run, rows, out, effort(1))]
+    else:
+        reports = attack_all(rows, out, seeds, effort=effort)
     if as_json:
         console.say_json({"reports": [r.to_json() for r in reports]})
     else:

@@ -411,7 +411,7 @@ def _memory_endpoints(
                 tables.get(signer.name),
                 layout.place(signer.name),
                 sources,
-                watch,
+                watch=watch,
             )
             endpoints[Name(signer.name)] = MemoryEndpoint(party)
         yield endpoints

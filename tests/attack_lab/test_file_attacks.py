@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from fedmkt.attack_lab.attacks import decoders, exports
+from fedmkt.attack_lab.attacks import decoders, exports, tables
 from fedmkt.attack_lab.effort import quick
 from fedmkt.attack_lab.subject import Subject
 
@@ -51,3 +51,8 @@ def test_a_formula_in_a_file_of_the_run_is_found(linear: Subject):
         assert exports.cells_that_run(linear, quick(1)).here == 1
     finally:
         path.unlink()
+
+
+def test_a_pickle_in_a_parquet_schema_runs_in_an_old_reader_only(linear: Subject):
+    found = tables.crafted_parquet(linear, quick(1))
+    assert (found.undefended, found.here, found.verdict) == (1, 0, "held")

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-import fedmkt
 from fedmkt.attack_lab.effort import Effort
 from fedmkt.attack_lab.finding import Finding, Limit
 from fedmkt.attack_lab.subject import Subject
@@ -77,7 +76,7 @@ def code_in_data(subject: Subject, effort: Effort) -> Finding:
     """Row 17: how many payloads run, and how many places in the package could run one."""
     payloads = list(payloads_of(200))
     run = sum(runs(decoder, payload) for decoder in DECODERS.values() for payload in payloads)
-    package = Path(fedmkt.__file__).parent
+    package = Path(wire.__file__).parents[1]
     places = [p for path in package.rglob("*.py") for p in dangerous(path.read_text(encoding="utf-8"))]
     child = subprocess.run(
         [sys.executable, "-c", _COUNT], input="\n".join(p.hex() for p in payloads), capture_output=True, text=True,
