@@ -12,7 +12,7 @@ SPU ?= $(or $(TMPDIR),/tmp)/fedmkt-spu
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help install install-locked demo check format test long e2e faults hostile psi-cases bench bench-models bench-psi lock licences wheel reproducible audit clean tamper write-faults fuzz-short fuzz soak mutants
+.PHONY: help install install-locked demo check format test long e2e faults hostile attack-lab psi-cases bench bench-models bench-psi lock licences wheel reproducible audit clean tamper write-faults fuzz-short fuzz soak mutants
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -75,6 +75,9 @@ soak: $(STAMP)  ## runs in one process for MINUTES=10: memory and open files sta
 
 mutants: $(STAMP)  ## small changes of our own code that the tests beside it must notice, SAMPLE=25 of each module
 	$(BIN)/python -m tests.mutation --sample $(or $(SAMPLE),25)
+
+attack-lab: $(STAMP)  ## every attack on a job of each family of models, 20 seeds (an hour)
+	$(BIN)/fedmkt attack-lab --all --seeds 20 --long
 
 psi-cases: $(STAMP)  ## the engines against plain sets, 10,000 lists, and 2,000 changed messages (20 minutes)
 	$(BIN)/python -m tests.protocol.engine_cases sets 10000

@@ -16,7 +16,7 @@ LAYERS = {
     "contract": 2, "config": 2, "protocol": 2, "audit": 2,
     "party": 3,
     "transport": 4,
-    "marketing": 5, "report": 5, "evidence": 5, "simulation": 5, "deploy": 5,
+    "attack_lab": 5, "marketing": 5, "report": 5, "evidence": 5, "simulation": 5, "deploy": 5,
     "cli": 6,
     "__main__": 7, "": 7,
 }  # fmt: skip

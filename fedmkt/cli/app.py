@@ -20,6 +20,7 @@ import typer
 from fedmkt import __version__
 from fedmkt.cli import console, rights, roles, runs
 from fedmkt.cli.accounts import accounts
+from fedmkt.cli.attack_lab import attack_lab_command
 from fedmkt.cli.audit import audit
 from fedmkt.cli.bench import bench
 from fedmkt.cli.contract_life import contract
@@ -54,6 +55,7 @@ app.add_typer(contract, name="contract")
 app.command("controls")(controls_command)
 app.command("explain")(explain_command)
 app.command("overlap")(overlap_command)
+app.command("attack-lab")(attack_lab_command)
 app.command("run")(runs.run_command)
 app.command("withdraw")(rights.withdraw_command)
 app.command("expire")(rights.expire_command)

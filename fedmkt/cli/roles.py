@@ -58,6 +58,7 @@ COMMANDS: Final[Mapping[str, May]] = {
     # on this machine alone: no organisation's folder
     "demo": _FREE,
     "simulate": _FREE,
+    "attack-lab": _FREE,
     "plan": _FREE,
     "overlap": _FREE,
     "doctor": _FREE,

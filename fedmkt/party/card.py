@@ -176,9 +176,10 @@ def _csv(lines: Sequence[BinLine]) -> bytes:
     table = csv.writer(text, lineterminator="\n")
     table.writerow([field.name for field in fields(BinLine)])
     # A spreadsheet would run a cell that begins with a sign.
-    table.writerows((_cell(line.column), _cell(line.bin), *astuple(line)[2:]) for line in lines)
+    table.writerows((cell(line.column), cell(line.bin), *astuple(line)[2:]) for line in lines)
     return text.getvalue().encode()
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Write text so that no spreadsheet takes it for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

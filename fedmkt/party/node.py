@@ -48,7 +48,7 @@ from fedmkt.party.release import Release
 from fedmkt.party.store import Store
 from fedmkt.party.table import Column, Table, TableSchema, read_table
 from fedmkt.protocol.alignment.psi import Customers
-from fedmkt.protocol.core import Name, State
+from fedmkt.protocol.core import Name, Script, State
 from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.prepare import Columns
 from fedmkt.protocol.shift import Reference
@@ -230,11 +230,13 @@ def open_party(
     sources: Sources,
     statements: Sequence[Envelope] = (),
     withdrawn: Withdrawn | None = None,
+    watch: Callable[[Script], Script] = lambda script: script,
 ) -> Party:
     """Open one participant: contract and own list are put to its controls first, before anything leaves.
 
     statements : signed ones about the contract, such as approvals; its log says each once. withdrawn : who of a list
-    withdrew; None where the party keeps no list of them.
+    withdrew; None where the party keeps no list of them. watch : what a simulation puts around the script to see its
+    steps (`attack_lab.views`); a deployment has none.
     """
     check_contract(name, signed, config, place, sources, statements)
     contract, policy, store = signed.contract, Policy(config), Store(place.store)
@@ -256,8 +258,8 @@ def open_party(
     release = Release(sources.random, sources.clock, config.policy)
     journal = Journal(place.journal, place.private / "journal.key", sources.random)
     return Party(
-        Name(name), contract, SCRIPTS[contract.task], load_identity(place, sources.random), policy, log, journal, store,
-        sources.random, local_states(table) if table is not None else (),
+        Name(name), contract, watch(SCRIPTS[contract.task]), load_identity(place, sources.random), policy, log,
+        journal, store, sources.random, local_states(table) if table is not None else (),
         data=data_digest(table) if table is not None else b"",
         finish=lambda party: _finish(party, place, table, policy, release) if table is not None else [],
         count_list=guard.count if guard is not None else lambda _: [],

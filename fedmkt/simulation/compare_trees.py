@@ -44,7 +44,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
-class _Side:
+class TreeSide:
     """One party's bins for train and held-out rows, its part of the model, and the rest of its model.json.
 
     validates : (n,), which train rows say when to stop, or None
@@ -64,7 +64,8 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
     """Put the joint model together from its parts; grow the same trees on the pooled table."""
     contract = from_toml((folder / "contract.toml").read_text(), str(folder / "contract.toml")).contract
     sides = [
-        _load(contract, p.name, folder / "parties" / p.name / "model", tables[p.name]) for p in config.parties
+        load_side(contract, p.name, folder / "parties" / p.name / "model", tables[p.name])
+        for p in config.parties
     ]
     bank = sides[0]
     if contract.align.join == "left":
@@ -74,7 +75,7 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
         ]
     if bank.label_train is None or bank.label_held_out is None:
         raise ValueError("the first party has no label")
-    outline = _with_leaves(Outline.from_json(_compact(bank.header["outline"])), sides)
+    outline = with_leaves(Outline.from_json(compact(bank.header["outline"])), sides)
     joint = Model(outline, tuple(s.part for s in sides))
     draws = Draws(bytes.fromhex(str(bank.header["draws"])))
     pooled = boosting.Labelled(_pooled([s.train for s in sides]), bank.label_train)
@@ -93,7 +94,8 @@ def compare(config: JobConfig, folder: Path, tables: dict[str, Table]) -> Compar
     )
 
 
-def _load(contract: Contract, name: str, folder: Path, table: Table) -> _Side:
+def load_side(contract: Contract, name: str, folder: Path, table: Table) -> TreeSide:
+    """Read one party's model folder and put its rows into bins again; ConfigError where a file is missing."""
     try:
         header = json.loads((folder / "model.json").read_text())
         rows = [np.load(folder / f"{rows}.npy", allow_pickle=False) for rows in ("train", "held_out")]
@@ -102,14 +104,14 @@ def _load(contract: Contract, name: str, folder: Path, table: Table) -> _Side:
             f"{error.filename}: {error.strerror}", "give the folder of a finished run"
         ) from None
     columns = next(s for s in local_states(table) if isinstance(s, Columns))
-    binning = Binning.from_json(_compact(header["binning"]))
+    binning = Binning.from_json(compact(header["binning"]))
     train, held_out = (table_of(contract, Name(name), binning, columns, r) for r in rows)
     y = [None if columns.label is None else columns.label[r] for r in rows]
     validates = np.load(folder / "validates.npy", allow_pickle=False) if contract.trees.patience else None
     shares = folder / LEAF_SHARES
     leaves = np.load(shares, allow_pickle=False) if shares.exists() else None
-    return _Side(
-        train, held_out, Part.from_json(_compact(header["part"])), validates, y[0], y[1], header, leaves
+    return TreeSide(
+        train, held_out, Part.from_json(compact(header["part"])), validates, y[0], y[1], header, leaves
     )
 
 
@@ -121,7 +123,7 @@ def _known(folder: Path) -> tuple[Bools, Bools]:
     return known[train], known[held_out]
 
 
-def _joined(side: _Side, train: Bools, held_out: Bools) -> _Side:
+def _joined(side: TreeSide, train: Bools, held_out: Bools) -> TreeSide:
     """Give a partner's tables the rows that only the bank has: all of their values are missing."""
     return replace(side, train=_placed(side.train, train), held_out=_placed(side.held_out, held_out))
 
@@ -132,7 +134,7 @@ def _placed(table: trees.Table, known: Bools) -> trees.Table:
     return trees.Table(table.columns, values, table.bins)
 
 
-def _with_leaves(outline: Outline, sides: list[_Side]) -> Outline:
+def with_leaves(outline: Outline, sides: list[TreeSide]) -> Outline:
     """Add the parties' shares of the leaves up, where nobody has their values."""
     shares = [s.leaf_shares for s in sides if s.leaf_shares is not None]
     if not shares:
@@ -145,7 +147,8 @@ def _with_leaves(outline: Outline, sides: list[_Side]) -> Outline:
     return replace(outline, trees=tuple(grown))
 
 
-def _compact(value: object) -> str:
+def compact(value: object) -> str:
+    """Write JSON as the parts of a model are written."""
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from fedmkt.config.drafts import draft_contract, simulated_party
@@ -30,7 +31,7 @@ from fedmkt.party.journal import write_atomically
 from fedmkt.party.node import Place, Sources, open_data, open_party
 from fedmkt.party.policy import Policy
 from fedmkt.party.table import Table
-from fedmkt.protocol.core import Name, PublicValue
+from fedmkt.protocol.core import Name, PublicValue, Script
 from fedmkt.protocol.pipeline import SCRIPTS, Finished
 from fedmkt.report.build import PAGE
 from fedmkt.report.summary import RunSummary
@@ -38,6 +39,8 @@ from fedmkt.simulation.progress import Progress, ProgressEvent
 from fedmkt.simulation.stages import Stages
 from fedmkt.transport import driver
 from fedmkt.transport.memory import MemoryEndpoint
+
+Watch = Callable[[Script], Script]
 
 WORLD = "world"
 """Folder for the files that a demo invents, within its run folder."""
@@ -103,12 +106,24 @@ def simulate(
     ledgers, and the models that [model] start may name. Raises ConfigError, DataError, PolicyRefused and the like.
     """
     path = Path(job)
-    config = read_job(path)
+    return simulate_job(read_job(path), path, backend, out, seed, resume, progress, after)
+
+
+def simulate_job(
+    config: JobConfig, path: Path, backend: str = "memory", out: Path | None = None, seed: int | None = None,
+    resume: bool = False, progress: Progress | None = None, after: Path | None = None,
+    watch: Watch = lambda script: script,
+) -> RunResult:  # fmt: skip
+    """Run a job that was read already, as `simulate` does.
+
+    path : beside which its files lie. watch : put around the script at each party, in memory only: so the attack lab
+    sees what each is shown.
+    """
     if config.task != "train":
         raise ConfigError(f'{path}: task = "{config.task}": trains no model', f"fedmkt overlap {path}")
     layout = layout_of(config.name, out, resume)
     with in_plain_words(layout):
-        run = carry_out(config, path, layout, backend, seed, resume, progress, after)
+        run = carry_out(config, path, layout, backend, seed, resume, progress, after, watch)
         if not isinstance(run.outcome, Finished):
             raise ValueError("the main job returned something else")
         if progress is not None:
@@ -151,7 +166,7 @@ def layout_of(name: str, out: Path | None, resume: bool) -> Layout:
 
 def carry_out(
     config: JobConfig, path: Path, layout: Layout, backend: str, seed: int | None, resume: bool,
-    progress: Progress | None, after: Path | None = None,
+    progress: Progress | None, after: Path | None = None, watch: Watch = lambda script: script,
 ) -> CarriedOut:  # fmt: skip
     """Read the tables, sign the contract and run its script to the end, or go on with a stopped run."""
     started = time.perf_counter()
@@ -165,7 +180,7 @@ def carry_out(
     signed = before or _sign_contract(config, path, tables, layout, seed)
     if after is not None and before is None:
         _go_on(config, after, layout)
-    run = _run_memory if backend == "memory" else _run_flower
+    run = partial(_run_memory, watch=watch) if backend == "memory" else _run_flower
     lists = {Name(n): len(t.ids) for n, t in tables.items()}
     staged = Stages(progress, signed.contract, lists) if progress is not None else None
     outcome, costs = run(config, path, tables, signed, layout, seed, resume, staged)
@@ -380,6 +395,7 @@ def _memory_endpoints(
     layout: Layout,
     seed: int | None,
     epoch: int,
+    watch: Watch,
 ) -> Iterator[dict[Name, MemoryEndpoint]]:
     endpoints: dict[Name, MemoryEndpoint] = {}
     heard, logger = _Heard(), logging.getLogger("fedmkt.party")
@@ -389,7 +405,13 @@ def _memory_endpoints(
             settings = party_settings(config, signed, signer.name)
             sources = Sources.of(seed, signer.name, epoch)
             party = open_party(
-                signer.name, signed, settings, tables.get(signer.name), layout.place(signer.name), sources
+                signer.name,
+                signed,
+                settings,
+                tables.get(signer.name),
+                layout.place(signer.name),
+                sources,
+                watch=watch,
             )
             endpoints[Name(signer.name)] = MemoryEndpoint(party)
         yield endpoints
@@ -404,10 +426,10 @@ def _memory_endpoints(
 
 def _run_memory(
     config: JobConfig, path: Path, tables: dict[str, Table], signed: SignedContract, layout: Layout, seed: int | None,
-    resume: bool, progress: Progress | None,
+    resume: bool, progress: Progress | None, watch: Watch = lambda script: script,
 ) -> tuple[PublicValue, driver.Progress]:  # fmt: skip
     epoch = _epoch(layout) if resume else 0
-    with _memory_endpoints(config, tables, signed, layout, seed, epoch) as endpoints:
+    with _memory_endpoints(config, tables, signed, layout, seed, epoch, watch) as endpoints:
         coordinator = driver.Coordinator(
             signed.contract, SCRIPTS[signed.contract.task], endpoints, layout.folder / "coordinator",
             watch=watcher(progress),

@@ -1,0 +1,48 @@
+"""All attacks by their row in security.md section 3."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from fedmkt.attack_lab.attacks import (
+    cells,
+    columns,
+    decoders,
+    exports,
+    gradients,
+    ids,
+    labels,
+    messages,
+    points,
+    tables,
+)
+from fedmkt.attack_lab.effort import Effort
+from fedmkt.attack_lab.finding import Finding
+from fedmkt.attack_lab.subject import Subject
+from fedmkt.errors import ConfigError
+
+Attack = Callable[[Subject, Effort], Finding]
+
+ATTACKS: Mapping[int, Attack] = {
+    1: gradients.norm_and_cosine,
+    2: labels.completion,
+    3: gradients.sign,
+    4: gradients.residues,
+    5: columns.equations,
+    6: columns.inference,
+    7: labels.instance_space,
+    8: cells.small_cells,
+    9: ids.hashed_ids,
+    12: points.bad_points,
+    13: messages.altered,
+    17: decoders.code_in_data,
+    18: tables.crafted_parquet,
+    20: exports.cells_that_run,
+    22: labels.membership,
+}
+
+
+def attack(subject: Subject, effort: Effort, rows: Sequence[int] = ()) -> list[Finding]:
+    """Run the attacks with these numbers, or all; ConfigError for a number that has none."""
+    for row in rows:
+        if row not in ATTACKS:
+            raise ConfigError(f"attack {row}: accepted: {', '.join(map(str, ATTACKS))}")
+    return [ATTACKS[row](subject, effort) for row in (rows or ATTACKS)]
