@@ -7,21 +7,27 @@ import pytest
 
 from fedmkt.attack_lab.finding import Finding, Limit
 from fedmkt.attack_lab.lab import worst
+from fedmkt.attack_lab.subject import seed_of, watch_run
 from fedmkt.cli.app import main
-from fedmkt.simulation.run import simulate
 
 
-def test_the_command_watches_the_same_run_bit_for_bit_and_writes_beside_it(linear, tmp_path, capsys):
-    simulate(linear.folder.parent / "world" / "job.toml", out=tmp_path / "run", seed=2)
+def test_the_folder_of_a_run_is_watched_again_bit_for_bit(linear, tmp_path):
+    assert seed_of(linear.folder) == 2
+    again = watch_run(linear.folder, tmp_path / "again", seed_of(linear.folder))
     for name in ("share.npy", "train.npy"):
-        one, other = (f / "parties" / "partner" / "model" / name for f in (linear.folder, tmp_path / "run"))
+        one, other = (s.model("partner") / name for s in (linear, again))
         assert np.array_equal(np.load(one), np.load(other))
-    assert main(["attack-lab", str(tmp_path / "run"), "--attacks", "1,3", "--json"]) == 0
+    assert again.given == linear.folder
+
+
+def test_the_command_writes_the_table_into_the_folder_of_the_run(linear, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fedmkt.attack_lab.lab.watch_run", lambda run, out, seed: linear)
+    assert main(["attack-lab", str(tmp_path), "--attacks", "1,3", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     (written,) = said["reports"]
-    assert json.loads((tmp_path / "run" / "attack-lab.json").read_bytes()) == written
+    assert json.loads((tmp_path / "attack-lab.json").read_bytes()) == written
     assert [f["row"] for f in written["findings"]] == [1, 3]
-    assert (tmp_path / "run" / "attack-lab.html").exists()
+    assert (tmp_path / "attack-lab.html").exists()
 
 
 @pytest.mark.parametrize(
