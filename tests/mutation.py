@@ -28,7 +28,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MODULES: dict[str, Sequence[str]] = {
     "fedmkt/protocol/wire.py": ("tests/protocol/test_wire.py",),
-    "fedmkt/party/policy.py": ("tests/party/test_policy.py",),
+    "fedmkt/party/policy.py": (
+        "tests/party/test_policy.py",
+        "tests/party/controls",
+        "tests/party/test_list_ledger.py",
+    ),
     "fedmkt/audit/records.py": ("tests/audit/test_records.py",),
     "fedmkt/audit/checkpoint.py": ("tests/audit/test_checkpoint.py",),
     "fedmkt/audit/verify.py": ("tests/audit/test_verify.py",),

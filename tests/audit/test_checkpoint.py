@@ -135,3 +135,16 @@ def test_a_cosignature_of_another_text_or_key_is_refused():
 def test_a_malformed_checkpoint_is_refused(text):
     with pytest.raises(ValueError):
         checkpoint.parse_body(text)
+
+
+@pytest.mark.parametrize("text", [b"", b"origin", b"origin\n", b"origin\n5\n", b"origin\n5\nAAAA\n\n\n"])
+def test_a_checkpoint_of_too_few_or_too_many_lines_is_refused_in_its_own_words(text: bytes) -> None:
+    with pytest.raises(ValueError, match="three lines"):
+        checkpoint.parse_body(text)
+
+
+def test_a_size_of_nineteen_digits_is_no_size() -> None:
+    root = base64.b64encode(bytes(32)).decode()
+    assert checkpoint.parse_body(f"origin\n{'9' * 18}\n{root}\n".encode()).size == 10**18 - 1
+    with pytest.raises(ValueError, match="three lines"):
+        checkpoint.parse_body(f"origin\n{'9' * 19}\n{root}\n".encode())

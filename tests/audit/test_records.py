@@ -73,3 +73,11 @@ def test_bytes_that_are_no_canonical_record_are_refused(data):
 def test_times_are_written_in_utc():
     moment = datetime(2030, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
     assert timestamp(moment) == timestamp(datetime(2030, 1, 1, tzinfo=UTC)) == "2030-01-01T00:00:00.000000Z"
+
+
+def test_a_record_of_exactly_the_largest_size_is_written_and_read():
+    room = MAX_LEAF_BYTES - len(leaf(dataclasses.replace(RECORD, body={"x": ""})))
+    largest = dataclasses.replace(RECORD, body={"x": "y" * room})
+    assert len(leaf(largest)) == MAX_LEAF_BYTES and read_leaf(leaf(largest)) == largest
+    with pytest.raises(ValueError):
+        leaf(dataclasses.replace(RECORD, body={"x": "y" * (room + 1)}))
