@@ -75,7 +75,7 @@ def changed(paper: Request | Bundle, path: str, value: object) -> bytes:
     ],
 )
 def test_a_request_with_any_field_changed_is_refused(key: str, value: str, request_paper: Request) -> None:
-    with pytest.raises(PeerError, match="the signature does not verify"):
+    with pytest.raises(PeerError, match=r"the signature does not verify|point of small order"):
         read_request(changed(request_paper, key, value), "bank.request")
 
 
@@ -84,7 +84,7 @@ def test_a_request_with_a_key_of_another_is_refused(
     key: str, request_paper: Request, offices: dict[str, Office]
 ) -> None:
     other = getattr(offices["shop"].request(), key)
-    with pytest.raises(PeerError, match="the signature does not verify"):
+    with pytest.raises(PeerError, match=r"the signature does not verify|point of small order"):
         read_request(changed(request_paper, key, other), "bank.request")
 
 
@@ -117,7 +117,7 @@ def test_nobody_can_bring_the_node_key_of_another_even_under_their_own_signature
     ],
 )
 def test_a_bundle_with_any_field_changed_is_refused(key: str, value: object, bundle_paper: Bundle) -> None:
-    with pytest.raises(PeerError, match="the signature does not verify"):
+    with pytest.raises(PeerError, match=r"the signature does not verify|point of small order"):
         read_bundle(changed(bundle_paper, key, value), "bank.bundle")
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -387,7 +388,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.mark.parametrize("name", [BANK, SHOP])
 @pytest.mark.parametrize("case", REFUSED)
-def test_nothing_leaves_and_nothing_is_written_for_a_contract_that(
+def test_nothing_leaves_and_at_most_the_refusal_is_written_for_a_contract_that(
     case: str, name: Name, small: World, tmp_path: Path
 ) -> None:
     job = read_job(small.folder / "data" / "job.toml")
@@ -397,7 +398,14 @@ def test_nothing_leaves_and_nothing_is_written_for_a_contract_that(
     bad = REFUSED[case](small.signed, dict(small.identities))
     with pytest.raises(PolicyRefused):
         open_party(name, bad, settings, table, place, Sources.of(None, name))
-    assert list(tmp_path.iterdir()) == []
+    # Only what exactly those signed whose keys are pinned has the log say that it was refused.
+    assert _logged(place.logs) == (["policy.refused"] if case == "is_for_another_purpose" else [])
+    assert case == "is_for_another_purpose" or list(tmp_path.iterdir()) == []
+
+
+def _logged(folder: Path) -> list[str]:
+    path = folder / "log.jsonl"
+    return [json.loads(line)["type"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_a_party_pins_neither_more_nor_fewer_than_the_signers(small: World, tmp_path: Path) -> None:
@@ -437,4 +445,4 @@ def test_a_shorter_list_than_agreed_is_refused_before_anything_leaves(tmp_path: 
     world = world_of(strict, tmp_path, tables)
     with pytest.raises(PolicyRefused, match="lists this short"):
         world.open_one(BANK)
-    assert not (tmp_path / "logs").exists()
+    assert _logged(tmp_path / "logs" / BANK) == ["policy.refused"]
