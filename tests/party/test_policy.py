@@ -246,3 +246,20 @@ def test_a_disclosure_needs_the_contract_the_policy_and_a_signer_as_reader():
         own.check_disclosure(RangeBit(to="eve"), contract)
     with pytest.raises(PolicyRefused, match="shop does not allow RangeBit"):
         Policy(make_config(disclosures=())).check_disclosure(RangeBit(to="all"), contract)
+
+
+def test_before_one_signs_a_signature_may_be_missing_but_none_may_be_wrong():
+    policy, signed = Policy(make_config()), make_signed()
+    only_own = signed.model_copy(update={"signatures": {"shop": signed.signatures["shop"]}})
+    policy.check_before_signing(only_own, NOW)
+    with pytest.raises(PolicyRefused):
+        policy.check_contract(only_own, NOW)
+    with pytest.raises(PolicyRefused, match="bank"):
+        policy.check_before_signing(unsigned_by_bank(), NOW)
+
+
+def test_what_breaks_a_contract_is_listed_with_its_control():
+    policy = Policy(make_config())
+    assert all(not found for _, found in policy.breaches(make_signed(), NOW))
+    broken = [control.id for control, found in policy.breaches(unsigned_by_bank(), NOW) if found]
+    assert "signatures" in broken
