@@ -23,6 +23,7 @@ from fedmkt.deploy.messages import Serve
 from fedmkt.deploy.places import place_of
 from fedmkt.deploy.runs import RunFolder
 from fedmkt.deploy.take_part import open_own_party
+from fedmkt.party.acts_log import ACTS_FILE
 from fedmkt.party.node import Sources, open_party
 from fedmkt.protocol.core import Name
 from fedmkt.protocol.pipeline import main_job
@@ -62,6 +63,7 @@ def run_in_memory(deployment: Deployment, folder: Path, seed: int) -> float:
             folder / name,
             ignore=shutil.ignore_patterns("state", "logs", "runs", "*.lock"),
         )
+        _copy_acts(deployment.place(name) / "state", folder / name / "state")
     started = time.monotonic()
     invitation = Serve(signed, b"", seed, 0)
     parties = [open_own_party(PartyFolder(folder / name), invitation) for name in deployment.names]
@@ -76,6 +78,17 @@ def run_in_memory(deployment: Deployment, folder: Path, seed: int) -> float:
         for endpoint in endpoints.values():
             endpoint.close()
     return time.monotonic() - started
+
+
+def _copy_acts(state: Path, to: Path) -> None:
+    """Copy the acts that there were when the run began: its log says how many, and peers signed that."""
+    (log,) = state.glob("contracts/*/log/log.jsonl")
+    loaded = next(
+        r for line in log.read_text().splitlines() if (r := json.loads(line))["type"] == "policy.loaded"
+    )
+    lines = (state / ACTS_FILE).read_bytes().splitlines(keepends=True)
+    to.mkdir(mode=0o700, exist_ok=True)
+    (to / ACTS_FILE).write_bytes(b"".join(lines[: loaded["body"]["acts"]["count"]]))
 
 
 def differences(deployment: Deployment, folder: Path) -> tuple[str, ...]:

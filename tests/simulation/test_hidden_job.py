@@ -74,7 +74,11 @@ def test_the_partner_keeps_nothing_that_tells_who_is_common(finished: tuple[Path
     found = {p.name for p in model.iterdir()}
     assert found == {
         "model.json", "share.npy", "transform.npy", "spread.npy", "train.npy", "held_out.npy", "unlabelled.npy",
+        "expires.json", "people.key", "people.npz",
     }  # fmt: skip
+    with np.load(model / "people.npz", allow_pickle=False) as people:
+        # Whose data the run used is, at the partner, all that took part: as many as train, whoever of them is common.
+        assert people["trained"].shape[0] == len(np.load(model / "train.npy", allow_pickle=False))
     train = np.load(model / "train.npy", allow_pickle=False)
     config = parse_job(job.read_text(), str(job))
     assert len(np.unique(train)) == len(train)
