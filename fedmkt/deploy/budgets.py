@@ -1,6 +1,5 @@
 """What a party has spent of its privacy budgets, and what is left: by counterpart and population, and by contract."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +100,7 @@ def _groups(entries: list[Entry]) -> Iterator[list[Entry]]:
 
 def _of_contract(path: Path, me: str, store: Store, entries: list[Entry]) -> ContractBudget:
     contract: Contract = read_contract(path.parent)
-    runs = json.loads(store.get(f"runs/{digest(contract).hex()}", b"[]"))
+    runs = store.runs(digest(contract).hex())
     same = known_as(counterparts(contract, me), [e.told for e in entries])
     spent = [epsilon_together(group) for group in _groups([e for e in entries if e.told in same])]
     return ContractBudget(

@@ -2,6 +2,9 @@
 
 Protection that resets with each run is none: the highest epoch of each run, the number of runs of each
 contract and the ledgers live here, outside of any run folder.
+
+A file is a line with a version and the SHA-256 of the rest, a line with the name, and the value: one that a disk or a
+person damaged is said by its path, and never half understood. Files of before had name and value alone.
 """
 
 import fcntl
@@ -12,8 +15,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedmkt.errors import PolicyRefused
+from fedmkt.errors import AuditError, PolicyRefused
 from fedmkt.party.journal import write_atomically
+
+_VERSION = b"\0fedmkt store 2 "
 
 
 class Store(Mapping[str, bytes]):
@@ -29,31 +34,57 @@ class Store(Mapping[str, bytes]):
 
     def put(self, name: str, value: bytes) -> None:
         """Remember a value; on disk when this returns."""
-        write_atomically(self._path(name), name.encode() + b"\n" + value)
+        named = name.encode() + b"\n" + value
+        write_atomically(self._path(name), b"".join([_first_line(named), named]))
 
     def forget(self, name: str) -> None:
         """Remove a value, if it is there."""
         self._path(name).unlink(missing_ok=True)
 
     def __getitem__(self, name: str) -> bytes:
+        path = self._path(name)
         try:
-            return self._path(name).read_bytes().split(b"\n", 1)[1]
+            data = path.read_bytes()
         except FileNotFoundError:
             raise KeyError(name) from None
+        except OSError as error:
+            raise AuditError(f"{path}: {error.strerror}", _HINT) from None
+        if data.startswith(_VERSION):
+            first, _, data = data.partition(b"\n")
+            if first + b"\n" != _first_line(data):
+                raise _damaged(path)
+        named = name.encode() + b"\n"
+        if not data.startswith(named):
+            raise _damaged(path)
+        return data.removeprefix(named)
 
     def __iter__(self) -> Iterator[str]:
-        return (_first_line(p) for p in sorted(self._folder.iterdir()) if p.suffix == "")
+        return (_name_in(p) for p in sorted(self._folder.iterdir()) if p.suffix == "")
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def highest_epoch(self, run: str) -> int:
         """Return the highest epoch of a run that was ever opened here; 0 for an unknown run."""
-        return int(self.get(f"epoch/{run}", b"0"))
+        try:
+            return int(self.get(f"epoch/{run}", b"0"))
+        except ValueError:
+            raise _damaged(self._path(f"epoch/{run}")) from None
 
     def raise_epoch(self, run: str, epoch: int) -> None:
         """Remember that an epoch was opened; a folder rolled back cannot open it again."""
         self.put(f"epoch/{run}", str(epoch).encode())
+
+    def runs(self, contract: str) -> list[str]:
+        """List the runs of a contract that were begun here."""
+        name = f"runs/{contract}"
+        try:
+            found = json.loads(self.get(name, b"[]"))
+        except ValueError:
+            raise _damaged(self._path(name)) from None
+        if not (isinstance(found, list) and all(isinstance(run, str) for run in found)):
+            raise _damaged(self._path(name))
+        return found
 
     def begin_run(self, run: str, contract: str, max_runs: int) -> None:
         """Count a run of a contract and hold the contract's lock; a resumed run is counted once.
@@ -61,7 +92,7 @@ class Store(Mapping[str, bytes]):
         PolicyRefused over the contract's number of runs, or while another run of it is under way.
         """
         self._lock(contract)
-        runs = json.loads(self.get(f"runs/{contract}", b"[]"))
+        runs = self.runs(contract)
         if run in runs:
             return
         if len(runs) >= max_runs:
@@ -96,6 +127,27 @@ class Store(Mapping[str, bytes]):
             self._held = -1
 
 
-def _first_line(path: Path) -> str:
-    with path.open("rb") as file:
-        return file.readline().rstrip(b"\n").decode()
+_HINT = "restore the store from its last backup; what was counted since must not be forgotten"
+
+
+def _damaged(path: Path) -> AuditError:
+    return AuditError(f"{path}: not as it was written", _HINT)
+
+
+def _first_line(named: bytes) -> bytes:
+    return _VERSION + hashlib.sha256(named).hexdigest().encode() + b"\n"
+
+
+def _name_in(path: Path) -> str:
+    """Read the name of a value; the value is looked at by whoever asks for it."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline()
+            if line.startswith(_VERSION):
+                line = file.readline()
+        name = line.rstrip(b"\n").decode()
+    except (OSError, UnicodeDecodeError):
+        raise _damaged(path) from None
+    if not line.endswith(b"\n") or path.name != hashlib.sha256(name.encode()).hexdigest()[:32]:
+        raise _damaged(path)
+    return name

@@ -368,10 +368,6 @@ def test_the_log_holds_the_head_of_the_ledger_and_counts_of_dropped_rows_and_not
 # -------------------------------------------------------------------------------- tampering
 
 
-def store_file(home: Home, holding: bytes) -> Path:
-    return next(p for p in (home.folder / "store").iterdir() if p.read_bytes().startswith(holding))
-
-
 def played(home: Home) -> Home:
     """Three runs under two contracts."""
     home.match(PEOPLE[:2000], "run 0")
@@ -380,21 +376,23 @@ def played(home: Home) -> Home:
     return home
 
 
+def store_of(home: Home) -> Store:
+    return Store(home.folder / "store")
+
+
 def take_out(home: Home, entry: int) -> None:
-    path = store_file(home, b"lists/entries\n")
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[: 1 + entry] + lines[2 + entry :]))
+    lines = store_of(home)["lists/entries"].splitlines(keepends=True)
+    store_of(home).put("lists/entries", b"".join(lines[:entry] + lines[1 + entry :]))
 
 
 def change(home: Home, old: bytes, new: bytes) -> None:
-    path = store_file(home, b"lists/entries\n")
-    data = path.read_bytes()
+    data = store_of(home)["lists/entries"]
     assert old in data
-    path.write_bytes(data.replace(old, new, 1))
+    store_of(home).put("lists/entries", data.replace(old, new, 1))
 
 
 def new_key(home: Home) -> None:
-    store_file(home, b"lists/key\n").write_bytes(b"lists/key\n" + b"k" * 32)
+    store_of(home).put("lists/key", b"k" * 32)
 
 
 def remove_all(home: Home) -> None:
@@ -411,8 +409,8 @@ TAMPERING: dict[str, Callable[[Home], None]] = {
     "a_run_renamed": lambda home: change(home, b"run 1", b"run 7"),
     "text_that_is_no_entry": lambda home: change(home, b'"forgets":[]', b'"forgets":{}'),
     "another_key": new_key,
-    "the_key_removed": lambda home: store_file(home, b"lists/key\n").unlink(),
-    "the_entries_removed": lambda home: store_file(home, b"lists/entries\n").unlink(),
+    "the_key_removed": lambda home: store_of(home).forget("lists/key"),
+    "the_entries_removed": lambda home: store_of(home).forget("lists/entries"),
     "the_whole_store_removed": remove_all,
 }
 
@@ -445,11 +443,11 @@ def test_a_ledger_that_was_rolled_back_is_noticed(home: Home) -> None:
 @pytest.mark.parametrize("how", ["removed", "changed"])
 def test_a_list_that_was_tampered_with_is_noticed_when_it_is_compared(home: Home, how: str) -> None:
     played(home)
-    path = store_file(home, f"lists/{home.ledger().entries()[0].list}\n".encode())
+    name = f"lists/{home.ledger().entries()[0].list}"
     if how == "removed":
-        path.unlink()
+        store_of(home).forget(name)
     else:
-        path.write_bytes(path.read_bytes()[:-8])
+        store_of(home).put(name, store_of(home)[name][:-8])
     with pytest.raises(AuditError, match=r"hashes of an earlier list (are missing|were changed)"):
         home.open(PEOPLE[500:2500], contract_of(name="third"))
 
@@ -585,12 +583,7 @@ def test_a_killed_run_is_finished_without_being_counted_again(job: World) -> Non
 
 @pytest.mark.parametrize("name", [BANK, "partner"])
 def test_a_party_whose_ledger_was_removed_takes_part_in_nothing(job: World, name: str) -> None:
-    path = next(
-        p
-        for p in (job.folder_of(Name(name)) / "store").iterdir()
-        if p.read_bytes().startswith(b"lists/entries\n")
-    )
-    path.unlink()
+    Store(job.folder_of(Name(name)) / "store").forget("lists/entries")
     with pytest.raises(AuditError, match="ledger of matched lists"):
         job.open()
 

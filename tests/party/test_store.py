@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmkt.errors import PolicyRefused
+from fedmkt.errors import AuditError, PolicyRefused
 from fedmkt.party.store import Store
 
 CONTRACT, OTHER = "c" * 64, "d" * 64
@@ -50,6 +50,50 @@ def test_any_bytes_are_a_value(value: bytes, tmp_path_factory: pytest.TempPathFa
     store = Store(tmp_path_factory.getbasetemp() / "any")
     store.put("x", value)
     assert store["x"] == value
+
+
+DAMAGE = {
+    "cut": lambda data: data[:-1],
+    "empty": lambda data: b"",
+    "one bit": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    "another name": lambda data: data.replace(b"epoch/r", b"epoch/s"),
+    "digest": lambda data: data.replace(data[16:20], b"0000", 1),
+    "no text": lambda data: b"\xff" * 200,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_value_is_an_error_that_names_its_file(store: Store, how: str) -> None:
+    store.raise_epoch("r", 3)
+    (path,) = store._folder.iterdir()
+    path.write_bytes(DAMAGE[how](path.read_bytes()))
+    with pytest.raises(AuditError, match=f"{path}: not as it was written") as found:
+        store.highest_epoch("r")
+    assert found.value.exit_code == 7 and "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("value", [b"{", b"{}", b"[1]", b"\xff"])
+def test_a_file_of_before_is_read_and_its_damage_is_told_too(store: Store, value: bytes) -> None:
+    store.put(f"runs/{CONTRACT}", b"[]")
+    store.raise_epoch("r", 3)
+    for path in store._folder.iterdir():
+        named = path.read_bytes().partition(b"\n")[2]
+        path.write_bytes(named)
+    assert store.runs(CONTRACT) == [] and store.highest_epoch("r") == 3
+    assert set(store) == {f"runs/{CONTRACT}", "epoch/r"}
+    for path in store._folder.iterdir():
+        path.write_bytes(path.read_bytes().partition(b"\n")[0] + b"\n" + value)
+    for ask in (lambda: store.runs(CONTRACT), lambda: store.highest_epoch("r")):
+        with pytest.raises(AuditError, match="not as it was written"):
+            ask()
+
+
+def test_a_value_under_another_values_file_name_is_told_where_all_are_listed(store: Store) -> None:
+    store.put("ledger", b"3")
+    (path,) = store._folder.iterdir()
+    path.rename(store._folder / ("0" * 32))
+    with pytest.raises(AuditError, match="0{32}: not as it was written"):
+        list(store)
 
 
 def test_values_are_readable_by_their_owner_only(store: Store) -> None:
