@@ -10,7 +10,8 @@ Who learns what, of one evaluation:
 Modes: `OPRF` as such; `VOPRF`: the sender also proves that it used the key of its public key; `POPRF`: that,
 and both agree on a public `info`. Safe against a malicious receiver and, for VOPRF and POPRF, against a
 sender that uses several keys; in mode OPRF a sender may use any key it likes. Each evaluation under one key
-costs strength (RFC 9497 section 7.2.3), so a key lives for one run.
+costs strength (RFC 9497 section 7.2.3: of 128 bits log2(Q) / 2 after Q of them), so a key lives for one run, or for a
+set that is kept, and answers at most `MOST_EVALUATIONS`: 113 bits are left then.
 
 The functions ending in `_all` and `evaluate_inputs` are mode OPRF over whole lists, for intersections.
 Letters of section 2.2: the proof shows that D[i] = k C[i] for the k of B = k A.
@@ -31,6 +32,8 @@ from fedmkt.crypto.prg import Random
 OUTPUT_BYTES = 64
 PROOF_BYTES = 64
 SEED_BYTES = 32
+MOST_EVALUATIONS = 2**30
+"""How many points of others one key may answer in its life, in all runs together."""
 MAX_LENGTH = 2**16 - 1
 """Longest input and longest `info`, in bytes, and most points under one proof."""
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedmkt.crypto import oprf
 from fedmkt.errors import PolicyRefused
 from fedmkt.protocol.alignment import items
 from fedmkt.protocol.alignment.items import NO_ROW, Items, Tags
@@ -86,6 +87,27 @@ def test_questions_beyond_the_contracts_number_are_refused_over_all_runs():
     with pytest.raises(PolicyRefused, match="one kept set"):
         ask_again(contract, range(60), range(80), first.stores, seed=2)
     ask_again(contract, range(40), range(80), first.stores, seed=3)
+
+
+def test_a_key_that_is_kept_answers_so_many_points_in_its_life_whatever_the_contract_allows(monkeypatch):
+    monkeypatch.setattr(oprf, "MOST_EVALUATIONS", 150)
+    contract = kept(reuse=1000)
+    first = ask_again(contract, range(60), range(80), {BANK: {}, SHOP: {}}, seed=1)
+    second = ask_again(contract, range(60), range(80), first.stores, seed=2)
+    before = dict(second.stores[SHOP])
+    with pytest.raises(
+        PolicyRefused, match="K3 one key answers at most 150 points, with these it would be 180"
+    ):
+        ask_again(contract, range(60), range(80), second.stores, seed=3)
+    assert second.stores[SHOP] == before, "what was refused is not counted"
+    ask_again(contract, range(30), range(80), second.stores, seed=4)
+
+
+def test_a_fresh_key_is_bounded_too(monkeypatch):
+    monkeypatch.setattr(oprf, "MOST_EVALUATIONS", 59)
+    contract = contract_of(align={"engine": "oprf"}, limits={"min_list": 10, "min_common": 1})
+    with pytest.raises(PolicyRefused, match="K3"):
+        ask_again(contract, range(60), range(80), {BANK: {}, SHOP: {}}, seed=1)
 
 
 def test_tags_are_found_where_they_stand_and_a_look_alike_is_not_taken():

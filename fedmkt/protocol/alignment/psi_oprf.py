@@ -15,7 +15,8 @@ for an id it does not hold. Bytes: 64 for each item of the bank, 16 for each of 
 With `align.reuse` in the contract a partner keeps its key and the order of its list for later runs with the same
 list, and the bank keeps the tags: a bank that asks about few people again and again sends and receives a few dozen
 bytes for each of them. What it asks in all these runs then counts as one list, which the contract bounds; when the
-list changes, or with the contract, key and tags are new.
+list changes, or with the contract, key and tags are new. Whatever a contract allows, a key answers at most
+`oprf.MOST_EVALUATIONS` points; the count is on disk before the answer leaves.
 Source: RFC 9497 (mode OPRF, ristretto255-SHA512); Jarecki, Kiayias, Krawczyk 2014 (2HashDH).
 """
 
@@ -244,6 +245,11 @@ def _evaluate(turn: Turn, inbox: Inbox[Blinded]) -> Outcome[Evaluated, Silent]:
         raise PeerError(f"{bank}: psi.oprf.blind: points are not (n, 32)")
     answered = sender.answered + len(points)
     reuse = turn.contract.align.reuse
+    if answered > oprf.MOST_EVALUATIONS:
+        raise PolicyRefused(
+            f"K3 one key answers at most {oprf.MOST_EVALUATIONS} points, with these it would be {answered}",
+            "a new contract has a new key",
+        )
     if answered > (reuse or items_at(turn, bank)):
         raise PolicyRefused(
             "the bank asks about more people than the contract allows for one kept set"
