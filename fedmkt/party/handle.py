@@ -20,6 +20,7 @@ from fedmkt.crypto.seal import Envelope, Place, Prekey, open_sealed, seal
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.audit_log import AuditLog
+from fedmkt.party.budget_guard import reserving
 from fedmkt.party.controls.code import installed_code
 from fedmkt.party.events import RIDER, Event, answered, failed, received, sent, spent
 from fedmkt.party.journal import Journal
@@ -370,15 +371,16 @@ class Party:
         envelopes: Sequence[Envelope],
     ) -> None:  # fmt: skip
         """Keep state and write the log, synced, before the answer may leave."""
-        if outcome.spends:
-            # Before the store has it: after a crash between the two it is in the log twice, rather than never.
-            self._log.append_all([*spent(call, request, outcome)])
+        with reserving(self._store, outcome.remember, self.contract.limits.max_epsilon, self.me):
+            if outcome.spends:
+                # Before the store has it: after a crash between the two it is in the log twice, rather than never.
+                self._log.append_all([*spent(call, request, outcome)])
+            for key, value in outcome.remember.items():
+                self._store.put(key, value)
         for kind in outcome.forget:
             self._states.pop(kind, None)
         for state in outcome.keep:
             self._states[type(state)] = state
-        for key, value in outcome.remember.items():
-            self._store.put(key, value)
         finished = self._finish(self) if call.step.closes else []
         if call.step.saves:
             self._journal.save(request.index, live.follower.index, live.follower.transcript, self._states)

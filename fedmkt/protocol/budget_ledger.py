@@ -16,17 +16,18 @@ population is what is protected, and two are never added up, because they are ab
   can be seen to have changed, and nothing here bounds that.
 
 Each entry is in the party's store, so it outlives contracts and keys; what it takes is in the audit log too, before
-the store has it. Who removes the store protects nobody but its own people less. What a training or a list took stays
-taken, whatever became of the run. Nothing without noise is counted: no number bounds that.
+the store has it. What a training or a list took stays taken, whatever became of the run. Nothing without noise is
+counted: no number bounds that. A step checks the budget with what it read; whoever writes its entry checks again
+with nobody else writing meanwhile (`party.budget_guard`), so of runs that begin at once the last ones are refused.
 """
 
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
-from fedmkt.errors import PolicyRefused
+from fedmkt.errors import AuditError, PolicyRefused
 from fedmkt.privacy.noise import FLOODING_DELTA, epsilon_of
 from fedmkt.protocol.counterpart import Counterpart, known_as
 
@@ -75,10 +76,29 @@ def entry_name(entry: Entry, run: str) -> str:
 def read_entries(store: Mapping[str, bytes]) -> Iterator[tuple[str, Entry]]:
     """Read all entries of a party, each with its run."""
     for name in store:
-        if name.startswith(_COLUMNS):
-            yield name.removeprefix(_COLUMNS), Training(**json.loads(store[name]))
-        elif name.startswith(_MEMBERSHIP):
-            yield name.removeprefix(_MEMBERSHIP), List(**json.loads(store[name]))
+        if (run := run_of(name)) is not None:
+            yield run, _read(name, store[name])
+
+
+def run_of(name: str) -> str | None:
+    """Return the run of which a value in the store is an entry; None where it is something else."""
+    prefix = next((p for p in (_COLUMNS, _MEMBERSHIP) if name.startswith(p)), None)
+    return None if prefix is None else name.removeprefix(prefix)
+
+
+def _read(name: str, data: bytes) -> Entry:
+    kind = Training if name.startswith(_COLUMNS) else List
+    try:
+        entry = kind(**json.loads(data))
+    except (ValueError, TypeError):
+        entry = None
+    fields = {"organisation": str, "key": str, "epsilon": float, "choice": str, "rho": float, "delta": float}
+    if entry is None or any(type(value) is not fields[field] for field, value in asdict(entry).items()):
+        raise AuditError(
+            f"budget ledger: the entry of run {name.partition('/')[2][:16]} is not as it was written",
+            "restore the store from its last backup",
+        )
+    return entry
 
 
 def earlier(store: Mapping[str, bytes], of: Entry, run: str) -> list[Entry]:
@@ -86,6 +106,15 @@ def earlier(store: Mapping[str, bytes], of: Entry, run: str) -> list[Entry]:
     entries = [(r, e) for r, e in read_entries(store)]
     same = known_as([of.told], [e.told for _, e in entries])
     return [e for r, e in entries if type(e) is type(of) and r != run and e.told in same]
+
+
+def check_again(store: Mapping[str, bytes], remember: Mapping[str, bytes], most: float, me: str) -> None:
+    """Refuse entries that are about to be written and that go beyond `most` with those that are there by now."""
+    for name, data in remember.items():
+        if (run := run_of(name)) is not None and name not in store:
+            entry = _read(name, data)
+            kind = "training" if isinstance(entry, Training) else "list"
+            check_budget([*earlier(store, entry, run), entry], most, me, kind, "this counterpart")
 
 
 def epsilon_together(entries: Collection[Entry]) -> float:

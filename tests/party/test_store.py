@@ -92,7 +92,7 @@ def test_a_value_under_another_values_file_name_is_told_where_all_are_listed(sto
     store.put("ledger", b"3")
     (path,) = store._folder.iterdir()
     path.rename(store._folder / ("0" * 32))
-    with pytest.raises(AuditError, match="0{32}: not as it was written"):
+    with pytest.raises(AuditError, match=r"0{32}: not as it was written"):
         list(store)
 
 

@@ -200,7 +200,7 @@ def _choose(turn: Turn, rows: Rows) -> tuple[Bits, dict[str, bytes]]:
 def _count_list(turn: Turn, key: bytes) -> tuple[dict[str, bytes], tuple[Spending, ...]]:
     """Count a list in the budget ledger, once for a run; PolicyRefused beyond the contract.
 
-    key : of the choice. Two runs that choose at the very same moment do not see each other's entry.
+    key : of the choice.
     """
     (partner,), terms, run = turn.others, turn.contract.align, turn.run.hex()
     whom, eps = counterpart_of(turn.contract.party(partner)), epsilon(terms.drop, terms.dummies)

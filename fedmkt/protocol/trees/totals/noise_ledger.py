@@ -2,9 +2,10 @@
 
 Read and written by the turns that begin a training and that open noisy totals (`noisy_growth`). A training is counted
 in full when it begins, rho and delta as they were planned, whatever becomes of it, and all entries are looked at again
-before each level leaves: of runs that begin at the same moment each sees the others before its first total, and none
-opens any beyond the limit. **Trainings without noise are not counted**: whatever totals such a one told, nothing bounds
-them. What a training takes is in the audit log too, once, before the ledger has it.
+before each level leaves. Of runs that begin at the same moment the entry of one is written first, and the others are
+refused where both would go beyond the limit (`party.budget_guard`). **Trainings without noise are not counted**:
+whatever totals such a one told, nothing bounds them. What a training takes is in the audit log too, once, before the
+ledger has it.
 """
 
 import json
