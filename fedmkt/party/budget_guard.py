@@ -1,25 +1,56 @@
-"""Count what a step takes of a privacy budget so that no other run of ours counts between the check and the write.
+"""Write what a step counts in ledgers and budgets so that no other run of ours counts between its look and its write.
 
-Runs of several contracts are processes of their own with one store. Each checks the budget when it takes its step, and
-again here, where the entry is written under a lock: whoever comes second sees the first one's entry.
+Runs of several contracts are processes of their own with one store. A step looks at the store, and what it wants
+remembered is written after it: here, under a lock, after another look. Who comes second is refused where a value has
+changed that the step went by, or where both together would go beyond a budget.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from fedmkt.errors import PolicyRefused
 from fedmkt.party.store import Store
-from fedmkt.protocol.budget_ledger import check_again, run_of
+from fedmkt.protocol.budget_ledger import check_again
+
+
+class Reads(Mapping[str, bytes]):
+    """A store as one step sees it; `seen` : what it found under each name that it asked for, None for nothing."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.seen: dict[str, bytes | None] = {}
+
+    def __getitem__(self, name: str) -> bytes:
+        try:
+            value = self._store[name]
+        except KeyError:
+            self.seen[name] = None
+            raise
+        self.seen[name] = value
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._store)
+
+    def __len__(self) -> int:
+        return len(self._store)
 
 
 @contextmanager
-def reserving(store: Store, remember: Mapping[str, bytes], most: float, me: str) -> Iterator[None]:
-    """Hold the budget ledger while what a step remembers is written, if some of it is an entry there.
+def reserving(
+    store: Store, seen: Mapping[str, bytes | None], remember: Mapping[str, bytes], most: float, me: str
+) -> Iterator[None]:
+    """Hold the ledgers while what a step remembers is written.
 
-    most : epsilon that the contract allows. PolicyRefused, before anything is written, where that is spent by now.
+    seen : what it went by. most : epsilon that the contract allows. PolicyRefused, before anything is written.
     """
-    if all(run_of(name) is None for name in remember):
+    if not remember:
         yield
         return
-    with store.alone("budgets"):
+    with store.alone("ledgers"):
+        if any(name in seen and store.get(name) != seen[name] for name in remember):
+            raise PolicyRefused(
+                f"{me}: another run counted at the same time as this one", "resume this one: it counts anew"
+            )
         check_again(store, remember, most, me)
         yield

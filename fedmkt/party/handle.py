@@ -20,7 +20,7 @@ from fedmkt.crypto.seal import Envelope, Place, Prekey, open_sealed, seal
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.audit_log import AuditLog
-from fedmkt.party.budget_guard import reserving
+from fedmkt.party.budget_guard import Reads, reserving
 from fedmkt.party.controls.code import installed_code
 from fedmkt.party.events import RIDER, Event, answered, failed, received, sent, spent
 from fedmkt.party.journal import Journal
@@ -268,9 +268,10 @@ class Party:
         riders = self._open_all(live, call.riders, request.inbox[at:], (Rider,), RIDER)
         lines = self._notary.take(riders)
         inbox = Inbox(self._open_all(live, call.inbox, request.inbox[:at], call.step.reads))
-        outcome = self._run(live, call, inbox)
+        reads = Reads(self._store)
+        outcome = self._run(live, call, inbox, reads)
         envelopes = self._seal_all(live, call, request.index, outcome.send)
-        self._commit(live, call, request, outcome, asked, envelopes)
+        self._commit(live, call, request, outcome, asked, envelopes, reads)
         # Only now: the head covers that the messages of this very answer were sent.
         heads = self._notary.show(call.step.shows(self.contract)) if call.step.shows else {}
         told = {
@@ -322,10 +323,10 @@ class Party:
             where = f"{envelope.sender[:31]}: {made_by}: message {envelope.digest.hex()[:16]}"
             raise PeerError(f"{where} is refused: {error}") from None
 
-    def _run(self, live: _Live, call: Call[Any, Any], inbox: Inbox[Any]) -> Outcome[Any, Any]:
+    def _run(self, live: _Live, call: Call[Any, Any], inbox: Inbox[Any], reads: Reads) -> Outcome[Any, Any]:
         turn = Turn(
             self.me, self.contract, live.epoch.run, live.epoch.number, self._random, live.masks,
-            self._store, self._states, live.follower.publics,
+            reads, self._states, live.follower.publics,
         )  # fmt: skip
         outcome = call.step.run(turn, inbox)
         check_match(self.me, self.contract, self._policy, outcome, self._states)
@@ -368,10 +369,11 @@ class Party:
 
     def _commit(
         self, live: _Live, call: Call[Any, Any], request: Request, outcome: Outcome[Any, Any], asked: bytes,
-        envelopes: Sequence[Envelope],
+        envelopes: Sequence[Envelope], reads: Reads,
     ) -> None:  # fmt: skip
         """Keep state and write the log, synced, before the answer may leave."""
-        with reserving(self._store, outcome.remember, self.contract.limits.max_epsilon, self.me):
+        most = self.contract.limits.max_epsilon
+        with reserving(self._store, reads.seen, outcome.remember, most, self.me):
             if outcome.spends:
                 # Before the store has it: after a crash between the two it is in the log twice, rather than never.
                 self._log.append_all([*spent(call, request, outcome)])

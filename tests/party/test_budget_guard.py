@@ -11,7 +11,7 @@ import pytest
 
 from fedmkt.contract.agreement import Contract
 from fedmkt.errors import AuditError, PolicyRefused
-from fedmkt.party.budget_guard import reserving
+from fedmkt.party.budget_guard import Reads, reserving
 from fedmkt.party.store import Store
 from fedmkt.protocol.budget_ledger import (
     List,
@@ -40,7 +40,7 @@ for run in range(20):
     entry = {"organisation": "a", "key": "k", "epsilon": 1.0, "choice": f"{me} {run}"}
     remember = {f"listed/{me}{run:02d}": json.dumps(entry).encode()}
     try:
-        with reserving(store, remember, 8.0, "bank"):
+        with reserving(store, {}, remember, 8.0, "bank"):
             for name, value in remember.items():
                 store.put(name, value)
         taken += 1
@@ -77,14 +77,14 @@ def test_whoever_read_the_budget_before_another_wrote_is_refused_and_writes_noth
     second = entry("second", 5.0, "bb")
     with (
         pytest.raises(PolicyRefused, match=r"C13 privacy budget.*epsilon 10\.00"),
-        reserving(store, second, 8.0, "me"),
+        reserving(store, {}, second, 8.0, "me"),
     ):
         raise AssertionError("nothing may be written")
-    with reserving(store, entry("first", 5.0, "bb"), 8.0, "me"):
+    with reserving(store, {}, entry("first", 5.0, "bb"), 8.0, "me"):
         pass  # the same list again
-    with reserving(store, entry("second", 5.0, "bb", who="other") | {"runs": b"[]"}, 8.0, "me") as held:
+    with reserving(store, {}, entry("second", 5.0, "bb", who="other") | {"runs": b"[]"}, 8.0, "me") as held:
         assert held is None
-    with reserving(store, {"runs": b"[]"}, 0.0, "me"):
+    with reserving(store, {}, {"runs": b"[]"}, 0.0, "me"):
         pass
 
 
@@ -92,7 +92,7 @@ def test_an_entry_that_is_there_is_not_counted_twice(tmp_path: Path) -> None:
     store = Store(tmp_path)
     taken = entry("first", 5.0, "aa")
     store.put(*taken.copy().popitem())
-    with reserving(store, taken, 8.0, "me"):
+    with reserving(store, {}, taken, 8.0, "me"):
         pass
 
 
@@ -115,7 +115,7 @@ def _tell_with_noise(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Told
     mine = List("a", "k", 5.0, "mine")
     check_budget([*earlier(turn.store, mine, "bb"), mine], 8.0, turn.me, "list", "a")
     # After this check, and before what it allows is written, a run of another contract writes its own.
-    Store(turn.store._folder).put(*entry("theirs", 5.0, "aa").popitem())  # type: ignore[attr-defined]
+    Store(turn.store._store._folder).put(*entry("theirs", 5.0, "aa").popitem())  # type: ignore[attr-defined]
     spent = Spending(Name("shop"), "drops and dummies on a list", 5.0, 0.0, 5.0)
     return Outcome(Told(1), remember=entry("mine", 5.0, "bb"), spends=(spent,))
 
@@ -135,3 +135,26 @@ def test_a_step_whose_budget_another_run_took_meanwhile_tells_nothing_and_logs_n
     assert [run for run, _ in read_entries(store)] == ["aa"]
     log = (world.folder_of(BANK) / "log" / "log.jsonl").read_text()
     assert "C13 privacy budget" in log and "budget.spent" not in log
+
+
+def test_a_count_that_another_run_raised_meanwhile_is_not_written_over(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("functionals/a/x", b"1")
+    mine, theirs = Reads(store), Reads(store)
+    counted = [
+        {"functionals/a/x": str(int(r.get("functionals/a/x", b"0")) + 1).encode()} for r in (mine, theirs)
+    ]
+    with reserving(store, theirs.seen, counted[1], 8.0, "me"):
+        store.put(*counted[1].popitem())
+    with (
+        pytest.raises(PolicyRefused, match="another run counted"),
+        reserving(store, mine.seen, counted[0], 8, "me"),
+    ):
+        raise AssertionError("nothing may be written")
+    first = Reads(store)
+    assert first.get("names/a") is None and set(first) == {"functionals/a/x"} and len(first) == 1
+    store.put("names/a", b"key of the other run")
+    with pytest.raises(PolicyRefused), reserving(store, first.seen, {"names/a": b"mine"}, 8.0, "me"):
+        raise AssertionError("nothing may be written")
+    with reserving(store, first.seen, {"else": b"1"}, 8.0, "me"):
+        pass  # what it read and does not write may have changed
