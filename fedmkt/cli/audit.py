@@ -292,11 +292,13 @@ def prune_command(
     as_json: Json = False,
 ) -> None:
     """Remove records that a contract keeps no longer; their hashes stay, so that everything left still verifies."""
-    from fedmkt.deploy.folders import PartyFolder
+    from fedmkt.deploy.folders import folder_of, policy_of
     from fedmkt.deploy.prune import prune
 
+    place = folder_of(folder)
+    days = policy_of(place).record_days
     confirm("Remove records that are kept no longer? They cannot be brought back.", yes)
-    done = prune(PartyFolder(folder), lambda: datetime.now(UTC))
+    done = prune(place, days, lambda: datetime.now(UTC))
     if as_json:
         console.say_json({"pruned": {item.contract: item.records for item in done}})
     else:

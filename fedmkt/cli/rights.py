@@ -71,15 +71,15 @@ def expire_command(
 ) -> None:
     """Delete results, checkpoints and records whose time is over; says what stays, and why."""
     from fedmkt.deploy.expire import expire
-    from fedmkt.deploy.folders import PartyFolder
+    from fedmkt.deploy.folders import folder_of
 
-    place, actor = PartyFolder(folder), current_actor()
+    place, actor = folder_of(folder), current_actor()
     done = expire(place, actor, dry_run=True)
-    if done.gone and not dry_run:
+    if done.count and not dry_run:
         if not yes:
             for line in done.lines():
                 print(line, file=sys.stderr)
-        confirm(f"delete {len(done.gone)}?", yes)
+        confirm(f"delete {done.count}?", yes)
     if not dry_run:
         done = expire(place, actor)
     if as_json:

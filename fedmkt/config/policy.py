@@ -14,8 +14,8 @@ class PolicyConfig(Terms):
     max_epsilon : of all trainings with noise that one bank had of the own columns. max_decimals : of released scores.
     require_governance : refuse a contract without [governance]. require_approvals : ask, where there is one, for the
     approvals that it names; require_filters : for the consent or the opt-out list that its terms call for.
-    result_days, record_days, transport_days : kept after a run, where its contract has no terms of governance: results
-    at most, records and logs of programs at least.
+    result_days, record_days, transport_days : kept after a run: results at most, records and logs of programs at least.
+    Where the contract has terms of its own both hold: results go by the earlier, the others by the later of the two.
     """
 
     purposes: tuple[Text, ...] = ()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmkt.config.files import parse_coordinator, parse_party, parse_party_folder
+from fedmkt.config.policy import PolicyConfig
 from fedmkt.config.settings import CoordinatorSettings, PartyConfig
 from fedmkt.config.tables import BankConfig, PartnerConfig
 from fedmkt.crypto.sign import KEY_BYTES, Identity
@@ -201,6 +202,21 @@ def load_party_config(folder: PartyFolder) -> PartyConfig:
 def load_coordinator_folder(folder: CoordinatorFolder) -> CoordinatorSettings:
     """Read coordinator.toml."""
     return parse_coordinator(read_text(folder.config), str(folder.config))
+
+
+def folder_of(root: Path) -> PartyFolder | CoordinatorFolder:
+    """Return an organisation's folder as what it is; ConfigError if it is none."""
+    for folder in (PartyFolder(root), CoordinatorFolder(root)):
+        if folder.config.exists():
+            return folder
+    raise ConfigError(f"{root}: no organisation's folder: no party.toml or coordinator.toml")
+
+
+def policy_of(folder: PartyFolder | CoordinatorFolder) -> PolicyConfig:
+    """Read what an organisation allows, whatever a contract says."""
+    if isinstance(folder, CoordinatorFolder):
+        return load_coordinator_folder(folder).policy
+    return load_party_folder(folder)[0].policy
 
 
 def read_text(path: Path) -> str:

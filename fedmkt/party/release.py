@@ -31,22 +31,28 @@ EXPIRES: Final = "expires.json"
 
 @dataclass(frozen=True)
 class Retention:
-    """Days after the end of a run: results at most, records at least."""
+    """Days after the end of a run: results at most, records and logs of programs at least."""
 
     result_days: int
     record_days: int
+    transport_days: int
 
 
 def retention_of(contract: Contract, policy: PolicyConfig) -> Retention:
-    """Return what the contract says, or without terms of governance the policy.
+    """Return what holds for a contract at a party: both its terms of governance, if any, and the policy.
 
-    Results are made of everybody's data, so the shortest time of any dataset holds for them.
+    What is allowed ends with the earlier of the two: results are made of everybody's data, so the shortest time of any
+    dataset is among them. What is demanded ends with the later: records, and logs of programs.
     """
     terms = contract.governance
     if terms is None:
-        return Retention(policy.result_days, policy.record_days)
-    days = min(terms.retention.result_days, *(d.retention_days for d in terms.datasets))
-    return Retention(days, terms.retention.record_days)
+        return Retention(policy.result_days, policy.record_days, policy.transport_days)
+    kept = terms.retention
+    return Retention(
+        min(policy.result_days, kept.result_days, *(d.retention_days for d in terms.datasets)),
+        max(policy.record_days, kept.record_days),
+        max(policy.transport_days, kept.transport_days),
+    )
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Store(Mapping[str, bytes]):
 
         PolicyRefused over the contract's number of runs, or while another run of it is under way.
         """
-        self._lock(contract)
+        self.hold(contract)
         runs = self.runs(contract)
         if run in runs:
             return
@@ -100,7 +100,8 @@ class Store(Mapping[str, bytes]):
             raise PolicyRefused(f"the contract allows {max_runs} runs, all were used")
         self.put(f"runs/{contract}", json.dumps([*runs, run]).encode())
 
-    def _lock(self, contract: str) -> None:
+    def hold(self, contract: str) -> None:
+        """Hold a contract's lock till `release`; PolicyRefused while another process holds it."""
         self.release()
         descriptor = os.open(self._folder / f"{contract[:32]}.lock", os.O_CREAT | os.O_WRONLY, 0o600)
         try:
