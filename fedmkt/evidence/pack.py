@@ -31,7 +31,7 @@ from fedmkt.evidence.gdpr import gdpr_record
 from fedmkt.evidence.model_card import model_card
 from fedmkt.evidence.page import render
 from fedmkt.evidence.pipl import pipl_assessment, pipl_record
-from fedmkt.evidence.proofs import proofs, read_proof
+from fedmkt.evidence.proofs import proofs
 from fedmkt.evidence.seal import Seal, seal, verify_seal
 from fedmkt.evidence.self_check import self_check
 from fedmkt.party.journal import write_atomically
@@ -130,11 +130,11 @@ def _files(
         "disclosures.json": _json(_disclosures(facts)),
         "disclosures.txt": "\n".join(facts.disclosures.lines()) + "\n",
         f"{card.name}.md": card.markdown(say),
-        **{f"{PROOFS}/{name}": proof.to_json() for name, proof in proofs(facts).items()},
         **{f"{DRAFTS}/{draft.name}.md": draft.markdown(say) for draft in drafts},
     }
     if facts.attack_lab is not None:
         texts[ATTACK_LAB] = _json(facts.attack_lab)
+    found |= {f"{PROOFS}/{name}": proof for name, proof in proofs(facts.files, facts.run).items()}
     found |= {name: text.encode() for name, text in texts.items()}
     return found | {"sbom.cdx.json": sbom.encode(materials)}
 
@@ -212,12 +212,13 @@ def _verify_logs(run: Path, pinned: Mapping[str, str] | None) -> tuple[str, ...]
 
 
 def _verify_proofs(folder: Path, facts: Facts) -> int:
-    made = proofs(facts)
+    """Compare each proof with the one that the logs give; their heads are verified with the logs."""
+    made = proofs(facts.files, facts.run)
     for name, proof in made.items():
         path = folder / PROOFS / name
         try:
-            if read_proof(path.read_text(encoding="utf-8")) != proof:
-                raise ValueError("not the proof that the log gives")
-        except (OSError, ValueError) as error:
-            raise AuditError(f"{path}: {error}") from None
+            if path.read_bytes() != proof:
+                raise AuditError(f"{path}: not the proof that the log gives")
+        except OSError as error:
+            raise AuditError(f"{path}: {error.strerror}") from None
     return len(made)

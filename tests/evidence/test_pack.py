@@ -1,15 +1,18 @@
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fedmkt import sbom
-from fedmkt.audit import statements
+from fedmkt.audit import statements, verify_proof
 from fedmkt.audit.statements import Statement
 from fedmkt.audit.verify import verify_run
 from fedmkt.cli.app import main
@@ -23,6 +26,7 @@ from fedmkt.report.message_ledger import read_ledger
 from fedmkt.simulation.run import RunResult
 from tests.evidence.governed import PLANTED_ID, PLANTED_LEVEL, PLANTED_VALUE, governed_run
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(verify_proof.__file__).parents[2])}
 DRAFTS = ("gdpr-art-30-record", "jrt-0196-self-check", "pipl-55-impact-assessment", "pipl-56-handling-record")
 
 
@@ -80,6 +84,34 @@ def test_a_pack_has_what_an_auditor_asks_for_and_verifies(pack: Path, governed: 
     assert verify_run(pack / "run").outcome == "completed"
     assert json.loads((pack / "ledger.json").read_text())["totals"]["bytes"] == read_ledger(governed).size
     assert json.loads((pack / "sbom.cdx.json").read_text())["bomFormat"] == "CycloneDX"
+
+
+def test_every_proof_of_a_pack_stands_alone_before_the_single_file_verifier(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = sorted((pack / "proofs").iterdir())
+    assert len(paths) == verify_pack(pack).proofs
+    shown = []
+    for path in paths:
+        assert verify_proof.main([str(pack / "run/contract.toml"), str(path)]) == 0
+        found = json.loads(capsys.readouterr().out)
+        record = json.loads(found["record"])
+        assert path.name == f"{found['party']}-{found['index']:06}-{record['type']}.tlog-proof"
+        assert len(found["cosigners"]) == 2
+        shown.append((found["party"], record["type"]))
+    revealed = json.loads((pack / "disclosures.json").read_text())["learned"]
+    times = {(i["source"], i["disclosure"]["kind"], i["disclosure"]["to"]): i["times"] for i in revealed}
+    assert sum(kind == "value.revealed" for _, kind in shown) == sum(times.values())
+    assert {party for party, kind in shown if kind == "run.completed"} == {"bank", "partner", "coordinator"}
+    command = [
+        sys.executable,
+        "-m",
+        "fedmkt.audit.verify_proof",
+        "run/contract.toml",
+        f"proofs/{paths[0].name}",
+    ]
+    done = subprocess.run(command, cwd=pack, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def numbers_of(written: str) -> set[str]:
