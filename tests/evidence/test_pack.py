@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from fedmkt import sbom
-from fedmkt.audit import statements, verify_proof
-from fedmkt.audit.statements import Statement
+from fedmkt.audit import verify_proof
 from fedmkt.audit.verify import verify_run
 from fedmkt.cli.app import main
+from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import from_toml
-from fedmkt.crypto import dsse
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import AuditError, ConfigError
 from fedmkt.evidence.pack import make_pack, verify_pack
@@ -203,7 +202,7 @@ def test_drafts_and_page_are_in_chinese_where_asked(governed: Path, tmp_path: Pa
         "个人信息保护影响评估",
         "合同中未载明",
         "供法务审阅的草稿",
-        "名单长度 (ListSize)",
+        "名单长度（ListSize）",
     ):
         assert words in page
     assert '<html lang="zh-CN">' in page
@@ -330,28 +329,14 @@ def test_the_attack_labs_report_is_in_the_pack_if_there_is_one(governed: Path, t
         "here": 0,
         "verdict": "held",
     }
-    (run / "attack-lab.json").write_text(json.dumps({"findings": [finding]}))
+    agreed = digest(from_toml((run / "contract.toml").read_text(), "").contract).hex()
+    (run / "attack-lab.json").write_text(json.dumps({"contract": agreed, "findings": [finding]}))
     make_pack(run, tmp_path / "pack", "bank", key_of(run))
     assert "<td>direct label</td>" in (tmp_path / "pack" / "index.html").read_text()
     assert json.loads((tmp_path / "pack" / "attack-lab.json").read_text())["findings"] == [finding]
     verify_pack(tmp_path / "pack")
     (run / "attack-lab.json").write_text("[")
     with pytest.raises(ConfigError, match=r"attack-lab\.json"):
-        make_pack(run, tmp_path / "again", "bank", key_of(run))
-
-
-def test_signed_statements_beside_the_contract_are_in_the_pack(governed: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(governed, tmp_path / "run"))
-    (run / "approvals").mkdir()
-    said = Statement("approval", {"contract.toml": "ab" * 32}, {"by": "partner", "role": "compliance"})
-    path = run / "approvals" / "partner.dsse.json"
-    path.write_bytes(dsse.to_json(statements.sign(said, key_of(governed, "partner"))))
-    make_pack(run, tmp_path / "pack", "bank", key_of(run))
-    verify_pack(tmp_path / "pack")
-    assert "run/approvals/partner.dsse.json" in (tmp_path / "pack" / "index.html").read_text()
-    assert "approval: partner" in draft(tmp_path / "pack", "pipl-56-handling-record")
-    path.write_bytes(dsse.to_json(statements.sign(said, Identity(b"\x07" * 32))))
-    with pytest.raises(AuditError, match=r"partner\.dsse\.json: 0 valid signatures"):
         make_pack(run, tmp_path / "again", "bank", key_of(run))
 
 

@@ -11,7 +11,6 @@ from fedmkt.audit.verify_proof import verify_proof
 from fedmkt.errors import AuditError
 from fedmkt.evidence.pack import make_pack, verify_pack
 from fedmkt.evidence.seal import seal
-from fedmkt.privacy.disclosure import RangeBit
 from tests.audit.conftest import (
     IDENTITIES,
     NAMES,
@@ -22,29 +21,15 @@ from tests.audit.conftest import (
     open_logs,
     play,
 )
-from tests.contract.agreed import governance
-
-SEALED = {"sha256": "5e" * 32, "bytes": 9, "index": 3}
-BEGUN = [("run.started", {"epoch": 1}), ("epoch.started", {"epoch": 1})]
-EVENTS = {
-    "bank": [
-        *BEGUN,
-        ("value.revealed", {"index": 3, "step": "fit.check", **RangeBit(to="all").record()}),
-        ("message.sent", {"to": "shop", "step": "fit.check", **SEALED}),
-        ("run.completed", {"index": 9}),
-    ],
-    "coordinator": [*BEGUN, ("run.completed", {"index": 9})],
-    "shop": [*BEGUN, ("message.received", {"from": "bank", **SEALED}), ("run.completed", {"index": 9})],
-}
+from tests.evidence.offline import EVENTS, terms
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A contract's second run; the bank has removed its records of the first one, the others have not."""
-    terms = governance(locations=dict.fromkeys(NAMES, "CN"), retention={"record_days": 30})
     folder, now = tmp_path / "run", [START]
     folder.mkdir()
-    logs = open_logs(folder, make_contract(terms), lambda: now[0])
+    logs = open_logs(folder, make_contract(terms(retention={"record_days": 30})), lambda: now[0])
     for name in ("run1", "run2"):
         play(logs, name, EVENTS)
         cosign_all(logs)
