@@ -7,7 +7,8 @@ no clock is read.
 A component has up to two digests. `hashes` are those of the files that the lock names, one of which is what
 `pip --require-hashes` accepts; they stand there only where the version is the locked one. The property
 `fedmkt:installed-sha256` is about this machine: the digest of the list of files and their digests that the
-installer wrote (RECORD), without what differs from one machine to the next.
+installer wrote (RECORD), without what differs from one machine to the next. fedmkt itself may have a third,
+`fedmkt:code-sha256`: of its code as a contract pins it.
 
 Source: CycloneDX 1.6 (ECMA-424), JSON; package URLs as the purl specification writes them for pypi;
 PEP 376 and 427 for RECORD, PEP 639 for licences.
@@ -33,6 +34,7 @@ from fedmkt.errors import ConfigError
 
 ROOT = "fedmkt"
 INSTALLED = "fedmkt:installed-sha256"
+CODE = "fedmkt:code-sha256"
 
 # Names in the field "License" that can mean one licence only, and how SPDX writes them.
 SPDX = {
@@ -60,6 +62,7 @@ class Component:
     name : as PEP 503 normalises it. licence : an SPDX expression, or the package's own words where these
     say no more than a family; empty if it says nothing. requires : names of other components, sorted.
     files_sha256 : digest of its files as installed, 64 hexadecimal digits, or empty where there is no list.
+    code_sha256 : of fedmkt alone, the digest of its code as a contract pins it, however it was installed.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Component:
     licence: str = ""
     requires: tuple[str, ...] = ()
     files_sha256: str = ""
+    code_sha256: str = ""
 
     @property
     def purl(self) -> str:
@@ -214,8 +218,9 @@ def _described(component: Component, artefacts: Mapping[str, tuple[str, Sequence
     locked, digests = artefacts.get(component.name, ("", ()))
     if locked == component.version:
         found["hashes"] = [{"alg": "SHA-256", "content": digest} for digest in sorted(digests)]
-    if component.files_sha256:
-        found["properties"] = [{"name": INSTALLED, "value": component.files_sha256}]
+    digests_here = {INSTALLED: component.files_sha256, CODE: component.code_sha256}
+    if properties := [{"name": name, "value": value} for name, value in digests_here.items() if value]:
+        found["properties"] = properties
     return found
 
 

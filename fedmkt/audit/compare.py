@@ -3,8 +3,7 @@
 - Two copies: the same, one a continuation of the other, or a fork. A fork is proven where the log's owner signed a
   head on either side that holds what the other denies.
 - Heads: what one counter-signed of the other's log must be a beginning of that log.
-- Messages: what one says it sent the other says it received, by digest. What differs is named by run, epoch, step,
-  sender, reader and number. Messages may be lost only from an epoch that was given up, after its last checkpoint.
+- Messages: what one says it sent the other says it received, by `fedmkt.audit.ledger`.
 """
 
 from base64 import b64encode
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedmkt.audit.checkpoint import Checkpoint, parse_body, parse_note, verify_note
+from fedmkt.audit.ledger import Ledger, Mismatch, ledger
 from fedmkt.audit.log_view import LogView
 from fedmkt.errors import AuditError
 
@@ -42,39 +42,15 @@ class HeadFault:
 
 
 @dataclass(frozen=True)
-class MessageFault:
-    """A message that the two logs tell differently; a digest is empty where a log does not show it."""
-
-    run: str
-    epoch: int
-    step: str
-    sender: str
-    reader: str
-    number: int
-    sent: str
-    received: str
-
-    def line(self) -> str:
-        """Say it in plain words."""
-        where = f"run {self.run} epoch {self.epoch} step {self.step} number {self.number}"
-        if self.sent and self.received:
-            what = f"sent as {self.sent}, received as {self.received}"
-        else:
-            what = (
-                f"sent as {self.sent}, never received"
-                if self.sent
-                else f"received as {self.received}, never sent"
-            )
-        return f"{where}: {self.sender} to {self.reader}: {what}"
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """Everything that was compared. matched : messages that both sides tell alike; lost : with an epoch."""
+    """Everything that was compared. messages : of which two logs do not say the same; matched : which both tell alike.
+
+    lost : sent in an epoch that was given up, and not read.
+    """
 
     copies: tuple[CopyReport, ...]
     heads: tuple[HeadFault, ...]
-    messages: tuple[MessageFault, ...]
+    messages: tuple[Mismatch, ...]
     matched: int
     lost: int
 
@@ -94,8 +70,8 @@ class Comparison:
                 )
                 lines += [f"  {line}" for note in c.proof for line in note.splitlines()]
         lines += [f"log of {h.party}: {h.cosigner} cosigned {h.size} records: {h.why}" for h in self.heads]
-        lines += [message.line() for message in self.messages]
-        lost = f", {self.lost} lost in epochs that were given up or are open" if self.lost else ""
+        lines += [str(message) for message in self.messages]
+        lost = f", {self.lost} lost in epochs that were given up" if self.lost else ""
         return [*lines, f"{self.matched} messages match{lost}, {len(self.messages)} do not"]
 
 
@@ -110,7 +86,8 @@ def compare(left: Sequence[LogView], right: Sequence[LogView], keys: Mapping[str
         if party not in ours or log.tree.size > ours[party].tree.size:
             longest[party] = log
     heads = tuple(fault for log in (*left, *right) for fault in _compare_heads(log, longest))
-    return Comparison(copies, tuple(dict.fromkeys(heads)), *_compare_messages(longest))
+    told = _messages(longest)
+    return Comparison(copies, tuple(dict.fromkeys(heads)), told.mismatches, told.matched, told.lost)
 
 
 def _check_heads(log: LogView, keys: Mapping[str, bytes]) -> None:
@@ -152,67 +129,8 @@ def _compare_heads(log: LogView, logs: Mapping[str, LogView]) -> Iterator[HeadFa
         yield HeadFault(party, log.party, head.size, f"{why}, signed by {party}")
 
 
-_Key = tuple[str, int, str, str, int]  # run, epoch, sender, reader, number
-
-
-def _compare_messages(logs: Mapping[str, LogView]) -> tuple[tuple[MessageFault, ...], int, int]:
-    sent, received, steps, settled = _Told(), _Told(), dict[tuple[object, ...], str](), set[_Key]()
-    for party, log in logs.items():
-        waiting: dict[tuple[str, int], list[_Key]] = {}
-        for record, epoch in zip(log.records, log.epochs(), strict=True):
-            body, here = record.body, (record.run, epoch)
-            if "step" in body and "index" in body:
-                steps[*here, body["index"]] = str(body["step"])
-            if record.type == "message.sent" and body.get("to") in logs:
-                key = (*here, party, str(body["to"]), _number(body.get("index")))
-                sent.setdefault(key, []).append(str(body.get("sha256")))
-                waiting.setdefault(here, []).append(key)
-            elif record.type == "message.received" and body.get("from") in logs:
-                key = (*here, str(body["from"]), party, _number(body.get("index")))
-                received.setdefault(key, []).append(str(body.get("sha256")))
-            elif record.type in ("checkpoint.saved", "run.completed"):
-                settled |= set(waiting.pop(here, []))
-    return _match(logs, sent, received, steps, settled)
-
-
-_Told = dict[_Key, list[str]]
-
-
-def _match(
-    logs: Mapping[str, LogView],
-    sent: _Told,
-    received: _Told,
-    steps: Mapping[tuple[object, ...], str],
-    settled: set[_Key],
-) -> tuple[tuple[MessageFault, ...], int, int]:
-    has = {party: {record.run for record in log.records} for party, log in logs.items()}
-    completed = {
-        (r.run, epoch)
-        for log in logs.values()
-        for r, epoch in zip(log.records, log.epochs(), strict=True)
-        if r.type == "run.completed"
-    }
-    faults, matched, lost = [], 0, 0
-    for key in sorted({**sent, **received}):
-        run, epoch, sender, reader, number = key
-        if any(run not in has[p] and logs[p].pruned for p in (sender, reader)):
-            continue  # one of the two kept its records of that run as long as the contract asks, and no longer
-        out, came = sorted(sent.get(key, [])), sorted(received.get(key, []))
-        both = [digest for digest in out if digest in came]
-        matched += len(both)
-        left = [d for d in out if d not in both], [d for d in came if d not in both]
-        if not left[1] and left[0] and key not in settled and (run, epoch) not in completed:
-            lost += len(left[0])
-            continue
-        for i in range(max(map(len, left))):
-            told = [digests[i] if i < len(digests) else "" for digests in left]
-            faults.append(
-                MessageFault(
-                    run, epoch, steps.get((run, epoch, number), "?"), sender, reader, number, told[0], told[1]
-                )
-            )
-    return tuple(faults), matched, lost
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else -1
+def _messages(logs: Mapping[str, LogView]) -> Ledger:
+    try:
+        return ledger({party: log.records for party, log in logs.items()})
+    except ValueError as error:
+        raise AuditError(str(error)) from None

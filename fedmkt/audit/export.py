@@ -10,6 +10,7 @@
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
@@ -24,7 +25,8 @@ _API_ACTIVITY, _OTHER, _SHA256 = 6003, 99, 3
 _FAILED = ("run.aborted", "message.rejected", "policy.refused", "session.refused", "integrity.failed")
 _LINEAGE = "https://openlineage.io/spec"
 _ENDS = {"run.completed": "COMPLETE", "run.aborted": "ABORT"}
-_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four: their wide forms
+_SIGNS = ("=", "+", "-", "@")
+_BREAKS = ("\t", "\r", "\n")
 
 
 def ocsf(log: LogView) -> Iterator[Mapping[str, Json]]:
@@ -163,8 +165,12 @@ def _csv_line(cells: Sequence[str]) -> str:
 
 
 def safe_cell(text: str) -> str:
-    """Put an apostrophe before what a spreadsheet would take for a formula, also after spaces."""
-    return f"'{text}" if text.lstrip(" \u00a0").startswith(_FORMULA) else text
+    """Put an apostrophe before what a spreadsheet would take for a formula, whatever stands before its sign.
+
+    Signs in full width count: a spreadsheet in Chinese or Japanese takes them for the others.
+    """
+    bare = "".join(c for c in unicodedata.normalize("NFKC", text) if c.isprintable()).lstrip()
+    return f"'{text}" if bare.startswith(_SIGNS) or text.startswith(_BREAKS) else text
 
 
 def json_line(event: Mapping[str, Json]) -> str:

@@ -169,12 +169,16 @@ _Revealed = dict[tuple[str, int, int], list[tuple[str, str, str]]]
 
 @dataclass(frozen=True)
 class _Side:
-    """What logs say: settled are messages that must have been read, by the sender's own log."""
+    """What logs say: settled are messages that must have been read, by the sender's own log.
+
+    steps : of calls, by run, epoch and number, whoever's log says it.
+    """
 
     sent: dict[_Key, _Facts] = field(default_factory=dict)
     received: dict[_Key, _Facts] = field(default_factory=dict)
     settled: set[_Key] = field(default_factory=set)
     told: list[Told] = field(default_factory=list)
+    steps: dict[tuple[str, int, int], str] = field(default_factory=dict)
 
 
 def ledger(
@@ -232,6 +236,9 @@ def _read_log(side: _Side, name: str, records: Iterable[Record]) -> None:
     revealed: _Revealed = {}
     for r in records:
         epoch = epochs.get(r.run, 0)
+        match r.body:
+            case {"step": str(step), "index": int(index)}:
+                side.steps.setdefault((r.run, epoch, index), step)
         if r.type == "epoch.started":
             epochs[r.run] = _number(r.body, "epoch")
         elif r.type == "value.revealed":
@@ -295,7 +302,8 @@ def _match(side: _Side, kind: Kind, here: _Here) -> tuple[list[Message], list[Mi
         elif received is None and reader_here and key in side.settled:
             why = f"{key.sender} sent it, the log of {key.reader} does not show it"
         if why:
-            place = (key.run, key.epoch, facts.number, facts.step, key.sender, key.reader, key.digest)
+            step = facts.step or side.steps.get((key.run, key.epoch, facts.number), "")
+            place = (key.run, key.epoch, facts.number, step, key.sender, key.reader, key.digest)
             mismatches.append(Mismatch(*place, why))
         if sent is not None or not sender_here:
             seen = _seen(sent, received, sender_here and reader_here)

@@ -11,7 +11,6 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from fedmkt.audit import statements
 from fedmkt.audit.disclosures import DisclosureReport
 from fedmkt.audit.disclosures import report as collect_disclosures
 from fedmkt.audit.ledger import Ledger
@@ -21,9 +20,8 @@ from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import from_toml
 from fedmkt.contract.governance import GovernanceTerms
 from fedmkt.contract.signatures import SignedContract
-from fedmkt.crypto import dsse
-from fedmkt.crypto.dsse import Public
-from fedmkt.errors import AuditError, ConfigError
+from fedmkt.errors import ConfigError
+from fedmkt.evidence.life import Statements, read_statements
 from fedmkt.report.build import SUMMARY, read_summary
 from fedmkt.report.folder import CONTRACT, RunFiles, find_files, read_text
 from fedmkt.report.logs import Logs, head_lines, logs_of
@@ -32,7 +30,6 @@ from fedmkt.report.own import bank_summary, run_of
 from fedmkt.report.summary import HeadLine, RunSummary, ValueModels
 
 ATTACK_LAB = "attack-lab.json"
-APPROVALS = "approvals"
 LARGEST_REPORT = 1 << 22
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
@@ -44,16 +41,6 @@ class Figure:
     name: str
     bank: str
     joint: str
-
-
-@dataclass(frozen=True)
-class Said:
-    """A signed statement about the contract; by : whose key of the contract signed it, "" if nobody's."""
-
-    kind: str
-    by: str
-    predicate: Mapping[str, object]
-    file: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,7 @@ class Facts:
     figures: tuple[Figure, ...]
     measured_on: tuple[int, int]
     simulated: bool
-    statements: tuple[Said, ...]
+    statements: Statements
     attack_lab: dict[str, Json] | None
 
     @property
@@ -121,14 +108,28 @@ class Facts:
 
     @property
     def outcome(self) -> str:
-        """How it ended, by the logs that are here."""
-        ends = {
-            name: next((r.type for r in reversed(of) if r.type in ("run.completed", "run.aborted")), "")
-            for name, of in self.logs.records.items()
-        }
-        if ends and set(ends.values()) == {"run.completed"}:
+        """How it ended, by the logs that are here: by the last word of each in the run's last epoch."""
+        ends = {name: _end(of) for name, of in self.logs.records.items() if not self._expired(name)}
+        epoch = max((epoch for epoch, _ in ends.values()), default=0)
+        if epoch and set(ends.values()) == {(epoch, "run.completed")}:
             return "completed"
-        return "aborted" if "run.aborted" in ends.values() else "not completed by everyone"
+        return "aborted" if (epoch, "run.aborted") in ends.values() else "not completed by everyone"
+
+    def _expired(self, name: str) -> bool:
+        """Tell whether a log's records of the run were removed when their time was over."""
+        whole = self.whole.records[name]
+        return whole[0].seq > 0 and all(r.run != self.run for r in whole)
+
+
+def _end(records: Sequence[Record]) -> tuple[int, str]:
+    """Return the last epoch that a log knows, and what it says of it last; no epoch and nothing if it knows none."""
+    epoch, said = 0, ""
+    for r in records:
+        if r.type == "epoch.started" and isinstance(number := r.body.get("epoch"), int):
+            epoch, said = number, r.type
+        elif r.type in ("run.completed", "run.aborted"):
+            said = r.type
+    return epoch, said
 
 
 def gather(folder: Path, run: str = "") -> Facts:
@@ -161,8 +162,8 @@ def gather(folder: Path, run: str = "") -> Facts:
         figures=figures,
         measured_on=measured_on,
         simulated=(files.root / SUMMARY).exists() and not files.owner,
-        statements=_statements(files),
-        attack_lab=_attack_lab(files.root / ATTACK_LAB),
+        statements=read_statements(files, logs.records),
+        attack_lab=read_attack_lab(files.root / ATTACK_LAB, files.contract),
     )
 
 
@@ -208,30 +209,8 @@ def _value_figures(models: ValueModels) -> tuple[Figure, ...]:
     return tuple(found)
 
 
-def _statements(files: RunFiles) -> tuple[Said, ...]:
-    """Read the statements beside the contract, with whose key of the contract signed each."""
-    keys = {s.name: Public(bytes.fromhex(s.key)) for s in files.contract.signers}
-    terms = files.contract.governance
-    if terms is not None:
-        keys |= {f"{a.name} ({a.party}, {a.role})": Public(bytes.fromhex(a.key)) for a in terms.approvers}
-    found = []
-    for path in statement_files(files):
-        try:
-            envelope = dsse.from_json(path.read_bytes())
-            said, names = statements.read(envelope, keys, needed=1)
-        except ValueError as error:
-            raise AuditError(f"{path}: {error}", "not signed by anybody whom the contract names") from None
-        found.append(Said(said.kind, ", ".join(names), dict(said.predicate), path.name))
-    return tuple(found)
-
-
-def statement_files(files: RunFiles) -> list[Path]:
-    """List the files of signed statements that lie beside the contract of a run."""
-    folder = files.root / APPROVALS
-    return sorted(folder.glob("*.dsse.json")) if folder.is_dir() else []
-
-
-def _attack_lab(path: Path) -> dict[str, Json] | None:
+def read_attack_lab(path: Path, contract: Contract) -> dict[str, Json] | None:
+    """Read the report of the attack lab; None if there is none, ConfigError for one on another contract."""
     if not path.exists():
         return None
     try:
@@ -241,6 +220,9 @@ def _attack_lab(path: Path) -> dict[str, Json] | None:
         value = json.loads(data)
         if not isinstance(value, dict):
             raise ValueError("an object is needed")
+        json.dumps(value, ensure_ascii=False).encode()
+        if value.get("contract") != digest(contract).hex():
+            raise ValueError("of another contract than that of this run")
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}", "fedmkt attack-lab RUN writes it again") from None
     return value

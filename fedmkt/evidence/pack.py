@@ -1,13 +1,14 @@
 """Make the evidence pack of a run, and verify one.
 
     FOLDER/index.html               everything on one page, without script or external resource
-           run/                     contract and logs as they were: `fedmkt audit verify FOLDER/run`
+           run/                     contract, statements and logs as they were: `fedmkt audit verify FOLDER/run`
            ledger.json, ledger.csv  every message
            disclosures.json, .txt   what each party learned
-           proofs/                  single records with their path to the signed head
+           proofs/                  single records, for fedmkt.audit.verify_proof
            model-card.md
            sbom.cdx.json            what the program runs on
            attack-lab.json          if the lab ran against the run
+           stated.json              what its maker states and no log shows: who, with which release, figures
            drafts/                  records and assessments for counsel
            manifest.json            SHA-256 of every file
            manifest.dsse.json       the signed statement about the manifest
@@ -16,33 +17,39 @@ No table, no key, no score and no model goes in.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fedmkt import sbom
 from fedmkt.audit import verified
 from fedmkt.audit.verify import VerifyError, verify_run
 from fedmkt.contract.agreement import Contract
+from fedmkt.contract.reading.amounts_zh import lines_zh
 from fedmkt.crypto.sign import Identity, fingerprint
 from fedmkt.errors import AuditError, ConfigError
 from fedmkt.evidence.document import Document, Language, Words
-from fedmkt.evidence.facts import APPROVALS, ATTACK_LAB, Facts, gather, statement_files
+from fedmkt.evidence.facts import ATTACK_LAB, Facts, Json, gather, read_attack_lab
 from fedmkt.evidence.gdpr import gdpr_record
+from fedmkt.evidence.life import APPROVALS, file_name, statement_files
 from fedmkt.evidence.model_card import model_card
-from fedmkt.evidence.page import render
+from fedmkt.evidence.page import licences, render
 from fedmkt.evidence.pipl import pipl_assessment, pipl_record
-from fedmkt.evidence.proofs import proofs, read_proof
-from fedmkt.evidence.seal import Seal, seal, verify_seal
+from fedmkt.evidence.proofs import proofs
+from fedmkt.evidence.seal import NAME, Seal, seal, verify_seal
 from fedmkt.evidence.self_check import self_check
+from fedmkt.evidence.stated import Stated, read_stated, state
+from fedmkt.party.controls.code import installed_code
 from fedmkt.party.journal import write_atomically
 from fedmkt.report import message_ledger
 from fedmkt.report.collect import verify_one
-from fedmkt.report.folder import CONTRACT, LOG_FILES, find_files
+from fedmkt.report.folder import CONTRACT, LOG_FILES, find_files, read_text
 
 RUN = "run"
 DRAFTS = "drafts"
 PROOFS = "proofs"
 PAGE = "index.html"
+STATED = "stated.json"
+BILL = "sbom.cdx.json"
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,18 @@ class Pack:
 
 @dataclass(frozen=True)
 class Verified:
-    """A pack that verifies. is_signer : whether its maker is a signer of the contract, with that key; logs : lines."""
+    """A pack that verifies. outcome : how its run ended; is_signer : whether its maker is a signer of the contract.
+
+    person : whose key of an approver the maker's is, "" if nobody's; is_compared : whether page, drafts and model card
+    were made again and are the same; logs : what was verified of the logs, in lines.
+    """
 
     seal: Seal
+    outcome: str
     is_signer: bool
+    person: str
     is_pinned: bool
+    is_compared: bool
     proofs: int
     logs: tuple[str, ...]
 
@@ -70,10 +84,17 @@ class Verified:
         """Say what was verified, and what nothing vouches for."""
         whose = f"{self.seal.by}, key {self.seal.fingerprint}"
         known = "a signer of the contract with that key" if self.is_signer else "no signer of the contract"
+        if self.person:
+            known = f"the key of {self.person}: a person who approves, not the organisation"
+        made = "page, drafts and model card are what they give with the figures that the maker states"
+        if not self.is_compared:
+            made = "page, drafts and model card are not compared: another release of fedmkt made them"
         lines = [
+            f"run {self.seal.run}: {self.outcome}",
             f"{len(self.seal.files)} files as they were signed by {whose}",
             f"  {known}; {'the key is the pinned one' if self.is_pinned else 'compare the key out of band: --pin'}",
             f"{self.proofs} proofs of single records; ledger and disclosures are what the logs give",
+            made,
         ]
         return [*lines, *self.logs]
 
@@ -81,24 +102,27 @@ class Verified:
 def make_pack(run: Path, out: Path, by: str, identity: Identity, language: Language = "en") -> Pack:
     """Write the pack of a run, or of an organisation's latest, into a new folder and sign it.
 
-    by : who makes it; where the contract has that name, the key must be its own.
+    by : who makes it; where the contract has that name, the key must be its own. AuditError for logs that do not
+    verify: no pack is made of these.
     """
+    if not NAME.fullmatch(by):
+        raise ConfigError(f"{by!r} is no name", "small letters, digits and hyphens, as signers are named")
     facts = gather(run)
     _check_maker(facts.contract, by, identity)
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise ConfigError(f"{out}: exists and is not empty", "give the name of a new folder with --out")
-    say = Words(language)
-    card, drafts = model_card(facts, say), documents(facts, say)
-    materials = sbom.bill(*sbom.installed())
+    _verify_logs(facts.files.root, None)
+    root, components = sbom.installed()
+    materials = sbom.bill(replace(root, code_sha256=installed_code()), components)
+    stated = state(facts, by, language)
     try:
-        for name, data in _files(facts, say, card, drafts, materials).items():
+        for name, data in _files(facts, stated, materials, fingerprint(identity.public)).items():
             write_atomically(out / name, data, mode=0o644)
-        page = render(facts, say, card, drafts, materials, f"{by} ({fingerprint(identity.public)})")
-        write_atomically(out / PAGE, page.encode(), mode=0o644)
         seal(out, by, identity, facts.run, facts.digest)
     except OSError as error:
         raise ConfigError(f"{out}: {error.strerror}", "give a folder that can be written") from None
     files = sum(path.is_file() for path in out.rglob("*"))
+    drafts = documents(facts, Words(language))
     return Pack(out, facts.run, by, files, {d.name: d.missing for d in drafts if d.missing})
 
 
@@ -120,23 +144,25 @@ def _check_maker(contract: Contract, by: str, identity: Identity) -> None:
         )
 
 
-def _files(
-    facts: Facts, say: Words, card: Document, drafts: tuple[Document, ...], materials: Mapping[str, object]
-) -> dict[str, bytes]:
-    found = _run_files(facts)
+def _files(facts: Facts, stated: Stated, materials: Mapping[str, object], key: str) -> dict[str, bytes]:
+    """Make all files of a pack but manifest and signature. key : the maker's, as people read it."""
+    say = Words(stated.language)
+    card, drafts = model_card(facts, say), documents(facts, say)
+    told = facts.disclosures.lines() if stated.language == "en" else lines_zh(facts.disclosures)
     texts = {
-        "ledger.json": _json(message_ledger.to_json(facts.ledger)),
+        **_counted(facts),
         "ledger.csv": message_ledger.to_csv(facts.ledger),
-        "disclosures.json": _json(_disclosures(facts)),
-        "disclosures.txt": "\n".join(facts.disclosures.lines()) + "\n",
+        "disclosures.txt": "\n".join(told) + "\n",
         f"{card.name}.md": card.markdown(say),
-        **{f"{PROOFS}/{name}": proof.to_json() for name, proof in proofs(facts).items()},
         **{f"{DRAFTS}/{draft.name}.md": draft.markdown(say) for draft in drafts},
+        STATED: stated.to_json(),
+        PAGE: render(facts, say, card, drafts, materials, f"{stated.by} ({key})", stated.code),
     }
     if facts.attack_lab is not None:
         texts[ATTACK_LAB] = _json(facts.attack_lab)
-    found |= {name: text.encode() for name, text in texts.items()}
-    return found | {"sbom.cdx.json": sbom.encode(materials)}
+    found = _run_files(facts) | {name: text.encode() for name, text in texts.items()}
+    found |= {f"{PROOFS}/{name}": proof for name, proof in proofs(facts.files, facts.run).items()}
+    return found | {BILL: sbom.encode(materials)}
 
 
 def _run_files(facts: Facts) -> dict[str, bytes]:
@@ -146,8 +172,17 @@ def _run_files(facts: Facts) -> dict[str, bytes]:
     for name, folder in files.logs.items():
         place = "log" if files.owner else f"logs/{name}"
         paths |= {f"{place}/{file}": folder / file for file in LOG_FILES if (folder / file).exists()}
-    paths |= {f"{APPROVALS}/{path.name}": path for path in statement_files(files)}
-    return {f"{RUN}/{name}": path.read_bytes() for name, path in paths.items()}
+    found = {f"{RUN}/{name}": path.read_bytes() for name, path in paths.items()}
+    said = (path.read_bytes() for path in statement_files(files))
+    return found | {f"{RUN}/{APPROVALS}/{file_name(data)}": data for data in said}
+
+
+def _counted(facts: Facts) -> dict[str, str]:
+    """Write what any release makes of the logs alike."""
+    return {
+        "ledger.json": _json(message_ledger.to_json(facts.ledger)),
+        "disclosures.json": _json(_disclosures(facts)),
+    }
 
 
 def _disclosures(facts: Facts) -> dict[str, object]:
@@ -164,7 +199,7 @@ def _json(value: object) -> str:
 
 
 def verify_pack(folder: Path, pins: Mapping[str, str] | None = None) -> Verified:
-    """Check a pack: signature, every file, logs, proofs, and that ledger and disclosures are what the logs give.
+    """Check a pack: signature, every file, logs, proofs; ledger, disclosures and page are made again and compared.
 
     pins : keys as compared out of band, hexadecimal: of the maker alone, or of the maker and all signers.
     """
@@ -179,13 +214,26 @@ def verify_pack(folder: Path, pins: Mapping[str, str] | None = None) -> Verified
         raise AuditError(f"{folder}: signed as {found.by}, with another key than the contract has for it")
     signers = {name: key for name, key in (pins or {}).items() if name in keys}
     logs = _verify_logs(run, signers if len(signers) == len(keys) else None)
-    for name, value in (
-        ("ledger.json", message_ledger.to_json(facts.ledger)),
-        ("disclosures.json", _disclosures(facts)),
-    ):
-        if (folder / name).read_text(encoding="utf-8") != _json(value):
-            raise AuditError(f"{folder / name}: not what the logs in {RUN}/ give")
-    return Verified(found, found.by in keys, found.by in (pins or {}), _verify_proofs(folder, facts), logs)
+    stated, materials = _read_stated(folder, found), _read_bill(folder)
+    facts = stated.into(replace(facts, attack_lab=_read_lab(folder, facts.contract)))
+    if stated.is_of_this_release:
+        _compare(folder, found, _files(facts, stated, materials, found.fingerprint))
+    else:
+        _compare_texts(folder, {name: text.encode() for name, text in _counted(facts).items()})
+        _compare_texts(
+            folder, {f"{PROOFS}/{n}": proof for n, proof in proofs(facts.files, facts.run).items()}
+        )
+    approvers = facts.governance.approvers if facts.governance else ()
+    return Verified(
+        seal=found,
+        outcome=facts.outcome,
+        is_signer=found.by in keys,
+        person=next((f"{a.name}, {a.role} of {a.party}" for a in approvers if a.key == found.key), ""),
+        is_pinned=found.by in (pins or {}),
+        is_compared=stated.is_of_this_release,
+        proofs=len(proofs(facts.files, facts.run)),
+        logs=logs,
+    )
 
 
 def _check_pins(found: Seal, keys: Mapping[str, str], pins: Mapping[str, str], folder: Path) -> None:
@@ -208,16 +256,55 @@ def _verify_logs(run: Path, pinned: Mapping[str, str] | None) -> tuple[str, ...]
     try:
         return tuple(verified.lines(verify_run(run, pinned)))
     except VerifyError as error:
-        raise AuditError(f"{run}: {error}", "nothing in this pack can be relied on") from None
+        raise AuditError(f"{run}: {error}", "nothing in these logs can be relied on") from None
 
 
-def _verify_proofs(folder: Path, facts: Facts) -> int:
-    made = proofs(facts)
-    for name, proof in made.items():
-        path = folder / PROOFS / name
+def _read_stated(folder: Path, found: Seal) -> Stated:
+    path = folder / STATED
+    try:
+        stated = read_stated(read_text(path))
+        if stated.by != found.by:
+            raise ValueError(f"of {stated.by!r}, not of {found.by}")
+    except ValueError as error:
+        raise AuditError(f"{path}: {error}") from None
+    return stated
+
+
+def _read_bill(folder: Path) -> Mapping[str, object]:
+    path = folder / BILL
+    try:
+        materials = json.loads(read_text(path))
+        licences(materials)
+        if sbom.encode(materials).decode() != read_text(path):
+            raise ValueError("not as fedmkt writes it")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise AuditError(f"{path}: no bill of materials: {error}") from None
+    return dict(materials)
+
+
+def _read_lab(folder: Path, contract: Contract) -> dict[str, Json] | None:
+    try:
+        return read_attack_lab(folder / ATTACK_LAB, contract)
+    except ConfigError as error:
+        raise AuditError(str(error)) from None
+
+
+def _compare(folder: Path, found: Seal, expected: Mapping[str, bytes]) -> None:
+    """Raise AuditError unless the pack has these files and no other."""
+    for name in found.files:
+        if name not in expected:
+            raise AuditError(f"{folder / name}: not a file of a pack of this run")
+    for name in expected:
+        if name not in found.files:
+            raise AuditError(f"{folder / name}: missing")
+    _compare_texts(folder, expected)
+
+
+def _compare_texts(folder: Path, expected: Mapping[str, bytes]) -> None:
+    for name, data in expected.items():
+        path = folder / name
         try:
-            if read_proof(path.read_text(encoding="utf-8")) != proof:
-                raise ValueError("not the proof that the log gives")
-        except (OSError, ValueError) as error:
-            raise AuditError(f"{path}: {error}") from None
-    return len(made)
+            if path.read_bytes() != data:
+                raise AuditError(f"{path}: not what the logs in {RUN}/ give")
+        except OSError as error:
+            raise AuditError(f"{path}: {error.strerror}") from None

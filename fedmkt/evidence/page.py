@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from fedmkt.contract.reading.amounts_zh import amount_zh, origin_zh, title_zh, unread_zh
 from fedmkt.contract.reading.disclosures_zh import DISCLOSURES_ZH
 from fedmkt.evidence.common import outcome
 from fedmkt.evidence.document import Document, Words
 from fedmkt.evidence.facts import Facts
+from fedmkt.evidence.life import kinds, lacking, life
 from fedmkt.report.logs import disclosure_lines
 from fedmkt.report.page import show_number, show_size
 from fedmkt.report.summary import DisclosureLine
@@ -36,8 +38,12 @@ def render(
     drafts: tuple[Document, ...],
     materials: Mapping[str, object],
     maker: str,
+    code: str,
 ) -> str:
-    """Return the page as text; equal facts give equal bytes. maker : name and fingerprint of who signs the pack."""
+    """Return the page as text; equal facts give equal bytes.
+
+    maker : name and fingerprint of who signs the pack; code : digest of the release that makes it.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -57,27 +63,41 @@ def render(
         attacks=attacks(facts),
         licences=licences(materials),
         outcome=outcome(facts, say),
+        moments=life(
+            facts.contract, facts.statements, facts.logs.records, facts.run, outcome(facts, say), say
+        ),
+        kinds=kinds(say),
+        lacking=lambda count: lacking(count, say),
+        code=code,
     )
 
 
 def learned(facts: Facts, say: Words) -> tuple[DisclosureLine, ...]:
-    """List what each reader learned; in Chinese with the title and text of each kind, amounts as the log has them."""
-    found = disclosure_lines(facts.disclosures)
-    return found if say.language == "en" else tuple(map(_in_chinese, found))
-
-
-def _in_chinese(line: DisclosureLine) -> DisclosureLine:
-    known = DISCLOSURES_ZH.get(line.kind)
-    if known is None:
-        return line
-    first = line.meaning.partition("\n")[0]
-    return replace(line, kind=f"{known.title} ({line.kind})", meaning=f"{first}\n{known.text}")
+    """List what each reader learned: kind, from whom, how much, and what can be worked out from it."""
+    found = facts.disclosures
+    if say.language == "en":
+        return disclosure_lines(found)
+    lines = [
+        DisclosureLine(
+            item.reader,
+            title_zh(item.disclosure.kind),
+            origin_zh(item),
+            f"{amount_zh(item.disclosure)}。\n{DISCLOSURES_ZH[item.disclosure.kind].text}",
+            "disclosures",
+        )
+        for item in found.merged()
+    ]
+    for item in found.unread:
+        text, amount = unread_zh(item)
+        lines.append(DisclosureLine(item.reader, "不在此日志中", amount, f"{text}。", "disclosures"))
+    return tuple(lines)
 
 
 def licences(materials: Mapping[str, object]) -> tuple[tuple[str, int], ...]:
     """Count the components of a bill of materials by licence, the most frequent first."""
     components = materials["components"]
-    assert isinstance(components, list)
+    if not isinstance(components, list):
+        raise TypeError("a list of components is needed")
     names = Counter(_licence(c.get("licenses") or [{}]) for c in components)
     return tuple(sorted(names.items(), key=lambda item: (-item[1], item[0])))
 

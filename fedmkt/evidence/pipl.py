@@ -6,6 +6,7 @@ Article 55 says when an assessment is needed, 56 what it contains and that repor
 from fedmkt.evidence import common
 from fedmkt.evidence.document import Document, Row, Section, Words, fact
 from fedmkt.evidence.facts import Facts
+from fedmkt.evidence.life import kinds
 
 
 def pipl_record(facts: Facts, say: Words) -> Document:
@@ -128,11 +129,22 @@ def _judgement(label: str, say: Words) -> Row:
 
 
 def _approvals(facts: Facts, say: Words) -> Row:
-    values = [f"{s.kind}: {s.by}" for s in facts.statements]
-    missing = say("no signed statement lies beside the contract", "合同旁没有签署的声明")
-    return fact(
-        say("Approvals and other signed statements", "批准及其他签署声明"), values, "run/approvals/", missing
-    )
+    named = kinds(say)
+    values = [
+        say(
+            f"{c.party}: {len(c.approved)} of {c.needed} approvals needed",
+            f"{c.party}：已批准 {len(c.approved)} 人，需 {c.needed} 人",
+        )
+        + (f"{say(': ', '：')}{say(', ', '、').join(c.approved)}" if c.approved else "")
+        for c in facts.statements.counts
+    ]
+    values += [
+        f"{named[s.kind]}{say(': ', '：')}{s.by}"
+        for s in facts.statements.said
+        if s.kind not in ("", "approval")
+    ]
+    missing = say("the contract has no terms of governance", "合同没有治理条款")
+    return fact(say("Approvals", "审批"), values, "run/approvals/, run/logs/", missing)
 
 
 def _sensitive(facts: Facts, say: Words) -> Row:

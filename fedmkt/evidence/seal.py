@@ -7,10 +7,11 @@ verify_seal(folder)                     AuditError names each kind of change: fi
 import hashlib
 import json
 import os
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fedmkt.audit import statements
 from fedmkt.audit.statements import Statement
@@ -22,8 +23,11 @@ from fedmkt.party.journal import write_atomically
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.dsse.json"
-FORMAT = "fedmkt-evidence/1"
+FORMAT = "fedmkt-evidence/2"
 LARGEST_FILE = 1 << 30
+NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+"""Who makes a pack is named as signers are."""
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _CHUNK = 1 << 20
 
 
@@ -44,10 +48,17 @@ class Seal:
 
 
 def seal(folder: Path, by: str, identity: Identity, run: str, contract: str) -> None:
-    """Write manifest and signature over all files of a folder; they name the run and its contract."""
-    files = {name: _facts_of(folder / name) for name in _names(folder)}
-    manifest = {"format": FORMAT, "run": run, "contract": contract, "files": files}
-    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    """Write manifest and signature over all files of a folder; they name the run and its contract.
+
+    ConfigError for names of files that another system would read in another way.
+    """
+    names = _names(folder)
+    if strange := [name for name in names if not _FILE.fullmatch(name)]:
+        raise ConfigError(f"{folder}: {strange[0]!r} is no name of a file of a pack")
+    if alike := _alike(names):
+        raise ConfigError(f"{folder}: {alike[0]} and {alike[1]} differ in case alone")
+    files = {name: _facts_of(folder / name) for name in names}
+    text = _manifest(run, contract, files)
     write_atomically(folder / MANIFEST, text, mode=0o644)
     statement = Statement(
         "evidence",
@@ -64,14 +75,13 @@ def verify_seal(folder: Path) -> Seal:
     if said.subject != {MANIFEST: hashlib.sha256(text).hexdigest()}:
         raise AuditError(f"{folder / MANIFEST}: not the manifest that was signed")
     try:
-        manifest = json.loads(text)
-        files: Mapping[str, Mapping[str, object]] = manifest["files"]
-        if manifest["format"] != FORMAT or any(_is_outside(name) for name in files):
-            raise ValueError
+        files: Mapping[str, Mapping[str, object]] = json.loads(text)["files"]
         by, key, run, contract = (str(said.predicate[k]) for k in ("by", "key", "run", "contract"))
-        if (manifest["run"], manifest["contract"], len(files)) != (run, contract, said.predicate["files"]):
+        if text != _manifest(run, contract, files) or len(files) != said.predicate["files"]:
+            raise ValueError  # also a name that stands twice, of which readers take one or the other
+        if not NAME.fullmatch(by) or _alike(files) or not all(map(_FILE.fullmatch, files)):
             raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise AuditError(f"{folder / MANIFEST}: not the manifest of an evidence pack") from None
     wrong = _differences(folder, files)
     if wrong:
@@ -98,16 +108,31 @@ def _statement(folder: Path) -> Statement:
 def _differences(folder: Path, files: Mapping[str, Mapping[str, object]]) -> list[str]:
     here = set(_names(folder))
     found = [f"{name}: missing" for name in sorted(set(files) - here)]
-    found += [f"{name}: not in the manifest" for name in sorted(here - set(files))]
+    found += [f"{_shown(name)}: not in the manifest" for name in sorted(here - set(files))]
     for name in sorted(here & set(files)):
         if _facts_of(folder / name) != dict(files[name]):
             found.append(f"{name}: not as it was when the pack was signed")
     return found
 
 
-def _is_outside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts or str(path) != name
+def _manifest(run: str, contract: str, files: Mapping[str, Mapping[str, object]]) -> bytes:
+    """Write the one text of a manifest."""
+    manifest = {"format": FORMAT, "run": run, "contract": contract, "files": files}
+    return json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def _alike(names: Iterable[str]) -> tuple[str, ...]:
+    """Return two names that are one where cases do not count; nothing if there are none."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if seen.setdefault(name.casefold(), name) != name:
+            return seen[name.casefold()], name
+    return ()
+
+
+def _shown(name: str) -> str:
+    """Write a name that somebody else chose so that no sign of it takes effect on a screen."""
+    return name if _FILE.fullmatch(name) else ascii(name)
 
 
 def _names(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from fedmkt.audit.export import safe_cell
 from fedmkt.audit.ledger import Ledger, Line, Message, Total, ledger
 from fedmkt.errors import AuditError
 from fedmkt.report.folder import RunFiles, find_files, read_text
@@ -127,9 +128,5 @@ def to_csv(found: Ledger) -> str:
     writer.writerow(COLUMNS)
     for message in found.messages:
         values = row(message) | {"revealed": " ".join(message.revealed)}
-        writer.writerow(_tame(value) for value in values.values())
+        writer.writerow(safe_cell(str(value)) for value in values.values())
     return out.getvalue()
-
-
-def _tame(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") and value else value

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from fedmkt.audit.compare import CopyReport, MessageFault, compare
+from fedmkt.audit.compare import CopyReport, compare
+from fedmkt.audit.ledger import ledger
 from fedmkt.audit.log_view import read_view
 from fedmkt.errors import AuditError
 from tests.audit.conftest import IDENTITIES, SEALED, write_run
@@ -79,20 +80,46 @@ def test_messages_of_two_organisations_match(logs):
     assert found.agrees and found.matched == 1 and found.copies == ()
 
 
+OTHER = "11" * 32
+
+
 @pytest.mark.parametrize(
-    ("sent", "received", "digests"),
+    ("sent", "received", "named"),
     [
-        ((SENT,), (), (SEALED, "")),
-        ((), (RECEIVED,), ("", SEALED)),
-        ((SENT,), ((RECEIVED[0], {**RECEIVED[1], "sha256": "11" * 32}),), (SEALED, "11" * 32)),
+        ((SENT,), (), [(SEALED, "bank sent it, the log of shop does not show it")]),
+        ((), (RECEIVED,), [(SEALED, "shop received it, the log of bank does not show it")]),
+        (
+            (SENT,),
+            ((RECEIVED[0], {**RECEIVED[1], "sha256": OTHER}),),
+            [
+                (SEALED, "bank sent it, the log of shop does not show it"),
+                (OTHER, f"the log of bank does not show it but sha256 {SEALED} under that number"),
+            ],
+        ),
+        (
+            (SENT,),
+            ((RECEIVED[0], {**RECEIVED[1], "bytes": 10}),),
+            [(SEALED, "bank sent 9 bytes as number 4, shop received 10 bytes as number 4")],
+        ),
     ],
 )
-def test_a_message_that_differs_is_named(events, tmp_path, sent, received, digests):
+def test_a_message_that_differs_is_named_as_the_ledger_names_it(events, tmp_path, sent, received, named):
     step = ("step.completed", {"index": 4, "step": "fit.sum"})
     logs = views(tmp_path / "b", with_messages(events, (*sent, step), received))
     found = compare([logs["bank"]], [logs["shop"]], KEYS)
-    assert found.messages == (MessageFault("run1", 1, "fit.sum", "bank", "shop", 4, *digests),)
-    assert "run run1 epoch 1 step fit.sum number 4: bank to shop: " in found.lines()[-2]
+    assert found.messages == ledger({n: logs[n].records for n in ("bank", "shop")}).mismatches
+    for message, (digest, why) in zip(found.messages, named, strict=True):
+        place = (message.run, message.epoch, message.step, message.sender, message.reader, message.number)
+        assert place == ("run1", 1, "fit.sum", "bank", "shop", 4)
+        assert message.digest == digest and why in message.why
+        assert str(message) in found.lines()
+
+
+def test_a_record_of_a_message_without_its_number_is_refused(events, tmp_path):
+    broken = (SENT[0], {k: v for k, v in SENT[1].items() if k != "index"})
+    logs = views(tmp_path / "b", with_messages(events, (broken,), ()))
+    with pytest.raises(AuditError, match="'index'"):
+        compare([logs["bank"]], [logs["shop"]], KEYS)
 
 
 def test_a_message_lost_with_an_epoch_that_was_given_up_is_no_fault(events, tmp_path):

@@ -245,7 +245,7 @@ def test_the_front_carries_flowers_messages_one_invitation_and_its_outcome(tappe
         assert account.ours["down"] == [invitation] and account.ours["up"] in ([outcome], [])
         assert decode_serve(invitation).contract.contract.name == tapped.deployment.job.name
         assert decode_outcome(outcome) == messages.Outcome()
-        assert set(json.loads(invitation)) == {"contract", "session", "seed", "epoch"}
+        assert set(json.loads(invitation)) == {"contract", "session", "seed", "epoch", "statements"}
         assert set(json.loads(outcome)) == {"branch", "step"}
         assert {hashlib.sha256(bundle).hexdigest() for bundle in account.bundles} == {bundle_digest()}
     assert any(account.ours["up"] for account in tapped.front.values())

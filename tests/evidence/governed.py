@@ -1,9 +1,11 @@
 """A run under terms of governance, on a small invented world with planted ids and values, and its folder."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
+from fedmkt.contract.governance import Approver
 from fedmkt.simulation.run import RunResult, simulate
 from fedmkt.simulation.world import generate, write_world
 
@@ -74,10 +76,15 @@ expires = 2031-01-01T00:00:00Z
 """
 
 
-def governed_run(folder: Path) -> RunResult:
-    """Run the small job with terms and planted values; the folder is `folder`/run."""
+def governed_run(folder: Path, approvers: Iterable[Approver] = ()) -> RunResult:
+    """Run the small job with terms and planted values; the folder is `folder`/run. A rehearsal if it has approvers."""
     job = write_world(generate(3, 1000, 1200, 700), folder / "files", minimum=300)
-    job.write_text(job.read_text() + TERMS)
+    people = "".join(
+        f'[[governance.approvers]]\nname = "{a.name}"\nparty = "{a.party}"\nrole = "{a.role}"\nkey = "{a.key}"\n'
+        for a in approvers
+    )
+    head = "rehearsal = true\n" if people else ""
+    job.write_text(head + job.read_text() + TERMS + people)
     for name, number, level in (("bank", "balance", "job"), ("partner", "spend", "favourite")):
         path = folder / "files" / f"{name}.csv"
         table = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -1,20 +1,22 @@
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fedmkt import sbom
-from fedmkt.audit import statements
-from fedmkt.audit.statements import Statement
+from fedmkt.audit import verify_proof
 from fedmkt.audit.verify import verify_run
 from fedmkt.cli.app import main
+from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import from_toml
-from fedmkt.crypto import dsse
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import AuditError, ConfigError
 from fedmkt.evidence.pack import make_pack, verify_pack
@@ -23,6 +25,7 @@ from fedmkt.report.message_ledger import read_ledger
 from fedmkt.simulation.run import RunResult
 from tests.evidence.governed import PLANTED_ID, PLANTED_LEVEL, PLANTED_VALUE, governed_run
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(verify_proof.__file__).parents[2])}
 DRAFTS = ("gdpr-art-30-record", "jrt-0196-self-check", "pipl-55-impact-assessment", "pipl-56-handling-record")
 
 
@@ -80,6 +83,34 @@ def test_a_pack_has_what_an_auditor_asks_for_and_verifies(pack: Path, governed: 
     assert verify_run(pack / "run").outcome == "completed"
     assert json.loads((pack / "ledger.json").read_text())["totals"]["bytes"] == read_ledger(governed).size
     assert json.loads((pack / "sbom.cdx.json").read_text())["bomFormat"] == "CycloneDX"
+
+
+def test_every_proof_of_a_pack_stands_alone_before_the_single_file_verifier(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = sorted((pack / "proofs").iterdir())
+    assert len(paths) == verify_pack(pack).proofs
+    shown = []
+    for path in paths:
+        assert verify_proof.main([str(pack / "run/contract.toml"), str(path)]) == 0
+        found = json.loads(capsys.readouterr().out)
+        record = json.loads(found["record"])
+        assert path.name == f"{found['party']}-{found['index']:06}-{record['type']}.tlog-proof"
+        assert len(found["cosigners"]) == 2
+        shown.append((found["party"], record["type"]))
+    revealed = json.loads((pack / "disclosures.json").read_text())["learned"]
+    times = {(i["source"], i["disclosure"]["kind"], i["disclosure"]["to"]): i["times"] for i in revealed}
+    assert sum(kind == "value.revealed" for _, kind in shown) == sum(times.values())
+    assert {party for party, kind in shown if kind == "run.completed"} == {"bank", "partner", "coordinator"}
+    command = [
+        sys.executable,
+        "-m",
+        "fedmkt.audit.verify_proof",
+        "run/contract.toml",
+        f"proofs/{paths[0].name}",
+    ]
+    done = subprocess.run(command, cwd=pack, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def numbers_of(written: str) -> set[str]:
@@ -171,7 +202,7 @@ def test_drafts_and_page_are_in_chinese_where_asked(governed: Path, tmp_path: Pa
         "个人信息保护影响评估",
         "合同中未载明",
         "供法务审阅的草稿",
-        "名单长度 (ListSize)",
+        "名单长度（ListSize）",
     ):
         assert words in page
     assert '<html lang="zh-CN">' in page
@@ -298,28 +329,14 @@ def test_the_attack_labs_report_is_in_the_pack_if_there_is_one(governed: Path, t
         "here": 0,
         "verdict": "held",
     }
-    (run / "attack-lab.json").write_text(json.dumps({"findings": [finding]}))
+    agreed = digest(from_toml((run / "contract.toml").read_text(), "").contract).hex()
+    (run / "attack-lab.json").write_text(json.dumps({"contract": agreed, "findings": [finding]}))
     make_pack(run, tmp_path / "pack", "bank", key_of(run))
     assert "<td>direct label</td>" in (tmp_path / "pack" / "index.html").read_text()
     assert json.loads((tmp_path / "pack" / "attack-lab.json").read_text())["findings"] == [finding]
     verify_pack(tmp_path / "pack")
     (run / "attack-lab.json").write_text("[")
     with pytest.raises(ConfigError, match=r"attack-lab\.json"):
-        make_pack(run, tmp_path / "again", "bank", key_of(run))
-
-
-def test_signed_statements_beside_the_contract_are_in_the_pack(governed: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(governed, tmp_path / "run"))
-    (run / "approvals").mkdir()
-    said = Statement("approval", {"contract.toml": "ab" * 32}, {"by": "partner", "role": "compliance"})
-    path = run / "approvals" / "partner.dsse.json"
-    path.write_bytes(dsse.to_json(statements.sign(said, key_of(governed, "partner"))))
-    make_pack(run, tmp_path / "pack", "bank", key_of(run))
-    verify_pack(tmp_path / "pack")
-    assert "run/approvals/partner.dsse.json" in (tmp_path / "pack" / "index.html").read_text()
-    assert "approval: partner" in draft(tmp_path / "pack", "pipl-56-handling-record")
-    path.write_bytes(dsse.to_json(statements.sign(said, Identity(b"\x07" * 32))))
-    with pytest.raises(AuditError, match=r"partner\.dsse\.json: 0 valid signatures"):
         make_pack(run, tmp_path / "again", "bank", key_of(run))
 
 
