@@ -23,6 +23,11 @@ EVENTS: frozenset[str] = frozenset(
     {
         "contract.proposed",
         "contract.amended",
+        "contract.expired",
+        "purpose.declared",
+        "pia.attached",
+        "assessment.attached",
+        "approval.requested",
         "approval.granted",
         "approval.denied",
         "contract.signed",

@@ -122,9 +122,10 @@ def sign_command(
     from fedmkt.deploy.sheet import Sheet
 
     shown = Sheet(read_contract(file), datetime.now(UTC))
-    participant = open_participant(folder_from(config, folder) or Path(), shown.contract)
+    place = folder_from(config, folder) or Path()
+    participant = open_participant(place, shown.contract)
     check_own_terms(participant, shown.signed, shown.now)
-    check_own_approvals(file, shown.contract, participant.name)
+    check_own_approvals(file, shown.contract, participant.name, place)
     again = participant.name in shown.signed.signatures
     if not again and not yes:
         _ask(participant.name, shown.lines(console.WIDTH))
@@ -194,11 +195,11 @@ def verify_command(
 ) -> None:
     """Check that a run may begin: all signatures, roles, time, pinned keys, approvals; exit code 4 if not."""
     from fedmkt.deploy.contracts import verify_contract
-    from fedmkt.deploy.life import check_beside
+    from fedmkt.deploy.life import decisions_on
 
     pins, place = pairs(pin, "NAME=KEY") or None, folder_from(config, folder)
     sheet = verify_contract(file, datetime.now(UTC), pins, place)
-    found = check_beside(file, sheet.contract, place)
+    found = decisions_on(sheet.contract, sheet.statements)
     compared = pins is not None or place is not None
     if as_json:
         console.say_json({"file": str(file), "keys_compared": compared, **sheet.to_json(), **found.to_json()})

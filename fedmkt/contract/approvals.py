@@ -20,6 +20,7 @@ from fedmkt.contract.canonical import digest, zulu
 from fedmkt.contract.governance import Approver, ApproverRole
 from fedmkt.contract.words import Name, Terms, Text, Time
 from fedmkt.crypto.dsse import Envelope, Public
+from fedmkt.errors import PolicyRefused
 
 SUBJECT = "contract"
 """Under which name a statement gives the digest of the contract."""
@@ -132,16 +133,27 @@ def counts(contract: Contract, envelopes: Iterable[Envelope]) -> tuple[Count, ..
     )
 
 
-def check_approved(contract: Contract, envelopes: Iterable[Envelope]) -> None:
-    """Raise ValueError, which says what is missing, unless every party has approved.
+def check_approved(contract: Contract, envelopes: Iterable[Envelope], party: str | None = None) -> None:
+    """Refuse, and say what is missing, unless every party has approved, or the one that is named.
 
     A contract without terms of governance needs no approval, and neither does a rehearsal.
     """
     if contract.rehearsal:
         return
-    lacking = [count.lacking for count in counts(contract, envelopes) if count.lacking]
+    lacking = [c.lacking for c in counts(contract, envelopes) if c.lacking and party in (None, c.party)]
     if lacking:
-        raise ValueError("; ".join(lacking))
+        raise PolicyRefused(
+            f"C18 approvals: {'; '.join(lacking)}", "fedmkt contract approve, by people of different roles"
+        )
+
+
+def check_not_revoked(contract: Contract, envelopes: Iterable[Envelope]) -> None:
+    """Refuse a contract that a signer revoked."""
+    for found in revocations(contract, envelopes):
+        raise PolicyRefused(
+            f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}: {found.reason}",
+            "draft a new contract; this one runs nowhere any more",
+        )
 
 
 def revocations(contract: Contract, envelopes: Iterable[Envelope]) -> tuple[Revoked, ...]:
@@ -153,11 +165,6 @@ def revocations(contract: Contract, envelopes: Iterable[Envelope]) -> tuple[Revo
         if said is not None and said.signer in names:
             found.add(Revoked(said.signer, said.time, said.reason))
     return tuple(sorted(found, key=lambda r: (r.time, r.signer)))
-
-
-def is_revoked(contract: Contract, envelopes: Iterable[Envelope]) -> bool:
-    """Tell whether any signer ended the contract before its date."""
-    return bool(revocations(contract, envelopes))
 
 
 def _statement(kind: statements.Kind, contract: Contract, predicate: dict[str, str]) -> Statement:

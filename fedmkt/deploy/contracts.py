@@ -16,15 +16,16 @@ from fedmkt.config.files import parse_job
 from fedmkt.config.settings import PartyConfig
 from fedmkt.config.tables import BankConfig, PartnerConfig, id_list
 from fedmkt.contract.agreement import Contract, Signer
+from fedmkt.contract.approvals import check_approved, check_not_revoked
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.checks import check_roles, check_time
 from fedmkt.contract.files import from_toml, to_toml
 from fedmkt.contract.signatures import SignedContract, check_given_signatures, check_signatures, sign
-from fedmkt.crypto.dsse import Envelope
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.folders import (
     CoordinatorFolder,
     PartyFolder,
+    folder_at,
     held,
     load_coordinator_folder,
     load_party_config,
@@ -36,10 +37,12 @@ from fedmkt.deploy.pins import key_of
 from fedmkt.deploy.provision import read_coordinator
 from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.sheet import Sheet
-from fedmkt.deploy.statement_files import folder_beside, own_revocations, read_statements
+from fedmkt.deploy.statement_files import statements_on
 from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.party.contract_past import UNKNOWN, Past, past_of
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.policy import Policy
+from fedmkt.party.store import Store
 
 LONGEST_DAYS = 3660
 
@@ -76,24 +79,15 @@ def read_contract(path: Path) -> SignedContract:
 
 def open_participant(folder: Path, contract: Contract) -> Participant:
     """Open the folder of whoever signs; a coordinator's pinned keys are those of the parties that it admitted."""
-    party, coordinator = PartyFolder(folder), CoordinatorFolder(folder)
-    if is_coordinator(folder):
-        settings = load_coordinator_folder(coordinator)
-        pinned = {settings.name: read_identity(coordinator.identity).public.hex()}
-        pinned |= read_registry(coordinator.registry).pins(p.name for p in contract.parties)
-        return Participant(settings.party(pinned), None, coordinator.identity)
-    config, schema = load_party_folder(party)
-    joined = read_coordinator(party).name if party.coordinator.exists() else None
-    return Participant(config, schema, party.identity, joined)
-
-
-def is_coordinator(folder: Path) -> bool:
-    """Tell a coordinator's folder from a party's; ConfigError if it is neither, or looks like both."""
-    party, coordinator = PartyFolder(folder).config.exists(), CoordinatorFolder(folder).config.exists()
-    if party == coordinator:
-        found = "both party.toml and coordinator.toml" if party else "neither party.toml nor coordinator.toml"
-        raise ConfigError(f"{folder}: {found} found there", "name the folder of who signs: --dir FOLDER")
-    return coordinator
+    place = folder_at(folder)
+    if isinstance(place, CoordinatorFolder):
+        settings = load_coordinator_folder(place)
+        pinned = {settings.name: read_identity(place.identity).public.hex()}
+        pinned |= read_registry(place.registry).pins(p.name for p in contract.parties)
+        return Participant(settings.party(pinned), None, place.identity)
+    config, schema = load_party_folder(place)
+    joined = read_coordinator(place).name if place.coordinator.exists() else None
+    return Participant(config, schema, place.identity, joined)
 
 
 def folder_of(config: Path) -> Path:
@@ -122,9 +116,9 @@ def collect_keys(sources: Mapping[str, str], folder: Path | None) -> dict[str, s
 
 def known_keys(folder: Path) -> dict[str, str]:
     """List the identity keys that a participant compared out of band, its own among them."""
-    if not is_coordinator(folder):
-        return dict(load_party_config(PartyFolder(folder)).pinned)
-    place = CoordinatorFolder(folder)
+    place = folder_at(folder)
+    if isinstance(place, PartyFolder):
+        return dict(load_party_config(place).pinned)
     own = {load_coordinator_folder(place).name: read_identity(place.identity).public.hex()}
     return own | {party.name: party.identity for party in read_registry(place.registry).active}
 
@@ -269,23 +263,19 @@ def _with(signed: SignedContract, signatures: Mapping[str, str]) -> SignedContra
     return SignedContract(contract=signed.contract, signatures={**signed.signatures, **signatures})
 
 
-def statements_on(path: Path, folder: Path) -> tuple[Envelope, ...]:
-    """Read the statements that lie beside a contract's file, and the revocations that a participant keeps."""
-    place = CoordinatorFolder(folder) if is_coordinator(folder) else PartyFolder(folder)
-    return (*read_statements(folder_beside(path)), *own_revocations(place))
-
-
 def verify_contract(
     path: Path,
     now: datetime,
     pinned: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Sheet:
-    """Refuse a contract that no run would be started with: all signatures, roles, time, and the pinned keys.
+    """Refuse a contract that no run would be started with: signatures, roles, time, approvals, and the pinned keys.
 
-    pinned : the keys of exactly the signers, hexadecimal. folder : a participant's, whose controls are all asked.
+    pinned : the keys of exactly the signers, hexadecimal. folder : a participant's, whose controls are all asked, with
+    what it remembers.
     """
     signed = read_contract(path)
+    given = statements_on(path, signed.contract, folder)
     check_signatures(signed)
     check_roles(signed.contract)
     check_time(signed.contract, now)
@@ -293,9 +283,18 @@ def verify_contract(
         _check_pins(signed.contract, pinned)
     if folder is not None:
         participant = open_participant(folder, signed.contract)
-        Policy(participant.settings).check_contract(signed, now, statements_on(path, folder))
+        past = past_at(folder, signed.contract)
+        Policy(participant.settings).check_contract(signed, now, given, past)
         check_own_place(participant, signed)
-    return Sheet(signed, now)
+    check_not_revoked(signed.contract, given)
+    check_approved(signed.contract, given)
+    return Sheet(signed, now, given)
+
+
+def past_at(folder: Path, contract: Contract) -> Past:
+    """Recall what a participant saw of a contract; nothing is written."""
+    store = folder_at(folder).state / "store"
+    return past_of(Store(store), contract) if store.is_dir() else UNKNOWN
 
 
 def _check_pins(contract: Contract, pinned: Mapping[str, str]) -> None:

@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from textwrap import wrap
 
-from fedmkt.deploy.contracts import open_participant, read_contract, statements_on
+from fedmkt.deploy.contracts import open_participant, past_at, read_contract
+from fedmkt.deploy.statement_files import statements_on
 from fedmkt.party.controls.control import Breach, Control
 from fedmkt.party.controls.registry import CONTROLS
 from fedmkt.party.policy import Policy
@@ -87,5 +88,6 @@ def judge(path: Path, folder: Path, now: datetime) -> Judged:
     """Put a contract's file, with the statements beside it, to every control of a participant; nothing is logged."""
     signed = read_contract(path)
     participant = open_participant(folder, signed.contract)
-    found = tuple(Policy(participant.settings).breaches(signed, now, statements_on(path, folder)))
+    given, past = statements_on(path, signed.contract, folder), past_at(folder, signed.contract)
+    found = tuple(Policy(participant.settings).breaches(signed, now, given, past))
     return Judged(participant.name, found)

@@ -16,6 +16,8 @@ from fedmkt.config.files import parse_coordinator, parse_party, parse_party_fold
 from fedmkt.config.policy import PolicyConfig
 from fedmkt.config.settings import CoordinatorSettings, PartyConfig
 from fedmkt.config.tables import BankConfig, PartnerConfig
+from fedmkt.contract.agreement import Contract
+from fedmkt.contract.canonical import digest
 from fedmkt.crypto.sign import KEY_BYTES, Identity
 from fedmkt.errors import ConfigError, TransportError
 from fedmkt.party.journal import write_atomically
@@ -75,6 +77,10 @@ class _Folder:
     def logs(self) -> Path:
         """The programs' own logs."""
         return self.root / "logs"
+
+    def of_contract(self, contract: Contract) -> Path:
+        """Return what belongs to one contract, named by its name and digest."""
+        return self.state / "contracts" / f"{contract.name}-{digest(contract).hex()[:16]}"
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,16 @@ class CoordinatorFolder(_Folder):
             self.tls_key,
             self.superexec_secret,
         )
+
+
+def folder_at(folder: Path) -> PartyFolder | CoordinatorFolder:
+    """Tell a coordinator's folder from a party's; ConfigError if it is neither, or looks like both."""
+    party, coordinator = PartyFolder(folder), CoordinatorFolder(folder)
+    if party.config.exists() == coordinator.config.exists():
+        both = "both party.toml and coordinator.toml"
+        found = both if party.config.exists() else "neither party.toml nor coordinator.toml"
+        raise ConfigError(f"{folder}: {found} found there", "name the folder of who signs: --dir FOLDER")
+    return party if party.config.exists() else coordinator
 
 
 def load_party_folder(folder: PartyFolder) -> tuple[PartyConfig, PartnerConfig | BankConfig]:

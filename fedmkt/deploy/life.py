@@ -16,6 +16,8 @@ from fedmkt.contract.approvals import (
     Decided,
     Revoked,
     approval,
+    check_approved,
+    check_not_revoked,
     counts,
     decisions,
     denial,
@@ -31,14 +33,13 @@ from fedmkt.crypto.dsse import Envelope
 from fedmkt.crypto.key_file import from_pem, is_encrypted, to_pem
 from fedmkt.crypto.prg import Random
 from fedmkt.crypto.sign import Identity
-from fedmkt.deploy.contracts import LONGEST_DAYS, is_coordinator, open_participant
-from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, keep_or_write, read_identity, read_secret
+from fedmkt.deploy.contracts import LONGEST_DAYS, open_participant
+from fedmkt.deploy.folders import folder_at, keep_or_write, read_identity, read_secret
 from fedmkt.deploy.statement_files import (
-    check_statements,
     folder_beside,
     keep_revocation,
-    own_revocations,
     read_statements,
+    statements_on,
     write_statement,
 )
 from fedmkt.errors import ConfigError, PolicyRefused
@@ -89,27 +90,11 @@ def decisions_on(contract: Contract, envelopes: tuple[Envelope, ...]) -> Decisio
     )
 
 
-def check_beside(file: Path, contract: Contract, folder: Path | None = None) -> Decisions:
-    """Refuse a contract that was revoked or not approved, by the statements beside its file.
-
-    folder : of a participant, whose kept revocations count too.
-    """
-    given = read_statements(folder_beside(file))
-    own = () if folder is None else own_revocations(_place(folder))
-    check_statements(contract, (*given, *own))
-    return decisions_on(contract, given)
-
-
-def check_own_approvals(file: Path, contract: Contract, name: str) -> None:
+def check_own_approvals(file: Path, contract: Contract, name: str, folder: Path) -> None:
     """Refuse to sign for a party whose own people have not approved, or what was revoked."""
-    given = read_statements(folder_beside(file))
-    for found in revocations(contract, given):
-        raise PolicyRefused(f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}")
-    lacking = [c.lacking for c in counts(contract, given) if c.party == name and c.lacking]
-    if lacking and not contract.rehearsal:
-        raise PolicyRefused(
-            f"C18 approvals: {lacking[0]}", f"fedmkt contract approve {file} --as NAME --key KEYFILE"
-        )
+    given = statements_on(file, contract, folder)
+    check_not_revoked(contract, given)
+    check_approved(contract, given, name)
 
 
 def make_approver_key(out: Path, passphrase: str | None, random: Random) -> str:
@@ -178,8 +163,7 @@ def _later(file: Path, contract: Contract, approver: Approver, now: datetime) ->
     if now >= contract.expires:
         check_time(contract, now)
     given = read_statements(folder_beside(file))
-    for found in revocations(contract, given):
-        raise PolicyRefused(f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}")
+    check_not_revoked(contract, given)
     before = [d.time for d in decisions(contract, given) if d.approver == approver]
     return max([now, *(time + timedelta(seconds=1) for time in before)])
 
@@ -194,7 +178,7 @@ def revoke(file: Path, contract: Contract, folder: Path, now: datetime, reason: 
     if all((s.name, s.key) != (participant.name, identity.public.hex()) for s in contract.signers):
         raise PolicyRefused(f"{participant.name} is no signer of this contract with the key of {folder}")
     envelope = statements.sign(revocation(contract, participant.name, now, _reason(reason)), identity)
-    keep_revocation(_place(folder), contract, envelope)
+    keep_revocation(folder_at(folder), contract, envelope)
     return write_statement(folder_beside(file), f"{participant.name}.revocation", envelope)
 
 
@@ -229,7 +213,3 @@ def _reason(text: str) -> str:
     if not (0 < len(text) <= LONGEST_REASON and text.isprintable()):
         raise ConfigError(f"reason: accepted: 1 to {LONGEST_REASON} printable characters")
     return text
-
-
-def _place(folder: Path) -> PartyFolder | CoordinatorFolder:
-    return CoordinatorFolder(folder) if is_coordinator(folder) else PartyFolder(folder)

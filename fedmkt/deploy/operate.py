@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fedmkt.contract.approvals import check_approved, check_not_revoked
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.checks import check_roles, check_time
 from fedmkt.contract.signatures import SignedContract, check_signatures
@@ -15,12 +16,7 @@ from fedmkt.deploy.executor import control_of, submit
 from fedmkt.deploy.folders import CoordinatorFolder, load_coordinator_folder
 from fedmkt.deploy.registry import read_registry
 from fedmkt.deploy.runs import RunFolder, RunStatus, is_worker, new_run, runs_of
-from fedmkt.deploy.statement_files import (
-    check_statements,
-    folder_beside,
-    own_revocations,
-    read_statements,
-)
+from fedmkt.deploy.statement_files import statements_on
 from fedmkt.errors import ConfigError, FedmktError, PolicyRefused, TransportError
 from fedmkt.party.governance_events import keep_statements
 from fedmkt.party.journal import write_atomically
@@ -39,8 +35,9 @@ def start_run(
     """
     signed = read_contract(contract)
     check_startable(folder, signed, datetime.now(UTC))
-    statements = read_statements(folder_beside(contract))
-    check_statements(signed.contract, (*statements, *own_revocations(folder)))
+    statements = statements_on(contract, signed.contract, folder.root)
+    check_not_revoked(signed.contract, statements)
+    check_approved(signed.contract, statements)
     if seed is not None and not signed.contract.rehearsal:
         raise PolicyRefused(
             "a seed is for rehearsals: this contract is not one", "start the run without --seed"

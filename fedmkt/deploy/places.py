@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmkt.contract.agreement import Contract
-from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import to_toml
 from fedmkt.contract.signatures import SignedContract
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_file
@@ -55,6 +54,6 @@ class ContractPlace(Place):
 
 
 def place_of(folder: PartyFolder | CoordinatorFolder, contract: Contract) -> ContractPlace:
-    """Return a contract's place below `state/contracts/`, named by the contract's name and digest."""
-    own = folder.state / "contracts" / f"{contract.name}-{digest(contract).hex()[:16]}"
+    """Return a contract's place below `state/contracts/`."""
+    own = folder.of_contract(contract)
     return ContractPlace(own, own / "log", folder.identity, folder.state / "store")

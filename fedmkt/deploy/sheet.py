@@ -15,6 +15,7 @@ from fedmkt.contract.reading.contents import governance_sections, readers_of, ro
 from fedmkt.contract.reading.document import Voice
 from fedmkt.contract.reading.screen import section_lines
 from fedmkt.contract.signatures import SignedContract, Standing, signature_standings
+from fedmkt.crypto.dsse import Envelope
 from fedmkt.crypto.sign import fingerprint
 from fedmkt.errors import PolicyRefused
 from fedmkt.party.controls.columns import unused_grants
@@ -49,10 +50,14 @@ class SignerShown:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A contract with the standing of its signatures at one moment; it claims none that does not verify."""
+    """A contract with the standing of its signatures at one moment; it claims none that does not verify.
+
+    statements : signed ones about it, where they were read too.
+    """
 
     signed: SignedContract
     now: datetime
+    statements: tuple[Envelope, ...] = ()
 
     @property
     def contract(self) -> Contract:

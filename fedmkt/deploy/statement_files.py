@@ -5,16 +5,16 @@ signer said to end it. A participant keeps revocations besides, in the folder `r
 somebody else hands over or leaves out, it does not run what it knows to be revoked.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from fedmkt.contract.agreement import Contract
-from fedmkt.contract.approvals import check_approved, revocations
+from fedmkt.contract.approvals import revocations
 from fedmkt.contract.canonical import digest
 from fedmkt.crypto import dsse
 from fedmkt.crypto.dsse import Envelope
-from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_file
-from fedmkt.errors import ConfigError, PolicyRefused
+from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, folder_at, read_file
+from fedmkt.errors import ConfigError
+from fedmkt.party.contract_past import kept_statements
 from fedmkt.party.governance_events import SUFFIX
 from fedmkt.party.journal import write_atomically
 
@@ -67,27 +67,20 @@ def own_revocations(folder: PartyFolder | CoordinatorFolder) -> tuple[Envelope, 
     return read_statements(folder.revocations)
 
 
+def statements_on(path: Path, contract: Contract, folder: Path | None) -> tuple[Envelope, ...]:
+    """Read all that is known of a contract: the statements beside its file, and those that a participant keeps.
+
+    folder : the participant's, with its revocations and what it heard in earlier runs; None reads the first alone.
+    """
+    given = read_statements(folder_beside(path))
+    if folder is None:
+        return given
+    place = folder_at(folder)
+    heard = kept_statements(place.of_contract(contract) / "approvals")
+    return (*given, *own_revocations(place), *heard)
+
+
 def keep_revocation(folder: PartyFolder | CoordinatorFolder, contract: Contract, envelope: Envelope) -> None:
     """Keep a revocation where no run of this participant overlooks it."""
     (found,) = revocations(contract, [envelope])
     write_statement(folder.revocations, f"{digest(contract).hex()[:16]}.{found.signer}", envelope)
-
-
-def check_statements(contract: Contract, envelopes: Sequence[Envelope]) -> None:
-    """Refuse a contract that a signer revoked, or that has terms of governance and too few approvals."""
-    check_not_revoked(contract, envelopes)
-    try:
-        check_approved(contract, envelopes)
-    except ValueError as error:
-        raise PolicyRefused(
-            f"C18 approvals: {error}", "fedmkt contract verify FILE says who approved"
-        ) from None
-
-
-def check_not_revoked(contract: Contract, envelopes: Sequence[Envelope]) -> None:
-    """Refuse a contract that a signer revoked."""
-    for found in revocations(contract, envelopes):
-        raise PolicyRefused(
-            f"rule revoked: {found.signer} ended the contract on {found.time:%Y-%m-%d}: {found.reason}",
-            "draft a new contract; this one runs nowhere any more",
-        )

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fedmkt.audit.records import Json
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.approvals import decisions
 from fedmkt.contract.canonical import zulu
@@ -27,6 +28,21 @@ def drafted_events(contract: Contract) -> Iterator[Event]:
         yield "contract.proposed", {"revision": terms.revision, "created": zulu(contract.created)}
     else:
         yield "contract.amended", {"revision": terms.revision, "amends": terms.amends}
+
+
+def declared_events(contract: Contract) -> Iterator[Event]:
+    """Say for what and by which right, which assessments are attached, and who was asked to approve."""
+    terms = contract.governance
+    if terms is None:
+        return
+    bases: dict[str, Json] = {d.party: [*d.basis, *d.sensitive_basis] for d in terms.datasets}
+    yield "purpose.declared", {"purpose": contract.purpose, "use": terms.use, "basis": bases}
+    for event, found in (("pia.attached", terms.impact), ("assessment.attached", terms.transfer)):
+        if found is not None:
+            body: dict[str, Json] = {"sha256": found.sha256, "purpose": found.purpose}
+            yield event, body | {"parties": list(found.parties), "expires": zulu(found.expires)}
+    asked: list[Json] = [f"{a.party}/{a.name}: {a.role}" for a in terms.approvers]
+    yield "approval.requested", {"needed": terms.approvals, "approvers": asked}
 
 
 def governance_events(contract: Contract, envelopes: Iterable[Envelope]) -> list[Event]:

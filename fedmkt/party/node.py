@@ -19,7 +19,7 @@ from fedmkt.audit.checkpoint import log_origin
 from fedmkt.audit.records import Json
 from fedmkt.config.settings import PartyConfig
 from fedmkt.config.tables import BankConfig, PartnerConfig
-from fedmkt.contract.canonical import digest
+from fedmkt.contract.canonical import digest, zulu
 from fedmkt.contract.signatures import SignedContract
 from fedmkt.crypto.dsse import Envelope
 from fedmkt.crypto.prg import Random, SeededRandom, derive
@@ -28,11 +28,23 @@ from fedmkt.errors import PolicyRefused
 from fedmkt.party import filters
 from fedmkt.party.acts_log import read_acts
 from fedmkt.party.audit_log import LOG, AuditLog
+from fedmkt.party.contract_past import (
+    UNKNOWN,
+    Past,
+    counting,
+    kept_statements,
+    note_expired,
+    note_replaced,
+    objections,
+    past_of,
+)
+from fedmkt.party.controls.code import installed_code
 from fedmkt.party.controls.columns import unused_grants
 from fedmkt.party.controls.control import Flags
 from fedmkt.party.events import Event
 from fedmkt.party.filters import ADULT, Filters
 from fedmkt.party.governance_events import (
+    declared_events,
     drafted_events,
     governance_events,
     keep_statements,
@@ -248,13 +260,18 @@ def open_party(
             guard = _guard(name, signed, policy, table, place, store, sources)
             guard.check()
     log = _open_log(name, signed, place, sources)
+    rules = f"{policy.digest} {installed_code()}".encode()
     if log.size == 0 or _refused_key(signed) in store:
-        log.append_all(_opening_records(name, signed, table, read_acts(place.store.parent)))
+        log.append_all(_opening_records(name, signed, table, policy, read_acts(place.store.parent)))
         store.forget(_refused_key(signed))
-    unheard = [s for s in statements if not kept_path(place.approvals, s).exists()]
+    elif store.get(_rules_key(signed)) != rules:
+        log.append(*_rules_record(name, policy, read_acts(place.store.parent)))
+    store.put(_rules_key(signed), rules)
+    unheard = [s for s in counting(contract, statements) if not kept_path(place.approvals, s).exists()]
     if events := governance_events(contract, unheard):
         log.append_all(events)
     keep_statements(place.approvals, unheard)
+    note_replaced(store, contract)
     release = Release(sources.random, sources.clock, config.policy)
     journal = Journal(place.journal, place.private / "journal.key", sources.random)
     return Party(
@@ -275,9 +292,37 @@ def check_contract(
     statements: Sequence[Envelope] = (),
 ) -> None:
     """Refuse a contract that breaks a control, and write the refusal into the log that its run would have."""
-    policy = Policy(config)
+    policy, now, past, heard = Policy(config), sources.clock(), UNKNOWN, tuple(statements)
+    if policy.is_ours(signed, now):
+        past = _remember(name, signed, place, sources, now, statements)
+        heard += tuple(kept_statements(place.approvals))
     with _logging_refusals(name, signed, policy, place, sources):
-        policy.check_contract(signed, sources.clock(), statements)
+        policy.check_contract(signed, now, heard, past)
+
+
+def _remember(
+    name: str,
+    signed: SignedContract,
+    place: Place,
+    sources: Sources,
+    now: datetime,
+    statements: Sequence[Envelope],
+) -> Past:
+    """Keep and log what speaks against a contract, so that nobody can leave it out the next time; return its past."""
+    contract, store = signed.contract, Store(place.store)
+    past, events = past_of(store, contract), list[Event]()
+    against = [s for s in objections(contract, statements) if not kept_path(place.approvals, s).exists()]
+    events += governance_events(contract, against)
+    if ends := now >= contract.expires and not past.expired:
+        events.append(("contract.expired", {"expires": zulu(contract.expires)}))
+    if events:
+        log = _open_log(name, signed, place, sources)
+        log.append_all(events)
+        log.release()
+    keep_statements(place.approvals, against)
+    if ends:
+        note_expired(store, contract)
+    return past_of(store, contract)
 
 
 @contextmanager
@@ -300,6 +345,10 @@ def _logging_refusals(
 
 def _refused_key(signed: SignedContract) -> str:
     return f"refused/{digest(signed.contract).hex()}"
+
+
+def _rules_key(signed: SignedContract) -> str:
+    return f"rules/{digest(signed.contract).hex()}"
 
 
 def _open_log(name: str, signed: SignedContract, place: Place, sources: Sources) -> AuditLog:
@@ -330,12 +379,15 @@ def _guard(
     )
 
 
-def _opening_records(name: str, signed: SignedContract, table: Table | None, acts: Chain) -> list[Event]:
+def _opening_records(
+    name: str, signed: SignedContract, table: Table | None, policy: Policy, acts: Chain
+) -> list[Event]:
     contract = signed.contract
     records: list[Event] = [
         *drafted_events(contract),
         ("contract.signed", {"signers": [s.name for s in contract.signers], "purpose": contract.purpose}),
-        ("policy.loaded", {"party": name} | _acts_so_far(acts)),
+        *declared_events(contract),
+        _rules_record(name, policy, acts),
     ]
     if table is not None:
         columns = list(contract.party(name).columns)
@@ -348,6 +400,14 @@ def _opening_records(name: str, signed: SignedContract, table: Table | None, act
         unused: list[Json] = list(unused_grants(contract).get(name, ()))
         records.append(("column.granted", {"columns": names, "unused": unused}))
     return records
+
+
+def _rules_record(name: str, policy: Policy, acts: Chain) -> Event:
+    """Say by which policy and which code a participant asks its controls: whoever loosens one leaves a trace."""
+    return (
+        "policy.loaded",
+        {"party": name, "policy": policy.digest, "code": installed_code()} | _acts_so_far(acts),
+    )
 
 
 def _acts_so_far(acts: Chain) -> dict[str, Json]:

@@ -4,6 +4,8 @@ A party runs only what its contract *and* its own policy allow, whatever the coo
 stand in `party.controls`: each refuses by name, and none tells a count of anybody's data.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
@@ -14,6 +16,7 @@ from fedmkt.contract.agreement import Contract
 from fedmkt.contract.governance import GovernanceTerms
 from fedmkt.contract.signatures import SignedContract, check_given_signatures
 from fedmkt.crypto.dsse import Envelope
+from fedmkt.party.contract_past import UNKNOWN, Past
 from fedmkt.party.controls import registry
 from fedmkt.party.controls.agreed import AUTHENTIC
 from fedmkt.party.controls.code import installed_code
@@ -47,33 +50,49 @@ class Policy:
     def __init__(self, config: PartyConfig) -> None:
         self.config = config
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what is allowed, hexadecimal: of its canonical JSON, whatever the file looks like."""
+        values = self.config.policy.model_dump(mode="json")
+        return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
     def check_contract(
-        self, signed: SignedContract, now: datetime, statements: Sequence[Envelope] = ()
+        self,
+        signed: SignedContract,
+        now: datetime,
+        statements: Sequence[Envelope] = (),
+        past: Past = UNKNOWN,
     ) -> None:
         """Refuse a contract that breaks any control; keys are compared with those pinned in the party file.
 
-        statements : signed ones about the contract, such as approvals.
+        statements : signed ones about the contract, such as approvals; past : what was seen of it before.
         """
-        registry.ask_contract(self._asked(signed, now, statements))
+        registry.ask_contract(self._asked(signed, now, statements, past))
 
     def check_before_signing(self, signed: SignedContract, now: datetime) -> None:
         """Refuse what `check_contract` refuses, but for missing signatures and approvals; those given must verify."""
         check_given_signatures(signed)
-        registry.ask_contract(self._asked(signed, now, ()), leave_out=_LATER)
+        registry.ask_contract(self._asked(signed, now), leave_out=_LATER)
 
     def breaches(
-        self, signed: SignedContract, now: datetime, statements: Sequence[Envelope] = ()
+        self, signed: SignedContract, now: datetime, statements: Sequence[Envelope] = (), past: Past = UNKNOWN
     ) -> Iterator[tuple[Control, tuple[Breach, ...]]]:
         """List every control that is asked about a contract, with all that breaks it."""
-        return registry.contract_breaches(self._asked(signed, now, statements))
+        return registry.contract_breaches(self._asked(signed, now, statements, past))
 
     def is_ours(self, signed: SignedContract, now: datetime) -> bool:
         """Tell whether exactly those whose keys we compared have signed: nobody else makes us write anything."""
-        asked = self._asked(signed, now, ())
+        asked = self._asked(signed, now)
         return not any(c.contract and tuple(c.contract(asked)) for c in AUTHENTIC)
 
-    def _asked(self, signed: SignedContract, now: datetime, statements: Sequence[Envelope]) -> ContractAsked:
-        return ContractAsked(self.config, signed, now, statements, installed_code())
+    def _asked(
+        self,
+        signed: SignedContract,
+        now: datetime,
+        statements: Sequence[Envelope] = (),
+        past: Past = UNKNOWN,
+    ) -> ContractAsked:
+        return ContractAsked(self.config, signed, now, statements, installed_code(), past)
 
     def check_list(
         self, rows: int, contract: Contract, dropped: Dropped | None = None, withdrawn: Flags | None = None

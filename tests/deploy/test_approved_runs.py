@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from fedmkt.deploy.runs import new_run
 from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, write_statement
 from fedmkt.deploy.take_part import open_own_party
 from fedmkt.errors import PeerError, PolicyRefused
+from fedmkt.party.contract_past import UNKNOWN, note_replaced, past_of
 from fedmkt.party.governance_events import keep_statements
 from fedmkt.party.handle import Party
 from fedmkt.party.node import Sources, open_party
+from fedmkt.party.store import Store
 from tests.deploy.own_folders import Circle, circle
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -99,9 +102,9 @@ def open_bank(it: Circle, given: tuple[Envelope, ...]) -> list[dict[str, object]
     return [json.loads(line) for line in (it.own("bank") / "log" / "log.jsonl").read_text().splitlines()]
 
 
-def assert_wrote_the_refusal_alone(it: Circle) -> None:
+def assert_wrote_the_refusal_alone(it: Circle, *kept: str) -> None:
     files = [path for path in it.own("bank").rglob("*") if path.is_file()]
-    assert {path.parent.name for path in files} == {"log"}
+    assert {path.parent.name for path in files} == {"log", *kept}
     (record,) = map(json.loads, (it.own("bank") / "log" / "log.jsonl").read_text().splitlines())
     assert record["type"] == "policy.refused" and record["body"]["why"] == "PolicyRefused"
 
@@ -144,12 +147,128 @@ def test_a_party_refuses_what_a_signer_revoked_though_nobody_sends_it_along(it: 
     write_statement(own, "received", revoked_by(it, signer))
     with pytest.raises(PolicyRefused, match=f"rule revoked: {signer} ended the contract .* called off"):
         open_bank(it, approvals(it))
-    assert_wrote_the_refusal_alone(it)
+    assert_wrote_the_refusal_alone(it, "approvals")
 
 
 def test_a_party_refuses_what_is_sent_along_as_revoked(it: Circle) -> None:
     with pytest.raises(PolicyRefused, match="rule revoked: partner"):
         open_bank(it, (*approvals(it), revoked_by(it, "partner")))
+
+
+def test_what_was_said_against_a_contract_is_not_forgotten_when_nobody_sends_it_again(it: Circle) -> None:
+    """A coordinator that leaves out a revocation or a denial the next time has no run of it."""
+    given = approvals(it)
+    no = approvals(it, denial, ("too broad",))[0]
+    with pytest.raises(PolicyRefused, match="C18 approvals: bank: 1 of 2"):
+        open_bank(it, (*given, no))
+    with pytest.raises(PolicyRefused, match="C18 approvals: bank: 1 of 2"):
+        open_bank(it, given)
+    with pytest.raises(PolicyRefused, match="rule revoked"):
+        open_bank(it, (*given, revoked_by(it, "partner")))
+    with pytest.raises(PolicyRefused, match="rule revoked"):
+        open_bank(it, given)
+    log = (it.own("bank") / "log" / "log.jsonl").read_text()
+    records = list(map(json.loads, log.splitlines()))
+    assert [r["type"] for r in records] == ["approval.denied", "policy.refused", "policy.refused"]
+    assert records[0]["body"]["envelope"] == to_json(no).decode().rstrip()
+
+
+def test_who_denied_and_approves_again_later_has_approved(it: Circle) -> None:
+    no, contract = approvals(it, denial, ("too broad",))[0], it.signed.contract
+    with pytest.raises(PolicyRefused, match="C18"):
+        open_bank(it, (*approvals(it), no))
+    assert contract.governance is not None
+    first = contract.governance.approvers[0]
+    yes = statements.sign(approval(contract, first, NOW + timedelta(hours=1)), PEOPLE["bank", "data-owner"])
+    open_bank(it, (*approvals(it), yes))
+
+
+def test_what_nobody_of_the_contract_signed_is_neither_kept_nor_logged(it: Circle) -> None:
+    contract, eve = it.signed.contract, Identity(b"e" * 32)
+    assert contract.governance is not None
+    forged = [statements.sign(denial(contract, a, NOW, "no"), eve) for a in contract.governance.approvers] + [
+        statements.sign(revocation(contract, "bank", NOW, "no"), eve)
+    ]
+    records = open_bank(it, (*approvals(it), *forged))
+    assert "approval.denied" not in {r["type"] for r in records}
+    assert len(list((it.own("bank") / "approvals").iterdir())) == 4
+
+
+def test_a_contract_that_ran_out_is_logged_once_and_no_clock_brings_it_back(
+    it: Circle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract, real, time = it.signed.contract, Sources.of, {"now": NOW}
+
+    def of(*arguments: object) -> Sources:
+        return replace(real(*arguments), clock=lambda: time["now"])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sources, "of", staticmethod(of))
+    for now in (contract.expires, contract.expires + timedelta(days=1), contract.created):
+        time["now"] = now
+        with pytest.raises(PolicyRefused, match="rule not-expired"):
+            open_bank(it, approvals(it))
+    log = (it.own("bank") / "log" / "log.jsonl").read_text()
+    records = list(map(json.loads, log.splitlines()))
+    assert [r["type"] for r in records] == ["contract.expired", "policy.refused", "policy.refused"]
+    assert records[0]["body"] == {"expires": contract.expires.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    assert "its clock was put back" in records[2]["body"]["rule"]
+
+
+def amended_circle(it: Circle) -> Circle:
+    """The next version of the contract, signed by all."""
+    old = it.signed.contract
+    assert old.governance is not None
+    terms = old.governance.model_copy(update={"revision": 2, "amends": digest(old).hex()})
+    new = old.model_copy(update={"governance": terms})
+    keys = {s.name: read_identity(PartyFolder(it.folder(s.name)).identity) for s in new.signers}
+    signatures = {name: sign(new, name, key) for name, key in keys.items()}
+    return Circle(it.root, it.job, SignedContract(contract=new, signatures=signatures))
+
+
+def open_log(it: Circle) -> list[dict[str, object]]:
+    invitation = Serve(it.signed, b"", statements=approvals(it))
+    open_own_party(PartyFolder(it.folder("bank")), invitation).release()
+    place = place_of(PartyFolder(it.folder("bank")), it.signed.contract)
+    return [json.loads(line) for line in (place.logs / "log.jsonl").read_text().splitlines()]
+
+
+def test_once_a_later_version_ran_the_earlier_one_runs_no_more(it: Circle) -> None:
+    new = amended_circle(it)
+    open_log(it)
+    open_log(it)
+    assert "contract.amended" in {r["type"] for r in open_log(new)}
+    with pytest.raises(PolicyRefused, match=r"^rule replaced: the version [0-9a-f]{16} of the contract took"):
+        open_log(it)
+    path = it.root / "old.toml"
+    path.write_text(to_toml(it.signed))
+    for number, envelope in enumerate(approvals(it)):
+        write_statement(folder_beside(path), str(number), envelope)
+    assert commands.main(["contract", "verify", str(path), "--dir", str(it.folder("bank"))]) == 4
+    assert commands.main(["controls", str(path), "--dir", str(it.folder("bank"))]) == 4
+    assert commands.main(["contract", "verify", str(path), "--dir", str(it.folder("partner"))]) == 0
+
+
+def test_a_contract_of_other_signers_replaces_nothing(it: Circle) -> None:
+    store, old = Store(it.root / "store"), it.signed.contract
+    new = amended_circle(it).signed.contract
+    others = (old.parties[0], old.parties[1].model_copy(update={"key": "ab" * 32}))
+    note_replaced(store, new.model_copy(update={"parties": others}))
+    assert past_of(store, old) == UNKNOWN
+    note_replaced(store, new)
+    assert past_of(store, old).replaced_by == digest(new).hex()
+
+
+def test_a_policy_that_was_changed_between_two_runs_leaves_its_digest_in_the_log(it: Circle) -> None:
+    def loaded() -> list[object]:
+        return [r["body"]["policy"] for r in open_log(it) if r["type"] == "policy.loaded"]  # type: ignore[index]
+
+    policy = PartyFolder(it.folder("bank")).policy
+    first, text = loaded(), policy.read_text()
+    assert loaded() == first and len(first) == 1
+    policy.write_text(text + "require_approvals = false\n")
+    looser = loaded()
+    policy.write_text(text + "# put back\n")
+    assert len(set(looser)) == 2 and loaded() == [*looser, first[0]]
 
 
 def test_a_coordinator_starts_no_run_without_approvals_and_none_that_was_revoked(it: Circle) -> None:

@@ -180,7 +180,7 @@ REFUSED = {
 def test_every_rule_of_a_run_is_asked_before_signing():
     # The others have tests of their own: signatures may be missing, and the coordinator is told by name.
     asked = {c.id for c in CONTROLS.values() if c.contract and not c.is_numbered}
-    assert asked <= set(REFUSED) | {"signatures", "coordinator-apart", "revoked"}
+    assert asked <= set(REFUSED) | {"signatures", "coordinator-apart", "revoked", "replaced"}
 
 
 @pytest.mark.parametrize("rule", REFUSED)

@@ -10,6 +10,7 @@ from fedmkt.contract.approvals import revocation
 from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import PolicyRefused
+from fedmkt.party.contract_past import Past
 from fedmkt.party.controls import registry
 from fedmkt.party.controls.registry import CONTROLS
 from fedmkt.party.policy import Policy
@@ -77,7 +78,8 @@ REFUSED = {
     "coordinator-apart": lambda: (make_config(), with_coordinator_of_the_bank(), NOW),
     "own-terms": lambda: (make_config(), make_signed(JOB.replace("Shop GmbH", "Other GmbH")), NOW),
     "not-expired": lambda: (make_config(), make_signed(), NOW + timedelta(days=31)),
-    "revoked": lambda: (make_config(), make_signed(), NOW, revoked_by_bank(make_signed().contract)),
+    "revoked": lambda: (make_config(), make_signed(), NOW, [revoked_by_bank(make_signed().contract)]),
+    "replaced": lambda: (make_config(), make_signed(), NOW, (), Past(replaced_by="ab" * 32)),
     "rehearsal": lambda: (make_config(), make_signed("rehearsal = true\n" + JOB), NOW),
     "governance": lambda: (make_config(require_governance=True), make_signed(), NOW),
     "maximum-common": lambda: (make_config(max_common=5000), make_signed(), NOW),
@@ -100,17 +102,17 @@ def test_every_rule_has_a_case_that_it_refuses():
 
 @pytest.mark.parametrize("rule", REFUSED)
 def test_each_rule_refuses_its_case_and_is_named(rule):
-    config, signed, now, *beside = REFUSED[rule]()
+    config, signed, now, *more = REFUSED[rule]()
     with pytest.raises(PolicyRefused, match=f"^rule {rule}: "):
-        Policy(config).check_contract(signed, now, beside)
+        Policy(config).check_contract(signed, now, *more)
 
 
 @pytest.mark.parametrize("rule", REFUSED)
 def test_without_the_rule_its_case_would_pass(rule, monkeypatch):
-    config, signed, now, *beside = REFUSED[rule]()
+    config, signed, now, *more = REFUSED[rule]()
     rest = {name: control for name, control in CONTROLS.items() if name != rule}
     monkeypatch.setattr(registry, "CONTROLS", rest)
-    Policy(config).check_contract(signed, now, beside)
+    Policy(config).check_contract(signed, now, *more)
 
 
 def test_a_contract_with_the_coordinators_key_in_a_partys_place_is_refused():

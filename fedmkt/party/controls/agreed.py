@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from fedmkt.contract.approvals import revocations
+from fedmkt.contract.approvals import check_not_revoked
 from fedmkt.contract.checks import check_roles, check_time
 from fedmkt.contract.signatures import check_signatures
 from fedmkt.errors import PolicyRefused
@@ -46,14 +46,27 @@ def _not_expired(asked: ContractAsked) -> Iterator[Breach]:
         check_time(asked.contract, asked.now)
     except PolicyRefused as error:
         yield Breach(str(error).removeprefix("rule not-expired: "), error.hint)
+        return
+    if asked.past.expired:
+        yield Breach(
+            f"{asked.config.name} saw the end of the contract before, and its clock was put back since",
+            "set the clock; a contract that is over is renewed: fedmkt contract renew",
+        )
+
+
+def _replaced(asked: ContractAsked) -> Iterator[Breach]:
+    if by := asked.past.replaced_by:
+        yield Breach(
+            f"the version {by[:16]} of the contract took its place at {asked.config.name}",
+            "run that one; this one runs here no more",
+        )
 
 
 def _revoked(asked: ContractAsked) -> Iterator[Breach]:
-    for found in revocations(asked.contract, asked.statements):
-        yield Breach(
-            f"{found.signer} ended the contract on {found.time:%Y-%m-%d}: {found.reason}",
-            "draft a new contract; this one runs nowhere any more",
-        )
+    try:
+        check_not_revoked(asked.contract, asked.statements)
+    except PolicyRefused as error:
+        yield Breach(str(error).removeprefix("rule revoked: "), error.hint)
 
 
 def _rehearsal(asked: ContractAsked) -> Iterator[Breach]:
@@ -115,6 +128,10 @@ AUTHENTIC = (
 REVOKED = Control(
     "revoked", "ended by a signer", "PIPL 20", _ALWAYS, "statements of signers", contract=_revoked
 )
+REPLACED = Control(
+    "replaced", "a later version ran", "PIPL 14", _ALWAYS, "amends of a contract that ran", contract=_replaced
+)
+OVER = (REVOKED, REPLACED)
 """Whatever else a contract says, it is over."""
 OTHERS = (
     Control("governance", "governance present", "PIPL 20, 21, 23", "policy", "policy.require_governance",

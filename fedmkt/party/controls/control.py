@@ -26,6 +26,7 @@ from fedmkt.contract.agreement import Contract, Signer
 from fedmkt.contract.governance import DatasetTerms, GovernanceTerms
 from fedmkt.contract.signatures import SignedContract
 from fedmkt.crypto.dsse import Envelope
+from fedmkt.party.contract_past import UNKNOWN, Past
 from fedmkt.party.filters import Dropped
 from fedmkt.privacy.disclosure import Disclosure
 
@@ -43,13 +44,17 @@ class Breach:
 
 @dataclass(frozen=True)
 class ContractAsked:
-    """A contract put to one participant. statements : signed ones that lie beside it; code : what is installed here."""
+    """A contract put to one participant.
+
+    statements : signed ones that lie beside it; code : what is installed here; past : what was seen of it before.
+    """
 
     config: PartyConfig
     signed: SignedContract
     now: datetime
     statements: Sequence[Envelope]
     code: str
+    past: Past = UNKNOWN
 
     @property
     def contract(self) -> Contract:

@@ -7,6 +7,7 @@ from typing import Final
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.approvals import check_approved
 from fedmkt.contract.governance import AssessmentTerms
+from fedmkt.errors import PolicyRefused
 from fedmkt.party.controls.control import Breach, ContractAsked, Control
 
 RECORD_DAYS: Final = 1096
@@ -67,8 +68,8 @@ def _approvals(asked: ContractAsked) -> Iterator[Breach]:
         return
     try:
         check_approved(asked.contract, asked.statements)
-    except ValueError as error:
-        yield Breach(str(error), "fedmkt contract approve, by people of different roles")
+    except PolicyRefused as error:
+        yield Breach(str(error).removeprefix("C18 approvals: "), error.hint)
 
 
 CONTROLS = (

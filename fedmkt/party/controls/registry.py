@@ -26,7 +26,7 @@ _NUMBERED = sorted(
     key=lambda control: control.id,
 )
 CONTROLS: Mapping[str, Control] = {
-    c.id: c for c in (*agreed.AUTHENTIC, agreed.REVOKED, *_NUMBERED, *agreed.OTHERS)
+    c.id: c for c in (*agreed.AUTHENTIC, *agreed.OVER, *_NUMBERED, *agreed.OTHERS)
 }
 """Every control by its id, in the order in which they are asked."""
 
