@@ -6,9 +6,9 @@ up in these lists, by digest or number: no text of an address ever becomes part 
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,7 @@ from fedmkt.party.audit_log import LOG
 from fedmkt.report.own import run_of
 
 State = Literal["revoked", "expired", "denied", "future", "proposed", "approving", "signing", "in_force"]
+Outcome = Literal["completed", "aborted", "running", "stopped"]
 MOST_FILES = 500
 _EVENTS = ("run.started", "epoch.started", "step.completed", "run.completed", "run.aborted")
 _LINE = re.compile(
@@ -126,7 +127,7 @@ class Run:
     began: datetime
     updated: datetime
     steps: tuple[Step, ...]
-    outcome: Literal["completed", "aborted", "running", "stopped"]
+    outcome: Outcome
     is_latest: bool
 
     @property
@@ -226,7 +227,8 @@ def _runs(folder: PartyFolder, entry: Entry, place: Path) -> list[Run]:
     if not log.is_file():
         return []
     by_run = dict[str, list[Record]]()
-    for record in _marks(log):
+    facts = log.stat()
+    for record in _marks(log, facts.st_mtime_ns, facts.st_size):
         by_run.setdefault(record.run, []).append(record)
     serving = read_serving(serving_file(folder, entry.contract))
     is_served = serving is not None and serving.is_at_work
@@ -234,8 +236,13 @@ def _runs(folder: PartyFolder, entry: Entry, place: Path) -> list[Run]:
     return [_run(entry, place, of, is_served, of[0].run == latest) for of in by_run.values()]
 
 
-def _marks(log: Path) -> Iterator[Record]:
-    """Read only those records that say how far runs are: most of a log are messages."""
+@lru_cache(maxsize=32)
+def _marks(log: Path, changed: int, size: int) -> tuple[Record, ...]:
+    """Read only those records that say how far runs are: most of a log are messages.
+
+    changed, size : of the file, so that one that did not change is not read again.
+    """
+    found = []
     with log.open("rb") as file:
         for number, line in enumerate(file, start=1):
             line = line.rstrip(b"\n")
@@ -246,12 +253,16 @@ def _marks(log: Path) -> Iterator[Record]:
             except ValueError as error:
                 raise AuditError(f"{log}: line {number}: {error}") from None
             if record.type in _EVENTS and record.run:
-                yield record
+                found.append(record)
+    return tuple(found)
 
 
 def _run(entry: Entry, place: Path, records: list[Record], is_served: bool, is_latest: bool) -> Run:
-    ends = {"run.completed": "completed", "run.aborted": "aborted", "epoch.started": ""}
-    end = next((ends[r.type] for r in reversed(records) if r.type in ends), "")
+    open_: Outcome = "running" if is_served and is_latest else "stopped"
+    ends: dict[str, Outcome] = {
+        "run.completed": "completed", "run.aborted": "aborted", "epoch.started": open_
+    }  # fmt: skip
+    outcome = next((ends[r.type] for r in reversed(records) if r.type in ends), open_)
     return Run(
         name=records[0].run,
         folder=place,
@@ -264,14 +275,6 @@ def _run(entry: Entry, place: Path, records: list[Record], is_served: bool, is_l
             for r in records
             if r.type == "step.completed"
         ),
-        outcome=(
-            "completed"
-            if end == "completed"
-            else "aborted"
-            if end == "aborted"
-            else "running"
-            if is_served and is_latest
-            else "stopped"
-        ),
+        outcome=outcome,
         is_latest=is_latest,
     )

@@ -5,7 +5,9 @@ refused the page. What a person opens is written to the party's acts the first t
 approve or deny every time, and every sign-in, also one that fails.
 """
 
+import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +17,6 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -65,6 +66,7 @@ PAGES: Final = (
 SIGN_IN, SIGN_OUT, STYLE = "/sign-in", "/sign-out", "/style.css"
 LONGEST_PASSWORD: Final = 4096
 _SIGN_INS, _SECONDS_EACH = 10, 3.0
+_DIGEST = re.compile(r"([0-9a-f]{16})[0-9a-f]{48}")
 _LOGGER = logging.getLogger("fedmkt.console")
 
 
@@ -123,7 +125,7 @@ class Site:
             request.headers.get("content-type", ""),
             await request.body(),
         )
-        answer = await run_in_threadpool(self.answer, asked)
+        answer = await asyncio.to_thread(self.answer, asked)
         response = Response(answer.body, answer.status, media_type=None)
         response.headers["content-type"] = answer.kind
         for name, value in answer.headers.items():
@@ -134,17 +136,17 @@ class Site:
         """Answer one request; whatever goes wrong is one line, and nothing of a file's content."""
         if (asked.method, asked.path) == ("GET", STYLE):
             return Answer(self._style, kind="text/css; charset=utf-8")
-        self._sweep()
         cookie = asked.cookies.get(self._cookie, "")
-        session = self._session(cookie)
-        visit = self._visit(asked, session, cookie)
+        visit = self._visit(asked, cookie)
         try:
+            self._sweep()
+            visit = replace(visit, session=self._session(cookie))
             return self._language(asked) or self._dispatch(asked, visit, cookie)
         except FedmktError as error:
             return _mistake(visit, error)
         except Exception as error:
             # An unexpected message may quote a private value, so only its type is shown.
-            _LOGGER.error("unexpected %s at %s", type(error).__name__, asked.path)
+            _LOGGER.error("unexpected %s at %r", type(error).__name__, asked.path)
             return _mistake(
                 visit, ConfigError(f"unexpected {type(error).__name__}; this is a fault in fedmkt"), 500
             )
@@ -255,11 +257,11 @@ class Site:
     def _with_form(self, asked: Asked, visit: Visit, cookie: str) -> Visit:
         return replace(visit, form=self._checked_form(asked, cookie))
 
-    def _visit(self, asked: Asked, session: Session | None, cookie: str) -> Visit:
+    def _visit(self, asked: Asked, cookie: str) -> Visit:
         chosen = asked.cookies.get(f"{self._cookie}-language", "")
         language: Language = "zh" if chosen == "zh" else "en"
         return Visit(
-            self._folder, self._name, self._organisation, self._commands, self._environment, session,
+            self._folder, self._name, self._organisation, self._commands, self._environment, None,
             language, self._sessions.token(cookie) if cookie else "", asked.path, {}, Form({}), self._clock(),
         )  # fmt: skip
 
@@ -299,6 +301,7 @@ def environment() -> "Environment":
         loader=PackageLoader("fedmkt", "console"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    made.filters["short"] = lambda value: _DIGEST.sub(r"\1…", str(value))
     made.filters.update(moment=lambda value: f"{value:%Y-%m-%d %H:%M}", day=lambda value: f"{value:%Y-%m-%d}")
     return made
 

@@ -77,6 +77,7 @@ def test_every_page_is_refused_to_the_roles_that_may_not_run_its_command(console
         answer = browser.get(path) if page.method == "GET" else browser.post(path, {"token": token})
         allowed = role in COMMANDS[page.command].roles
         assert (answer.status_code == 403) == (not allowed), (page.command, path)
+        assert answer.status_code != 500, path
         last = acts(console)[-1]
         if not allowed:
             assert (last.body["command"], last.body["outcome"]) == (page.command, "refused")
