@@ -207,7 +207,7 @@ class Site:
             account = self._log_in(name, password)
         except PolicyRefused as error:
             said = f"{error}; {error.hint}" if error.hint else str(error)
-            return visit.show("sign_in.html.j2", 403, error=said, account=name[:64])
+            return visit.show("sign_in.html.j2", 403, error=said)
         actor = Actor(account.name, "account", "password", account.roles)
         self._end(cookie, "signed in anew")
         begun = self._sessions.begin(actor, self._accounts.mark(account.name))

@@ -1,13 +1,16 @@
 """The console: each page by role, sign-in and sessions, decisions of approvers, and what the acts say of it all."""
 
+import re
 import string
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from fedmkt.audit.acts import Act
+import fedmkt.console
+from fedmkt.audit.acts import Act, Actor
 from fedmkt.cli.roles import COMMANDS
+from fedmkt.console.sessions import SessionLimits, Sessions
 from fedmkt.console.site import PAGES
 from fedmkt.console.words import WORDS
 from fedmkt.crypto.key_file import to_pem
@@ -21,6 +24,7 @@ from tests.console.world import (
     PASSPHRASE,
     WORD,
     Browser,
+    Clock,
     Console,
     console_of,
     found,
@@ -247,6 +251,85 @@ def test_both_languages_have_every_sentence_with_the_same_values() -> None:
 
     assert set(WORDS["en"]) == set(WORDS["zh"])
     assert [key for key in WORDS["en"] if values(WORDS["en"][key]) != values(WORDS["zh"][key])] == []
+
+
+def test_the_templates_say_every_sentence_and_no_other() -> None:
+    folder = Path(fedmkt.console.__file__).parent
+    text = "".join(path.read_text() for path in folder.glob("*.j2"))
+    starts = ("role.", "state.", "outcome.")
+    assert all(f'say("{start}" ~' in text for start in starts)
+    assert set(re.findall(r'say\("([a-z_]+)"', text)) <= set(WORDS["en"])
+    quoted = set(re.findall(r'"([a-z_]+)"', text))
+    assert [key for key in WORDS["en"] if key not in quoted and not key.startswith(starts)] == []
+
+
+def test_forms_without_the_sessions_token_change_nothing(console: Console) -> None:
+    ours, other = console.browser("approver"), console.browser("approver")
+    where = address(console, ours)
+    assert re.fullmatch("[0-9a-f]{64}", ours.token(where))
+    for token in ("", "0" * 64, other.token(where)):
+        fields = {"token": token, "read": "yes"}
+        answer = ours.post(f"{where}/approve", fields, files={"key": ("k", key_of("ann"), "text/plain")})
+        assert answer.status_code == 403 and "not of this session" in answer.text
+        assert ours.post("/sign-out", {"token": token}).status_code == 403
+    assert ours.get(f"{where}/approve").status_code == 404
+    assert not (console.folder / "contracts" / "spring.contract.toml.approvals").exists()
+    assert ours.get("/").status_code == 200
+
+
+def test_a_sign_in_needs_the_page_that_it_came_from(console: Console) -> None:
+    token = console.browser().token()
+    answer = console.browser().post("/sign-in", {"account": "udo", "password": WORD, "token": token})
+    assert answer.status_code == 403 and "not of this session" in answer.text
+    assert acts(console) == ()
+
+
+def test_the_cookie_is_for_this_site_alone_and_no_script_reads_it(console: Console) -> None:
+    browser = console.browser()
+    for answer in (browser.get("/sign-in"), browser.sign_in("udo")):
+        name, _, rest = answer.headers["set-cookie"].partition("=")
+        value, *flags = rest.split("; ")
+        assert (name, len(value), flags) == ("fedmkt-8470", 64, ["Path=/", "HttpOnly", "SameSite=Strict"])
+
+
+def test_a_session_is_kept_by_the_hash_of_its_id_alone() -> None:
+    sessions = Sessions(Clock())
+    name = sessions.begin(Actor("udo", "account", "password", ("auditor",)), "mark")
+    assert sessions.find(name) is not None and sessions.find(name[:-1] + "x") is None
+    assert name not in repr(vars(sessions)) and bytes.fromhex(name) not in sessions._found
+    assert sessions.is_token(name, sessions.token(name)) and not sessions.is_token(name, name)
+
+
+def test_the_session_used_least_recently_gives_way_to_one_too_many() -> None:
+    clock = Clock()
+    sessions = Sessions(clock, SessionLimits(most=2))
+    actor = Actor("udo", "account", "password", ("auditor",))
+    first, second = sessions.begin(actor, ""), sessions.begin(actor, "")
+    clock.now += timedelta(minutes=1)
+    assert sessions.find(first) is not None
+    third = sessions.begin(actor, "")
+    assert [sessions.find(name) is not None for name in (first, second, third)] == [True, False, True]
+
+
+def test_a_mistake_of_ours_shows_its_kind_and_nothing_else(
+    console: Console, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(folder: object) -> None:
+        raise RuntimeError("13800138001 is the phone of somebody")
+
+    browser = console.browser("auditor")
+    monkeypatch.setattr("fedmkt.console.visit.read_shelf", fail)
+    answer = browser.get("/")
+    assert answer.status_code == 500 and "unexpected RuntimeError" in answer.text
+    assert "13800138001" not in answer.text + caplog.text and "Traceback" not in answer.text + caplog.text
+    assert acts(console)[-1].body["outcome"] == "RuntimeError"
+
+
+def test_accounts_that_were_lost_while_it_runs_are_one_line(console: Console) -> None:
+    browser = console.browser("auditor")
+    (console.folder / "keys" / "accounts.json").unlink()
+    answer = browser.get("/")
+    assert answer.status_code == 400 and "No such file" in answer.text and "Contracts" not in answer.text
 
 
 def test_a_browser_keeps_its_language(console: Console) -> None:
