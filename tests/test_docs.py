@@ -130,7 +130,7 @@ def test_a_made_up_command_is_noticed(line: str) -> None:
 
 
 # They run until they are told to end, and print a line when something happens: `status --json` has the facts.
-WITHOUT_JSON = {"up"}
+WITHOUT_JSON = {"up", "console"}
 
 
 def test_every_command_can_print_json_and_says_what_it_does() -> None:

@@ -17,8 +17,9 @@ LAYERS = {
     "party": 3,
     "transport": 4,
     "attack_lab": 5, "marketing": 5, "report": 5, "evidence": 5, "simulation": 5, "deploy": 5,
-    "cli": 6,
-    "__main__": 7, "": 7,
+    "console": 6,
+    "cli": 7,
+    "__main__": 8, "": 8,
 }  # fmt: skip
 
 # Neighbours in one layer that must not know each other.
@@ -58,9 +59,10 @@ ONLY_IN = {
     "click": ("cli.",),
     "rich": ("cli.",),
     "torch": ("learn.network", "protocol.network"),
-    "jinja2": ("report.", "evidence."),
+    "jinja2": ("report.", "evidence.", "console."),
     "matplotlib": ("report.",),
-    "socket": ("transport.",),
+    "socket": ("transport.", "console.serve"),
+    "uvicorn": ("transport.front", "console.serve"),
     "ssl": ("transport.",),
     "greenlet": ("protocol.", "party.", "transport."),
 }

@@ -22,6 +22,8 @@ ACTS: Final = frozenset(
     {
         "act.begun",
         "act.ended",
+        "login.accepted",
+        "login.ended",
         "login.refused",
         "account.added",
         "account.changed",

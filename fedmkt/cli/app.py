@@ -32,6 +32,7 @@ from fedmkt.cli.overlap import overlap_command
 from fedmkt.cli.party import party
 from fedmkt.cli.preflight import preflight_command
 from fedmkt.cli.up import register as register_up
+from fedmkt.cli.web_console import console_command
 
 COMMAND_LINE = {"help_option_names": ["-h", "--help"], "max_content_width": console.WIDTH}
 
@@ -53,6 +54,7 @@ register_up(party, coordinator)
 app.command("preflight")(preflight_command)
 app.add_typer(contract, name="contract")
 app.command("controls")(controls_command)
+app.command("console")(console_command)
 app.command("explain")(explain_command)
 app.command("overlap")(overlap_command)
 app.command("attack-lab")(attack_lab_command)

@@ -97,6 +97,7 @@ COMMANDS: Final[Mapping[str, May]] = {
     "contract merge": _may("operator", True),
     "contract verify": _ALL,
     "controls": _ALL,
+    "console": _ALL,  # in which each signs in and may what they may here
     # results
     "score": _may("analyst", True),
     "report": _may("analyst", True),

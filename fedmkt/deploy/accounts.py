@@ -183,6 +183,11 @@ class Accounts:
         self._forget_attempts(name)
         return _shown(name, entry)
 
+    def mark(self, name: str) -> str:
+        """Return a word that changes with whatever is changed about an account; "" if there is none."""
+        entry = self._read().get(name)
+        return "" if entry is None else hashlib.sha256(json.dumps(asdict(entry)).encode()).hexdigest()
+
     def knows(self, name: str) -> bool:
         """Tell whether an account has this name: a password typed in its place must not be written anywhere."""
         return name in self._read()

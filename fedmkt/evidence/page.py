@@ -111,8 +111,13 @@ def _licence(choices: list[dict[str, object]]) -> str:
 
 
 def attacks(facts: Facts) -> tuple[Attack, ...]:
+    """Read the lines of the attack lab's report beside a run."""
+    return attack_lines(facts.attack_lab)
+
+
+def attack_lines(report: Mapping[str, object] | None) -> tuple[Attack, ...]:
     """Read the lines of an attack lab's report; what has another form is left to the file itself."""
-    found = facts.attack_lab.get("findings") if facts.attack_lab else None
+    found = report.get("findings") if report else None
     return tuple(_attack(line) for line in found if isinstance(line, dict)) if isinstance(found, list) else ()
 
 

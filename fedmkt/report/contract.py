@@ -15,7 +15,7 @@ def render(document: Document) -> str:
         loader=PackageLoader("fedmkt", "report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    environment.filters["form"] = _form
+    environment.filters["form"] = form_of
     return environment.get_template("contract.html.j2").render(document=document)
 
 
@@ -27,5 +27,6 @@ def write_page(text: str, out: Path) -> None:
         raise ConfigError(f"{out}: cannot be written: {error.strerror}") from None
 
 
-def _form(block: Block) -> str:
+def form_of(block: Block) -> str:
+    """Name the kind of a block as a template asks for it."""
     return type(block).__name__.lower()

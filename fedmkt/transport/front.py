@@ -336,7 +336,7 @@ class _Rate:
         return left >= 1
 
 
-def _guarded(limits: FrontLimits) -> type[H11Protocol]:
+def guarded(limits: FrontLimits) -> type[H11Protocol]:
     """Make uvicorn's protocol with a deadline for request heads and a limit of connections for each address."""
     counts: Counter[str] = Counter()
 
@@ -416,7 +416,7 @@ def serve_front(
         host=host,
         port=port,
         loop="asyncio",
-        http=_guarded(limits),
+        http=guarded(limits),
         ws="none",
         lifespan="on",
         log_config=None,
