@@ -6,11 +6,12 @@ from datetime import datetime
 
 from fedmkt.audit.checkpoint import log_origin
 from fedmkt.contract.canonical import digest
+from fedmkt.contract.signatures import second_keys
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_identity
 from fedmkt.errors import AuditError
 from fedmkt.party.audit_log import LOG, AuditLog
 from fedmkt.party.retention import expire_records
-from fedmkt.report.folder import read_contract
+from fedmkt.report.folder import read_signed
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ def prune(folder: PartyFolder | CoordinatorFolder, clock: Callable[[], datetime]
     """
     identity, done = read_identity(folder.identity), list[Pruned]()
     for place in sorted(path.parent.parent for path in folder.state.glob(f"contracts/*/log/{LOG}")):
-        contract = read_contract(place)
+        signed = read_signed(place)
+        contract, second = signed.contract, second_keys(signed)
         name = next((s.name for s in contract.signers if s.key == identity.public.hex()), None)
         if name is None:
             raise AuditError(f"{place}: none of its signers has the key of this folder")
         agreed = digest(contract)
-        log = AuditLog(place / "log", log_origin(agreed, name), identity, clock, "", name, agreed)
+        log = AuditLog(place / "log", log_origin(agreed, name), identity, clock, "", name, agreed, second)
         try:
             done.append(Pruned(place.name, expire_records(log, place / "log", contract, clock())))
         finally:
