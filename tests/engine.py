@@ -29,7 +29,7 @@ from fedmkt.config.policy import PolicyConfig
 from fedmkt.config.settings import PartyConfig
 from fedmkt.contract.agreement import Contract, Limits, PartyTerms, Signer
 from fedmkt.contract.canonical import digest
-from fedmkt.contract.signatures import SignedContract, sign
+from fedmkt.contract.signatures import SignedContract, second_keys, sign
 from fedmkt.crypto.prg import Random, SeededRandom
 from fedmkt.crypto.seal import Envelope
 from fedmkt.crypto.sign import Identity
@@ -194,7 +194,7 @@ def toy_world(
         draw = random(name) if random else SeededRandom(f"{name} {opened[name]}".encode())
         log = AuditLog(
             place / "log", log_origin(digest(contract), name), identities[name], lambda: START, "", name,
-            digest(contract),
+            digest(contract), second_keys(signed),
         )  # fmt: skip
         policy = Policy(_toy_policy(signed, name)) if name != DEALER else None
         journal = Journal(place / "journal", place / "journal.key", draw)

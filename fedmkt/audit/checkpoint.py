@@ -1,8 +1,11 @@
-"""Signed heads of a log: C2SP tlog-checkpoint, signed-note and tlog-cosignature (Ed25519), as bytes.
+"""Signed heads of a log: C2SP tlog-checkpoint, signed-note and tlog-cosignature, as bytes.
 
 A checkpoint is three lines: origin, number of leaves, root (RFC 6962). The log's owner signs it as a
 note; others add cosignatures, which say that at a time this was the largest head they had seen, and that
 it only appends to what they had seen before.
+
+Where the contract asks for it, each signs twice, with Ed25519 and below it with ML-DSA-44 (tlog-cosignature type 6,
+also under the own log). A public key is then both, one after the other, and one signature without the other is none.
 """
 
 import base64
@@ -10,10 +13,12 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 
-from fedmkt.crypto.sign import SIGNATURE_BYTES, Identity, verify
+from fedmkt.crypto.second import SECOND_SIGNATURE_BYTES, SecondKey, verify_second
+from fedmkt.crypto.sign import KEY_BYTES, SIGNATURE_BYTES, Identity, verify
 
 NOTE = 0x01
 COSIGNATURE = 0x04
+SECOND = 0x06
 ID_BYTES = 4
 TIME_BYTES = 8
 MAX_SIGNATURES = 64
@@ -81,20 +86,37 @@ def key_id(name: str, kind: int, public: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + public).digest()[:ID_BYTES]
 
 
-def sign_note(text: bytes, name: str, identity: Identity) -> bytes:
-    """Sign a text as a note of one signature."""
+def sign_note(text: bytes, name: str, identity: Identity, second: SecondKey | None = None) -> bytes:
+    """Sign a text as a note of one signature, or the text of a checkpoint with a second key too."""
     _check_name(name)
-    line = SignatureLine(name, key_id(name, NOTE, identity.public), identity.sign(text))
-    return bytes(Note(text, (line,)))
+    lines = [SignatureLine(name, key_id(name, NOTE, identity.public), identity.sign(text))]
+    if second is not None:
+        lines.append(_second_line(text, 0, name, second))  # no time: it says nothing about what was seen when
+    return bytes(Note(text, tuple(lines)))
 
 
-def cosign(text: bytes, time: int, name: str, identity: Identity) -> bytes:
-    """Cosign the text of a checkpoint at `time` (POSIX seconds); returns the line to add to its note."""
+def cosign(text: bytes, time: int, name: str, identity: Identity, second: SecondKey | None = None) -> bytes:
+    """Cosign the text of a checkpoint at `time` (POSIX seconds); returns the line to add to its note, or two."""
     _check_name(name)
     if not 0 < time < 1 << 63:
         raise ValueError("the time of a cosignature is in POSIX seconds")
     value = time.to_bytes(TIME_BYTES, "big") + identity.sign(_cosigned(text, time))
-    return bytes(SignatureLine(name, key_id(name, COSIGNATURE, identity.public), value))
+    first = bytes(SignatureLine(name, key_id(name, COSIGNATURE, identity.public), value))
+    return first if second is None else first + bytes(_second_line(text, time, name, second))
+
+
+def _second_line(text: bytes, time: int, name: str, second: SecondKey) -> SignatureLine:
+    value = time.to_bytes(TIME_BYTES, "big") + second.sign(cosigned_message(text, time, name))
+    return SignatureLine(name, key_id(name, SECOND, second.public), value)
+
+
+def cosigned_message(text: bytes, time: int, name: str) -> bytes:
+    """Encode what a second key signs: tlog-cosignature's `cosigned_message` over the whole tree of a checkpoint."""
+    head = parse_body(text)
+    opaque = [len(data).to_bytes(1, "big") + data for data in (name.encode(), head.origin.encode())]
+    start, end = bytes(8), head.size.to_bytes(8, "big")
+    stamp = time.to_bytes(TIME_BYTES, "big")
+    return b"".join([b"subtree/v1\n\0", opaque[0], stamp, opaque[1], start, end, head.root])
 
 
 def parse_note(note: bytes) -> Note:
@@ -125,33 +147,63 @@ def parse_line(line: bytes) -> SignatureLine:
 
 
 def verify_note(note: bytes, name: str, public: bytes) -> Note:
-    """Demand the signature of this key, once; signatures of other keys are left alone, as the format says."""
+    """Demand the signature of this key, once; signatures of other keys are left alone, as the format says.
+
+    public : 32 bytes, or with a second key after them, whose signature is then demanded too.
+    """
     parsed = parse_note(note)
-    own = _lines_of(parsed, name, key_id(name, NOTE, public))
-    if len(own) != 1:
-        raise ValueError(f"the note has {len(own)} signatures of {name}, one is needed")
-    verify(public, own[0].value, parsed.text)
+    own = signatures_of(parsed, name, public)
+    if len(own) != 1 + (len(public) > KEY_BYTES):
+        raise ValueError(f"the note has {len(own)} signatures of {name}, {_needed(public)} needed")
+    verify(public[:KEY_BYTES], own[0].value, parsed.text)
+    for line in own[1:]:
+        _verify_second(line, 0, parsed.text, name, public)
     return parsed
 
 
-def verify_cosignature(text: bytes, line: bytes, name: str, public: bytes) -> int:
-    """Demand that `line` is the cosignature of this key under this text; returns its time, POSIX seconds."""
-    parsed = parse_line(line)
-    if (parsed.name, parsed.key_id) != (name, key_id(name, COSIGNATURE, public)):
+def signatures_of(note: Note, name: str, public: bytes) -> tuple[SignatureLine, ...]:
+    """Find the lines with which a note's owner signed, in the order of its keys."""
+    kinds = [(NOTE, public[:KEY_BYTES]), (SECOND, public[KEY_BYTES:])][: 1 + (len(public) > KEY_BYTES)]
+    ids = [key_id(name, kind, key) for kind, key in kinds]
+    return tuple(line for i in ids for line in note.lines if (line.name, line.key_id) == (name, i))
+
+
+def verify_cosignature(text: bytes, lines: bytes, name: str, public: bytes) -> int:
+    """Demand that `lines` are the cosignature of this key under this text; returns its time, POSIX seconds.
+
+    public : 32 bytes, or with a second key after them; then there are two lines, of one time.
+    """
+    first, *more = (parse_line(line) for line in lines.splitlines(keepends=True))
+    if (first.name, first.key_id) != (name, key_id(name, COSIGNATURE, public[:KEY_BYTES])):
         raise ValueError(f"the line is no cosignature of {name}")
-    if len(parsed.value) != TIME_BYTES + SIGNATURE_BYTES:
+    if len(first.value) != TIME_BYTES + SIGNATURE_BYTES:
         raise ValueError("the cosignature has another length")
-    time = int.from_bytes(parsed.value[:TIME_BYTES], "big")
-    verify(public, parsed.value[TIME_BYTES:], _cosigned(text, time))
+    if len(more) != (len(public) > KEY_BYTES):
+        raise ValueError(f"{1 + len(more)} signatures of {name}, {_needed(public)} needed")
+    time = int.from_bytes(first.value[:TIME_BYTES], "big")
+    verify(public[:KEY_BYTES], first.value[TIME_BYTES:], _cosigned(text, time))
+    for line in more:
+        _verify_second(line, time, text, name, public)
     return time
+
+
+def _verify_second(line: SignatureLine, time: int, text: bytes, name: str, public: bytes) -> None:
+    second = public[KEY_BYTES:]
+    if (line.name, line.key_id) != (name, key_id(name, SECOND, second)):
+        raise ValueError(f"the line is no second signature of {name}")
+    if len(line.value) != TIME_BYTES + SECOND_SIGNATURE_BYTES or not line.value.startswith(
+        time.to_bytes(TIME_BYTES, "big")
+    ):
+        raise ValueError("the second signature has another length or time")
+    verify_second(second, line.value[TIME_BYTES:], cosigned_message(text, time, name))
+
+
+def _needed(public: bytes) -> str:
+    return "two are" if len(public) > KEY_BYTES else "one is"
 
 
 def _cosigned(text: bytes, time: int) -> bytes:
     return f"cosignature/v1\ntime {time}\n".encode() + text
-
-
-def _lines_of(note: Note, name: str, identifier: bytes) -> list[SignatureLine]:
-    return [line for line in note.lines if (line.name, line.key_id) == (name, identifier)]
 
 
 def _check_name(name: str) -> None:

@@ -14,6 +14,7 @@ from fedmkt.audit.checkpoint import (
     Checkpoint,
     log_origin,
     parse_body,
+    signatures_of,
     verify_cosignature,
     verify_note,
 )
@@ -22,7 +23,8 @@ from fedmkt.audit.records import Record, read_leaf
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import from_toml, to_toml
-from fedmkt.contract.signatures import SignedContract, check_signatures
+from fedmkt.contract.signatures import SignedContract, check_signatures, log_keys
+from fedmkt.crypto.sign import KEY_BYTES
 from fedmkt.crypto.tree import HASH_BYTES, leaf_hash, root_of_hashes
 from fedmkt.errors import AuditError, ConfigError, PolicyRefused
 
@@ -86,10 +88,10 @@ def verify_own(files: Mapping[str, bytes], pinned: Mapping[str, str] | None = No
     files : contract.toml, log.jsonl, checkpoint.txt, peers.json, pruned.hashes, the last three if they are there.
     pinned : the keys of all signers as compared out of band, hexadecimal.
     """
-    contract = _contract(files["contract.toml"], pinned)
+    signed = _contract(files["contract.toml"], pinned)
+    contract, keys = signed.contract, log_keys(signed)
     records, hashes = _records(files["log.jsonl"], files.get("pruned.hashes", b""), contract)
     party = records[0].party
-    keys = {signer.name: bytes.fromhex(signer.key) for signer in contract.signers}
     if party not in keys:
         raise AuditError(f"log.jsonl: {party[:40]!r} is no signer of the contract")
     report({party: records}, contract)  # refuses what the contract does not allow
@@ -134,7 +136,7 @@ def _outcome(
     return COMPLETED
 
 
-def _contract(data: bytes, pinned: Mapping[str, str] | None) -> Contract:
+def _contract(data: bytes, pinned: Mapping[str, str] | None) -> SignedContract:
     text = _text(data, "contract.toml")
     try:
         signed: SignedContract = from_toml(text, "contract.toml")
@@ -148,7 +150,7 @@ def _contract(data: bytes, pinned: Mapping[str, str] | None) -> Contract:
         raise AuditError(f"contract.toml: {error}") from None
     if pinned is not None and {s.name: s.key for s in signed.contract.signers} != dict(pinned):
         raise AuditError("contract.toml: the signers and their keys are not the pinned ones")
-    return signed.contract
+    return signed
 
 
 def _records(data: bytes, pruned: bytes, contract: Contract) -> tuple[tuple[Record, ...], list[bytes]]:
@@ -189,11 +191,16 @@ def _head(
             raise ValueError(f"signed for another log: {head.size} records, it has {len(hashes)}")
         if root_of_hashes(hashes[: head.size]) != head.root:
             raise ValueError(f"the log was changed below its signed head of {head.size} records")
-        names = [line.name for line in note.lines]
-        if names != [party, *sorted(set(names) & set(keys) - {party})]:
+        each = 2 if len(keys[party]) > KEY_BYTES else 1
+        names = [line.name for line in note.lines[::each]]
+        if note.lines[:each] != signatures_of(note, party, keys[party]):
+            raise ValueError(f"the signatures of {party} are not the first")
+        ordered = [party, *sorted(set(names) & set(keys) - {party})]
+        if [line.name for line in note.lines] != [name for name in ordered for _ in range(each)]:
             raise ValueError(f"a signature of {party} is needed, then those of other signers in order")
-        for line in note.lines[1:]:
-            verify_cosignature(note.text, bytes(line), line.name, keys[line.name])
+        for at in range(each, len(note.lines), each):
+            lines = b"".join(bytes(line) for line in note.lines[at : at + each])
+            verify_cosignature(note.text, lines, note.lines[at].name, keys[note.lines[at].name])
     except ValueError as error:
         raise AuditError(f"checkpoint.txt: {error}") from None
     return head, tuple(names[1:])
@@ -213,7 +220,9 @@ def _peers(data: bytes, party: str, keys: Mapping[str, bytes], contract: bytes) 
                 )
             note = verify_note(entry["note"].encode(), peer, keys[peer])
             head = parse_body(note.text)
-            if head.origin != log_origin(contract, peer) or len(note.lines) != 1:
+            if head.origin != log_origin(contract, peer) or note.lines != signatures_of(
+                note, peer, keys[peer]
+            ):
                 raise ValueError(f"not a head of {peer} under this contract, signed by it alone")
             verify_cosignature(note.text, entry["cosignature"].encode(), party, keys[party])
             found.append(PeerHead(peer, head.size, base64.b64encode(head.root).decode()))

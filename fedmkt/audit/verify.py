@@ -1,17 +1,14 @@
 """Verify the logs of a run folder, offline, with nothing but this file and the package cryptography.
 
-Next to `contract.toml`, in its canonical text and signed by its signers, each of them has `logs/<name>/`:
-- `log.jsonl`: every line is the canonical bytes of a record, numbered without gap, under this contract;
-- `pruned.hashes`: what is left of first records that were removed when their time was over, 32 bytes each;
-- `checkpoint.txt`: the last head, a root over the first lines (RFC 6962), signed by owner and cosigners;
-- `peers.json`: the last heads of others that the owner cosigned.
-A run that all completed lies below heads that every other signer cosigned. What was received was sent in that epoch,
-and the reverse: messages may be lost only from an epoch that was given up, after its last checkpoint. Every
-value revealed is a disclosure that the contract allows, to one of its signers.
-
-Records after a signed head are well-formed but unsigned: the report counts them. Any other change of any byte is
-found. No log shows that the keys belong to those organisations (`--pin name=key`), or what a party did with its own
-data elsewhere. The proof of a single record: verify_proof.py.
+Next to `contract.toml`, in its canonical text and signed by its signers, each of them has `logs/<name>/`: numbered
+records under this contract (`log.jsonl`), hashes of first ones that were removed when their time was over
+(`pruned.hashes`), the last head, a root over the first records (RFC 6962) signed by owner and cosigners
+(`checkpoint.txt`), the last heads of others that the owner cosigned (`peers.json`). A run that all completed lies
+below heads that every other signer cosigned. What was received was sent in that epoch, and the reverse: messages may
+be lost only from an epoch that was given up, after its last checkpoint. Every value revealed is a disclosure that the
+contract allows, to one of its signers. Records after a signed head are well-formed but unsigned: the report counts
+them. Any other change of any byte is found. No log shows that the keys belong to those organisations
+(`--pin name=key`), or what a party did elsewhere.
 """
 
 import argparse
@@ -29,9 +26,14 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 FILES = ("log.jsonl", "checkpoint.txt", "peers.json", "pruned.hashes")
+LATEST = datetime.max.replace(tzinfo=UTC)
 T = TypeVar("T")
+Pins = Mapping[str, str] | None
+_P, _Y = 2**255 - 19, 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER = {y.to_bytes(32, "little") for y in (0, 1, _P - 1, _P, _P + 1, _Y, _P - _Y)}
 
 
 class VerifyError(ValueError):
@@ -76,9 +78,10 @@ class Report:
 
 class _Contract(NamedTuple):
     digest: str
-    keys: Mapping[str, bytes]
+    keys: Mapping[str, bytes]  # Ed25519; after it, where suite says so, ML-DSA-44
     disclosures: frozenset[str]
     days: int | None  # after which records may be removed
+    now: datetime  # no record says truly that it was written later
 
 
 class _Record(NamedTuple):
@@ -98,50 +101,47 @@ class _Log(NamedTuple):
 
 
 class _Head(NamedTuple):
-    size: int
-    root: str
-    kept: Mapping[str, Mapping[str, str]]  # by cosigner, what it must have in its peers.json
+    size: int = 0
+    root: str = ""
+    kept: Mapping[str, Mapping[str, str]] = {}  # by cosigner, what it must have in its peers.json
 
 
 _Heads = Mapping[str, _Head]
 _Logs = Mapping[str, _Log]
-_Epochs = set[tuple[str, int]]
+_Gone = dict[str, set[str]]  # by run, who removed its records
 _Sent = set[tuple[str, int, str, str, str]]  # run, epoch, sender, reader, digest
 
 
 @contextmanager
 def _at(where: str) -> Iterator[None]:
-    """Say where a check failed; what is malformed in a way nobody thought of fails too."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # what is malformed in a way nobody thought of fails too
         detail = f"no {error}" if isinstance(error, KeyError) else str(error) or "does not verify"
         raise VerifyError(f"{where}: {detail}") from None
 
 
-def verify_run(folder: Path, pinned: Mapping[str, str] | None = None) -> Report:
-    """Verify a run folder; `pinned` : the keys by signer, hexadecimal, that the contract must have."""
+def verify_run(folder: Path, pinned: Pins = None, now: datetime = LATEST) -> Report:
+    """Verify a run folder. pinned : the keys by signer, hexadecimal, that the contract must have; now : the time."""
     with _at(str(folder)):
-        files = {"contract.toml": (folder / "contract.toml").read_bytes()}
-        for path in (path for path in folder.glob("logs/*/*") if path.name in FILES):
-            files[path.relative_to(folder).as_posix()] = path.read_bytes()
-    return verify_files(files, pinned)
+        paths = [folder / "contract.toml", *(p for p in folder.glob("logs/*/*") if p.name in FILES)]
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    return verify_files(files, pinned, now)
 
 
-def verify_files(files: Mapping[str, bytes], pinned: Mapping[str, str] | None = None) -> Report:
+def verify_files(files: Mapping[str, bytes], pinned: Pins = None, now: datetime = LATEST) -> Report:
     """Verify the files of a run folder, given by their names within it; VerifyError if anything is wrong."""
-    contract = _read_contract(files.get("contract.toml", b""), pinned)
-    needed = {"contract.toml", *(f"logs/{name}/log.jsonl" for name in contract.keys)}
-    known = needed | {f"logs/{name}/{file}" for name in contract.keys for file in FILES}
-    if wrong := needed - set(files) | set(files) - known:
-        raise VerifyError(f"missing or not of a signer: {', '.join(sorted(wrong))}")
+    contract = _read_contract(files.get("contract.toml", b""), pinned, now)
+    known = {"contract.toml", *(f"logs/{name}/{file}" for name in contract.keys for file in FILES)}
+    if wrong := set(files) - known:
+        raise VerifyError(f"not of a signer: {', '.join(sorted(wrong))}")
     logs, heads, seen = dict[str, _Log](), dict[str, _Head](), dict[str, _Heads]()
     for name in sorted(contract.keys):
-        pruned = files.get(f"logs/{name}/pruned.hashes", b"")
         with _at(where := f"logs/{name}/log.jsonl"):
+            pruned = files.get(f"logs/{name}/pruned.hashes", b"")
             logs[name] = _read_log(files[where], pruned, contract, name)
         with _at(where := f"logs/{name}/checkpoint.txt"):
-            heads[name] = _read_head(files.get(where), contract, name, logs[name])
+            heads[name] = _read_head(files[where], contract, name, logs[name]) if where in files else _Head()
     for name in logs:
         with _at(where := f"logs/{name}/peers.json"):
             seen[name] = _read_peers(files.get(where, b"{}\n"), contract, logs, name, heads)
@@ -150,35 +150,39 @@ def verify_files(files: Mapping[str, bytes], pinned: Mapping[str, str] | None = 
 
 
 @_at("contract.toml")
-def _read_contract(data: bytes, pinned: Mapping[str, str] | None) -> _Contract:
+def _read_contract(data: bytes, pinned: Pins, now: datetime) -> _Contract:
     if _toml(tomllib.loads(data.decode())).encode() != data:
         raise ValueError("not the canonical text of a contract")
     values = tomllib.loads(data.decode(), parse_float=_number)
     signatures = _as(dict, values.pop("signatures"))
     signers = [_as(dict, item) for item in [*_as(list, values["parties"]), values["coordinator"]]]
     keys = {_as(str, signer["name"]): bytes.fromhex(signer["key"]) for signer in signers}
-    if len(keys) != len(signers) or len(set(keys.values())) != len(signers):
-        raise ValueError("two signers share a name or a key")
+    is_small = any(key[:31] + bytes([key[31] & 0x7F]) in _SMALL_ORDER for key in keys.values())
+    if len(keys) != len(signers) or len(set(keys.values())) != len(signers) or is_small:
+        raise ValueError("two signers share a name or a key, or anybody signs under a key of small order")
     if values["version"] != 1 or set(signatures) != set(keys):
         raise ValueError(f"not of version 1, or signed by {sorted(signatures)} instead of {sorted(keys)}")
-    if any(bytes.fromhex(text).hex() != text for text in signatures.values()):
-        raise ValueError("a signature is written in another way")
     digest = hashlib.sha256(b"fedmkt contract v1\n" + _canonical(values).encode()).digest()
+    terms, label = values.get("governance", {}), b"fedmkt second key v1\n"
     for name, key in keys.items():
         with _at(f"signature of {name}"):
-            Ed25519PublicKey.from_public_bytes(key).verify(bytes.fromhex(signatures[name]), digest)
-    if pinned is not None and {name: key.hex() for name, key in keys.items()} != dict(pinned):
+            keys[name] += (second := (value := bytes.fromhex(signatures[name]))[64:1376])
+            if ("+ml-dsa-44" in terms.get("suite", "")) != bool(second) or value.hex() != signatures[name]:
+                raise ValueError("not with the keys that the contract asks for, or written in another way")
+            Ed25519PublicKey.from_public_bytes(key).verify(value[:64], digest + second)
+            if second:
+                MLDSA44PublicKey.from_public_bytes(second).verify(value[1376:], label + digest)
+    given = keys if pinned is None else {n: bytes.fromhex(key) for n, key in pinned.items()}
+    if given.keys() != keys.keys() or any(given[n] not in (key, key[:32]) for n, key in keys.items()):
         raise ValueError("the signers and their keys are not the pinned ones")
-    days = values["governance"]["retention"]["record_days"] if "governance" in values else None
-    return _Contract(digest.hex(), keys, frozenset(_as(str, kind) for kind in values["disclosures"]), days)
+    kinds = frozenset(_as(str, kind) for kind in values["disclosures"])
+    return _Contract(digest.hex(), keys, kinds, terms["retention"]["record_days"] if terms else None, now)
 
 
 def _read_log(data: bytes, pruned: bytes, contract: _Contract, party: str) -> _Log:
     log, epochs = _Log([pruned[i : i + 32] for i in range(0, len(pruned), 32)], [], ""), dict[str, int]()
     if not data.endswith(b"\n") or len(pruned) % 32:
-        raise ValueError(
-            "the last line is cut" if len(pruned) % 32 == 0 else "a hash of pruned.hashes is cut"
-        )
+        raise ValueError("the last line is cut" if len(pruned) % 32 == 0 else "pruned.hashes is cut")
     for number, leaf in enumerate(data[:-1].split(b"\n"), 1):
         with _at(f"line {number}"):
             log.records.append(_read_record(leaf, len(log.hashes), party, contract, epochs))
@@ -188,7 +192,7 @@ def _read_log(data: bytes, pruned: bytes, contract: _Contract, party: str) -> _L
     said = [r for r in log.records if (r.run, r.type) == ("", "retention.expired")]
     if contract.days is None or not said or said[-1].body["below"] != first:
         raise ValueError(f"without its first {first} records, and no contract or no record of it says why")
-    expired = datetime.fromisoformat(said[-1].time) - timedelta(days=contract.days)
+    expired = min(datetime.fromisoformat(said[-1].time), contract.now) - timedelta(days=contract.days)
     return log._replace(expired=expired.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
 
 
@@ -208,25 +212,21 @@ def _read_record(leaf: bytes, seq: int, party: str, contract: _Contract, epochs:
     return _Record(seq, time, party, run, epochs.get(run, 0), event, body)
 
 
-def _read_head(note: bytes | None, contract: _Contract, party: str, log: _Log) -> _Head:
-    """Read a signed head (C2SP signed-note) in its one form, so that no byte of it is free."""
-    if note is None:
-        return _Head(0, "", {})
+def _read_head(note: bytes, contract: _Contract, party: str, log: _Log) -> _Head:
     text, _, rest = note.decode().partition("\n\n")
     size, root = int(text.split("\n")[1]), text.split("\n")[-1]
-    if not 0 < size <= len(log.hashes) or root != _root(log.hashes[:size]):
-        raise ValueError(
-            f"the root signed for {size} records of {party} is not that of these {len(log.hashes)}"
-        )
     if text != f"fedmkt/{contract.digest}/{party}\n{size}\n{root}":
         raise ValueError(f"signed for another log than that of {party} under this contract")
-    body, lines = text + "\n", rest.removesuffix("\n").split("\n")
+    if not 0 < size <= len(log.hashes) or root != _root(log.hashes[:size]):
+        raise ValueError(f"not the root of the first {size} of these {len(log.hashes)} records of {party}")
+    body, lines, each = text + "\n", rest.removesuffix("\n").split("\n"), 1 + (len(contract.keys[party]) > 32)
+    lines = ["\n".join(lines[i : i + each]) for i in range(0, len(lines), each)]
     names = [line.split(" ")[1] for line in lines]
     if not rest.endswith("\n") or names != [party, *sorted(set(names) & set(contract.keys) - {party})]:
         raise ValueError(f"a signature of {party} is needed, then those of other signers in order")
     for name, line in zip(names, lines, strict=True):
         with _at(f"signature of {name}"):
-            _check_line(line, name, contract.keys[name], body, cosigns=name != party)
+            _check_lines(line.split("\n"), name, contract.keys[name], body, cosigns=name != party)
     own = f"{body}\n{lines[0]}\n"
     kept = {n: {"cosignature": f"{c}\n", "note": own} for n, c in zip(names[1:], lines[1:], strict=True)}
     return _Head(size, root, kept)
@@ -251,14 +251,12 @@ def _across(contract: _Contract, logs: _Logs, heads: _Heads, seen: Mapping[str, 
     for r in records:
         by_run.setdefault(r.run, []).append(r)
         if r.type == "value.revealed":
-            said = f"{r.party} revealed {r.body['kind']} to {r.body['to']}"
-            if r.body["kind"] not in contract.disclosures:
-                raise ValueError(f"{said}, which the contract does not allow")
-            if r.body["to"] not in ("all", *contract.keys):
-                raise ValueError(f"{said}, who is no signer")
+            kind, to = r.body["kind"], r.body["to"]
+            if kind not in contract.disclosures or to not in ("all", *contract.keys):
+                raise ValueError(f"{r.party} revealed {kind} to {to}, which the contract does not allow")
     names = list(dict.fromkeys(r.run for r in reversed(records) if r.run))[::-1]  # only the last may be open
-    has = {(record.party, record.run) for record in records}
-    gone = {run: {p for p, log in logs.items() if log.expired and (p, run) not in has} for run in names}
+    has = {run: {r.party for r in by_run[run]} for run in names}
+    gone = {run: {p for p, log in logs.items() if log.expired and p not in has[run]} for run in names}
     for r in records:
         if early := sorted(party for party in gone.get(r.run, ()) if r.time > logs[party].expired):
             raise ValueError(f"{early[0]} removed run {r.run} before its {contract.days} days were over")
@@ -273,38 +271,31 @@ def _across(contract: _Contract, logs: _Logs, heads: _Heads, seen: Mapping[str, 
     revealed = Counter(r.run for r in records if r.type == "value.revealed")
     counts = [Counter(m[0] for m in sent), Counter(m[0] for m in lost), revealed]
     runs = tuple(RunReport(name, ends[name][1], *(count[name] for count in counts)) for name in names)
-    sizes = {name: (len(log.hashes), log.records[0].seq) for name, log in logs.items()}
-    shown = tuple(LogReport(n, *sizes[n], h.size, h.root, tuple(h.kept)) for n, h in heads.items())
+    totals = [(n, len(log.hashes), log.records[0].seq, heads[n]) for n, log in logs.items()]
+    shown = tuple(LogReport(*counted, h.size, h.root, tuple(h.kept)) for *counted, h in totals)
     run, outcome = (runs[-1].run, runs[-1].outcome) if runs else ("", "no run was begun")
     return Report(contract.digest, run, outcome, runs, shown, len(sent), revealed.total())
 
 
 def _end(records: Iterable[_Record], parties: Iterable[str]) -> tuple[int, str]:
-    """Return the last epoch of a run and how it ended there, by the last word of every log."""
-    ends = {
-        r.party: (r.epoch, r.type)
-        for r in records
-        if r.type in ("epoch.started", "run.completed", "run.aborted")
-    }
+    words = ("epoch.started", "run.completed", "run.aborted")
+    ends = {r.party: (r.epoch, r.type) for r in records if r.type in words}
     epoch = max((epoch for epoch, _ in ends.values()), default=0)
     if ends == dict.fromkeys(parties, (epoch, "run.completed")):
         return epoch, "completed"
     return epoch, "aborted" if (epoch, "run.aborted") in ends.values() else "not completed by everyone"
 
 
-def _check_cosigned(
-    ends: Mapping[str, int], heads: _Heads, seen: Mapping[str, _Heads], is_last: bool
-) -> None:
-    """Check that all cosigned each log to the end of a run; `ends` : the number of its last record there."""
+def _check_cosigned(ends: Mapping[str, int], heads: _Heads, seen: Mapping[str, _Heads], last: bool) -> None:
     for party, end in ends.items():
         kept = {name: of[party] for name, of in seen.items() if party in of and of[party].size > end}
         if missing := sorted(set(heads) - {party} - set(kept)):
             raise ValueError(f"{party} completed the run, {', '.join(missing)} did not cosign it to its end")
-        if is_last and heads[party].kept != {name: head.kept[name] for name, head in kept.items()}:
+        if last and heads[party].kept != {name: head.kept[name] for name, head in kept.items()}:
             raise ValueError(f"the cosignatures of the log of {party} are not those that its peers kept")
 
 
-def _match(records: Iterable[_Record], done: _Epochs, gone: Mapping[str, set[str]]) -> tuple[_Sent, _Sent]:
+def _match(records: list[_Record], done: set[tuple[str, int]], gone: _Gone) -> tuple[_Sent, _Sent]:
     """Return what was sent, and what of it was lost: nothing before a checkpoint or in a completed epoch."""
     sent, received, settled, later = _Sent(), _Sent(), _Sent(), dict[tuple[str, int, str], _Sent]()
     for r in records:
@@ -332,30 +323,39 @@ def _root(nodes: list[bytes]) -> str:
     return base64.b64encode(nodes[0]).decode()
 
 
-def _check_line(line: str, name: str, key: bytes, body: str, *, cosigns: bool) -> None:
-    """Check a line of a signed note (C2SP) in its one form, so that no byte of it is free."""
-    identifier = hashlib.sha256(name.encode() + (b"\n\4" if cosigns else b"\n\1") + key).digest()[:4]
-    data = base64.b64decode(line.split(" ")[-1], validate=True)
-    if line != f"— {name} {base64.b64encode(data).decode()}" or data[:4] != identifier:
-        raise ValueError(f"not a signature line of {name} with its key of the contract")
-    signed = f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n{body}" if cosigns else body
-    Ed25519PublicKey.from_public_bytes(key).verify(data[12 if cosigns else 4 :], signed.encode())
+def _check_lines(lines: list[str], name: str, key: bytes, body: str, *, cosigns: bool) -> None:
+    time = b"" if cosigns else bytes(8)
+    pairs = [(4 if cosigns else 1, key[:32]), (6, key[32:])][: 1 + (len(key) > 32)]
+    for line, (kind, public) in zip(lines, pairs, strict=True):
+        data = base64.b64decode(line.split(" ")[-1], validate=True)
+        identifier = hashlib.sha256(f"{name}\n".encode() + bytes([kind]) + public).digest()[:4]
+        if line != f"— {name} {base64.b64encode(data).decode()}" or data[:4] != identifier:
+            raise ValueError(f"not a signature line of {name} with its key of the contract")
+        time = time or data[4:12]
+        if kind == 6 and data[4:12] == time:  # one time for both
+            origin, size, root = body.encode().splitlines()
+            who, what = (bytes([len(text)]) + text for text in (name.encode(), origin))
+            tree = bytes(8) + int(size).to_bytes(8, "big") + base64.b64decode(root)
+            said = b"subtree/v1\n\0" + who + time + what + tree
+            MLDSA44PublicKey.from_public_bytes(public).verify(data[12:], said)
+        else:
+            head = f"cosignature/v1\ntime {int.from_bytes(time, 'big')}\n" if cosigns else ""
+            signature = data[12 if cosigns else 4 :]
+            Ed25519PublicKey.from_public_bytes(public).verify(signature, (head + body).encode())
 
 
 def _canonical(value: object) -> str:
-    """Canonical JSON (RFC 8785), for values whose keys are ASCII and whose numbers went through `_number`."""
+    # RFC 8785, for values whose keys are ASCII and whose numbers went through `_number`.
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_zulu)
 
 
 def _number(text: str) -> int | float:
-    # The fractions of a contract lie where Python and ECMAScript write the same digits.
     if not abs(value := float(text)) < 1 << 53:
         raise ValueError(f"the number {text[:40]} is not canonical")
-    return int(value) if value.is_integer() else value
+    return int(value) if value.is_integer() else value  # Python and ECMAScript write the fractions here alike
 
 
 def _toml(table: Mapping[str, object], path: str = "") -> str:
-    """Write the one text of a contract: keys sorted, plain values before tables."""
     plain, tables = "", ""
     for key, value in sorted(table.items()):
         items = value if isinstance(value, list) else [value]
@@ -373,20 +373,22 @@ def _zulu(value: object) -> str:
 
 
 def _as(kind: type[T], value: object) -> T:
-    if isinstance(value, kind):
-        return value
-    raise ValueError(f"{kind.__name__} is needed, not {type(value).__name__}")
+    if not isinstance(value, kind):
+        raise ValueError(f"{kind.__name__} is needed, not {type(value).__name__}")
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line: prints what was verified, or what is wrong; 0 only for a closed run, else 7."""
     parser = argparse.ArgumentParser(description="Verify the logs of a fedmkt run folder, offline.")
     parser.add_argument("run", type=Path, help="folder with contract.toml and logs/")
-    parser.add_argument("--pin", action="append", metavar="NAME=KEY", help="a key, compared out of band")
+    parser.add_argument(
+        "--pin", action="append", default=[], metavar="NAME=KEY", help="a key, compared out of band"
+    )
     options = parser.parse_args(arguments)
-    pinned = None if options.pin is None else dict(pin.partition("=")[::2] for pin in options.pin)
     try:
-        report = verify_run(options.run, pinned)
+        pinned = dict(pin.partition("=")[::2] for pin in options.pin) or None
+        report = verify_run(options.run, pinned, datetime.now(UTC))
     except VerifyError as error:
         print(f"fedmkt: error: {error}", file=sys.stderr)
         return 7

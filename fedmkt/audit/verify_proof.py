@@ -21,6 +21,10 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
+
+_P, _Y = 2**255 - 19, 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER = {y.to_bytes(32, "little") for y in (0, 1, _P - 1, _P, _P + 1, _Y, _P - _Y)}
 
 
 class ProofError(ValueError):
@@ -61,13 +65,24 @@ def _read_contract(data: bytes, pinned: Mapping[str, str] | None) -> tuple[str, 
     keys = {
         signer["name"]: bytes.fromhex(signer["key"]) for signer in [*values["parties"], values["coordinator"]]
     }
-    if set(signatures) != set(keys) or len(keys) != 1 + len(values["parties"]):
-        raise ProofError("the contract is not signed by exactly its signers")
+    if set(signatures) != set(keys) or len(set(keys.values())) != 1 + len(values["parties"]):
+        raise ProofError("the contract is not signed by exactly its signers, each with a key of its own")
+    if any(key[:31] + bytes([key[31] & 0x7F]) in _SMALL_ORDER for key in keys.values()):
+        raise ProofError("a key is a point of small order: anybody signs anything under it")
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_zulu)
     digest = hashlib.sha256(b"fedmkt contract v1\n" + text.encode()).digest()
+    is_double = "+ml-dsa-44" in values.get("governance", {}).get("suite", "")
     for name, key in keys.items():
-        Ed25519PublicKey.from_public_bytes(key).verify(bytes.fromhex(signatures[name]), digest)
-    if pinned is not None and {name: key.hex() for name, key in keys.items()} != dict(pinned):
+        value = bytes.fromhex(signatures[name])
+        keys[name] += (second := value[64:1376])
+        if is_double != bool(second):
+            raise ProofError(f"{name} did not sign with the keys that the contract asks for")
+        Ed25519PublicKey.from_public_bytes(key).verify(value[:64], digest + second)
+        if second:
+            message = b"fedmkt second key v1\n" + digest
+            MLDSA44PublicKey.from_public_bytes(second).verify(value[1376:], message)
+    given = keys if pinned is None else {n: bytes.fromhex(key) for n, key in pinned.items()}
+    if given.keys() != keys.keys() or any(given[n] not in (key, key[:32]) for n, key in keys.items()):
         raise ProofError("the signers and their keys are not the pinned ones")
     return digest.hex(), keys
 
@@ -82,6 +97,8 @@ def _verify(contract: str, keys: Mapping[str, bytes], proof: bytes) -> ProofRepo
         raise ProofError("not in the one form of a tlog-proof")
     record = json.loads(leaf)
     party = record["party"]
+    if json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() != leaf:
+        raise ProofError("not the canonical bytes of a record, so that readers may differ about what it says")
     if (record["contract"], record["seq"]) != (contract, index):
         raise ProofError(f"not record {index} of a log under this contract")
     body, _, signatures = note.partition("\n\n")
@@ -109,23 +126,41 @@ def _climb(node: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
 def _check_signatures(body: str, text: str, party: str, keys: Mapping[str, bytes]) -> tuple[str, ...]:
     """Check every line below a head: first the owner's, then those of other signers, by name, each once."""
     lines = text.removesuffix("\n").split("\n")
-    names = [line.split(" ")[1] for line in lines]
-    if text != "".join(f"{line}\n" for line in lines) or names != [
-        party,
-        *sorted(set(names) & set(keys) - {party}),
-    ]:
-        raise ProofError(f"a signature of {party} is needed, then those of other signers in order")
-    for name, line in zip(names, lines, strict=True):
+    names, each = [line.split(" ")[1] for line in lines], 1 + (len(keys[party]) > 32)
+    ordered = [party, *sorted(set(names) & set(keys) - {party})]
+    if text != "".join(f"{line}\n" for line in lines) or names != [n for n in ordered for _ in range(each)]:
+        raise ProofError(f"the signatures of {party} are needed, then those of other signers in order")
+    for i, name in enumerate(ordered):
+        _check_lines(lines[i * each : (i + 1) * each], name, keys[name], body, cosigns=name != party)
+    return tuple(ordered[1:])
+
+
+def _check_lines(lines: Sequence[str], name: str, key: bytes, body: str, *, cosigns: bool) -> None:
+    """Check the line of one signer, or its two of one time; the owner's say no time, or time 0."""
+    time = b"" if cosigns else bytes(8)
+    for line, kind, public in zip(lines, (4 if cosigns else 1, 6), (key[:32], key[32:]), strict=False):
         data = base64.b64decode(line.split(" ")[2])
-        kind, start = (b"\1", 4) if name == party else (b"\4", 12)
-        if (
-            line != f"— {name} {_text(data)}"
-            or data[:4] != hashlib.sha256(f"{name}\n".encode() + kind + keys[name]).digest()[:4]
-        ):
+        identifier = hashlib.sha256(f"{name}\n".encode() + bytes([kind]) + public).digest()[:4]
+        if line != f"— {name} {_text(data)}" or data[:4] != identifier:
             raise ProofError(f"not a signature line of {name} with its key of the contract")
-        time = f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n" if start == 12 else ""
-        Ed25519PublicKey.from_public_bytes(keys[name]).verify(data[start:], (time + body).encode())
-    return tuple(names[1:])
+        time = time or data[4:12]
+        if kind == 6:
+            if data[4:12] != time:
+                raise ProofError(f"the two signatures of {name} are of different times")
+            MLDSA44PublicKey.from_public_bytes(public).verify(data[12:], _tree_message(name, time, body))
+        else:
+            said = f"cosignature/v1\ntime {int.from_bytes(time, 'big')}\n" if cosigns else ""
+            Ed25519PublicKey.from_public_bytes(public).verify(
+                data[12 if cosigns else 4 :], (said + body).encode()
+            )
+
+
+def _tree_message(name: str, time: bytes, body: str) -> bytes:
+    """C2SP tlog-cosignature: the `cosigned_message` of a whole tree, which type 6 signs."""
+    origin, size, root = body.encode().splitlines()
+    who, what = (bytes([len(text)]) + text for text in (name.encode(), origin))
+    tree = bytes(8) + int(size).to_bytes(8, "big") + base64.b64decode(root)
+    return b"subtree/v1\n\0" + who + time + what + tree
 
 
 def _text(data: bytes) -> str:

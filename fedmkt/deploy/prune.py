@@ -7,12 +7,13 @@ from pathlib import Path
 
 from fedmkt.audit.checkpoint import log_origin
 from fedmkt.contract.canonical import digest
+from fedmkt.contract.signatures import second_keys
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, read_identity
 from fedmkt.errors import AuditError
 from fedmkt.party.audit_log import LOG, AuditLog
 from fedmkt.party.retention import expire_records
-from fedmkt.report.folder import read_contract
+from fedmkt.report.folder import read_signed
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,13 @@ def logged_contracts(folder: PartyFolder | CoordinatorFolder) -> list[Path]:
 
 def prune_one(place: Path, identity: Identity, least_days: int, clock: Callable[[], datetime]) -> Pruned:
     """Prune the log of one contract, as `prune` does."""
-    contract = read_contract(place)
+    signed = read_signed(place)
+    contract = signed.contract
     name = next((s.name for s in contract.signers if s.key == identity.public.hex()), None)
     if name is None:
         raise AuditError(f"{place}: none of its signers has the key of this folder")
-    agreed = digest(contract)
-    log = AuditLog(place / "log", log_origin(agreed, name), identity, clock, "", name, agreed)
+    agreed, second = digest(contract), second_keys(signed)
+    log = AuditLog(place / "log", log_origin(agreed, name), identity, clock, "", name, agreed, second)
     try:
         return Pruned(place.name, expire_records(log, place / "log", contract, least_days, clock()))
     finally:

@@ -16,10 +16,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from fedmkt.audit import checkpoint
 from fedmkt.audit.records import Json, Record, canonical, leaf, read_leaf, timestamp
+from fedmkt.crypto.second import SecondKey
 from fedmkt.crypto.sign import Identity
 from fedmkt.crypto.tree import EMPTY_ROOT, HASH_BYTES, Tree, verify_consistency
 from fedmkt.errors import AuditError
@@ -40,6 +42,7 @@ class AuditLog:
     """The log of one party in one run; opening a folder that has one continues it.
 
     `clock` gives the time of records and cosignatures; `run` may be set once the parties agreed on it.
+    second : the second keys of all signers, by name, where the contract asks for heads that are signed twice.
     """
 
     def __init__(
@@ -51,12 +54,15 @@ class AuditLog:
         run: str,
         party: str,
         contract_digest: bytes,
+        second: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         self.run = run
         self.party = party
         self._folder = folder
         self._origin = origin
         self._identity = identity
+        self._second = SecondKey(identity) if second else None
+        self._seconds = second
         self._clock = clock
         self._contract = contract_digest.hex()
         self._tree = Tree()
@@ -110,10 +116,16 @@ class AuditLog:
         """Sign the log as it is now and remember it on disk; a signed log is never shorter again."""
         text = checkpoint.body(self._origin, self.size, self._tree.root())
         if self._note is None or self._note.text != text:
-            note = checkpoint.sign_note(text, self.party, self._identity)
+            note = checkpoint.sign_note(text, self.party, self._identity, self._second)
             write_atomically(self._folder / CHECKPOINT, note)
             self._note = checkpoint.parse_note(note)
-        return bytes(checkpoint.Note(self._note.text, self._note.lines[:1]))
+        return bytes(checkpoint.Note(self._note.text, self._own_lines(self._note)))
+
+    def _own_lines(self, note: checkpoint.Note) -> tuple[checkpoint.SignatureLine, ...]:
+        return note.lines[: 1 + (self._second is not None)]
+
+    def _key(self, name: str, key: bytes) -> bytes:
+        return key + self._seconds.get(name, b"")
 
     def extension(self, size: int) -> list[bytes]:
         """Prove to a peer who cosigned `size` records that the log now only appended to them."""
@@ -137,17 +149,18 @@ class AuditLog:
 
     def _cosign(self, peer_name: str, peer_key: bytes, peer_note: bytes, proof: Sequence[bytes]) -> bytes:
         try:
+            peer_key = self._key(peer_name, peer_key)
             note = checkpoint.verify_note(peer_note, peer_name, peer_key)
             head = checkpoint.parse_body(note.text)
         except ValueError as error:
             raise AuditError(f"head of {peer_name}: {error}") from None
         self._check_extends(peer_name, head, proof)
         time = int(self._clock().timestamp())
-        line = checkpoint.cosign(note.text, time, self.party, self._identity)
-        own = next(entry for entry in note.lines if entry.name == peer_name)
+        line = checkpoint.cosign(note.text, time, self.party, self._identity, self._second)
+        own = checkpoint.signatures_of(note, peer_name, peer_key)
         self._peers[peer_name] = {
             "cosignature": line.decode(),
-            "note": bytes(checkpoint.Note(note.text, (own,))).decode(),
+            "note": bytes(checkpoint.Note(note.text, own)).decode(),
         }
         return line
 
@@ -165,11 +178,13 @@ class AuditLog:
             )
         for sender, line in lines.items():
             try:
-                checkpoint.verify_cosignature(self._note.text, line, sender, keys[sender])
+                checkpoint.verify_cosignature(self._note.text, line, sender, self._key(sender, keys[sender]))
             except ValueError as error:
                 raise AuditError(f"log of {self.party}: cosignature from {sender}: {error}") from None
-        ordered = (checkpoint.parse_line(lines[name]) for name in sorted(lines))
-        self._note = checkpoint.Note(self._note.text, (self._note.lines[0], *ordered))
+        ordered = [
+            e for n in sorted(lines) for e in map(checkpoint.parse_line, lines[n].splitlines(keepends=True))
+        ]
+        self._note = checkpoint.Note(self._note.text, (*self._own_lines(self._note), *ordered))
         write_atomically(self._folder / CHECKPOINT, bytes(self._note))
         return checkpoint.parse_body(self._note.text).size
 
@@ -267,7 +282,7 @@ class AuditLog:
         if not path.exists():
             return
         try:
-            note = checkpoint.verify_note(path.read_bytes(), self.party, self._identity.public)
+            note = checkpoint.verify_note(path.read_bytes(), self.party, self._own_key())
             head = checkpoint.parse_body(note.text)
         except ValueError as error:
             raise AuditError(f"{path}: {error}") from None
@@ -285,11 +300,14 @@ class AuditLog:
             peers = json.loads(path.read_bytes())
             for peer in peers.values():
                 note = checkpoint.parse_note(peer["note"].encode())
-                own = self._identity.public
+                own = self._own_key()
                 checkpoint.verify_cosignature(note.text, peer["cosignature"].encode(), self.party, own)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise AuditError(f"{path}: not the heads that {self.party} cosigned") from None
         return dict(peers)
+
+    def _own_key(self) -> bytes:
+        return self._identity.public + (self._second.public if self._second else b"")
 
     def _last_seen(self, peer_name: str) -> checkpoint.Checkpoint:
         if peer_name not in self._peers:

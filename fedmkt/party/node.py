@@ -20,7 +20,7 @@ from fedmkt.audit.records import Json
 from fedmkt.config.settings import PartyConfig
 from fedmkt.config.tables import BankConfig, PartnerConfig
 from fedmkt.contract.canonical import digest, zulu
-from fedmkt.contract.signatures import SignedContract
+from fedmkt.contract.signatures import SignedContract, second_keys
 from fedmkt.crypto.dsse import Envelope
 from fedmkt.crypto.prg import Random, SeededRandom, derive
 from fedmkt.crypto.sign import Identity
@@ -353,7 +353,8 @@ def _rules_key(signed: SignedContract) -> str:
 
 def _open_log(name: str, signed: SignedContract, place: Place, sources: Sources) -> AuditLog:
     identity, number = load_identity(place, sources.random), digest(signed.contract)
-    return AuditLog(place.logs, log_origin(number, name), identity, sources.clock, "", name, number)
+    origin, second = log_origin(number, name), second_keys(signed)
+    return AuditLog(place.logs, origin, identity, sources.clock, "", name, number, second)
 
 
 def _finish(party: Party, place: Place, table: Table, policy: Policy, release: Release) -> list[Event]:

@@ -1,6 +1,6 @@
 """What an auditor does with the logs in folders: prove a record, compare two places, export."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +10,20 @@ from fedmkt.audit.log_view import LogView, read_view
 from fedmkt.audit.proof import prove
 from fedmkt.audit.tiles import tiles
 from fedmkt.contract.agreement import Contract
+from fedmkt.contract.signatures import log_keys
 from fedmkt.errors import AuditError, ConfigError
 from fedmkt.party.journal import write_atomically
-from fedmkt.report.folder import LOG_FILES, find_files
+from fedmkt.report.folder import LOG_FILES, find_files, read_signed
 
 FORMATS = ("ocsf", "openlineage", "csv", "tiles")
 
 
 @dataclass(frozen=True)
 class Views:
-    """The logs that a folder holds, and the contract beside them."""
+    """The logs that a folder holds, the contract beside them, the keys under heads by signer."""
 
     contract: Contract
+    keys: Mapping[str, bytes]
     logs: tuple[LogView, ...]
 
     def log(self, party: str) -> LogView:
@@ -44,7 +46,7 @@ def read_views(folder: Path) -> Views:
             logs.append(read_view(data, str(path)))
     if not logs:
         raise ConfigError(f"{folder}: no log there")
-    return Views(files.contract, tuple(logs))
+    return Views(files.contract, log_keys(read_signed(files.root)), tuple(logs))
 
 
 def prove_event(folder: Path, event: str, out: Path | None = None) -> Path:
@@ -68,10 +70,9 @@ def prove_event(folder: Path, event: str, out: Path | None = None) -> Path:
 def compare_folders(left: Path, right: Path) -> Comparison:
     """Compare the logs of two folders under one contract; AuditError if the contracts differ."""
     ours, theirs = read_views(left), read_views(right)
-    if ours.contract != theirs.contract:
+    if (ours.contract, ours.keys) != (theirs.contract, theirs.keys):
         raise AuditError(f"{left} and {right} are under different contracts")
-    keys = {signer.name: bytes.fromhex(signer.key) for signer in ours.contract.signers}
-    return compare(ours.logs, theirs.logs, keys)
+    return compare(ours.logs, theirs.logs, ours.keys)
 
 
 def export_logs(folder: Path, form: str, out: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from fedmkt.audit.records import read_leaf
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.files import from_toml
+from fedmkt.contract.signatures import SignedContract
 from fedmkt.errors import AuditError, ConfigError
 
 CONTRACT = "contract.toml"
@@ -74,8 +75,13 @@ def _root_of(folder: Path) -> tuple[Path, Path]:
 
 def read_contract(root: Path) -> Contract:
     """Read the contract of a run; ConfigError if there is none."""
+    return read_signed(root).contract
+
+
+def read_signed(root: Path) -> SignedContract:
+    """Read the contract of a run with its signatures, unchecked; ConfigError if there is none."""
     path = root / CONTRACT
-    return from_toml(read_text(path), str(path)).contract
+    return from_toml(read_text(path), str(path))
 
 
 def _owner(path: Path, contract: Contract) -> str:

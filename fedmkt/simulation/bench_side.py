@@ -23,7 +23,7 @@ from fedmkt.config.job import JobConfig
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import from_toml, to_toml
-from fedmkt.contract.signatures import SignedContract
+from fedmkt.contract.signatures import SignedContract, second_keys
 from fedmkt.crypto.id_hash import PackedIds
 from fedmkt.crypto.sign import Identity
 from fedmkt.party.audit_log import AuditLog
@@ -109,8 +109,10 @@ class Trial:
         identity = load_identity(place, sources.random)
         policy = Policy(party_settings(self.config, self.signed, name))
         policy.check_contract(self.signed, sources.clock())
-        origin = log_origin(digest(contract), name)
-        log = AuditLog(place.logs, origin, identity, sources.clock, "", name, digest(contract))
+        agreed, second = digest(contract), second_keys(self.signed)
+        log = AuditLog(
+            place.logs, log_origin(agreed, name), identity, sources.clock, "", name, agreed, second
+        )
         journal = Journal(place.journal, place.private / "journal.key", sources.random)
         store = Store(place.store)
         return Party(name, contract, psi_alone, identity, policy, log, journal, store, sources.random, local)

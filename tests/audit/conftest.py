@@ -13,7 +13,7 @@ from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import to_toml
 from fedmkt.contract.governance import GovernanceTerms
 from fedmkt.contract.model_terms import ModelTerms
-from fedmkt.contract.signatures import SignedContract, sign
+from fedmkt.contract.signatures import SignedContract, second_keys, sign
 from fedmkt.crypto.sign import Identity
 from fedmkt.party.audit_log import AuditLog
 from fedmkt.privacy.disclosure import RangeBit, Scores
@@ -81,13 +81,18 @@ def make_contract(governance: GovernanceTerms | None = None) -> SignedContract:
 
 
 def write_run(
-    folder: Path, *phases: Events, tail: Events | None = None, runs: Sequence[str] = ("run1",)
+    folder: Path,
+    *phases: Events,
+    tail: Events | None = None,
+    runs: Sequence[str] = ("run1",),
+    terms: GovernanceTerms | None = None,
 ) -> dict[str, bytes]:
     """Play phases of events, cosign all logs after each, return all files by their names.
 
     tail : what is logged after the last head. runs : to which runs phases and tail belong; the last goes on.
+    terms : the contract's governance.
     """
-    logs = open_logs(folder, make_contract(), lambda: START)
+    logs = open_logs(folder, make_contract(terms), lambda: START)
     names = [*runs, *[runs[-1]] * len(phases)]
     for run, events in zip(names, phases, strict=False):
         play(logs, run, events)
@@ -104,7 +109,14 @@ def open_logs(
     (folder / "contract.toml").write_text(to_toml(signed))
     return {
         name: AuditLog(
-            folder / "logs" / name, log_origin(agreed, name), IDENTITIES[name], clock, "run1", name, agreed
+            folder / "logs" / name,
+            log_origin(agreed, name),
+            IDENTITIES[name],
+            clock,
+            "run1",
+            name,
+            agreed,
+            second_keys(signed),
         )
         for name in names
     }

@@ -8,11 +8,13 @@ import base64
 import hashlib
 import json
 import re
+import struct
 import tomllib
 from datetime import UTC, datetime, timedelta
 
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 
 class Bad(Exception):
@@ -40,6 +42,21 @@ def merkle_tree_hash(hashes):
     return sha256(b"\x01" + merkle_tree_hash(hashes[:k]) + merkle_tree_hash(hashes[k:]))
 
 
+def has_large_order(public):
+    """Tell whether a point of edwards25519, given by its y, is not one of the 8 of small order: 8 P is not 0."""
+    p = 2**255 - 19
+    d = -121665 * pow(121666, -1, p) % p
+    y = (int.from_bytes(public, "little") & (1 << 255) - 1) % p
+    xx = (y * y - 1) * pow(d * y * y + 1, -1, p) % p
+    for _ in range(3):  # doubling: x^2 and y suffice
+        x2y2 = d * xx * y * y % p
+        y, xx = (
+            (y * y + xx) * pow(1 - x2y2, -1, p) % p if (1 - x2y2) % p else 0,
+            4 * xx * y * y * pow(1 + x2y2, -2, p) % p,
+        )
+    return (xx, y) != (0, 1)
+
+
 def verify(files):
     """Return by log (records, removed, signed, root, cosigners), and by run (outcome, messages, lost, disclosures)."""
     try:
@@ -60,12 +77,25 @@ class Verifier:
         demand(self.terms["version"] == 1, "another version")
         demand(sorted(signatures) == sorted(self.keys), "not the signatures of the signers")
         self.digest = sha256(b"fedmkt contract v1\n" + rfc8785.dumps(self.terms))
+        self.twice = self.terms.get("governance", {}).get("suite") == "standard+ml-dsa-44"
+        self.seconds = {}
         for name, text in signatures.items():
-            demand(re.fullmatch("[0-9a-f]{128}", text), "a signature is 64 bytes in lower-case hexadecimal")
-            self.check_signature(name, bytes.fromhex(text), self.digest)
+            size = 64 + 1312 + 2420 if self.twice else 64
+            demand(
+                re.fullmatch(f"[0-9a-f]{{{2 * size}}}", text), f"a signature is {size} bytes in hexadecimal"
+            )
+            first, second, last = text[:128], text[128 : 128 + 2624], text[128 + 2624 :]
+            demand(has_large_order(bytes.fromhex(self.keys[name])), f"{name}: a key of small order")
+            self.check_signature(name, bytes.fromhex(first), self.digest + bytes.fromhex(second))
+            if self.twice:
+                self.seconds[name] = bytes.fromhex(second)
+                self.check_second(name, bytes.fromhex(last), b"fedmkt second key v1\n" + self.digest)
 
     def check_signature(self, name, signature, message):
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.keys[name])).verify(signature, message)
+
+    def check_second(self, name, signature, message):
+        MLDSA44PublicKey.from_public_bytes(self.seconds[name]).verify(signature, message)
 
     def verify(self):
         allowed = {
@@ -152,28 +182,45 @@ class Verifier:
         root = merkle_tree_hash(self.hashes[name][:size])
         demand(lines[2] == base64.b64encode(root).decode(), f"{name}: another root")
         body = "".join(line + "\n" for line in lines[:3])
-        by = [line.split(" ")[1] for line in lines[4:]]
+        below = lines[4:]
+        seconds = below[1::2] if self.twice else []
+        firsts = below[::2] if self.twice else below
+        by = [line.split(" ")[1] for line in firsts]
         demand(
             by[0] == name and by[1:] == sorted(set(by[1:])) and name not in by[1:], "the order of signatures"
         )
         demand(set(by) <= set(self.keys), "a signature of a stranger")
-        for who, line in zip(by, lines[4:], strict=True):
+        times = [
             self.check_line(who, line, body, b"\x01" if who == name else b"\x04")
-        return size, lines[2], {who: line for who, line in zip(by[1:], lines[5:], strict=True)}
+            for who, line in zip(by, firsts, strict=True)
+        ]
+        demand(not self.twice or len(seconds) == len(firsts), "both signatures of each are needed")
+        for who, line, time in zip(by, seconds, times, strict=False):
+            demand(self.check_line(who, line, body, b"\x06") == time, "two times of one cosignature")
+        if self.twice:
+            firsts = [a + "\n" + b for a, b in zip(firsts, seconds, strict=True)]
+        return size, lines[2], {who: line for who, line in zip(by[1:], firsts[1:], strict=True)}
 
     def check_line(self, who, line, body, kind):
         blob = base64.b64decode(line.split(" ")[2])
         demand(
             line == "\u2014 " + who + " " + base64.b64encode(blob).decode(), "the form of a signature line"
         )
-        demand(
-            blob[:4] == sha256(who.encode() + b"\n" + kind + bytes.fromhex(self.keys[who]))[:4], "a key id"
-        )
+        key = self.seconds[who] if kind == b"\x06" else bytes.fromhex(self.keys[who])
+        demand(blob[:4] == sha256(who.encode() + b"\n" + kind + key)[:4], "a key id")
         if kind == b"\x01":
             self.check_signature(who, blob[4:], body.encode())
+            return 0
+        time = int.from_bytes(blob[4:12], "big")
+        if kind == b"\x04":
+            self.check_signature(who, blob[12:], f"cosignature/v1\ntime {time}\n{body}".encode())
         else:
-            time = str(int.from_bytes(blob[4:12], "big"))
-            self.check_signature(who, blob[12:], ("cosignature/v1\ntime " + time + "\n" + body).encode())
+            origin, size, root = body.split("\n")[:3]
+            message = struct.pack(">12sB", b"subtree/v1\n\0", len(who.encode())) + who.encode()
+            message += struct.pack(">QB", time, len(origin.encode())) + origin.encode()
+            message += struct.pack(">QQ", 0, int(size)) + base64.b64decode(root)
+            self.check_second(who, blob[12:], message)
+        return time
 
     def read_all_peers(self):
         self.peers = {}
@@ -184,9 +231,10 @@ class Verifier:
             self.peers[name] = {}
             for other, entry in entries.items():
                 demand(sorted(entry) == ["cosignature", "note"], "the fields of peers.json")
+                each = 2 if self.twice else 1
                 demand(
-                    entry["note"].count("\n") == 5 and entry["cosignature"].count("\n") == 1,
-                    "one signature each",
+                    entry["note"].count("\n") == 4 + each and entry["cosignature"].count("\n") == each,
+                    "the signatures of one signer each",
                 )
                 size, _, lines = self.read_note(other, entry["note"] + entry["cosignature"])
                 demand(list(lines) == [name], f"{name}: not its own cosignature of {other}")
@@ -198,7 +246,8 @@ class Verifier:
                 kept = self.peers[cosigner].get(name)
                 demand(kept is not None and kept[0] == size, f"{cosigner} does not know the head of {name}")
                 demand(kept[1] == line, f"{cosigner} cosigned the head of {name} otherwise")
-                demand(kept[2] == "\n".join(note[:5]) + "\n", f"{cosigner} keeps another head of {name}")
+                end = 6 if self.twice else 5
+                demand(kept[2] == "\n".join(note[:end]) + "\n", f"{cosigner} keeps another head of {name}")
 
     def check_disclosures(self):
         for name, records in self.records.items():

@@ -132,7 +132,7 @@ def test_a_disclosure_that_the_contract_does_not_allow_is_found(write, events):
 
 def test_a_disclosure_to_a_stranger_is_found(write, events):
     events["shop"].append(("value.revealed", {"kind": "RangeBit", "to": "eve"}))
-    with pytest.raises(VerifyError, match="to eve, who is no signer"):
+    with pytest.raises(VerifyError, match="to eve, which the contract does not allow"):
         verify_files(write(events))
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from fedmkt.contract.governance import Suite
 from fedmkt.party.controls.control import Breach, ContractAsked, Control
 
-BUILT: Final[tuple[Suite, ...]] = ("standard",)
+BUILT: Final[tuple[Suite, ...]] = ("standard", "standard+ml-dsa-44")
 """The suites of signatures that this release can make and check."""
 _SUFFIXES = (".py", ".j2")
 
