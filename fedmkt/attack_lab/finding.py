@@ -9,18 +9,26 @@ A verdict says what the two figures say and no more:
     no control the attack does not work on the undefended case either, so its failure here says nothing
     -          there is nothing of the kind in this family of models
 
+Of one run a figure counts as beyond its limit where it is so by more than two standard errors: it takes much to say
+BROKEN. Of ten runs or more it is the other way round: `held` says that their mean, with two of its standard errors
+added, is within the limit, and that no single run is beyond it. What is counted (a limit of 0) is the worst run's.
+
 DCS is VFLAIR's defence capability score, 1 / (1 + sqrt((1 - b)(AP - AP*)^2 + b (MP - MP*)^2)) with b = 1/2: AP the
 attack's figure, AP* what guessing reaches, MP the model's AUC, MP* that of a centralised one. 1 is a perfect defence.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Verdict = Literal["held", "declared", "assumed", "BROKEN", "no control", "-"]
+_CONCERN: tuple[Verdict, ...] = ("-", "held", "assumed", "declared", "no control", "BROKEN")
+_MANY = 10
+"""Runs from which the mean has to keep the limit with its error added."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Finding:
     row : in security.md section 3. here : None where this run has nothing of the kind. declared : disclosures of the
     contract by which the attack works. assumed : whom the threat model trusts not to do this, or "". guess : what
     guessing reaches, where the figure is a share or an AUC, for DCS. error : standard error of `here`: a figure breaks
-    the limit where it is beyond it by more than two of these.
+    the limit where it is beyond it by more than two of these. runs : what this is the mean of, if of several.
     """
 
     row: int
@@ -68,16 +76,28 @@ class Finding:
     guess: float | None = None
     error: float = 0.0
     quality: Quality | None = None
+    runs: tuple["Finding", ...] = ()
 
     @property
     def verdict(self) -> Verdict:
         """Say what the figures say."""
+        single: list[Verdict] = [v for v in (f.verdict for f in self.runs) if v != "no control"]
+        return max([self._verdict, *single], key=_CONCERN.index)
+
+    @property
+    def beyond(self) -> float:
+        """By how much the figure is beyond the limit; less than 0 within it."""
+        if self.here is None:
+            return -math.inf
+        return (self.here - self.limit.value) * (-1 if self.limit.is_least else 1)
+
+    @property
+    def _verdict(self) -> Verdict:
         if self.here is None:
             return "-"
         if self.limit.is_kept(self.undefended):
             return "no control"
-        room = -2 * self.error if not self.limit.is_least else 2 * self.error
-        if self.limit.is_kept(self.here + room):
+        if self.beyond <= (-2 if len(self.runs) >= _MANY else 2) * self.error:
             return "held"
         if self.declared:
             return "declared"
@@ -106,9 +126,41 @@ class Finding:
             "assumed": self.assumed,
             "note": self.note,
         }
+        if self.runs:
+            facts["runs"] = [{"undefended": f.undefended, "here": f.here} for f in self.runs]
         if self.dcs is not None:
             facts["dcs"] = {"undefended": round(self.dcs[0], 3), "here": round(self.dcs[1], 3)}
         return facts
+
+
+def worst(found: Sequence[Finding]) -> Finding:
+    """Return the finding of most concern: by verdict, then by how far its figure is beyond the limit."""
+    return max(found, key=lambda f: (_CONCERN.index(f.verdict), f.beyond))
+
+
+def mean_of(runs: Sequence[Finding]) -> Finding:
+    """Put the same attack on several runs together: the mean, or of what is counted the worst."""
+    one, figures = worst(runs), [f.here for f in runs if f.here is not None]
+    if len(runs) == 1 or not figures:
+        return one
+    undefended = [f.undefended for f in runs]
+    if one.limit.value == 0:
+        return replace(one, undefended=min(undefended), here=max(figures), runs=tuple(runs))
+    error = float(np.std(figures, ddof=1)) / math.sqrt(len(figures)) if len(figures) > 1 else one.error
+    known = [(f.quality.joint, f.quality.centralised) for f in runs if f.quality is not None]
+    return replace(
+        one, undefended=float(np.mean(undefended)), here=float(np.mean(figures)), error=error, runs=tuple(runs),
+        quality=Quality(*np.mean(known, axis=0).tolist()) if known else None,
+    )  # fmt: skip
+
+
+def worst_of_partners(found: Sequence[tuple[str, Finding]]) -> Finding:
+    """Put the same attack by, or on, each partner together: the worst, with all figures in its note."""
+    one = worst([f for _, f in found])
+    if len(found) == 1:
+        return one
+    figures = ", ".join(f"{name} {shown(f.here)}" for name, f in found)
+    return replace(one, note=f"{figures}; of the worst: {one.note}")
 
 
 def _dcs(gained: float, lost: float) -> float:

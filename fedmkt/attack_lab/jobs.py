@@ -18,8 +18,11 @@ MODELS: Mapping[str, str] = {
     "trees-totals": _TREES.format("totals", 10, ""),
     "trees-checked": _TREES.format("totals", 5, "checked_shares = true\n"),
     "trees-nothing": _TREES.format("nothing", 3, ""),
+    "logistic-two": 'kind = "logistic"\niterations = 8\n',
+    "trees-sides-two": _TREES.format("sides", 10, ""),
+    "trees-totals-two": _TREES.format("totals", 5, ""),
 }
-"""The section [model] of each family's job, and those that belong to it."""
+"""The section [model] of each family's job, and those that belong to it; `-two` with a second partner."""
 SIZES = (6000, 5500, 4500)
 """Rows of the bank, of the partner, and customers of both."""
 
@@ -31,7 +34,8 @@ def write_job(
 
     minimum : smallest list and intersection; groups have at least 50 rows whatever it is.
     """
-    job = write_world(generate(seed, *sizes), folder, minimum=minimum)
+    partners = 2 if family.endswith("-two") else 1
+    job = write_world(generate(seed, *sizes, partners), folder, minimum=minimum)
     before, found, after = job.read_text(encoding="utf-8").partition("[model]\n")
     _, limits, rest = after.partition("[limits]\n")
     if not (found and limits):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedmkt.attack_lab.effort import Effort, quick
-from fedmkt.attack_lab.finding import Finding
+from fedmkt.attack_lab.finding import Finding, mean_of
 from fedmkt.attack_lab.jobs import MODELS, SIZES, write_job
 from fedmkt.attack_lab.registry import attack
 from fedmkt.attack_lab.subject import Subject, seed_of, watch_run
@@ -36,14 +36,14 @@ def attack_all(
     rows: Sequence[int] = (), out: Path | None = None, seeds: int = 1, sizes: tuple[int, int, int] = SIZES,
     families: Sequence[str] = tuple(MODELS), effort: Callable[[int], Effort] = quick,
 ) -> list[Report]:  # fmt: skip
-    """Attack a job on invented data of each family, `seeds` times each; of several the worst figure counts.
+    """Attack a job on invented data of each family, `seeds` times each; `finding.mean_of` puts these together.
 
     effort : how hard to try, from the seed
     """
     reports = []
     for family in families:
         of_seeds = [_attack_invented(family, rows, sizes, seed, effort(seed)) for seed in range(1, seeds + 1)]
-        findings = tuple(worst(same) for same in zip(*(r.findings for r in of_seeds), strict=True))
+        findings = tuple(mean_of(same) for same in zip(*(r.findings for r in of_seeds), strict=True))
         report = replace(of_seeds[0], seeds=seeds, findings=findings)
         if out is not None:
             report.write(out / family)
@@ -63,14 +63,3 @@ def _attack_invented(
 def report_of(subject: Subject, run: str, findings: Sequence[Finding]) -> Report:
     """Put findings and what they are about together."""
     return Report(run, subject.family, digest(subject.contract).hex(), 1, tuple(findings))
-
-
-def worst(found: Sequence[Finding]) -> Finding:
-    """Return the finding of most concern: by verdict, then by how far its figure is from the limit."""
-    order = ("-", "held", "assumed", "declared", "no control", "BROKEN")
-
-    def concern(f: Finding) -> tuple[int, float]:
-        beyond = 0.0 if f.here is None else (f.here - f.limit.value) * (-1 if f.limit.is_least else 1)
-        return order.index(f.verdict), beyond
-
-    return max(found, key=concern)

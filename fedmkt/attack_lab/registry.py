@@ -15,7 +15,7 @@ from fedmkt.attack_lab.attacks import (
     tables,
 )
 from fedmkt.attack_lab.effort import Effort
-from fedmkt.attack_lab.finding import Finding
+from fedmkt.attack_lab.finding import Finding, worst_of_partners
 from fedmkt.attack_lab.subject import Subject
 from fedmkt.errors import ConfigError
 
@@ -39,10 +39,18 @@ ATTACKS: Mapping[int, Attack] = {
     22: labels.membership,
 }
 
+BY_PARTNER = frozenset({1, 2, 3, 4, 5, 6, 7, 8})
+"""Attacks by one partner, or by the bank on one: run for each, and the worst counts."""
+
 
 def attack(subject: Subject, effort: Effort, rows: Sequence[int] = ()) -> list[Finding]:
     """Run the attacks with these numbers, or all; ConfigError for a number that has none."""
     for row in rows:
         if row not in ATTACKS:
             raise ConfigError(f"attack {row}: accepted: {', '.join(map(str, ATTACKS))}")
-    return [ATTACKS[row](subject, effort) for row in (rows or ATTACKS)]
+    return [_found(row, subject, effort) for row in (rows or ATTACKS)]
+
+
+def _found(row: int, subject: Subject, effort: Effort) -> Finding:
+    subjects = subject.of_each_partner if row in BY_PARTNER else [subject]
+    return worst_of_partners([(s.partner, ATTACKS[row](s, effort)) for s in subjects])

@@ -4,7 +4,7 @@ Only a simulation has one: an attack is measured against the truth, which no sin
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,13 +29,16 @@ from fedmkt.simulation.run import read_job, simulate_job
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]
+_PADDING = 64
+"""Bytes by which packed bits may be longer than the rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A run and what everybody was shown in it; the partner is the first one.
+    """A run and what everybody was shown in it.
 
     folder : of the watched run. given : the folder that the lab was asked about, whose files are looked at too.
+    place : of the partner that attacks, or is attacked by the bank, among all partners.
     """
 
     config: JobConfig
@@ -43,6 +46,7 @@ class Subject:
     folder: Path
     given: Path
     views: Views
+    place: int = 0
     contract: Contract = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,8 +76,13 @@ class Subject:
 
     @property
     def partner(self) -> str:
-        """The first partner's name."""
-        return self.config.partners[0].name
+        """The name of the partner that this is about."""
+        return self.config.partners[self.place].name
+
+    @property
+    def of_each_partner(self) -> "list[Subject]":
+        """The same run once for each partner."""
+        return [replace(self, place=place) for place in range(len(self.config.partners))]
 
     def model(self, party: str) -> Path:
         """Return the folder of a party's part of the model."""
@@ -115,20 +124,33 @@ class Subject:
     def by_row(self, array: Array) -> Floats | None:
         """Read an array as numbers of each train row, (train rows, k); None where it has none.
 
-        Words are read as signed numbers: modulo 2^64 a small negative one is a large one.
+        Words are read as signed numbers: modulo 2^64 a small negative one is a large one. Bytes and words of 32 of an
+        eighth of the rows' number are packed bits.
         """
         places, size = len(self.slots), array.size
         lengths = [
             n for n in (places, *self._longer) if array.shape and n in (array.shape[0], array.shape[-1])
         ]
-        if not lengths or not size or array.dtype.kind not in "uifb":
+        if not size or array.dtype.kind not in "uifb":
             return None
+        if not lengths:
+            return self._bits(array)
         matrix = array.reshape(array.shape[0], -1)
         matrix = matrix if array.shape[0] == lengths[0] else array.reshape(-1, array.shape[-1]).T
         if matrix.dtype.kind == "u":
             matrix = np.ascontiguousarray(matrix).view(f"i{matrix.dtype.itemsize}")
         found = matrix[:places][self.slots != NO_ROW].astype(np.float64)
         return np.nan_to_num(found) if len(found) == len(self.labels) else None
+
+    def _bits(self, array: Array) -> Floats | None:
+        """Read packed bits of each train row, bytes with the highest first as `packbits`, words of 32 the lowest."""
+        places, kind = len(self.slots), array.dtype
+        packed = array.shape[-1] * kind.itemsize if array.shape else 0
+        if kind.kind != "u" or kind.itemsize not in (1, 4) or not 0 <= packed - -(-places // 8) < _PADDING:
+            return None
+        raw = np.ascontiguousarray(array).reshape(-1, array.shape[-1]).view(np.uint8)
+        bits = np.unpackbits(raw, axis=1, count=places, bitorder="big" if kind.itemsize == 1 else "little")
+        return bits[:, self.slots != NO_ROW].T.astype(np.float64)
 
     @cached_property
     def _longer(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmkt import __version__
-from fedmkt.attack_lab.finding import Finding, shown
+from fedmkt.attack_lab.finding import Finding, shown, worst
 from fedmkt.party.journal import write_atomically
 
 JSON, HTML = "attack-lab.json", "attack-lab.html"
@@ -37,6 +37,9 @@ class Report:
         for f in self.findings:
             said.append(_line((str(f.row), *_cells(f))))
         said += [line for f in self.findings if _told(f) for line in textwrap.wrap(_why(f), 80)]
+        if self.seeds > 1:
+            of_each = [f"{f.row} {shown(worst(f.runs).here)}" for f in self.findings if f.runs]
+            said += textwrap.wrap(f"mean of {self.seeds} seeds; the worst of each: {', '.join(of_each)}", 80)
         return [line.rstrip() for line in said]
 
     def to_json(self) -> dict[str, object]:

@@ -85,9 +85,10 @@ class Views:
         return [d for moment in self.all for d in moment.reveals if d.to == to]
 
     def received(self, party: str) -> Iterator[tuple[str, Array]]:
-        """Give every array that a party was sent, and sums of these with its own of the same step and shape.
+        """Give every array that a party was sent, its sum with its own one of the step and shape, and what changed.
 
-        Openings are shares under masks: only with the own share they may say something.
+        Openings are shares under masks: only with the own share they may say something. A mask that served twice
+        falls out of the difference to the array of the same kind before.
         """
         own: dict[tuple[str, tuple[int, ...], str], list[Array]] = {}
         for moment in self.of(party):
@@ -95,6 +96,7 @@ class Views:
                 for array in arrays_of(message):
                     own.setdefault((type(message).__name__, array.shape, array.dtype.str), []).append(array)
         places: dict[tuple[str, tuple[int, ...], str], int] = {}
+        before: dict[tuple[str, str, tuple[int, ...], str], Array] = {}
         for moment in self.of(party):
             for sender, message in moment.received:
                 kind = type(message).__name__
@@ -103,7 +105,21 @@ class Views:
                     key = (kind, array.shape, array.dtype.str)
                     at = places[key] = places.get(key, -1) + 1
                     if array.dtype.kind == "u" and at < len(own.get(key, ())):
-                        yield f"sum of {kind} with {sender}", np.add(array, own[key][at])
+                        for found in _together(array, own[key][at], np.add):
+                            yield f"sum of {kind} with {sender}", found
+                    if array.dtype.kind in "ui":
+                        if (sender, *key) in before:
+                            for found in _together(array, before[sender, *key], np.subtract):
+                                yield f"change of {kind} from {sender}", found
+                        before[sender, *key] = array
+
+
+def _together(one: Array, other: Array, numbers: np.ufunc) -> Iterator[Array]:
+    """Put two arrays together as numbers, and as packed bits where they may be such: bytes and words of 32."""
+    if one.dtype.itemsize > 1:
+        yield numbers(one, other)
+    if one.dtype.itemsize < 8:
+        yield np.bitwise_xor(one, other)
 
 
 class _Between:

@@ -37,6 +37,30 @@ def test_gradients_of_rows_that_the_partner_is_sent_are_found(linear: Subject):
     assert gradients.sign(told, quick(1)).here == len(linear.labels)
 
 
+def test_a_mask_that_served_twice_is_found(linear: Subject):
+    places = np.zeros(len(linear.slots), np.uint64)
+    places[linear.slots >= 0] = np.uint64(7) * linear.labels.astype(np.uint64)
+    mask = np.random.default_rng(5).integers(0, 1 << 63, len(places), np.uint64)
+    twice = shown(shown(linear, "partner", mask), "partner", mask + places)
+    assert gradients.norm_and_cosine(twice, quick(1)).verdict == "BROKEN"
+    assert gradients.norm_and_cosine(shown(linear, "partner", mask + places), quick(1)).verdict == "held"
+
+
+@pytest.mark.parametrize(("kind", "order"), [(np.uint8, "big"), (np.uint32, "little")])
+def test_labels_in_packed_bits_are_found(kind, order, linear: Subject):
+    places = np.zeros(-(-len(linear.slots) // 32) * 32, np.bool_)
+    places[: len(linear.slots)][linear.slots >= 0] = linear.labels == 1
+    packed = np.packbits(places, bitorder=order).view(kind)[None]
+    assert gradients.sign(shown(linear, "partner", packed), quick(1)).here == len(linear.labels)
+
+
+def test_the_coordinators_view_is_attacked_like_a_partners(linear: Subject):
+    places = np.zeros(len(linear.slots))
+    places[linear.slots >= 0] = linear.labels
+    found = gradients.norm_and_cosine(shown(linear, "coordinator", places), quick(1))
+    assert found.verdict == "BROKEN" and "coordinator 1.000" in found.note
+
+
 def test_a_gradient_of_own_columns_that_the_partner_is_sent_is_found(linear: Subject):
     side = load_side(linear.model("partner"), linear.tables["partner"])
     residual = sigmoid(np.zeros(len(linear.labels))) - linear.labels

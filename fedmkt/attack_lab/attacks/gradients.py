@@ -4,9 +4,11 @@ Row 1, Li et al. 2021: norm, and cosine to that of one known responder, of the g
 Row 3, direct label inference: the sign of a row's gradient. Row 4, residue reconstruction (Tan 2022, Weng 2020): the
 residuals of a minibatch as the least-norm solution of X'r = g, for a partner that is shown g of its own columns.
 
-Here the attacker tries every array that the partner received, and each with its own of the same step added to it;
-it chooses the best by the labels of half of the rows, and is measured on the other half. Undefended: a split network
-and a logistic regression, trained in clear on the rows of the same run.
+Here the attacker tries every array that the partner received, each with its own of the same step added to it, and
+what changed since the last one of its kind (a mask that served twice falls out). It chooses the best by the labels of
+half of the rows, and is measured on the other half; so is a regression on all arrays together. The coordinator's view
+is tried like a partner's. Undefended: a split network and a logistic regression, trained in clear on the rows of the
+same run.
 """
 
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmkt.attack_lab.controls import logistic, sigmoid, split_learning
+from fedmkt.attack_lab.attacks.shown import arrays_of_rows, evenly, views_but
+from fedmkt.attack_lab.controls import logistic, ridge, sigmoid, split_learning
 from fedmkt.attack_lab.effort import Effort
 from fedmkt.attack_lab.finding import Finding, Limit, auc_error
 from fedmkt.attack_lab.subject import Subject, gained
@@ -29,8 +32,8 @@ _READ = 0.95
 """Balanced accuracy from which a label counts as read."""
 _SAME = 0.99
 """Cosine from which two directions are the same: eight numbers of one sign already have .9 with eight others."""
-_MOST = 400
-"""Arrays of rows that are tried: the first and last of each kind, evenly."""
+_WIDTH = 500
+"""Numbers of each row of which a regression is made."""
 
 
 def norm_and_cosine(subject: Subject, effort: Effort) -> Finding:
@@ -40,10 +43,18 @@ def norm_and_cosine(subject: Subject, effort: Effort) -> Finding:
     known = int(np.flatnonzero(chooses & (label == 1))[0])
     control = split_learning(*_sides(subject), label, effort.random)
     undefended = max(gained(label[~chooses], s[~chooses]) for s in _guesses(control.gradients, known))
-    tried = [s for matrix in _matrices(subject, subject.partner) for s in _guesses(matrix, known)]
+    found: dict[str, float] = {}
+    count = 0
+    for viewer in (subject.partner, *views_but(subject, [p.name for p in subject.config.parties])):
+        matrices = arrays_of_rows(subject, viewer)
+        tried = [s for matrix in matrices for s in _guesses(matrix, known)]
+        count += len(tried)
+        found[viewer] = max(_chosen(tried, label, chooses), _together(matrices, label, chooses))
     return Finding(
-        1, "label by gradient norm, cosine", "leak AUC", undefended, _chosen(tried, label, chooses), Limit(0.55),
-        f"{len(tried)} arrays of train rows tried", guess=0.5, error=auc_error(label), quality=subject.quality,
+        1, "label by gradient norm, cosine", "leak AUC", undefended, max(found.values()), Limit(0.55),
+        f"{count} arrays of train rows tried, and all together; "
+        + ", ".join(f"{viewer} {figure:.3f}" for viewer, figure in found.items()),
+        guess=0.5, error=auc_error(label), quality=subject.quality,
     )  # fmt: skip
 
 
@@ -53,7 +64,7 @@ def sign(subject: Subject, effort: Effort) -> Finding:
     gradients = split_learning(*_sides(subject), label, effort.random).gradients
     right = max(_agreement(column, label) for column in gradients.T)
     kept = [a for moment in subject.views.of(partner) for state in moment.kept for a in arrays_of(state)]
-    matrices = _matrices(subject, partner) + _spread(
+    matrices = arrays_of_rows(subject, partner) + evenly(
         [m for a in kept if (m := subject.by_row(a)) is not None]
     )
     best = max((_agreement(column, label) for matrix in matrices for column in matrix.T), default=0.5)
@@ -85,8 +96,14 @@ def residues(subject: Subject, effort: Effort) -> Finding:
         guessed[batch] = -np.linalg.pinv(partner[batch].T) @ (partner[batch].T @ residual[batch])
     own = _prepared(subject, partner)
     path = [own.T @ (sigmoid(joint @ (weights * t)) - label) for t in np.linspace(0, 1, _PASSES)]
+    # Steps are sums of gradients, which all lie near one plane.
+    plane = np.linalg.svd(np.stack(path), full_matrices=False)[2][:2]
     tried = list(_as_long_as(subject, own.shape[1]))
-    read = sum(any(_cosine(array, gradient) > _SAME for gradient in path) for array in tried)
+    read = sum(
+        any(_cosine(array, gradient) > _SAME for gradient in path)
+        or _cosine(array, plane.T @ (plane @ array)) > _SAME
+        for array in tried
+    )
     return Finding(
         4, "gradients of own columns", "opened", float(len(batches)), float(read), Limit(0),
         f"{len(tried)} arrays as long as the partner's columns tried; where each batch of {_BATCH} is opened, "
@@ -123,14 +140,6 @@ def _sides(subject: Subject) -> tuple[Floats, Floats]:
     return tuple(subject.features(p, subject.rows(p, "train")) for p in (bank, partner))  # type: ignore[return-value]
 
 
-def _matrices(subject: Subject, party: str) -> list[Floats]:
-    return _spread([m for _, a in subject.views.received(party) if (m := subject.by_row(a)) is not None])
-
-
-def _spread(found: list[Floats]) -> list[Floats]:
-    return [found[i] for i in np.unique(np.linspace(0, len(found) - 1, _MOST).astype(int))] if found else []
-
-
 def _guesses(matrix: Floats, known: int) -> Iterator[Floats]:
     """Norm and cosine of each row, cosine to the known responder's; of single numbers the number itself."""
     norms = np.sqrt((matrix**2).sum(axis=1))
@@ -152,4 +161,18 @@ def _chosen(tried: list[Floats], label: Floats, chooses: NDArray[np.bool_]) -> f
         best = int(np.argmax(np.abs(np.array(signed) - 0.5)))
         there = auc(label[~half], tried[best][~half])
         found.append(there if signed[best] > 0.5 else 1 - there)
+    return float(np.mean(found))
+
+
+def _together(matrices: list[Floats], label: Floats, chooses: NDArray[np.bool_]) -> float:
+    """AUC of a ridge regression on all numbers of a row, fitted to one half of the rows, on the other."""
+    if not matrices:
+        return 0.5
+    every = np.concatenate(matrices, axis=1)
+    every = every[:, np.unique(np.linspace(0, every.shape[1] - 1, _WIDTH).astype(int))]
+    every = every / np.maximum(np.abs(every).max(axis=0), 1e-300)
+    found = [
+        auc(label[~half], ridge(every[half], label[half], every[~half], every.shape[1]))
+        for half in (chooses, ~chooses)
+    ]
     return float(np.mean(found))
