@@ -123,13 +123,21 @@ class WrongDeal(ValueError):
     """The receipts themselves show that the dealer answered otherwise than it had to."""
 
 
+Look = Callable[[str, int, Name, Message], None]
+"""Is shown a message that was dealt again: step, call, reader, message."""
+
+
+def unseen(step: str, index: int, reader: Name, message: Message) -> None:
+    """Look at nothing."""
+
+
 def deal_again(
     script: Script,
     contract: Contract,
     run: bytes,
     receipts: Sequence[Receipt],
     seeds: Mapping[int, Seeds],
-    look: Callable[[str, int, Name, Message], None] = lambda step, index, reader, message: None,
+    look: Look = unseen,
 ) -> Iterator[Dealt]:
     """Run every step of the dealer again, in order, and give what it had to send; at the end the run must be complete.
 

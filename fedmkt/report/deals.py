@@ -6,7 +6,7 @@ beside their logs (`party.deal_records`). What it finds stands in a statement wi
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,17 +96,39 @@ def audit_deals(folder: Path, auditor: Identity, only: str = "", delete: bool = 
     ended = {r.run for r in runs if r.outcome == "completed"}
     if not any(run in ended for run in meant):
         raise ConfigError(f"{folder}: no such run that came to its end", "only finished runs are audited")
-    views, key = read_views(folder).logs, deals.unsealing_key(auditor)
-    done = []
+    views, done = read_views(folder).logs, []
     for run in (run for run in meant if run in ended):
-        logged = logged_deals(views, run, files.contract)
-        receipts = _receipts(files, run)
-        seeds = _seeds(files, run, logged, {r.epoch for r in receipts}, key)
-        done.append(_audit(files, run, receipts, seeds, logged, terms, auditor))
+        opened = open_run(files, views, run, auditor)
+        done.append(_audit(files, opened, terms, auditor))
         if delete and not done[-1].wrong:
             for log in files.logs.values():
                 drop_seeds(log, run)
     return tuple(done)
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """What an auditor has of one run: its receipts, the opened seeds by epoch, what the logs say."""
+
+    contract: Contract
+    run: str
+    receipts: Sequence[Receipt]
+    seeds: Mapping[int, deals.Seeds]
+    logged: LoggedDeals
+
+    def again(self, look: deals.Look = deals.unseen) -> Iterator[Dealt]:
+        """Deal again; look : is shown each message."""
+        script = SCRIPTS[self.contract.task]
+        return deals.deal_again(
+            script, self.contract, bytes.fromhex(self.run), self.receipts, self.seeds, look
+        )
+
+
+def open_run(files: RunFiles, views: Sequence[LogView], run: str, auditor: Identity) -> OpenedRun:
+    """Open what the parties kept of one run; AuditError where it is missing or contradicts itself."""
+    logged, receipts = logged_deals(views, run, files.contract), _receipts(files, run)
+    epochs, key = {receipt.epoch for receipt in receipts}, deals.unsealing_key(auditor)
+    return OpenedRun(files.contract, run, receipts, _seeds(files, run, logged, epochs, key), logged)
 
 
 def _auditor(contract: Contract, identity: Identity) -> AuditorTerms:
@@ -235,35 +257,26 @@ def _wrong(message: Dealt, logged: LoggedDeals) -> str:
     return ""
 
 
-def _audit(
-    files: RunFiles,
-    run: str,
-    receipts: Sequence[Receipt],
-    seeds: Mapping[int, Mapping[Name, bytes]],
-    logged: LoggedDeals,
-    terms: AuditorTerms,
-    auditor: Identity,
-) -> Compared:
-    contract, right = files.contract, list[Dealt]()
-    again = deals.deal_again(SCRIPTS[contract.task], contract, bytes.fromhex(run), receipts, seeds)
+def _audit(files: RunFiles, opened: OpenedRun, terms: AuditorTerms, auditor: Identity) -> Compared:
+    run, right = opened.run, list[Dealt]()
     try:
-        wrong = first_wrong(again, logged, right.append)
+        wrong = first_wrong(opened.again(), opened.logged, right.append)
     except (PeerError, ValueError) as error:
         raise AuditError(f"run {run[:16]}: {error}") from None
-    lost = 0 if wrong else len(logged.sent) - len(right)
+    lost = 0 if wrong else len(opened.logged.sent) - len(right)
     size = sum(message.size for message in right)
     predicate: dict[str, Json] = {
         "run": run, "auditor": terms.name, "outcome": "wrong" if wrong else "right", "wrong": wrong,
-        "messages": len(right), "bytes": size, "lost": lost, "epochs": len(seeds),
+        "messages": len(right), "bytes": size, "lost": lost, "epochs": len(opened.seeds),
     }  # fmt: skip
     subject = {
-        "contract": digest(contract).hex(),
+        "contract": digest(opened.contract).hex(),
         "receipts": hashlib.sha256(_kept(files, run)[0].read_bytes()).hexdigest(),
     }
     statement = statement_file(files.root, run)
     signed = statements.sign(Statement("deals", subject, predicate), auditor)
     write_atomically(statement, dsse.to_json(signed), mode=0o644)
-    return Compared(run, len(seeds), len(right), size, lost, wrong, statement)
+    return Compared(run, len(opened.seeds), len(right), size, lost, wrong, statement)
 
 
 def statement_file(root: Path, run: str) -> Path:
