@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fedmkt.attack_lab.attacks import (
     cells,
     columns,
+    deals,
     decoders,
     exports,
     gradients,
@@ -33,6 +34,7 @@ ATTACKS: Mapping[int, Attack] = {
     9: ids.hashed_ids,
     12: points.bad_points,
     13: messages.altered,
+    15: deals.cheating_dealer,
     17: decoders.code_in_data,
     18: tables.crafted_parquet,
     20: exports.cells_that_run,

@@ -46,6 +46,7 @@ EVENTS: frozenset[str] = frozenset(
         "run.completed",
         "run.aborted",
         "epoch.started",
+        "seeds.sealed",
         "step.started",
         "step.completed",
         "message.sent",

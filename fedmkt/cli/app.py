@@ -21,7 +21,7 @@ from fedmkt import __version__
 from fedmkt.cli import console, rights, roles, runs
 from fedmkt.cli.accounts import accounts
 from fedmkt.cli.attack_lab import attack_lab_command
-from fedmkt.cli.audit import audit
+from fedmkt.cli.audit_deals import audit
 from fedmkt.cli.bench import bench
 from fedmkt.cli.contract_life import contract
 from fedmkt.cli.controls import controls_command

@@ -85,7 +85,7 @@ def approver_key_command(
     path = out or Path(f"{name}.key")
     passphrase = None
     if encrypt or passphrase_file is not None:
-        passphrase = _passphrase(passphrase_file, "a new passphrase for this key", is_new=True)
+        passphrase = passphrase_of(passphrase_file, "a new passphrase for this key", is_new=True)
     public = make_approver_key(path, passphrase, secrets.token_bytes)
     if as_json:
         console.say_json({"file": str(path), "key": public, "encrypted": passphrase is not None})
@@ -288,11 +288,12 @@ def _open(
     from fedmkt.deploy.life import choose_approver, read_approver_key
 
     agreed = read_contract(file).contract
-    identity = read_approver_key(key, lambda: _passphrase(passphrase_file, f"passphrase of {key}"))
+    identity = read_approver_key(key, lambda: passphrase_of(passphrase_file, f"passphrase of {key}"))
     return agreed, choose_approver(agreed, name, party, identity), identity
 
 
-def _passphrase(file: Path | None, question: str, is_new: bool = False) -> str:
+def passphrase_of(file: Path | None, question: str, is_new: bool = False) -> str:
+    """Read a passphrase from the first line of a file, or ask for it; ConfigError where nobody can be asked."""
     from fedmkt.deploy.folders import read_text
     from fedmkt.errors import ConfigError
 

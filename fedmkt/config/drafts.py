@@ -49,6 +49,7 @@ def draft_contract(job: JobConfig, keys: Mapping[str, bytes], now: datetime) -> 
             governance=job.governance,
             channel=job.channel,
             rehearsal=job.rehearsal,
+            auditor=job.auditor if job.task == "train" else None,
         )
     except ValidationError as error:
         raise config_error(f"job {job.name}", Contract, error) from None
@@ -95,6 +96,7 @@ def simulated_party(job: JobConfig, name: str, keys: Mapping[str, bytes]) -> Par
             disclosures=job.disclosures if own.disclosures is None else own.disclosures,
             max_decimals=own.max_decimals or job.scores.decimals,
             rehearsals=job.rehearsal,
+            auditors=() if job.auditor is None else (job.auditor.seal_key,),
             require_governance=own.require_governance,
             require_approvals=own.require_approvals,
             require_filters=own.require_filters,

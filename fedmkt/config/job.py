@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from fedmkt.config.policy import JobPolicy
 from fedmkt.config.tables import BankConfig, PartnerConfig, id_list
-from fedmkt.contract.agreement import MOST_PARTNERS, AlignTerms, Limits, ScoreTerms
+from fedmkt.contract.agreement import MOST_PARTNERS, AlignTerms, AuditorTerms, Limits, ScoreTerms
 from fedmkt.contract.governance import GovernanceTerms
 from fedmkt.contract.model_terms import (
     AdditiveTerms,
@@ -32,7 +32,8 @@ class CoordinatorConfig(Terms):
 def _least(read: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what a job discloses that does not say: the least with which its kind of model works."""
     # Where another section was wrong, it is not here, and the job is refused anyway.
-    return least_disclosures(read.get("model", ModelTerms()), read.get("trees", TreeTerms()))
+    least = least_disclosures(read.get("model", ModelTerms()), read.get("trees", TreeTerms()))
+    return (*least, "DealerSeeds") if read.get("auditor") is not None else least
 
 
 class JobConfig(Terms):
@@ -58,6 +59,7 @@ class JobConfig(Terms):
     scores: ScoreTerms = ScoreTerms()
     align: AlignTerms = AlignTerms()
     policy: JobPolicy = JobPolicy()
+    auditor: AuditorTerms | None = None
     disclosures: tuple[Kind, ...] = Field(default_factory=_least)
     governance: GovernanceTerms | None = None
     channel: Channel = "hub"

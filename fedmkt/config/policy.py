@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from fedmkt.contract.words import Count, Flag, Kind, Real, Terms, Text
+from fedmkt.contract.words import Count, Flag, Key, Kind, Real, Terms, Text
 from fedmkt.privacy.disclosure import DEFAULT
 
 
@@ -14,6 +14,7 @@ class PolicyConfig(Terms):
     max_epsilon : of all trainings with noise that one bank had of the own columns. max_decimals : of released scores.
     require_governance : refuse a contract without [governance]. require_approvals : ask, where there is one, for the
     approvals that it names; require_filters : for the consent or the opt-out list that its terms call for.
+    auditors : sealing keys (X25519) of auditors that a contract may name; compared out of band, like pinned keys.
     result_days, record_days, transport_days : kept after a run: results at most, records and logs of programs at least.
     Where the contract has terms of its own both hold: results go by the earlier, the others by the later of the two.
     """
@@ -36,6 +37,7 @@ class PolicyConfig(Terms):
     require_governance: Flag = False
     require_approvals: Flag = True
     require_filters: Flag = False
+    auditors: tuple[Key, ...] = ()
     result_days: Count = Field(default=180, ge=1, le=36_600)
     record_days: Count = Field(default=1096, ge=1, le=36_600)
     transport_days: Count = Field(default=183, ge=1, le=36_600)

@@ -63,6 +63,19 @@ class Signer(Terms):
     key: Key
 
 
+class AuditorTerms(Terms):
+    """Who may run the dealer's part of a finished run again (`protocol.deals`); signs no contract.
+
+    key : Ed25519, under its statements. seal_key : X25519, to which each party seals its dealer seeds: with the seeds
+    and what one party received, the others' columns can be unmasked, so a party pins it (`policy.auditors`).
+    """
+
+    name: Name
+    organisation: Text
+    key: Key
+    seal_key: Key
+
+
 class PartyTerms(Signer):
     """What one party brings: the kind of its ids and the names of its columns; the bank also its label.
 
@@ -176,6 +189,7 @@ class Contract(Terms):
     channel : how steps travel, over hub sessions or each as a Flower message; a simulation has ways of its own.
     governance : purposes, legal bases, approvals and the like; each party's policy says whether it must be there.
     rehearsal : for invented data only; only then may the masks of a deployment follow from a seed.
+    auditor : who may check afterwards what the dealer dealt; None: nobody can.
     """
 
     version: Literal[1] = 1
@@ -199,6 +213,7 @@ class Contract(Terms):
     governance: GovernanceTerms | None = None
     channel: Channel = "hub"
     rehearsal: Flag = False
+    auditor: AuditorTerms | None = None
 
     @property
     def bank(self) -> PartyTerms:

@@ -18,6 +18,7 @@ def check_rules(contract: "Contract") -> None:
     _check_signers(contract)
     _check_matching(contract)
     _check_governance(contract)
+    _check_auditor(contract)
     check_correlation(contract)
     if contract.align.join == "left" and "JoinedRows" not in contract.disclosures:
         raise ValueError("align.join = left tells how many customers take part: disclosures name JoinedRows")
@@ -59,6 +60,25 @@ def _check_governance(contract: "Contract") -> None:
         raise mistake("approvers of parties only", "governance", "approvers")
     if not {r.to for r in terms.recipients} <= signers:
         raise mistake("recipients are signers", "governance", "recipients")
+
+
+def _check_auditor(contract: "Contract") -> None:
+    auditor = contract.auditor
+    if auditor is not None and "DealerSeeds" not in contract.disclosures:
+        raise ValueError("an auditor is given DealerSeeds: disclosures name them")
+    if auditor is None:
+        return
+    for signer in contract.signers:
+        if signer.name == auditor.name or signer.key in (auditor.key, auditor.seal_key):
+            raise mistake(f"a name and keys of its own, not those of {signer.name}", "auditor")
+        if comparable(signer.organisation) == comparable(auditor.organisation):
+            raise mistake(f"an organisation of its own, not that of {signer.name}", "auditor", "organisation")
+    if auditor.key == auditor.seal_key:
+        raise mistake("two keys: one signs, the other opens", "auditor", "seal_key")
+    if contract.task != "train":
+        raise mistake("left out where task = overlap: nothing is dealt there", "auditor")
+    if contract.trees.checked_shares:
+        raise mistake("false where there is an auditor: no receipt says what the dealer is asked there", "trees", "checked_shares")
 
 
 def _check_matching(contract: "Contract") -> None:

@@ -22,6 +22,7 @@ from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.audit_log import AuditLog
 from fedmkt.party.budget_guard import Reads, reserving
 from fedmkt.party.controls.code import installed_code
+from fedmkt.party.deal_records import DealRecords
 from fedmkt.party.events import RIDER, Event, answered, failed, received, sent, spent
 from fedmkt.party.journal import Journal
 from fedmkt.party.notary import LogNotary
@@ -87,6 +88,7 @@ class Party:
     """One participant of one contract: a party with data, or the dealer without any.
 
     count_list : told the run before its first size is shown; it may refuse, and says what to log first.
+    deals : what is kept for the contract's auditor.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Party:
         data: bytes = b"",
         finish: "Callable[[Party], list[Event]]" = lambda _: [],
         count_list: Callable[[str], Sequence[Event]] = lambda _: [],
+        deals: DealRecords | None = None,
     ) -> None:
         self.me = me
         self.contract = contract
@@ -118,6 +121,7 @@ class Party:
         self._data = data
         self._finish = finish
         self._count_list = count_list
+        self._deals = deals or DealRecords(contract, me, None, identity, random)
         self._keys = {Name(s.name): bytes.fromhex(s.key) for s in contract.signers}
         self._digest = digest(contract)  # once: every envelope names it
         self._notary = LogNotary(me, log, self._keys, store, self._digest.hex())
@@ -170,7 +174,9 @@ class Party:
             raise PeerError("coordinator: the receipts do not lead to a common checkpoint")
         if self._is_data_party:
             self._restore(follower)
-        masks = AddressedMasks(self._seeds(prekey, epoch), draws_again=not self._is_data_party)
+        seeds = self._seeds(prekey, epoch)
+        masks = AddressedMasks(seeds, draws_again=not self._is_data_party)
+        sealed = self._deals.begin(epoch, seeds)
         self._live = _Live(epoch, prekey, masks, follower, {})
         self._broken = False
         event = "run.started" if mine.run == NEW_RUN else "run.resumed"
@@ -178,6 +184,7 @@ class Party:
             [
                 (event, {"epoch": epoch.number}),
                 ("epoch.started", {"epoch": epoch.number, "id": epoch.id.hex()}),
+                *sealed,
             ]
         )
         return epoch.run
@@ -218,6 +225,7 @@ class Party:
             follower.replay(farewell.receipts)
         if not follower.finished or not self._store.highest_epoch(follower.run.hex()):
             raise PeerError("coordinator: says farewell before the script's end, or to a run that never was")
+        self._deals.keep_receipts(follower.run, farewell.receipts)
         self._store.put(f"closed/{follower.run.hex()}", b"yes")
         if self._journal.run in (NEW_RUN, follower.run):
             self._journal.close()
@@ -318,6 +326,8 @@ class Party:
         place = self._place(live, index, made_by, sender, self.me, transcript)
         try:
             plain = open_sealed(envelope, place, self._keys[sender], live.prekey)
+            if not prefix:
+                self._deals.note(envelope, index, step, [plain])
             return sender, wire.decode(plain, *reads)
         except (ValueError, KeyError) as error:
             where = f"{envelope.sender[:31]}: {made_by}: message {envelope.digest.hex()[:16]}"
@@ -352,7 +362,10 @@ class Party:
             step, transcript = prefix + call.step.name, live.follower.transcript
             place = self._place(live, index, step, self.me, reader, transcript)
             prekey = live.epoch.prekeys[reader]
-            envelopes.append(seal(wire.encode_pieces(message), place, self._identity, prekey, self._random))
+            plain = wire.encode_pieces(message)
+            envelopes.append(seal(plain, place, self._identity, prekey, self._random))
+            if not prefix:
+                self._deals.note(envelopes[-1], index, step, plain)
         return tuple(envelopes)
 
     def _sign(
@@ -387,7 +400,8 @@ class Party:
         if call.step.saves:
             self._journal.save(request.index, live.follower.index, live.follower.transcript, self._states)
         if call.step.logged:
-            self._log.append_all([*finished, *answered(call, request, outcome, asked, envelopes)])
+            events = self._deals.marked(answered(call, request, outcome, asked, envelopes))
+            self._log.append_all([*finished, *events])
         if call.step.closes:
             self._store.put(f"closing/{live.epoch.run.hex()}", b"yes")
         if outcome.reveals:

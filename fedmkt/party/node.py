@@ -41,6 +41,7 @@ from fedmkt.party.contract_past import (
 from fedmkt.party.controls.code import installed_code
 from fedmkt.party.controls.columns import unused_grants
 from fedmkt.party.controls.control import Flags
+from fedmkt.party.deal_records import DealRecords
 from fedmkt.party.events import Event
 from fedmkt.party.filters import ADULT, Filters
 from fedmkt.party.governance_events import (
@@ -272,14 +273,17 @@ def open_party(
         log.append_all(events)
     keep_statements(place.approvals, unheard)
     note_replaced(store, contract)
+    identity = load_identity(place, sources.random)
+    deals = DealRecords(contract, Name(name), place.logs, identity, sources.random)
     release = Release(sources.random, sources.clock, config.policy)
     journal = Journal(place.journal, place.private / "journal.key", sources.random)
     return Party(
-        Name(name), contract, watch(SCRIPTS[contract.task]), load_identity(place, sources.random), policy, log,
+        Name(name), contract, watch(SCRIPTS[contract.task]), identity, policy, log,
         journal, store, sources.random, local_states(table) if table is not None else (),
         data=data_digest(table) if table is not None else b"",
         finish=lambda party: _finish(party, place, table, policy, release) if table is not None else [],
         count_list=guard.count if guard is not None else lambda _: [],
+        deals=deals,
     )  # fmt: skip
 
 

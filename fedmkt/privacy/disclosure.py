@@ -578,6 +578,23 @@ class NoisyTotals(Disclosure):
         return f"received {self.totals:,} gradient totals with noise ({self.event})"
 
 
+@dataclass(frozen=True)
+class DealerSeeds(Disclosure):
+    """The seeds from which each party's masks of an epoch are made, sealed to the contract's auditor.
+
+    The auditor runs the dealer's part again with them, and sees that every correction was right. Alone it learns no
+    value: no message between the parties reaches it. **Together with one party, whose messages it could unmask, it can
+    read the other parties' columns**, as the dealer could; later too, as long as seeds and messages are kept. An
+    auditor is no signer and of no signer's organisation; each party pins its key.
+    """
+
+    epoch: int
+
+    def describe(self) -> str:
+        """Say of which epoch."""
+        return f"was sealed the dealer seeds of epoch {self.epoch}"
+
+
 REGISTRY: Mapping[str, type[Disclosure]] = {
     kind.__name__: kind
     for kind in (
@@ -610,6 +627,7 @@ REGISTRY: Mapping[str, type[Disclosure]] = {
         Embeddings,
         PartialScore,
         NoisyTotals,
+        DealerSeeds,
     )
 }
 """Every disclosure by its name; nothing else may ever be released."""
@@ -654,8 +672,12 @@ READERS: Mapping[str, tuple[str, ...]] = {
     "TreeShape": _ALL,
     "StopBits": _ALL,
     "ValidationLosses": ("bank",),
+    "DealerSeeds": (),
 }
-"""Which roles the steps of this release tell; a kind that is absent is told by no step yet."""
+"""Which roles the steps of this release tell; a kind that is absent is told by no step yet.
+
+`DealerSeeds` go to the auditor of the contract, who signs nothing.
+"""
 
 
 def may_learn(role: str, task: str = "train", hidden: bool = False) -> frozenset[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedmkt.audit.own_log import OwnReport, verify_own
 from fedmkt.errors import AuditError, ConfigError
+from fedmkt.party.deal_records import FOLDER
 from fedmkt.party.journal import write_atomically
 from fedmkt.report.folder import CONTRACT, LOG_FILES, RunFiles, find_files
 
@@ -35,7 +36,7 @@ def verify_one(files: RunFiles, pinned: Mapping[str, str] | None = None) -> OwnR
 def collect(out: Path, folders: Sequence[Path]) -> Collected:
     """Copy contract and logs from folders of organisations, or from earlier collections, into a new folder.
 
-    Nothing else is copied: neither keys nor models. Refuses folders of different contracts, and two logs of one
+    What parties keep for an auditor of the deals goes with it, sealed; nothing else, neither keys nor models. Refuses folders of different contracts, and two logs of one
     signer that differ.
     """
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
@@ -53,8 +54,10 @@ def collect(out: Path, folders: Sequence[Path]) -> Collected:
             for file in LOG_FILES:
                 if (path := files.logs[name] / file).exists():
                     _add(found, f"logs/{name}/{file}", path)
+            for path in sorted((files.logs[name] / FOLDER).glob("*")):
+                _add(found, f"logs/{name}/{FOLDER}/{path.name}", path)
     for name, data in found.items():
-        _write(out / name, data)
+        _write(out / name, data, mode=0o600 if name.endswith(".seed") else 0o644)
     logs = tuple(name for name in signers if f"logs/{name}/{LOG_FILES[0]}" in found)
     return Collected(out, logs, tuple(name for name in signers if name not in logs))
 
@@ -79,8 +82,8 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"{path}: {error.strerror}") from None
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, mode: int) -> None:
     try:
-        write_atomically(path, data, mode=0o644)
+        write_atomically(path, data, mode)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", "give a folder that can be written") from None

@@ -49,6 +49,8 @@ def role_of(contract: Contract, signer: Signer) -> str:
 
 def readers_of(contract: Contract, kind: str) -> list[str]:
     """List the signers who may be told a disclosure of this kind."""
+    if kind == "DealerSeeds":
+        return [] if contract.auditor is None else [contract.auditor.name]
     hidden = contract.align.hidden
     return [
         s.name for s in contract.signers if kind in may_learn(role_of(contract, s), contract.task, hidden)

@@ -105,6 +105,15 @@ def _disclosures(asked: ContractAsked) -> Iterator[Breach]:
             yield Breach(f"{kind} is not allowed by {asked.config.name}")
 
 
+def _auditor(asked: ContractAsked) -> Iterator[Breach]:
+    auditor = asked.contract.auditor
+    if auditor is not None and auditor.seal_key not in asked.config.policy.auditors:
+        yield Breach(
+            f"{asked.config.name} seals dealer seeds to no key that it did not compare: {auditor.name}",
+            "compare the auditor's seal_key out of band, then name it in auditors of policy.toml",
+        )
+
+
 def _disclosure(asked: ReleaseAsked) -> Iterator[Breach]:
     kind, reader = asked.disclosure.kind, asked.disclosure.to
     if kind not in asked.contract.disclosures:
@@ -140,6 +149,7 @@ OTHERS = (
     Control("rehearsal", "rehearsal", _LAW, _ALWAYS, "policy.rehearsals", contract=_rehearsal),
     Control("maximum-common", "largest match", _LAW, "policy", "limits.max_common", contract=_maximum_common),
     Control("repetitions", "runs and resumes", _LAW, _ALWAYS, "limits.max_runs, max_resumes", contract=_repetitions),
+    Control("auditor", "auditor of the deals", _LAW, _ALWAYS, "policy.auditors", contract=_auditor),
     Control("disclosures", "allowed disclosures", "PIPL 6, 19", _ALWAYS, "disclosures",
             contract=_disclosures, release=_disclosure),
 )  # fmt: skip

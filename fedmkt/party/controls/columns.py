@@ -2,7 +2,7 @@
 
 How C07 knows what shows rows. Every kind of disclosure (`privacy.disclosure`) is of one sort here (`SORTS`):
 `match`, who is on a list; `shape`, sizes and bits about all rows; `sums`, sums over groups of rows in clear, with noise
-or without; `rows`, something about each row before the result; `result`, the rounded scores. Joint values mix the
+or without; `rows`, something about each row before the result; `result`, the rounded scores; `keys`, which show nothing by themselves (the policy pins whom they go to). Joint values mix the
 columns of all parties, so the highest level among all columns of a contract decides: level 3 allows no `rows`, level 4
 no `sums` either. `ModelPart` is of the sort `rows`: with its own weights the bank computes the partner's part of each
 score, and a weight that singles out one row tells its label.
@@ -17,7 +17,7 @@ from fedmkt.contract.agreement import Contract, PartyTerms
 from fedmkt.contract.governance import ColumnGrant
 from fedmkt.party.controls.control import Breach, ContractAsked, Control
 
-Sort = Literal["match", "shape", "sums", "rows", "result"]
+Sort = Literal["match", "shape", "sums", "rows", "result", "keys"]
 _BY_SORT: Final[Mapping[Sort, tuple[str, ...]]] = {
     "match": (
         "ListSize", "SetSize", "MatchedOwnRows", "CampaignRows", "JoinedRows", "SupersetList", "LastingNames"
@@ -31,6 +31,7 @@ _BY_SORT: Final[Mapping[Sort, tuple[str, ...]]] = {
     ),
     "rows": ("ModelPart", "SplitSides", "Embeddings", "PartialScore"),
     "result": ("Scores",),
+    "keys": ("DealerSeeds",),
 }  # fmt: skip
 SORTS: Final[Mapping[str, Sort]] = {kind: sort for sort, kinds in _BY_SORT.items() for kind in kinds}
 """The sort of each kind of disclosure; a kind that is absent counts as `rows`."""

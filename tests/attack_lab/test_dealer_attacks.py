@@ -1,0 +1,228 @@
+"""A dealer that deals anything else than it had to is named by the audit; an honest one never is."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmkt.attack_lab import jobs
+from fedmkt.attack_lab.attacks import deals as attacks
+from fedmkt.audit.verify import verify_run
+from fedmkt.cli.app import main
+from fedmkt.config.job import JobConfig
+from fedmkt.contract.files import to_toml
+from fedmkt.crypto.key_file import to_pem
+from fedmkt.crypto.sign import Identity
+from fedmkt.errors import AuditError, ConfigError, PeerError
+from fedmkt.party.deal_records import DealRecords, receipts_file, seed_file
+from fedmkt.party.journal import write_atomically
+from fedmkt.party.node import open_data
+from fedmkt.protocol import deals, wire
+from fedmkt.report.collect import collect
+from fedmkt.report.deals import audit_deals, read_statement
+from fedmkt.report.folder import find_files
+from fedmkt.simulation.run import read_job
+from tests.engine import Killed, Tap, job_config, world_of
+
+AUDITOR = attacks._AUDITOR
+TREES = 'kind = "trees"\n\n[trees]\nreveal = "{}"\ntrees = 1\ndepth = 2\nmin_rows = 20\n{}\n[bins]\ncount = 4\n'
+MODELS = {
+    "logistic": 'kind = "logistic"\niterations = 2\n',
+    "trees-totals": TREES.format("totals", ""),
+    "trees-nothing": TREES.format("nothing", ""),
+    "scorecard": 'kind = "scorecard"\niterations = 2\n\n[bins]\ncount = 4\n',
+    "linear": 'kind = "linear"\niterations = 2\n',
+    "poisson": 'kind = "poisson"\niterations = 2\n',
+    "additive": 'kind = "additive"\niterations = 2\n\n[additive]\nknots = 3\n',
+    "trees-sides": TREES.format("sides", ""),
+}
+QUICK = ("logistic", "trees-totals", "trees-nothing")
+
+
+def small_job(folder: Path, family: str) -> tuple[JobConfig, Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "MODELS", MODELS)
+        path = jobs.write_job(folder, family, 2, (760, 700, 640), minimum=100)
+    path.write_text(path.read_text().replace("[limits]\n", "[limits]\nmin_support = 20\n"))
+    return read_job(path), path
+
+
+def honest(folder: Path, family: str) -> Path:
+    config, path = small_job(folder / "world", family)
+    assert attacks.run_job(attacks.audited(config), path, folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {family: honest(tmp_path_factory.mktemp(family), family) for family in QUICK}
+
+
+@pytest.fixture
+def run(runs: dict[str, Path], tmp_path: Path) -> Path:
+    """A copy of the logistic run, to be spoilt."""
+    return collect(tmp_path / "copy", [runs["logistic"]]).folder
+
+
+def test_an_honest_dealer_is_right_in_every_message(runs):
+    for folder in runs.values():
+        (done,) = audit_deals(folder, AUDITOR)
+        assert not done.wrong
+        assert (done.messages, done.lost) == (_dealt(folder), 0)
+
+
+def _dealt(folder: Path) -> int:
+    """How many messages the dealer's log says it sent, those of logs' heads left out."""
+    text = (folder / "logs" / "coordinator" / "log.jsonl").read_text()
+    return sum(json.loads(line)["type"] == "message.sent" for line in text.splitlines())
+
+
+def test_a_thousand_corrupted_deals_are_named_each_as_the_first_wrong_message(runs):
+    tried = named = 0
+    for folder, count in zip(runs.values(), (334, 333, 333), strict=True):
+        counts = attacks.corrupted(attacks.open_audited(folder), count, np.random.default_rng(7))
+        assert all(number > 10 for number, _ in counts.values())
+        tried, named = (total + sum(c[i] for c in counts.values()) for i, total in enumerate((tried, named)))
+    assert (tried, named) == (1000, 1000)
+
+
+@pytest.mark.slow  # eight runs, a thousand corruptions of each
+@pytest.mark.parametrize("family", MODELS)
+def test_a_thousand_corrupted_deals_of_each_family_are_named(tmp_path, family):
+    folder = honest(tmp_path, family)
+    counts = attacks.corrupted(attacks.open_audited(folder), 1000, np.random.default_rng(8))
+    assert sum(tried for tried, _ in counts.values()) == 1000
+    assert all(tried == named for tried, named in counts.values())
+    assert not attacks.is_caught(folder)
+
+
+def test_wrong_scores_pass_unseen_until_the_auditor_names_the_deal(tmp_path, capsys):
+    config, path = small_job(tmp_path / "world", "trees-totals")
+    change = attacks.scramble_scores(np.random.default_rng(1))
+    run, key = tmp_path / "run", tmp_path / "auditor.key"
+    assert attacks.run_job(attacks.audited(config), path, run, change)
+    write_atomically(key, to_pem(AUDITOR, None))
+    assert main(["audit", "deals", str(run), "--key", str(key)]) == 7
+    said = capsys.readouterr()
+    assert "score.deal_tree_rounding, to bank: the dealer sent another message" in said.err
+    contract = find_files(run).contract
+    (path,) = (run / "deals").iterdir()
+    statement = read_statement(path.read_bytes(), contract)
+    assert (statement.predicate["outcome"], statement.predicate["run"]) == ("wrong", path.name.split(".")[0])
+    with pytest.raises(ValueError):
+        read_statement(path.read_bytes().replace(b"payload", b"payloaD", 1), contract)
+
+
+def test_a_dealer_that_logs_the_right_mark_of_a_wrong_message_contradicts_its_reader(tmp_path, monkeypatch):
+    config, path = small_job(tmp_path / "world", "trees-totals")
+    right, note = {}, DealRecords.note
+    scramble = attacks.scramble_scores(np.random.default_rng(1))
+
+    def remember(step, message):
+        right[step] = wire.encode(message)
+        return scramble(step, message)
+
+    def lying(self, envelope, index, step, plain):
+        note(self, envelope, index, step, [right[step]] if self._me == "coordinator" else plain)
+
+    monkeypatch.setattr(DealRecords, "note", lying)
+    attacks.run_job(attacks.audited(config), path, tmp_path / "run", remember)
+    (done,) = audit_deals(tmp_path / "run", AUDITOR)
+    assert "score.deal_tree_rounding, to bank" in done.wrong
+    assert "one of the two is not true" in done.wrong
+
+
+def test_a_run_that_was_killed_and_resumed_is_audited_over_both_epochs(tmp_path):
+    config, path = small_job(tmp_path / "world", "trees-totals")
+    config = attacks.audited(config)
+    tables = {p.name: open_data(p, path.parent) for p in config.parties}
+    world = world_of(config, tmp_path / "run", tables, seed=7)
+    write_atomically(world.folder / "contract.toml", to_toml(world.signed).encode())
+    with pytest.raises(Killed):
+        world.run(Tap(stop_at=145))  # the tree is saved, its scores are being dealt
+    world.run(resume=True)
+    (done,) = audit_deals(world.folder, AUDITOR)
+    assert (done.wrong, done.epochs) == ("", 2)
+    assert done.lost > 0
+
+
+@pytest.mark.parametrize(
+    "liar",
+    [
+        "partner",
+        pytest.param("coordinator", marks=pytest.mark.slow),  # a run more, for the same comparison
+    ],
+)
+def test_nobody_can_frame_the_other_with_another_seed(tmp_path, monkeypatch, liar):
+    config, path = small_job(tmp_path / "world", "trees-sides")
+    begin = DealRecords.begin
+
+    def lying(self, epoch, seeds):
+        other = {party: bytes(32) if party == "partner" else seed for party, seed in seeds.items()}
+        return begin(self, epoch, other if self._me == liar else seeds)
+
+    monkeypatch.setattr(DealRecords, "begin", lying)
+    assert attacks.run_job(attacks.audited(config), path, tmp_path / "run")
+    with pytest.raises(AuditError, match="coordinator commits to another seed of partner"):
+        audit_deals(tmp_path / "run", AUDITOR)
+
+
+def test_what_is_missing_or_changed_is_said_and_nothing_is_stated(run):
+    contract = find_files(run).contract
+    receipts = next((run / "logs" / "bank" / "deals").glob("*.receipts"))
+    data = receipts.read_bytes()
+    receipts.write_bytes(data[:-9])
+    with pytest.raises(AuditError, match="different receipts"):
+        audit_deals(run, AUDITOR)
+    other = receipts_file(run / "logs" / "partner", receipts.stem)
+    other.write_bytes(data[:-9])
+    with pytest.raises(AuditError, match="is cut"):
+        audit_deals(run, AUDITOR)
+    for path in (receipts, other):
+        path.unlink()
+    with pytest.raises(AuditError, match="no party kept the receipts"):
+        audit_deals(run, AUDITOR)
+    receipts.write_bytes(data)
+    seed = seed_file(run / "logs" / "partner", receipts.stem, 1)
+    assert seed.stat().st_mode & 0o777 == 0o600
+    seed.unlink()
+    with pytest.raises(AuditError, match=r"partner.*\.seed"):
+        audit_deals(run, AUDITOR)
+    assert not (run / "deals").exists()
+    with pytest.raises(ConfigError, match="not the key of auditor"):
+        audit_deals(run, Identity(bytes(32)))
+    assert contract.auditor is not None
+
+
+def test_receipts_that_end_early_or_were_altered_are_no_run(runs):
+    opened = attacks.open_audited(runs["logistic"])
+    whole = list(opened.receipts)
+    for cut, error in ((3, ValueError), (4, PeerError)):
+        with pytest.raises(error, match=r"do not lead to the end|got 2 receipts"):
+            list(dataclasses.replace(opened, receipts=whole[:-cut]).again())
+    altered = dataclasses.replace(whole[0], public=b"")
+    with pytest.raises(PeerError, match="not signed|public value is refused"):
+        list(dataclasses.replace(opened, receipts=[altered, *whole[1:]]).again())
+
+
+def test_the_seeds_of_runs_that_are_right_can_be_deleted_with_the_statement(run):
+    audit_deals(run, AUDITOR, delete=True)
+    assert not list(run.rglob("*.seed"))
+    assert verify_run(run).outcome == "completed"
+    with pytest.raises(AuditError, match="seed"):
+        audit_deals(run, AUDITOR)
+
+
+def test_a_mark_depends_on_key_place_and_every_byte():
+    key = deals.mark_key(bytes(32))
+    marks = {
+        deals.mark(*args)
+        for args in (
+            (key, 1, "a", [b"xy"]), (key, 2, "a", [b"xy"]), (key, 1, "b", [b"xy"]), (key, 1, "a", [b"xz"]),
+            (deals.mark_key(bytes(31) + b"1"), 1, "a", [b"xy"]),
+        )
+    }  # fmt: skip
+    assert len(marks) == 5
+    assert deals.mark(key, 1, "a", [b"x", b"y"]) in marks
