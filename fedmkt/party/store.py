@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedmkt.errors import PolicyRefused
+from fedmkt.errors import AuditError, PolicyRefused
 from fedmkt.party.journal import write_atomically
 
 
@@ -37,9 +37,12 @@ class Store(Mapping[str, bytes]):
 
     def __getitem__(self, name: str) -> bytes:
         try:
-            return self._path(name).read_bytes().split(b"\n", 1)[1]
+            head, end, value = self._path(name).read_bytes().partition(b"\n")
         except FileNotFoundError:
             raise KeyError(name) from None
+        if head + end != name.encode() + b"\n":
+            raise _damaged(name)
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return (_first_line(p) for p in sorted(self._folder.iterdir()) if p.suffix == "")
@@ -49,7 +52,10 @@ class Store(Mapping[str, bytes]):
 
     def highest_epoch(self, run: str) -> int:
         """Return the highest epoch of a run that was ever opened here; 0 for an unknown run."""
-        return int(self.get(f"epoch/{run}", b"0"))
+        value = self.get(f"epoch/{run}", b"0")
+        if not (value.isdigit() and len(value) < 20):
+            raise _damaged(f"epoch/{run}")
+        return int(value)
 
     def raise_epoch(self, run: str, epoch: int) -> None:
         """Remember that an epoch was opened; a folder rolled back cannot open it again."""
@@ -61,13 +67,22 @@ class Store(Mapping[str, bytes]):
         PolicyRefused over the contract's number of runs, or while another run of it is under way.
         """
         self._lock(contract)
-        runs = json.loads(self.get(f"runs/{contract}", b"[]"))
+        runs = self._runs(f"runs/{contract}")
         if run in runs:
             return
         if len(runs) >= max_runs:
             self.release()
             raise PolicyRefused(f"the contract allows {max_runs} runs, all were used")
         self.put(f"runs/{contract}", json.dumps([*runs, run]).encode())
+
+    def _runs(self, name: str) -> list[str]:
+        try:
+            runs = json.loads(self.get(name, b"[]"))
+        except (ValueError, RecursionError):
+            raise _damaged(name) from None
+        if not isinstance(runs, list) or any(not isinstance(run, str) for run in runs):
+            raise _damaged(name)
+        return runs
 
     def _lock(self, contract: str) -> None:
         self.release()
@@ -98,4 +113,11 @@ class Store(Mapping[str, bytes]):
 
 def _first_line(path: Path) -> str:
     with path.open("rb") as file:
-        return file.readline().rstrip(b"\n").decode()
+        try:
+            return file.readline().rstrip(b"\n").decode()
+        except UnicodeDecodeError:
+            raise _damaged(path.name) from None
+
+
+def _damaged(name: str) -> AuditError:
+    return AuditError(f"store: {name}: not as it was written", "restore the store from a backup")

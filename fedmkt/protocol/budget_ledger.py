@@ -24,9 +24,9 @@ import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
-from fedmkt.errors import PolicyRefused
+from fedmkt.errors import AuditError, PolicyRefused
 from fedmkt.privacy.noise import FLOODING_DELTA, epsilon_of
 from fedmkt.protocol.counterpart import Counterpart, known_as
 
@@ -65,6 +65,7 @@ class List:
 
 
 Entry = Training | List
+E = TypeVar("E", Training, List)
 
 
 def entry_name(entry: Entry, run: str) -> str:
@@ -73,12 +74,28 @@ def entry_name(entry: Entry, run: str) -> str:
 
 
 def read_entries(store: Mapping[str, bytes]) -> Iterator[tuple[str, Entry]]:
-    """Read all entries of a party, each with its run."""
+    """Read all entries of a party, each with its run; AuditError for one that is not as it was written."""
     for name in store:
         if name.startswith(_COLUMNS):
-            yield name.removeprefix(_COLUMNS), Training(**json.loads(store[name]))
+            yield name.removeprefix(_COLUMNS), _read(store[name], Training, name)
         elif name.startswith(_MEMBERSHIP):
-            yield name.removeprefix(_MEMBERSHIP), List(**json.loads(store[name]))
+            yield name.removeprefix(_MEMBERSHIP), _read(store[name], List, name)
+
+
+def _read(value: bytes, kind: type[E], name: str) -> E:
+    try:
+        fields = json.loads(value)
+        entry = kind(**fields)
+        amounts = [getattr(entry, f) for f in ("rho", "delta", "epsilon") if hasattr(entry, f)]
+        if not all(type(a) in (int, float) and 0 <= a < math.inf for a in amounts):
+            raise ValueError
+        if any(type(text) is not str for f, text in fields.items() if f not in ("rho", "delta", "epsilon")):
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):
+        raise AuditError(
+            f"privacy budget: {name}: not as it was written", "restore the store from a backup"
+        ) from None
+    return entry
 
 
 def earlier(store: Mapping[str, bytes], of: Entry, run: str) -> list[Entry]:
