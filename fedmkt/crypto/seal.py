@@ -62,6 +62,11 @@ class Envelope:
     parts: tuple[bytes, ...]
     signature: bytes
 
+    def __post_init__(self) -> None:
+        # Here, and not where it is opened: whoever passes an envelope on takes its digest before that.
+        if not 0 <= self.length <= MAX_MESSAGE_BYTES:
+            raise ValueError(f"an envelope holds at most {MAX_MESSAGE_BYTES} bytes, not {self.length}")
+
     @functools.cached_property
     def digest(self) -> bytes:
         """SHA-256 over everything that travels but the signature."""
@@ -142,7 +147,7 @@ def open_sealed(envelope: Envelope, place: Place, sender_public: bytes, prekey: 
     """Check the signature and every part, then decrypt; ValueError if anything is not as `place` says."""
     if (envelope.sender, envelope.reader) != (place.sender, place.reader):
         raise ValueError("the envelope is from or for somebody else")
-    if not 0 <= envelope.length <= MAX_MESSAGE_BYTES or len(envelope.parts) != _parts(envelope.length):
+    if len(envelope.parts) != _parts(envelope.length):
         raise ValueError("the envelope has a wrong number of parts")
     if sum(map(len, envelope.parts)) != envelope.length + len(envelope.parts) * _TAG_BYTES:
         raise ValueError("the message has another length than its envelope says")

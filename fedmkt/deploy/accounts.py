@@ -93,6 +93,10 @@ class _Entry:
     password: _Hash | None
 
 
+_UNREADABLE = (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError)
+"""What comes of a file that was written by hand, or by half."""
+
+
 class Accounts:
     """The accounts of one organisation's folder. keys : its folder of secrets."""
 
@@ -226,7 +230,7 @@ class Accounts:
             }
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, AttributeError):
+        except _UNREADABLE:
             raise ConfigError(
                 f"{self._attempts_file}: not as it was written", "remove it as its owner"
             ) from None
@@ -247,7 +251,7 @@ class Accounts:
             return {name: _entry(**values) for name, values in entries.items()}
         except OSError as error:
             raise ConfigError(f"{self.path}: {error.strerror}") from None
-        except (ValueError, TypeError, AttributeError):
+        except _UNREADABLE:
             raise ConfigError(f"{self.path}: not as it was written", "restore it from a backup") from None
 
     def _write(self, entries: Mapping[str, _Entry]) -> None:

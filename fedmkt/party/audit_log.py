@@ -25,6 +25,7 @@ from fedmkt.crypto.second import SecondKey
 from fedmkt.crypto.sign import Identity
 from fedmkt.crypto.tree import EMPTY_ROOT, HASH_BYTES, Tree, verify_consistency
 from fedmkt.errors import AuditError
+from fedmkt.party.clock import WatchedClock
 from fedmkt.party.journal import write_atomically
 
 LOG = "log.jsonl"
@@ -43,6 +44,7 @@ class AuditLog:
 
     `clock` gives the time of records and cosignatures; `run` may be set once the parties agreed on it.
     second : the second keys of all signers, by name, where the contract asks for heads that are signed twice.
+    steady : as in WatchedClock.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class AuditLog:
         party: str,
         contract_digest: bytes,
         second: Mapping[str, bytes] = MappingProxyType({}),
+        steady: Callable[[], float] | None = None,
     ) -> None:
         self.run = run
         self.party = party
@@ -64,6 +67,7 @@ class AuditLog:
         self._second = SecondKey(identity) if second else None
         self._seconds = second
         self._clock = clock
+        self._watched = WatchedClock(clock, steady)
         self._contract = contract_digest.hex()
         self._tree = Tree()
         self._pruned = 0
@@ -86,17 +90,21 @@ class AuditLog:
         return self.append_all([(event, body)])[0]
 
     def append_all(self, events: Sequence[tuple[str, Mapping[str, Json]]]) -> list[Record]:
-        """Write several records with one wait for the disk; all are checked before any is written."""
-        now = timestamp(self._clock())
+        """Write several records with one wait for the disk; all are checked before any is written.
+
+        If the clock was set since the last record, a record of its own says so first.
+        """
+        moment, step = self._watched.look()
+        now, before = timestamp(moment), [("clock.stepped", {"seconds": step})] if step else []
         records = [
             Record(self.size + i, now, self.party, self.run, event, self._contract, body)
-            for i, (event, body) in enumerate(events)
+            for i, (event, body) in enumerate([*before, *events])
         ]
         leaves = [leaf(record) for record in records]
         self._write(b"".join(data + b"\n" for data in leaves))
         for data in leaves:
             self._grow(data)
-        return records
+        return records[len(before) :]
 
     def append_beside(self, events: Sequence[tuple[str, Mapping[str, Json]]]) -> None:
         """Write what no head can cover beside the log: canonical lines with run, type and body."""
@@ -276,6 +284,7 @@ class AuditLog:
             raise AuditError(f"{self._folder / LOG}: line {seq + 1}: {error}") from None
         if (record.seq, record.party, record.contract) != (seq, self.party, self._contract):
             raise AuditError(f"{self._folder / LOG}: line {seq + 1}: not record {seq} of this log")
+        self._watched.seen(record.time)
 
     def _load_head(self) -> None:
         path = self._folder / CHECKPOINT

@@ -28,6 +28,7 @@ from fedmkt.errors import PolicyRefused
 from fedmkt.party import filters
 from fedmkt.party.acts_log import read_acts
 from fedmkt.party.audit_log import LOG, AuditLog
+from fedmkt.party.clock import uptime
 from fedmkt.party.contract_past import (
     UNKNOWN,
     Past,
@@ -75,10 +76,14 @@ _LONGEST_RULE = 1000
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a participant's randomness and time come from: the system, or a seed (simulations only)."""
+    """Where a participant's randomness and time come from: the system, or a seed (simulations only).
+
+    steady : as in `clock.WatchedClock`.
+    """
 
     random: Random
     clock: Clock
+    steady: Callable[[], float] | None = None
 
     @staticmethod
     def of(seed: int | None, name: str, epoch_hint: int = 0, start: datetime = _SEEDED_START) -> "Sources":
@@ -88,7 +93,7 @@ class Sources:
         start : when a seeded clock begins to tick.
         """
         if seed is None:
-            return Sources(secrets.token_bytes, lambda: datetime.now(UTC))
+            return Sources(secrets.token_bytes, lambda: datetime.now(UTC), uptime)
         key = derive(
             seed.to_bytes(16, "big"), b"fedmkt simulation\n" + name.encode(), salt=bytes([epoch_hint])
         )
@@ -358,7 +363,9 @@ def _rules_key(signed: SignedContract) -> str:
 def _open_log(name: str, signed: SignedContract, place: Place, sources: Sources) -> AuditLog:
     identity, number = load_identity(place, sources.random), digest(signed.contract)
     origin, second = log_origin(number, name), second_keys(signed)
-    return AuditLog(place.logs, origin, identity, sources.clock, "", name, number, second)
+    return AuditLog(
+        place.logs, origin, identity, sources.clock, "", name, number, second, steady=sources.steady
+    )
 
 
 def _finish(party: Party, place: Place, table: Table, policy: Policy, release: Release) -> list[Event]:

@@ -80,7 +80,7 @@ class Store(Mapping[str, bytes]):
         name = f"runs/{contract}"
         try:
             found = json.loads(self.get(name, b"[]"))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _damaged(self._path(name)) from None
         if not (isinstance(found, list) and all(isinstance(run, str) for run in found)):
             raise _damaged(self._path(name))

@@ -55,13 +55,13 @@ class Withdrawals:
 
     def entries(self) -> tuple[Withdrawal, ...]:
         """Read the list, the oldest first; AuditError if it is not as it was written."""
-        lines = self._store.get(_IDS, b"").decode().splitlines()
+        value = self._store.get(_IDS, b"")
         try:
             return tuple(
                 Withdrawal(kind, digest, date.fromisoformat(since))
-                for kind, digest, since in map(json.loads, lines)
+                for kind, digest, since in map(json.loads, value.decode().splitlines())
             )
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise AuditError(
                 "withdrawal list: not as it was written", "restore the store from a backup"
             ) from None

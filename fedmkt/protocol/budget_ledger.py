@@ -74,7 +74,7 @@ def entry_name(entry: Entry, run: str) -> str:
 
 
 def read_entries(store: Mapping[str, bytes]) -> Iterator[tuple[str, Entry]]:
-    """Read all entries of a party, each with its run."""
+    """Read all entries of a party, each with its run; AuditError for one that is not as it was written."""
     for name in store:
         if (run := run_of(name)) is not None:
             yield run, _read(name, store[name])
@@ -90,10 +90,13 @@ def _read(name: str, data: bytes) -> Entry:
     kind = Training if name.startswith(_COLUMNS) else List
     try:
         entry = kind(**json.loads(data))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         entry = None
     fields = {"organisation": str, "key": str, "epsilon": float, "choice": str, "rho": float, "delta": float}
-    if entry is None or any(type(value) is not fields[field] for field, value in asdict(entry).items()):
+    if entry is None or any(
+        type(value) is not fields[field] or (isinstance(value, float) and not 0 <= value < math.inf)
+        for field, value in asdict(entry).items()
+    ):
         raise AuditError(
             f"budget ledger: the entry of run {name.partition('/')[2][:16]} is not as it was written",
             "restore the store from its last backup",

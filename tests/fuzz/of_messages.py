@@ -91,9 +91,7 @@ def _messages() -> Sequence[bytes]:
 def _open(data: bytes) -> None:
     """Open an envelope as it came, and one signed anew: what its sender made of it, no signature forbids."""
     envelope = wire.decode(data, Envelope)
-    anew = SENDER.sign(
-        bytes(PLACE) + SENDER.public + (envelope.length & (1 << 64) - 1).to_bytes(8, "big") + envelope.digest
-    )
+    anew = SENDER.sign(bytes(PLACE) + SENDER.public + envelope.length.to_bytes(8, "big") + envelope.digest)
     for one in (envelope, replace(envelope, sender="bank", reader="shop", signature=anew)):
         try:
             open_sealed(one, PLACE, SENDER.public, PREKEY)

@@ -438,3 +438,17 @@ def test_fewer_hashes_than_records_were_removed_are_found(long_log, open_log, tm
     path.write_bytes(path.read_bytes()[:-32])
     with pytest.raises(AuditError, match="the first record that is left is number 7"):
         open_log("bank")
+
+
+def test_a_clock_that_was_put_back_stands_in_the_log_before_what_comes_after_it(open_log, tmp_path):
+    log = open_log("bank")
+    log.append_all([("run.started", {}), *[("step.completed", {"n": i}) for i in range(3)]])
+    path = tmp_path / "bank" / LOG
+    log.release()
+    log = open_log("bank")
+    log._clock.now = START - timedelta(hours=1)
+    (told,) = log.append_all([("step.started", {})])
+    records = [read_leaf(line) for line in path.read_bytes().splitlines()]
+    assert (told.type, told.seq) == ("step.started", 5)
+    assert (records[4].type, records[4].body) == ("clock.stepped", {"seconds": -3600})
+    assert log.append("step.completed", {}).seq == 6  # told once

@@ -2,6 +2,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,33 @@ def test_releasing_twice_is_no_mistake(store: Store) -> None:
     store.begin_run("a", CONTRACT, 1)
     store.release()
     store.release()
+
+
+@pytest.mark.parametrize(
+    "name,value,read",
+    [
+        ("epoch/run1", b"-3", lambda s: s.highest_epoch("run1")),
+        ("epoch/run1", b"three", lambda s: s.highest_epoch("run1")),
+        ("epoch/run1", b"9" * 5000, lambda s: s.highest_epoch("run1")),
+        ("runs/c", b"{}", lambda s: s.begin_run("run1", "c", 2)),
+        ("runs/c", b"[1]", lambda s: s.begin_run("run1", "c", 2)),
+        ("runs/c", b"\xff", lambda s: s.begin_run("run1", "c", 2)),
+    ],
+)
+def test_a_damaged_value_is_named_and_not_read(
+    tmp_path: Path, name: str, value: bytes, read: Callable[[Store], object]
+) -> None:
+    store = Store(tmp_path)
+    store.put(name, value)
+    with pytest.raises(AuditError, match=f"store: {name}: not as it was written"):
+        read(store)
+
+
+def test_a_damaged_file_of_the_store_is_named_and_not_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("one", b"value")
+    (path,) = tmp_path.iterdir()
+    for content in (b"", b"one", b"other\nvalue", b"\xff\nvalue"):
+        path.write_bytes(content)
+        with pytest.raises(AuditError, match="not as it was written"):
+            store["one"]

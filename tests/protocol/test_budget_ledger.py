@@ -9,7 +9,7 @@ from dp_accounting import ComposedDpEvent, NeighboringRelation, ZCDpEvent
 from dp_accounting.rdp import RdpAccountant
 
 from fedmkt.contract.words import comparable
-from fedmkt.errors import PolicyRefused
+from fedmkt.errors import AuditError, PolicyRefused
 from fedmkt.privacy.noise import FLOODING_DELTA
 from fedmkt.privacy.superset import epsilon
 from fedmkt.protocol.alignment.psi import Customers, psi
@@ -88,3 +88,18 @@ def test_columns_and_membership_are_never_added_up():
     with pytest.raises(ValueError, match="accounts of their own"):
         epsilon_together([training, given])
     assert math.isinf(epsilon_together([Training("a", "k", 0.1, FLOODING_DELTA)]))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b"\xff", b"[]", b"{}", b'"x"',
+        b'{"organisation":"a","key":"k","rho":-1,"delta":1e-6}', b'{"organisation":"a","key":"k","rho":NaN,"delta":0}',
+        b'{"organisation":"a","key":"k","rho":true,"delta":0}', b'{"organisation":1,"key":"k","rho":1,"delta":0}',
+        b'{"organisation":"a","key":"k","rho":1,"delta":0,"more":1}',
+    ],
+)  # fmt: skip
+def test_a_damaged_entry_is_named_and_not_read(value: bytes) -> None:
+    """An amount below zero would give budget back."""
+    with pytest.raises(AuditError, match="noise/run1: not as it was written"):
+        list(read_entries({"noise/run1": value}))

@@ -1,8 +1,9 @@
 """A small job on a disk that fails (tests/failing_disk.py): each write of it fails once, and the run is gone on with.
 
-python -m tests.simulation.write_faults            every write in each way: hours
+python -m tests.simulation.write_faults            every write in each way: two hours
 python -m tests.simulation.write_faults 20         every twentieth write in each way
 python -m tests.simulation.write_faults sites      one write of each place in the code, in each way
+python -m tests.simulation.write_faults turn 0     every write once, the ways in turn; turn 1 and turn 2 are the rest
 """
 
 import collections
@@ -87,33 +88,50 @@ class Bench:
         return faults(self.out, self.references)
 
 
-def sweep(numbers: Callable[[Bench], Sequence[int]], ways: Sequence[str] = FAULTS) -> int:
-    """Fail these writes in these ways; returns how many times something was wrong, and prints it."""
-    bad = 0
+Case = tuple[int, str]
+"""The number of a write, from 1, and the way in which it fails."""
+
+
+def each_way(numbers: Sequence[int]) -> list[Case]:
+    """Return the cases in which each of these writes fails in every way."""
+    return [(number, fault) for fault in FAULTS for number in numbers]
+
+
+def in_turn(writes: int, turn: int) -> list[Case]:
+    """Return the cases in which every write fails once; over three turns each fails in every way."""
+    return [(number, FAULTS[(number + turn) % len(FAULTS)]) for number in range(1, writes + 1)]
+
+
+def sweep(cases: Callable[[Bench], Sequence[Case]]) -> int:
+    """Run these cases; returns how many times something was wrong, and prints what came of them."""
+    bad, done = 0, collections.Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        chosen = numbers(bench)
-        for fault in ways:
-            for number in chosen:
-                if wrong := bench.suffer(number, fault):
-                    bad += 1
-                    report = {
-                        "fault": fault,
-                        "write": number,
-                        "site": bench.writes[number - 1],
-                        "wrong": wrong,
-                    }
-                    print(json.dumps(report), flush=True)
-            print(json.dumps({"fault": fault, "writes": len(chosen), **bench.outcomes}), flush=True)
-            bench.outcomes.clear()
+        chosen = cases(bench)
+        for number, fault in chosen:
+            if wrong := bench.suffer(number, fault):
+                bad += 1
+                facts = {"fault": fault, "write": number, "site": bench.writes[number - 1], "wrong": wrong}
+                print(json.dumps(facts), flush=True)
+            done[fault] += 1
+            if done.total() % 50 == 0 or done.total() == len(chosen):
+                print(json.dumps({**done, **bench.outcomes, "wrong": bad}), flush=True)
         print(
-            f"{len(set(bench.writes))} places, {len(bench.writes)} writes, {len(chosen)} of them failed; {bad} wrong"
+            f"{len(set(bench.writes))} places, {len(bench.writes)} writes, {len(chosen)} faults; {bad} wrong"
         )
     return bad
 
 
+def _chosen(arguments: Sequence[str]) -> Callable[[Bench], Sequence[Case]]:
+    match arguments:
+        case ["sites"]:
+            return lambda bench: each_way(first_of_each(bench.writes))
+        case ["turn", turn]:
+            return lambda bench: in_turn(len(bench.writes), int(turn))
+        case _:
+            step = int(arguments[0]) if arguments else 1
+            return lambda bench: each_way(range(1, len(bench.writes) + 1, step))
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] == ["sites"]:
-        sys.exit(min(sweep(lambda bench: first_of_each(bench.writes)), 1))
-    step = int(sys.argv[1]) if sys.argv[1:] else 1
-    sys.exit(min(sweep(lambda bench: range(1, len(bench.writes) + 1, step)), 1))
+    sys.exit(min(sweep(_chosen(sys.argv[1:])), 1))
