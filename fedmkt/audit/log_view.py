@@ -48,6 +48,16 @@ class LogView:
             raise AuditError(f"record {index} of {self.party} {what}")
         return self.leaves[index - self.pruned]
 
+    def epochs(self) -> list[int]:
+        """Return the epoch of its run in which each record was written; 0 before the first one."""
+        found, now = [], dict[str, int]()
+        for record in self.records:
+            epoch = record.body.get("epoch")
+            if record.type == "epoch.started" and isinstance(epoch, int):
+                now[record.run] = epoch
+            found.append(now.get(record.run, 0))
+        return found
+
 
 def read_view(files: Mapping[str, bytes], where: str) -> LogView:
     """Read a log's files, by their names; AuditError naming file and line for what is not well-formed.

@@ -272,7 +272,7 @@ def _across(contract: _Contract, logs: _Logs, heads: _Heads, seen: Mapping[str, 
     counts = [Counter(m[0] for m in sent), Counter(m[0] for m in lost), revealed]
     runs = tuple(RunReport(name, ends[name][1], *(count[name] for count in counts)) for name in names)
     totals = [(n, len(log.hashes), log.records[0].seq, heads[n]) for n, log in logs.items()]
-    shown = tuple(LogReport(*counted, h.size, h.root, tuple(h.kept)) for *counted, h in totals)
+    shown = tuple(LogReport(n, all_, first, h.size, h.root, tuple(h.kept)) for n, all_, first, h in totals)
     run, outcome = (runs[-1].run, runs[-1].outcome) if runs else ("", "no run was begun")
     return Report(contract.digest, run, outcome, runs, shown, len(sent), revealed.total())
 

@@ -19,9 +19,9 @@ from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import from_toml
 from fedmkt.contract.signatures import SignedContract, signature_standings
 from fedmkt.crypto.dsse import Envelope
-from fedmkt.deploy.contracts import read_contract, statements_on
+from fedmkt.deploy.contracts import read_contract
 from fedmkt.deploy.folders import PartyFolder, read_text
-from fedmkt.deploy.statement_files import own_revocations, read_statements
+from fedmkt.deploy.statement_files import own_revocations, read_statements, statements_on
 from fedmkt.deploy.take_part import read_serving, serving_file
 from fedmkt.errors import AuditError, ConfigError, FedmktError
 from fedmkt.party.audit_log import LOG
@@ -196,7 +196,8 @@ def read_shelf(folder: PartyFolder) -> Shelf:
     runs = list[Run]()
     for path in _files(folder):
         try:
-            entry = Entry(read_contract(path), statements_on(path, folder.root), path)
+            signed = read_contract(path)
+            entry = Entry(signed, statements_on(path, signed.contract, folder.root), path)
             entries.setdefault(entry.digest, entry)
         except FedmktError as error:
             unread.append(str(error))
