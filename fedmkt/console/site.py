@@ -66,6 +66,7 @@ PAGES: Final = (
 SIGN_IN, SIGN_OUT, STYLE = "/sign-in", "/sign-out", "/style.css"
 LONGEST_PASSWORD: Final = 4096
 _SIGN_INS, _SECONDS_EACH = 10, 3.0
+_ID = re.compile(r"[0-9a-f]{64}\Z")
 _DIGEST = re.compile(r"([0-9a-f]{16})[0-9a-f]{48}")
 _LOGGER = logging.getLogger("fedmkt.console")
 
@@ -194,10 +195,8 @@ class Site:
         if asked.method == "GET":
             if visit.session is not None:
                 return redirect("/")
-            name = cookie if len(cookie) == 64 else self._sessions.new_id()
-            shown = replace(visit, token=self._sessions.token(name)).show(
-                "sign_in.html.j2", error="", account=""
-            )
+            name = cookie if _ID.match(cookie) else self._sessions.new_id()
+            shown = replace(visit, token=self._sessions.token(name)).show("sign_in.html.j2", error="")
             return Answer(shown.body, headers={"set-cookie": self._set_cookie(name)})
         form = self._checked_form(asked, cookie)
         name, password = form.text("account"), form.text("password")
@@ -246,7 +245,7 @@ class Site:
 
     def _sweep(self) -> None:
         for session in self._sessions.sweep():
-            self._acts.say(session.actor, "login.ended", {"via": "console", "why": "inactive"})
+            self._acts.say(session.actor, "login.ended", {"via": "console", "why": "its time was over"})
 
     def _checked_form(self, asked: Asked, cookie: str) -> Form:
         form = parse_form(asked.kind, asked.body)

@@ -28,7 +28,13 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow, id="slow: a second process, by Ctrl-C"),
+    ],
+)
 def test_it_serves_this_machine_alone_until_it_is_told_to_end(folder: Path, number: int) -> None:
     word = folder.parent / "word"
     word.write_text(WORD)

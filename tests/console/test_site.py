@@ -139,7 +139,7 @@ def test_sign_ins_beyond_a_rate_cost_no_guess_and_no_line(console: Console) -> N
 
 @pytest.mark.parametrize(
     ("step", "times", "why"),
-    [(timedelta(minutes=16), 1, "inactive"), (timedelta(minutes=14), 36, "inactive")],
+    [(timedelta(minutes=16), 1, "its time was over"), (timedelta(minutes=14), 36, "its time was over")],
 )
 def test_a_session_ends_without_use_and_after_a_day_in_any_case(
     console: Console, step: timedelta, times: int, why: str
@@ -340,3 +340,12 @@ def test_a_browser_keeps_its_language(console: Console) -> None:
     assert "控制项" in browser.get("/controls").text
     assert browser.get("//evil.example/?language=en").headers["location"] == "/"
     assert browser.get("/a%0d%0aset-cookie:x=1?language=en").headers["location"] == "/"
+
+
+def test_the_page_of_the_documentation_has_the_commands_and_roles_of_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "console.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    said = {command: roles for _, commands, roles in rows for command in re.findall("`([^`]+)`", commands)}
+    assert {page.command for page in PAGES} <= set(said)
+    for command, roles in said.items():
+        assert set(ROLES if roles == "all" else roles.split(", ")) == COMMANDS[command].roles, command
