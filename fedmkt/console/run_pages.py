@@ -1,9 +1,7 @@
 """The pages of one run: what was learned, its messages, its log verified, its report, its evidence pack."""
 
-import json
 import os
 import stat
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
@@ -17,8 +15,8 @@ from fedmkt.console.shelf import Run, Step
 from fedmkt.console.visit import HTML, Answer, Visit
 from fedmkt.contract.reading.document import Voice
 from fedmkt.deploy.acts import verify_acts
-from fedmkt.deploy.folders import read_text
 from fedmkt.errors import AuditError, ConfigError
+from fedmkt.evidence.facts import ATTACK_LAB, read_attack_lab
 from fedmkt.evidence.pack import verify_pack
 from fedmkt.evidence.page import Attack, attack_lines
 from fedmkt.evidence.seal import MANIFEST, SIGNATURE
@@ -28,7 +26,6 @@ from fedmkt.report.folder import find_files
 from fedmkt.report.logs import disclosure_lines, logs_of
 
 LARGEST_DOCUMENT = 64 << 20
-ATTACK_LAB = "attack-lab.json"
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def run(visit: Visit) -> Answer:
     found = visit.shelf.run(visit.ids["run"])
     return visit.show(
         "run.html.j2", run=found, learned=_learned(visit, found), stages=_stages(found),
-        attacks=_attacks(found), tab="run",
+        attacks=_attacks(visit, found), tab="run",
     )  # fmt: skip
 
 
@@ -82,14 +79,11 @@ def _stages(found: Run) -> list[Stage]:
     return stages
 
 
-def _attacks(found: Run) -> tuple[Attack, ...]:
-    for place in (found.evidence, found.results, found.folder):
-        if place is not None and (place / ATTACK_LAB).is_file():
-            try:
-                value = json.loads(read_text(place / ATTACK_LAB))
-            except (ValueError, RecursionError):
-                raise ConfigError(f"{ATTACK_LAB}: not what the attack lab wrote") from None
-            return attack_lines(value if isinstance(value, Mapping) else None)
+def _attacks(visit: Visit, found: Run) -> tuple[Attack, ...]:
+    contract = visit.shelf.contract(found.contract).contract
+    for place in (found.evidence, found.folder):
+        if place is not None and (report := read_attack_lab(place / ATTACK_LAB, contract)) is not None:
+            return attack_lines(report)
     return ()
 
 

@@ -21,13 +21,17 @@ from fedmkt.contract.signatures import SignedContract, signature_standings
 from fedmkt.crypto.dsse import Envelope
 from fedmkt.deploy.contracts import read_contract
 from fedmkt.deploy.folders import PartyFolder, read_text
-from fedmkt.deploy.statement_files import own_revocations, read_statements, statements_on
+from fedmkt.deploy.statement_files import own_revocations, statements_on
 from fedmkt.deploy.take_part import read_serving, serving_file
 from fedmkt.errors import AuditError, ConfigError, FedmktError
 from fedmkt.party.audit_log import LOG
+from fedmkt.party.contract_past import Past, kept_statements, past_of
+from fedmkt.party.store import Store
 from fedmkt.report.own import run_of
 
-State = Literal["revoked", "expired", "denied", "future", "proposed", "approving", "signing", "in_force"]
+State = Literal[
+    "revoked", "replaced", "expired", "denied", "future", "proposed", "approving", "signing", "in_force"
+]
 Outcome = Literal["completed", "aborted", "running", "stopped"]
 MOST_FILES = 500
 _EVENTS = ("run.started", "epoch.started", "step.completed", "run.completed", "run.aborted")
@@ -38,11 +42,15 @@ _LINE = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """One contract. file : what people decide on; None once only the copy that runs kept is here."""
+    """One contract. file : what people decide on; None once only the copy that runs kept is here.
+
+    past : what this party remembers of it, whatever it is handed later.
+    """
 
     signed: SignedContract
     statements: tuple[Envelope, ...]
     file: Path | None
+    past: Past
 
     @property
     def contract(self) -> Contract:
@@ -85,7 +93,9 @@ class Entry:
         """Say how it stands; an approval that is missing counts also once all have signed, as it does for a run."""
         if self.revoked:
             return "revoked"
-        if now >= self.contract.expires:
+        if self.past.replaced_by:
+            return "replaced"
+        if self.past.expired or now >= self.contract.expires:
             return "expired"
         if any(d.decision == "denial" for d in self.decided):
             return "denied"
@@ -100,7 +110,9 @@ class Entry:
         """Tell whether people may still decide on it."""
         terms = self.contract.governance
         has_people = terms is not None and bool(terms.approvers)
-        return self.file is not None and has_people and self.state(now) not in ("revoked", "expired")
+        return (
+            self.file is not None and has_people and self.state(now) not in ("revoked", "replaced", "expired")
+        )
 
 
 @dataclass(frozen=True)
@@ -191,19 +203,20 @@ class Shelf:
 
 def read_shelf(folder: PartyFolder) -> Shelf:
     """Read contracts and runs, the newest first."""
-    unread = list[str]()
+    unread, store = list[str](), Store(folder.state / "store")
     entries = dict[str, Entry]()
     runs = list[Run]()
     for path in _files(folder):
         try:
             signed = read_contract(path)
-            entry = Entry(signed, statements_on(path, signed.contract, folder.root), path)
+            known = statements_on(path, signed.contract, folder.root)
+            entry = Entry(signed, known, path, past_of(store, signed.contract))
             entries.setdefault(entry.digest, entry)
         except FedmktError as error:
             unread.append(str(error))
     for path in sorted(folder.state.glob("contracts/*/contract.toml"))[:MOST_FILES]:
         try:
-            kept = _kept(folder, path)
+            kept = _kept(folder, path, store)
             entries.setdefault(kept.digest, kept)
             runs += _runs(folder, kept, path.parent)
         except FedmktError as error:
@@ -217,9 +230,10 @@ def _files(folder: PartyFolder) -> list[Path]:
     return sorted(found)[:MOST_FILES]
 
 
-def _kept(folder: PartyFolder, path: Path) -> Entry:
-    given = (*read_statements(path.parent / "approvals"), *own_revocations(folder))
-    return Entry(from_toml(read_text(path), str(path)), given, None)
+def _kept(folder: PartyFolder, path: Path, store: Store) -> Entry:
+    given = (*kept_statements(path.parent / "approvals"), *own_revocations(folder))
+    signed = from_toml(read_text(path), str(path))
+    return Entry(signed, given, None, past_of(store, signed.contract))
 
 
 def _runs(folder: PartyFolder, entry: Entry, place: Path) -> list[Run]:

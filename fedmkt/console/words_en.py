@@ -32,6 +32,7 @@ ENGLISH: Final = {
     "revision": "revision {number}",
     "rehearsal": "rehearsal",
     "state.revoked": "revoked",
+    "state.replaced": "replaced by a later version",
     "state.expired": "expired",
     "state.denied": "denied",
     "state.future": "begins in the future",

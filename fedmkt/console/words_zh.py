@@ -32,6 +32,7 @@ CHINESE: Final = {
     "revision": "第 {number} 版",
     "rehearsal": "演练",
     "state.revoked": "已撤销",
+    "state.replaced": "已被后一版本取代",
     "state.expired": "已到期",
     "state.denied": "被否决",
     "state.future": "尚未生效",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.files import from_toml
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy import accounts
 from fedmkt.deploy.accounts import ROLES, Cost
@@ -35,7 +37,8 @@ def ran(small_run: RunResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = small_run.folder / "parties" / "bank" / "model"
     shutil.copytree(model, place / "model", ignore=shutil.ignore_patterns("people.*", "left.*"))
     (place / "model" / "report.html").write_bytes(PAGE)
-    (place / "attack-lab.json").write_text(json.dumps({"findings": [FINDING]}))
+    agreed = digest(from_toml((place / "contract.toml").read_text(), "").contract).hex()
+    (place / "attack-lab.json").write_text(json.dumps({"contract": agreed, "findings": [FINDING]}))
     make_pack(place, place / "evidence", "auditor", Identity(b"\x09" * 32))
     (place / "evidence" / "linked").symlink_to(folder / "keys" / "identity.key")
     job = GOVERNED.replace("Shop GmbH", "<script>alert(1)</script>").replace(

@@ -5,6 +5,7 @@ import string
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 import fedmkt.console
@@ -16,8 +17,11 @@ from fedmkt.console.words import WORDS
 from fedmkt.crypto.key_file import to_pem
 from fedmkt.deploy import accounts
 from fedmkt.deploy.accounts import ROLES, Accounts, Cost
+from fedmkt.deploy.contracts import read_contract
 from fedmkt.errors import ConfigError
 from fedmkt.party.acts_log import read_acts
+from fedmkt.party.contract_past import note_expired
+from fedmkt.party.store import Store
 from tests.console.world import (
     CHEAP,
     NAMES,
@@ -51,7 +55,7 @@ def address(console: Console, browser: Browser) -> str:
     return text[start : start + len("/contracts/") + 64]
 
 
-def decide(browser: Browser, where: str, what: str, key: bytes, **fields: str) -> object:
+def decide(browser: Browser, where: str, what: str, key: bytes, **fields: str) -> httpx.Response:
     token = browser.token(where)
     return browser.post(
         f"{where}/{what}",
@@ -180,6 +184,18 @@ def test_the_overview_says_how_each_contract_stands(console: Console) -> None:
     console.clock.now += timedelta(days=31)
     browser.sign_in("carl")
     assert "expired" in browser.get("/").text
+
+
+def test_what_the_party_remembers_of_a_contract_is_its_state(console: Console) -> None:
+    file = console.folder / "contracts" / "spring.contract.toml"
+    contract, store = read_contract(file).contract, Store(console.folder / "state" / "store")
+    browser = console.browser("approver")
+    where = address(console, browser)
+    assert "key-approve" in browser.get(where).text
+    note_expired(store, contract)
+    assert "expired" in browser.get("/").text and "key-approve" not in browser.get(where).text
+    answer = decide(browser, where, "approve", key_of("ann"), read="yes")
+    assert answer.status_code == 403 and "nobody decides" in answer.text
 
 
 def test_an_approver_approves_and_denies_with_a_key_that_is_not_kept(console: Console) -> None:
