@@ -13,17 +13,17 @@ from fedmkt.audit.own_log import COMPLETED
 from fedmkt.console.door import DOCUMENT_POLICY
 from fedmkt.console.shelf import Run, Step
 from fedmkt.console.visit import HTML, Answer, Visit
-from fedmkt.contract.reading.document import Voice
 from fedmkt.deploy.acts import verify_acts
 from fedmkt.errors import AuditError, ConfigError
 from fedmkt.evidence.facts import ATTACK_LAB, read_attack_lab
 from fedmkt.evidence.pack import verify_pack
-from fedmkt.evidence.page import Attack, attack_lines
+from fedmkt.evidence.page import Attack, attack_lines, learned_lines
 from fedmkt.evidence.seal import MANIFEST, SIGNATURE
 from fedmkt.report import message_ledger
 from fedmkt.report.collect import verify_one
 from fedmkt.report.folder import find_files
-from fedmkt.report.logs import disclosure_lines, logs_of
+from fedmkt.report.logs import logs_of
+from fedmkt.report.summary import DisclosureLine
 
 LARGEST_DOCUMENT = 64 << 20
 
@@ -37,16 +37,6 @@ class Stage:
     took: timedelta
 
 
-@dataclass(frozen=True)
-class LearnedLine:
-    """One thing that a reader learned, in the language of the page."""
-
-    reader: str
-    title: str
-    amount: str
-    meaning: tuple[str, ...]
-
-
 def run(visit: Visit) -> Answer:
     """Show a run: how it ended, who learned what, its steps, and what lies beside it."""
     found = visit.shelf.run(visit.ids["run"])
@@ -56,18 +46,9 @@ def run(visit: Visit) -> Answer:
     )  # fmt: skip
 
 
-def _learned(visit: Visit, found: Run) -> list[LearnedLine]:
+def _learned(visit: Visit, found: Run) -> tuple[DisclosureLine, ...]:
     logs = logs_of(find_files(found.folder)).of_run(found.name)
-    lines = disclosure_lines(collect_disclosures(logs.records, logs.contract))
-    say = Voice(visit.language)
-    shown = []
-    for line in lines:
-        title, meaning = line.kind, tuple(line.meaning.split("\n"))
-        if visit.language != "en" and line.kind.isidentifier():
-            title, text = say.disclosure(line.kind)
-            meaning = (meaning[0], text)
-        shown.append(LearnedLine(line.reader, title, line.amount, meaning))
-    return shown
+    return learned_lines(collect_disclosures(logs.records, logs.contract), visit.language)
 
 
 def _stages(found: Run) -> list[Stage]:

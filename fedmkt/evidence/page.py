@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedmkt.audit.disclosures import DisclosureReport
 from fedmkt.contract.reading.amounts_zh import amount_zh, origin_zh, title_zh, unread_zh
 from fedmkt.contract.reading.disclosures_zh import DISCLOSURES_ZH
 from fedmkt.evidence.common import outcome
-from fedmkt.evidence.document import Document, Words
+from fedmkt.evidence.document import Document, Language, Words
 from fedmkt.evidence.facts import Facts
 from fedmkt.evidence.life import kinds, lacking, life
 from fedmkt.report.logs import disclosure_lines
@@ -74,8 +75,12 @@ def render(
 
 def learned(facts: Facts, say: Words) -> tuple[DisclosureLine, ...]:
     """List what each reader learned: kind, from whom, how much, and what can be worked out from it."""
-    found = facts.disclosures
-    if say.language == "en":
+    return learned_lines(facts.disclosures, say.language)
+
+
+def learned_lines(found: DisclosureReport, language: Language) -> tuple[DisclosureLine, ...]:
+    """List the same of any report of disclosures."""
+    if language == "en":
         return disclosure_lines(found)
     lines = [
         DisclosureLine(

@@ -85,6 +85,13 @@ def test_each_role_finds_on_a_run_what_its_commands_show(console: Console) -> No
         assert {role for role in ROLES if words in text[role]} == roles, words
 
 
+def test_what_was_learned_is_said_in_chinese_too(console: Console) -> None:
+    browser, run = console.browser("approver"), run_of(console)
+    browser.get("/?language=zh")
+    text = browser.get(run).text
+    assert "得知对方名单有" in text and "谁得知了什么" in text and "Learned" not in text
+
+
 def test_messages_are_summed_up_and_given_as_a_table(console: Console) -> None:
     browser, run = console.browser("auditor"), run_of(console)
     assert "one log (bank): nothing to match with" in browser.get(f"{run}/messages").text
