@@ -4,14 +4,13 @@ import os
 import stat
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import groupby
 from pathlib import Path
 
 from fedmkt.audit.disclosures import report as collect_disclosures
 from fedmkt.audit.ledger import Ledger
 from fedmkt.audit.own_log import COMPLETED
 from fedmkt.console.door import DOCUMENT_POLICY
-from fedmkt.console.shelf import Run, Step
+from fedmkt.console.shelf import Run
 from fedmkt.console.visit import HTML, Answer, Visit
 from fedmkt.deploy.acts import verify_acts
 from fedmkt.errors import AuditError, ConfigError
@@ -30,10 +29,10 @@ LARGEST_DOCUMENT = 64 << 20
 
 @dataclass(frozen=True)
 class Stage:
-    """The steps of one stage that followed each other."""
+    """How many steps of one stage there were, and how long they took together."""
 
     name: str
-    steps: tuple[Step, ...]
+    steps: int
     took: timedelta
 
 
@@ -52,12 +51,13 @@ def _learned(visit: Visit, found: Run) -> tuple[DisclosureLine, ...]:
 
 
 def _stages(found: Run) -> list[Stage]:
-    stages, before = list[Stage](), found.began
-    for name, group in groupby(found.steps, key=lambda step: step.stage):
-        steps = tuple(group)
-        stages.append(Stage(name, steps, steps[-1].time - before))
-        before = steps[-1].time
-    return stages
+    """Sum up by stage, in the order in which they began; a step lasts since the one before it."""
+    stages, before = dict[str, Stage](), found.began
+    for step in found.steps:
+        stage = stages.get(step.stage, Stage(step.stage, 0, timedelta(0)))
+        stages[step.stage] = Stage(step.stage, stage.steps + 1, stage.took + (step.time - before))
+        before = step.time
+    return list(stages.values())
 
 
 def _attacks(visit: Visit, found: Run) -> tuple[Attack, ...]:

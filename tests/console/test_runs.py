@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,11 @@ def test_each_role_finds_on_a_run_what_its_commands_show(console: Console) -> No
     run = run_of(console)
     text = {role: console.browser(role).get(run).text for role in ROLES}
     assert all("Learned that the other side" in text[role] for role in ROLES)
+    counts = re.findall(
+        r'<tr><td>([a-z]+)</td><td class="n">([0-9]+)</td><td class="n">[0-9.]+ s</td>', text["auditor"]
+    )
+    listed = re.findall(r"(?:^|<pre>) *[0-9]+  [0-9:]{8}  ([a-z]+)", text["auditor"], re.MULTILINE)
+    assert {stage: int(count) for stage, count in counts} == Counter(listed) and len(listed) > 50
     for words, roles in (
         ("Every step", {"operator", "auditor"}),
         (f"{run}/messages", {"operator", "auditor"}),
