@@ -1,13 +1,15 @@
 """Who is turned away at the console's door, and what every answer says to a browser."""
 
 import asyncio
+import re
 
 import pytest
 from starlette.types import Message
 
 from fedmkt.console.door import Door, DoorLimits
-from fedmkt.console.forms import parse_form
+from fedmkt.console.forms import MOST_FIELDS, parse_form
 from fedmkt.errors import ConfigError
+from tests.fuzz.mutate import mutants
 
 HEAD = [(b"host", b"127.0.0.1:8470")]
 ORIGIN = (b"origin", b"http://127.0.0.1:8470")
@@ -177,3 +179,30 @@ def test_both_kinds_of_form_are_read() -> None:
 def test_a_body_that_is_no_form_of_ours_is_refused(kind: str, body: bytes) -> None:
     with pytest.raises(ConfigError):
         parse_form(kind, body)
+
+
+MIXED = part("token", b"ab" * 32) + part("key", b"-----BEGIN", '; filename="ann.key"') + b"--xyz--\r\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("multipart/form-data; boundary=xyz", MIXED),
+        ("application/x-www-form-urlencoded", b"token=abab&reason=not+yet%2C+%E4%B8%AD"),
+    ],
+)
+def test_mutated_forms_are_read_or_refused_in_words_and_each_field_is_a_known_kind(
+    kind: str, seed: bytes
+) -> None:
+    accepted = 0
+    for data in mutants([seed], 500, seed=7):
+        try:
+            form = parse_form(kind, data)
+        except ConfigError:
+            continue
+        accepted += 1
+        assert len(form.fields) <= MOST_FIELDS and all(
+            re.fullmatch("[a-z_]{1,30}", name) for name in form.fields
+        )
+        assert sum(map(len, form.fields.values())) <= len(data)
+    assert 0 < accepted < 500
