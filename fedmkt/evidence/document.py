@@ -3,11 +3,10 @@
 A fact that nobody stated is said to be missing, never guessed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-Language = Literal["en", "zh"]
+from fedmkt.contract.reading.document import PHRASES, Language
 
 
 @dataclass(frozen=True)
@@ -20,15 +19,18 @@ class Words:
         """Return the text in the language."""
         return english if self.language == "en" else chinese
 
-    @property
-    def not_stated(self) -> str:
-        """What stands in place of a fact that the contract does not have."""
-        return self("not stated in the contract", "合同中未载明")
+    def phrase(self, key: str) -> str:
+        """Return the words that contracts are read in, such as those of "basis.PIPL-13-1"."""
+        return PHRASES[self.language][key]
 
-    @property
-    def not_here(self) -> str:
-        """What stands in place of a fact that lies with somebody else."""
-        return self("not in this folder", "本文件夹中没有")
+    def join(self, texts: Iterable[str]) -> str:
+        """List texts in one line."""
+        return self(", ", "、").join(texts)
+
+    def missing(self, whom: str, why: str = "") -> str:
+        """Say that a fact is missing, and whom to ask. why : by default, that the contract does not state it."""
+        said = why or self("not stated in the contract", "合同中未载明")
+        return self(f"missing: {said}; ask {whom}", f"缺失：{said}，请向{whom}索取")
 
     @property
     def draft(self) -> str:
@@ -36,7 +38,7 @@ class Words:
         return self(
             "Draft for counsel, filled by a program from the contract, the logs and the results of one run. It "
             "states facts and no legal conclusion; whoever is responsible completes, checks and signs it.",
-            "本文件为供法务审阅的草稿,由程序根据合同、日志和一次运行的结果自动填写。仅陈述事实,不构成法律结论;"
+            "本文件是供法务审阅的草稿，由程序根据合同、日志和一次运行的结果自动填写，只陈述事实，不构成法律结论，"
             "须由责任人补充、核对并签署。",
         )
 
@@ -77,8 +79,8 @@ class Document:
         """Write the document as Markdown, a table for each section."""
         lines = [f"# {_cell(self.title)}", "", f"> {_cell(self.note)}" if self.note else ""]
         if self.missing:
-            names = words("; ", ";").join(map(_cell, self.missing))
-            lines += ["", words(f"**Missing here:** {names}", f"**尚缺:** {names}")]
+            names = words("; ", "；").join(map(_cell, self.missing))
+            lines += ["", words(f"**Missing here:** {names}", f"**尚缺：** {names}")]
         head = (words("Fact", "事项"), words("Content", "内容"), words("Where it stands", "来源"))
         for section in self.sections:
             lines += ["", f"## {_cell(section.heading)}", "", _line(head), "|---|---|---|"]

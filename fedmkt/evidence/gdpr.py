@@ -9,15 +9,16 @@ def gdpr_record(facts: Facts, say: Words) -> Document:
     """Fill the fields of Article 30(1)."""
     return Document(
         "gdpr-art-30-record",
-        say("Record of processing activities (GDPR Art. 30)", "处理活动记录(GDPR 第 30 条)"),
+        say("Record of processing activities (GDPR Art. 30)", "处理活动记录（GDPR 第 30 条）"),
         say.draft,
         (
             Section(
                 say("(a) Controllers and contact details", "(a) 控制者及联系方式"),
-                (common.signers(facts, say), common.contacts(say)),
+                (common.signers(facts, say), common.contacts(facts, say)),
             ),
             Section(
-                say("(b) Purposes", "(b) 处理目的"), (common.purposes(facts, say), common.bases(facts, say))
+                say("(b) Purposes", "(b) 处理目的"),
+                (common.purposes(facts, say), common.bases(facts, say), common.separate_consent(facts, say)),
             ),
             Section(
                 say("(c) Categories of people and of personal data", "(c) 数据主体与个人数据类别"),
@@ -29,17 +30,22 @@ def gdpr_record(facts: Facts, say: Words) -> Document:
                 ),
             ),
             Section(
-                say("(d) Categories of recipients", "(d) 接收方类别"),
+                say("(d) Categories of recipients", "(d) 接收者类别"),
                 (common.recipients(facts, say), common.learned(facts, say)),
             ),
             Section(
-                say("(e) Transfers to third countries", "(e) 向第三国传输"),
+                say(
+                    "(e) Transfers to third countries or international organisations",
+                    "(e) 向第三国或国际组织传输",
+                ),
                 (common.places(facts, say), common.abroad(facts, say)),
             ),
-            Section(say("(f) Time limits for erasure", "(f) 删除期限"), (common.retention(facts, say),)),
             Section(
-                say("(g) Security measures (Art. 32(1))", "(g) 安全措施(第 32 条第 1 款)"),
-                (common.measures(facts, say), common.organisational(say)),
+                say("(f) Time limits for erasure", "(f) 各类数据的删除期限"), (common.retention(facts, say),)
+            ),
+            Section(
+                say("(g) Security measures (Art. 32(1))", "(g) 技术与组织安全措施（第 32 条第 1 款）"),
+                (common.measures(facts, say), common.organisational(facts, say)),
             ),
         ),
     )

@@ -24,7 +24,7 @@ APPROVALS = "approvals"
 
 @dataclass(frozen=True)
 class Said:
-    """A signed statement. kind : approval, denial or revocation, "" of one that does not count; places : where it is.
+    """A signed statement. kind : approval, denial or revocation, "" of one that does not count; places : files, or log and number.
 
     by : the person or signer whose key signed it; time : as it says itself.
     """
@@ -66,7 +66,7 @@ def read_statements(files: RunFiles, logs: Mapping[str, Sequence[Record]]) -> St
         for record in records:
             text = record.body.get("envelope")
             if record.type.startswith("approval.") and isinstance(text, str):
-                place = f"logs/{name}, {record.seq}"
+                place = f"{name} {record.seq}"
                 try:
                     places.setdefault(dsse.from_json(text.encode()), []).append(place)
                 except ValueError as error:
@@ -95,6 +95,14 @@ def statement_files(files: RunFiles) -> list[Path]:
 def file_name(statement: bytes) -> str:
     """Name a statement's file by its digest, as runs do: what somebody else named it is not passed on."""
     return f"{hashlib.sha256(statement).hexdigest()[:32]}.dsse.json"
+
+
+def where(place: str, say: Words) -> str:
+    """Say where a statement stands: a file of the pack, or a record of a log."""
+    if place.startswith(f"{APPROVALS}/"):
+        return f"run/{place}"
+    name, _, number = place.partition(" ")
+    return say(f"log of {name}, record {number}", f"{name} 的日志，第 {number} 号")
 
 
 def kinds(say: Words) -> Mapping[str, str]:
@@ -131,7 +139,7 @@ def life(
         drafted += say(f", revision {terms.revision}", f"，版本 {terms.revision}")
         if terms.amends is not None:
             drafted += say(f", amends {terms.amends}", f"，取代 {terms.amends}")
-    in_contract = "contract.toml"
+    in_contract = "run/contract.toml"
     found = [
         Moment(zulu(contract.created), drafted, in_contract),
         Moment(zulu(contract.expires), say("ends by its own terms", "按约定到期"), in_contract),
@@ -140,7 +148,7 @@ def life(
         if said.kind:
             what = f"{kinds(say)[said.kind]}{say(': ', '：')}{said.by}"
             what += f"{say(': ', '：')}{said.reason}" if said.reason else ""
-            found.append(Moment(said.time, what, said.places[0]))
+            found.append(Moment(said.time, what, where(said.places[0], say)))
     found += _logged(logs, run, outcome, say)
     return tuple(sorted(found, key=lambda m: m.time))
 
@@ -150,7 +158,7 @@ def _logged(logs: Mapping[str, Sequence[Record]], run: str, outcome: str, say: W
     signed = _first(logs, "contract.signed")
     if signed:
         names = say(", ", "、").join(r.party for r in signed)
-        what = say(f"signed by all; put into the logs of {names}", f"全体签署；载入 {names} 的日志")
+        what = say(f"signed by all; put into the logs of {names}", f"各方均已签署，载入 {names} 的日志")
         yield Moment(_seconds(min(r.time for r in signed)), what, "contract.signed")
     begun = [r.time for r in _first(logs, "run.started", run)]
     if begun:

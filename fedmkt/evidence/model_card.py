@@ -4,7 +4,7 @@ Headings follow Mitchell et al., Model Cards for Model Reporting (2019), as far 
 """
 
 from fedmkt.contract.agreement import Contract, PartyTerms
-from fedmkt.evidence.common import outcome
+from fedmkt.evidence.common import outcome, owners
 from fedmkt.evidence.document import Document, Row, Section, Words, fact
 from fedmkt.evidence.facts import Facts
 from fedmkt.report.scores import lowered_limits
@@ -29,17 +29,17 @@ def model_card(facts: Facts, say: Words) -> Document:
 def _model(contract: Contract, facts: Facts, say: Words) -> tuple[Row, ...]:
     terms, source = contract.model, say("contract, model", "合同 model 部分")
     if contract.task == "overlap":
-        none = say("none: this run only counted common customers", "无:本次运行仅统计共同客户数量")
+        none = say("none: this run only counted common customers", "无：本次运行仅统计共有客户数量")
         return (fact(say("Kind", "类型"), none, say("contract, task", "合同 task"), ""),)
     rows = [
-        fact(say("Kind", "类型"), terms.kind, source, ""),
+        fact(say("Kind", "类型"), say.phrase(f"model.{terms.kind}"), source, ""),
         fact(
             say("Predicted", "预测目标"),
             contract.bank.label,
             say("contract, the bank's label", "合同中银行的标签列"),
             "",
         ),
-        fact(say("Family", "模型族"), contract.family, say("contract, family", "合同 family"), ""),
+        fact(say("Family", "活动系列"), contract.family, say("contract, family", "合同 family"), ""),
         fact(say("Held out", "留出比例"), f"{terms.test_fraction:.0%}", source, ""),
         fact(
             say("Released scores", "发布的评分"),
@@ -52,7 +52,7 @@ def _model(contract: Contract, facts: Facts, say: Words) -> tuple[Row, ...]:
     if terms.kind == "trees":
         rows.append(
             fact(
-                say("Shown of splits", "分裂的披露"),
+                say("Shown of splits", "分裂信息的披露"),
                 contract.trees.reveal,
                 say("contract, trees", "合同 trees"),
                 "",
@@ -61,7 +61,7 @@ def _model(contract: Contract, facts: Facts, say: Words) -> tuple[Row, ...]:
     else:
         penalty = ", ".join(f"{p:g}" for p in terms.penalties) or f"{terms.penalty:g}"
         passes = say(
-            f"penalty {penalty}, {terms.iterations} passes", f"正则系数 {penalty},迭代 {terms.iterations} 次"
+            f"penalty {penalty}, {terms.iterations} passes", f"惩罚系数 {penalty}，迭代 {terms.iterations} 次"
         )
         rows.append(fact(say("Training", "训练"), passes, source, ""))
     return tuple(rows)
@@ -74,9 +74,11 @@ def _data(facts: Facts, say: Words) -> tuple[Row, ...]:
         size = bands.get(party.name)
         values = [say(f"up to {size:,} rows", f"至多 {size:,} 行")] if isinstance(size, int) else []
         values += [_column(facts, party, column, say) for column in party.columns]
-        source = say("contract; log of the party", "合同;该方日志")
+        source = say("contract; log of the party", "合同；该方日志")
         rows.append(
-            fact(f"{party.organisation} ({party.name}, {party.role})", values, source, say.not_stated)
+            fact(
+                f"{party.organisation} ({party.name}, {say.phrase(f'role.{party.role}')})", values, source, ""
+            )
         )
     return tuple(rows)
 
@@ -85,12 +87,12 @@ def _column(facts: Facts, party: PartyTerms, column: str, say: Words) -> str:
     """Name a column with what the contract grants: level, category, kind."""
     dataset = facts.governance.dataset(party.name) if facts.governance else None
     grant = dataset.grant(column) if dataset else None
-    role = say(" (label)", "(标签)") if column == party.label else ""
+    role = say(" (label)", "（标签）") if column == party.label else ""
     if grant is None:
         return f"{column}{role}"
-    level = say(f"level {grant.level}", f"{grant.level} 级") if grant.level else say.not_stated
+    level = say(f"level {grant.level}", f"{grant.level} 级") if grant.level else say("no level", "未定级")
     parts = [level, grant.category or "", grant.kind, say("sensitive", "敏感") if grant.sensitive else ""]
-    return f"{column}{role}: {', '.join(filter(None, parts))}"
+    return f"{column}{role}{say(': ', '：')}{say.join(filter(None, parts))}"
 
 
 def _figures(facts: Facts, say: Words) -> tuple[Row, ...]:
@@ -99,13 +101,13 @@ def _figures(facts: Facts, say: Words) -> tuple[Row, ...]:
         f"measured by the bank on {held_out:,} held-out rows", f"由银行在 {held_out:,} 行留出数据上测得"
     )
     if responders:
-        source += say(f", {responders:,} responders", f",其中 {responders:,} 名响应者")
+        source += say(f", {responders:,} responders", f"，其中 {responders:,} 名响应客户")
     rows = [
         fact(
             f.name,
             [
-                *([say("bank alone: ", "仅银行:") + f.bank] if f.bank else []),
-                say("joint: ", "联合:") + f.joint,
+                *([say("bank alone: ", "仅银行：") + f.bank] if f.bank else []),
+                say("joint: ", "联合：") + f.joint,
             ],
             source,
             "",
@@ -113,45 +115,57 @@ def _figures(facts: Facts, say: Words) -> tuple[Row, ...]:
         for f in facts.figures
     ]
     return tuple(rows) or (
-        fact(say("Measures", "评价指标"), None, say("the bank's folder", "银行的文件夹"), say.not_here),
+        fact(
+            say("Measures", "评价指标"),
+            None,
+            say("the bank's folder", "银行的文件夹"),
+            say.missing(facts.contract.bank.organisation, say("not in this folder", "本文件夹中没有")),
+        ),
     )
 
 
 def _limits(facts: Facts, say: Words) -> tuple[Row, ...]:
     contract, terms = facts.contract, facts.governance
-    used = [f"{r.result} → {r.to}: {r.use}" for r in terms.recipients] if terms else []
+    listed = terms.recipients if terms else ()
+    used = [f"{say.phrase(f'result.{r.result}')} → {r.to}{say(': ', '：')}{r.use}" for r in listed]
+    missing = say.missing(owners(facts, say))
     where = say("contract, governance", "合同 governance 部分")
     limits = contract.limits
     smallest = say(
         f"lists of {limits.min_list:,}, {limits.min_common:,} common customers, {limits.min_support} rows in a level",
-        f"名单至少 {limits.min_list:,} 条,共同客户至少 {limits.min_common:,} 名,每个取值至少 {limits.min_support} 行",
+        f"名单至少 {limits.min_list:,} 条，共有客户至少 {limits.min_common:,} 名，每个取值至少 {limits.min_support} 行",
     )
     known = [
         say(
             "Scores are rounded; they say nothing about people outside the matched rows.",
-            "评分经过取整;对未匹配的个人不作任何说明。",
+            "评分经过取整；评分不涉及未匹配的个人。",
         ),
         say(
             "Figures are of rows that were kept from training in this run, not of later campaigns.",
-            "指标仅针对本次运行中未参与训练的数据,不代表以后的营销活动。",
+            "指标仅针对本次运行中未参与训练的数据，不代表以后的营销活动。",
         ),
     ]
     return (
         fact(say("Purpose", "目的"), contract.purpose, say("contract, purpose", "合同 purpose"), ""),
-        fact(say("Results serve", "结果用途"), terms.use if terms else None, where, say.not_stated),
-        fact(say("Recipients", "接收方"), used, where, say.not_stated),
-        fact(say("Smallest groups", "最小群组"), smallest, say("contract, limits", "合同 limits"), ""),
         fact(
-            say("Lowered limits", "降低的限制"),
+            say("Results serve", "结果用途"),
+            say.phrase(f"use.{terms.use}") if terms else None,
+            where,
+            missing,
+        ),
+        fact(say("Recipients", "接收方"), used, where, missing),
+        fact(say("Smallest groups", "最小分组"), smallest, say("contract, limits", "合同 limits"), ""),
+        fact(
+            say("Lowered limits", "下调的限值"),
             lowered_limits(limits) or say("none", "无"),
             say("contract, limits", "合同 limits"),
             "",
         ),
         fact(say("Known limits", "已知局限"), known, say("this program", "本程序"), ""),
         fact(
-            say("Selection by group", "按群体的选择率"),
+            say("Selection by group", "分组报告选中率"),
             terms.groups if terms else None,
             where,
-            say.not_stated,
+            missing,
         ),
     )

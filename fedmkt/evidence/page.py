@@ -10,7 +10,7 @@ from fedmkt.contract.reading.disclosures_zh import DISCLOSURES_ZH
 from fedmkt.evidence.common import outcome
 from fedmkt.evidence.document import Document, Language, Words
 from fedmkt.evidence.facts import Facts
-from fedmkt.evidence.life import kinds, lacking, life
+from fedmkt.evidence.life import kinds, lacking, life, where
 from fedmkt.report.logs import disclosure_lines
 from fedmkt.report.page import show_number, show_size
 from fedmkt.report.summary import DisclosureLine
@@ -68,6 +68,7 @@ def render(
             facts.contract, facts.statements, facts.logs.records, facts.run, outcome(facts, say), say
         ),
         kinds=kinds(say),
+        where=lambda place: where(place, say),
         lacking=lambda count: lacking(count, say),
         code=code,
     )

@@ -76,7 +76,7 @@ def test_statements_that_stand_in_logs_alone_are_counted(tmp_path: Path, agreed:
     shutil.rmtree(run / "approvals")
     text = page(run)
     assert row(text, "shop").startswith("2 of 2 needed, of 2 approvers")
-    assert "run/logs/bank, 2" in text
+    assert "log of bank, record 2" in text
 
 
 def test_a_statement_that_does_not_count_is_shown_as_such(tmp_path: Path, agreed: Contract) -> None:
