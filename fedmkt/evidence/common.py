@@ -73,8 +73,8 @@ def bases(facts: Facts, say: Words) -> Row:
     return fact(say("Legal bases", "合法性基础"), values, in_terms(say), missing)
 
 
-def separate_consent(facts: Facts, say: Words) -> Row:
-    """Say by which right sensitive columns are used; that consent was collected is in no contract."""
+def sensitive_bases(facts: Facts, say: Words) -> Row:
+    """Say by which right sensitive columns are used."""
     sensitive = [d for d in (facts.governance.datasets if facts.governance else ()) if d.sensitive_basis]
     values = [
         f"{d.party}{say(': ', '：')}{say.phrase(f'basis.{basis}')} [{basis}]"
@@ -82,10 +82,25 @@ def separate_consent(facts: Facts, say: Words) -> Row:
         for basis in d.sensitive_basis
     ]
     label = say(
-        "Separate consent: sensitive information, providing to others, abroad (PIPL 23, 29, 39; GDPR 9)",
-        "单独同意：敏感个人信息、向其他个人信息处理者提供、出境（个人信息保护法第二十三、二十九、三十九条）",
+        "Right to use sensitive information (PIPL 29, GDPR 9)",
+        "处理敏感个人信息的依据（个人信息保护法第二十九条、GDPR 第 9 条）",
     )
+    none = say("the contract marks no column as sensitive", "合同未将任何列标记为敏感个人信息")
+    marked = any(
+        c.sensitive for d in (facts.governance.datasets if facts.governance else ()) for c in d.columns
+    )
+    if facts.governance is not None and not marked and not values:
+        values = [none]
     return fact(label, values, in_terms(say), say.missing(owners(facts, say)))
+
+
+def provided_consent(facts: Facts, say: Words) -> Row:
+    """Say that notice and consent for providing to others and abroad are in no contract."""
+    label = say(
+        "Notice and separate consent for providing to others and abroad, where consent is the basis (PIPL 23, 39)",
+        "以同意为依据的，向其他个人信息处理者提供、向境外提供的告知与单独同意（个人信息保护法第二十三、三十九条）",
+    )
+    return fact(label, None, say("the organisations", "各机构"), say.missing(owners(facts, say)))
 
 
 def people(facts: Facts, say: Words) -> Row:

@@ -18,7 +18,7 @@ def gdpr_record(facts: Facts, say: Words) -> Document:
             ),
             Section(
                 say("(b) Purposes", "(b) 处理目的"),
-                (common.purposes(facts, say), common.bases(facts, say), common.separate_consent(facts, say)),
+                (common.purposes(facts, say), common.bases(facts, say), common.sensitive_bases(facts, say)),
             ),
             Section(
                 say("(c) Categories of people and of personal data", "(c) 数据主体与个人数据类别"),

@@ -159,11 +159,13 @@ def _logged(logs: Mapping[str, Sequence[Record]], run: str, outcome: str, say: W
     if signed:
         names = say(", ", "、").join(r.party for r in signed)
         what = say(f"signed by all; put into the logs of {names}", f"各方均已签署，载入 {names} 的日志")
-        yield Moment(_seconds(min(r.time for r in signed)), what, "contract.signed")
+        yield Moment(_seconds(min(r.time for r in signed)), what, _event("contract.signed", say))
     begun = [r.time for r in _first(logs, "run.started", run)]
     if begun:
         yield Moment(
-            _seconds(min(begun)), say(f"run {run[:16]} began", f"运行 {run[:16]} 开始"), "run.started"
+            _seconds(min(begun)),
+            say(f"run {run[:16]} began", f"运行 {run[:16]} 开始"),
+            _event("run.started", say),
         )
     ends = [
         r for of in logs.values() for r in of if r.run == run and r.type in ("run.completed", "run.aborted")
@@ -171,7 +173,9 @@ def _logged(logs: Mapping[str, Sequence[Record]], run: str, outcome: str, say: W
     if ends:
         last = max(ends, key=lambda r: r.time)
         yield Moment(
-            _seconds(last.time), say(f"run {run[:16]}: {outcome}", f"运行 {run[:16]}：{outcome}"), last.type
+            _seconds(last.time),
+            say(f"run {run[:16]}: {outcome}", f"运行 {run[:16]}：{outcome}"),
+            _event(last.type, say),
         )
     for records in logs.values():
         for r in records:
@@ -185,7 +189,11 @@ def _logged(logs: Mapping[str, Sequence[Record]], run: str, outcome: str, say: W
                     f"{r.party} removed its records below {r.body.get('below')}: their time was over",
                     f"{r.party} 的第 {r.body.get('below')} 号之前的记录保存期满，已删除",
                 )
-                yield Moment(_seconds(r.time), what, r.type)
+                yield Moment(_seconds(r.time), what, _event(r.type, say))
+
+
+def _event(name: str, say: Words) -> str:
+    return say("logs: ", "日志：") + name
 
 
 def _first(logs: Mapping[str, Iterable[Record]], event: str, run: str = "") -> list[Record]:

@@ -3,11 +3,11 @@
 Headings follow Mitchell et al., Model Cards for Model Reporting (2019), as far as a run has facts for them.
 """
 
-from fedmkt.contract.agreement import Contract, PartyTerms
+from fedmkt.contract.agreement import Contract, Limits, PartyTerms
 from fedmkt.evidence.common import outcome, owners
 from fedmkt.evidence.document import Document, Row, Section, Words, fact
 from fedmkt.evidence.facts import Facts
-from fedmkt.report.scores import lowered_limits
+from fedmkt.report.scores import names_of_lowered
 
 
 def model_card(facts: Facts, say: Words) -> Document:
@@ -104,10 +104,10 @@ def _figures(facts: Facts, say: Words) -> tuple[Row, ...]:
         source += say(f", {responders:,} responders", f"，其中 {responders:,} 名响应客户")
     rows = [
         fact(
-            f.name,
+            say(f.name, _FIGURES_ZH.get(f.name, f.name)),
             [
-                *([say("bank alone: ", "仅银行：") + f.bank] if f.bank else []),
-                say("joint: ", "联合：") + f.joint,
+                *([say("bank alone: ", "仅银行：") + _interval(f.bank, say)] if f.bank else []),
+                say("joint: ", "联合：") + _interval(f.joint, say),
             ],
             source,
             "",
@@ -121,6 +121,31 @@ def _figures(facts: Facts, say: Words) -> tuple[Row, ...]:
             say("the bank's folder", "银行的文件夹"),
             say.missing(facts.contract.bank.organisation, say("not in this folder", "本文件夹中没有")),
         ),
+    )
+
+
+_FIGURES_ZH = {
+    "log loss": "对数损失",
+    "lift of the first decile": "第一十分位提升度",
+    "AUC gained": "AUC 增益",
+    "explained deviance": "解释偏差",
+    "Brier": "Brier 分数",
+}
+
+
+def _interval(figure: str, say: Words) -> str:
+    return say(
+        figure, figure.replace(" (95 %: ", "（95% 置信区间：").replace(" to ", " 至 ").replace(")", "）")
+    )
+
+
+def _lowered(limits: Limits, say: Words) -> str:
+    names = names_of_lowered(limits)
+    if not names:
+        return say("none", "无")
+    return say(
+        f"minimum sizes are lowered in this job ({', '.join(names)}): small groups tell more",
+        f"本任务下调了最小规模（{'、'.join(names)}）：小群体会透露更多信息",
     )
 
 
@@ -157,7 +182,7 @@ def _limits(facts: Facts, say: Words) -> tuple[Row, ...]:
         fact(say("Smallest groups", "最小分组"), smallest, say("contract, limits", "合同 limits"), ""),
         fact(
             say("Lowered limits", "下调的限值"),
-            lowered_limits(limits) or say("none", "无"),
+            _lowered(limits, say),
             say("contract, limits", "合同 limits"),
             "",
         ),

@@ -205,7 +205,10 @@ def verify_pack(folder: Path, pins: Mapping[str, str] | None = None) -> Verified
     """
     found = verify_seal(folder)
     run = folder / RUN
-    facts = gather(run, found.run)
+    try:
+        facts = gather(run, found.run)
+    except ConfigError as error:
+        raise AuditError(str(error)) from None
     keys = {signer.name: signer.key for signer in facts.contract.signers}
     _check_pins(found, keys, pins or {}, folder)
     if facts.digest != found.contract or not facts.bodies("epoch.started"):

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from fedmkt.audit.disclosures import DisclosureReport
 from fedmkt.contract.reading.amounts_zh import amount_zh, origin_zh, title_zh, unread_zh
 from fedmkt.contract.reading.disclosures_zh import DISCLOSURES_ZH
+from fedmkt.evidence.attacks import table
 from fedmkt.evidence.common import outcome
 from fedmkt.evidence.document import Document, Language, Words
 from fedmkt.evidence.facts import Facts
@@ -16,20 +16,6 @@ from fedmkt.report.page import show_number, show_size
 from fedmkt.report.summary import DisclosureLine
 
 _TEMPLATE = "page.html.j2"
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One line of the attack lab's table, as text."""
-
-    row: str
-    name: str
-    metric: str
-    undefended: str
-    here: str
-    limit: str
-    verdict: str
-    note: str
 
 
 def render(
@@ -60,8 +46,9 @@ def render(
         maker=maker,
         pairs=facts.ledger.totals("sender", "reader", "kind"),
         steps=facts.ledger.totals("stage"),
+        stages={"(not in this log)": "（不在此日志中）", "witness": "witness（日志头会签）"},
         learned=learned(facts, say),
-        attacks=attacks(facts),
+        lab=table(facts.attack_lab, say),
         licences=licences(materials),
         outcome=outcome(facts, say),
         moments=life(
@@ -114,36 +101,3 @@ def _licence(choices: list[dict[str, object]]) -> str:
     if isinstance(one, dict):
         return str(one.get("id") or one.get("name"))
     return str(choice.get("expression") or "?")
-
-
-def attacks(facts: Facts) -> tuple[Attack, ...]:
-    """Read the lines of the attack lab's report beside a run."""
-    return attack_lines(facts.attack_lab)
-
-
-def attack_lines(report: Mapping[str, object] | None) -> tuple[Attack, ...]:
-    """Read the lines of an attack lab's report; what has another form is left to the file itself."""
-    found = report.get("findings") if report else None
-    return tuple(_attack(line) for line in found if isinstance(line, dict)) if isinstance(found, list) else ()
-
-
-def _attack(line: Mapping[str, object]) -> Attack:
-    limit = line.get("limit")
-    if isinstance(limit, dict):
-        limit = f"{'≥' if limit.get('is_least') else '≤'} {_shown(limit.get('value'))}"
-    return Attack(
-        row=_shown(line.get("row")),
-        name=_shown(line.get("attack")),
-        metric=_shown(line.get("metric")),
-        undefended=_shown(line.get("undefended")),
-        here=_shown(line.get("here")),
-        limit=_shown(limit),
-        verdict=_shown(line.get("verdict")),
-        note=_shown(line.get("note") or ""),
-    )
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -26,7 +26,8 @@ def pipl_record(facts: Facts, say: Words) -> Document:
                 (
                     common.purposes(facts, say),
                     common.bases(facts, say),
-                    common.separate_consent(facts, say),
+                    common.sensitive_bases(facts, say),
+                    common.provided_consent(facts, say),
                     common.impact(facts, say),
                     _approvals(facts, say),
                 ),

@@ -36,7 +36,8 @@ def verify_one(files: RunFiles, pinned: Mapping[str, str] | None = None) -> OwnR
 def collect(out: Path, folders: Sequence[Path]) -> Collected:
     """Copy contract and logs from folders of organisations, or from earlier collections, into a new folder.
 
-    What parties keep for an auditor of the deals goes with it, sealed; nothing else, neither keys nor models. Refuses folders of different contracts, and two logs of one
+    What parties keep for an auditor of the deals goes with it, sealed; nothing else, neither keys nor models. Refuses
+    folders of different contracts, and two logs of one
     signer that differ.
     """
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):

@@ -110,10 +110,15 @@ def measure(scores: ReleasedScores, random: Random) -> Measured:
     )
 
 
+def names_of_lowered(limits: Limits) -> list[str]:
+    """Name the minimum sizes that are below the usual ones."""
+    usual = Limits()
+    return [n for n in ("min_list", "min_common", "min_support") if getattr(limits, n) < getattr(usual, n)]
+
+
 def lowered_limits(limits: Limits) -> list[str]:
     """Warn of minimum sizes below the usual ones."""
-    usual = Limits()
-    lowered = [n for n in ("min_list", "min_common", "min_support") if getattr(limits, n) < getattr(usual, n)]
+    lowered = names_of_lowered(limits)
     if not lowered:
         return []
     return [f"Minimum sizes are lowered in this job ({', '.join(lowered)}): small groups tell more."]

@@ -169,6 +169,12 @@ def test_a_text_of_the_contract_is_neither_html_nor_markdown_in_a_document(pack:
     assert r"customers &lt;b&gt;with&lt;/b&gt; a \| phone" in draft(pack, "gdpr-art-30-record")
 
 
+def test_a_pack_without_the_attack_lab_says_so_in_words(pack: Path) -> None:
+    assert "The attack lab was not run against this run" in (pack / "index.html").read_text()
+    assert "the attack lab was not run: fedmkt attack-lab RUN" in draft(pack, "pipl-55-impact-assessment")
+    assert not (pack / "attack-lab.json").exists()
+
+
 def test_the_page_loads_nothing_and_runs_nothing(pack: Path) -> None:
     page = (pack / "index.html").read_text()
     assert "default-src 'none'" in page
@@ -334,7 +340,9 @@ def test_the_attack_labs_report_is_in_the_pack_if_there_is_one(governed: Path, t
     agreed = digest(from_toml((run / "contract.toml").read_text(), "").contract).hex()
     (run / "attack-lab.json").write_text(json.dumps({"contract": agreed, "findings": [finding]}))
     make_pack(run, tmp_path / "pack", "bank", key_of(run))
-    assert "<td>direct label</td>" in (tmp_path / "pack" / "index.html").read_text()
+    page = (tmp_path / "pack" / "index.html").read_text()
+    assert "<td>3 direct label</td>" in page and "known ways" in page and ": 1 held. The report" in page
+    assert "was not run" not in page + draft(tmp_path / "pack", "pipl-55-impact-assessment")
     assert json.loads((tmp_path / "pack" / "attack-lab.json").read_text())["findings"] == [finding]
     verify_pack(tmp_path / "pack")
     (run / "attack-lab.json").write_text("[")
