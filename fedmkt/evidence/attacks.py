@@ -113,9 +113,9 @@ def _attack(line: Mapping[str, Json], words: Mapping[str, tuple[str, str]], say:
         limit = f"{'≥' if limit.get('is_least') else '≤'} {_shown(limit.get('value'))}"
     row, verdict = _shown(line.get("row")), str(line.get("verdict"))
     name, declared = _shown(line.get("attack")), line.get("declared")
-    by = [str(kind) for kind in declared] if isinstance(declared, list) else []
+    by = [_shown(kind) for kind in declared] if isinstance(declared, list) else []
     notes = [say("by ", "依据 ") + say.join(by)] if by else []
-    notes += [str(line[key]) for key in ("assumed", "note") if line.get(key)]
+    notes += [_shown(line[key]) for key in ("assumed", "note") if line.get(key)]
     return Attack(
         row=row,
         name=say(name, _NAMES_ZH.get(row, name)),
@@ -123,7 +123,7 @@ def _attack(line: Mapping[str, Json], words: Mapping[str, tuple[str, str]], say:
         undefended=_shown(line.get("undefended")),
         here=_shown(line.get("here")),
         limit=_shown(limit),
-        verdict=words.get(verdict, (verdict, ""))[0],
+        verdict=words.get(verdict, (_shown(verdict), ""))[0],
         note="; ".join(notes),
         is_bad=verdict not in ("held", "declared", "assumed", "-"),
     )
@@ -132,4 +132,7 @@ def _attack(line: Mapping[str, Json], words: Mapping[str, tuple[str, str]], say:
 def _shown(value: Json) -> str:
     if value is None:
         return "–"
-    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    # Signs that turn a text around would let a line say something else than the file does.
+    return "".join(sign for sign in str(value) if sign.isprintable())

@@ -3,7 +3,7 @@
 Law is summarised for engineers; sources of each field stand in the documents that use it.
 """
 
-from fedmkt.contract.reading.amounts_zh import origin_zh, title_zh, unread_zh
+from fedmkt.evidence.amounts_zh import origin_zh, title_zh, unread_zh
 from fedmkt.evidence.document import Row, Words, fact
 from fedmkt.evidence.facts import Facts
 

@@ -15,14 +15,16 @@ from fedmkt.audit.disclosures import DisclosureReport
 from fedmkt.audit.disclosures import report as collect_disclosures
 from fedmkt.audit.ledger import Ledger
 from fedmkt.audit.records import Record
+from fedmkt.audit.statements import Statement
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import from_toml
 from fedmkt.contract.governance import GovernanceTerms
 from fedmkt.contract.signatures import SignedContract
-from fedmkt.errors import ConfigError
+from fedmkt.errors import AuditError, ConfigError
 from fedmkt.evidence.life import Statements, read_statements
 from fedmkt.report.build import SUMMARY, read_summary
+from fedmkt.report.deals import read_statement, statement_file
 from fedmkt.report.folder import CONTRACT, RunFiles, find_files, read_text
 from fedmkt.report.logs import Logs, head_lines, logs_of
 from fedmkt.report.message_ledger import ledger_of
@@ -48,7 +50,7 @@ class Facts:
     """Everything that a pack says.
 
     whole : all records of the logs; logs, ledger : of this run. measured_on : held-out rows and, of answers,
-    responders. attack_lab : None if the lab was not run.
+    responders. attack_lab : None if the lab was not run. deals : what the contract's auditor states of this run's deals.
     """
 
     files: RunFiles
@@ -64,6 +66,7 @@ class Facts:
     simulated: bool
     statements: Statements
     attack_lab: dict[str, Json] | None
+    deals: Statement | None
 
     @property
     def contract(self) -> Contract:
@@ -164,6 +167,7 @@ def gather(folder: Path, run: str = "") -> Facts:
         simulated=(files.root / SUMMARY).exists() and not files.owner,
         statements=read_statements(files, logs.records),
         attack_lab=read_attack_lab(files.root / ATTACK_LAB, files.contract),
+        deals=_deals(files, name),
     )
 
 
@@ -207,6 +211,20 @@ def _value_figures(models: ValueModels) -> tuple[Figure, ...]:
     if bank.explained is not None and joint.explained is not None:
         found.append(Figure("explained deviance", f"{bank.explained:.4f}", f"{joint.explained:.4f}"))
     return tuple(found)
+
+
+def _deals(files: RunFiles, run: str) -> Statement | None:
+    """Read what the contract's auditor states of a run's deals; AuditError for a statement that is not the auditor's."""
+    path = statement_file(files.root, run)
+    if files.contract.auditor is None or not path.exists():
+        return None
+    try:
+        said = read_statement(path.read_bytes(), files.contract)
+        if said.predicate.get("run") != run:
+            raise ValueError("of another run")
+    except ValueError as error:
+        raise AuditError(f"{path}: {error}") from None
+    return said
 
 
 def read_attack_lab(path: Path, contract: Contract) -> dict[str, Json] | None:

@@ -24,9 +24,9 @@ from fedmkt import sbom
 from fedmkt.audit import verified
 from fedmkt.audit.verify import VerifyError, verify_run
 from fedmkt.contract.agreement import Contract
-from fedmkt.contract.reading.amounts_zh import lines_zh
 from fedmkt.crypto.sign import Identity, fingerprint
 from fedmkt.errors import AuditError, ConfigError
+from fedmkt.evidence.amounts_zh import lines_zh
 from fedmkt.evidence.document import Document, Language, Words
 from fedmkt.evidence.facts import ATTACK_LAB, Facts, Json, gather, read_attack_lab
 from fedmkt.evidence.gdpr import gdpr_record
@@ -42,6 +42,7 @@ from fedmkt.party.controls.code import installed_code
 from fedmkt.party.journal import write_atomically
 from fedmkt.report import message_ledger
 from fedmkt.report.collect import verify_one
+from fedmkt.report.deals import statement_file
 from fedmkt.report.folder import CONTRACT, LOG_FILES, find_files, read_text
 
 RUN = "run"
@@ -172,6 +173,9 @@ def _run_files(facts: Facts) -> dict[str, bytes]:
     for name, folder in files.logs.items():
         place = "log" if files.owner else f"logs/{name}"
         paths |= {f"{place}/{file}": folder / file for file in LOG_FILES if (folder / file).exists()}
+    if facts.deals is not None:
+        path = statement_file(files.root, facts.run)
+        paths[path.relative_to(files.root).as_posix()] = path
     found = {f"{RUN}/{name}": path.read_bytes() for name, path in paths.items()}
     said = (path.read_bytes() for path in statement_files(files))
     return found | {f"{RUN}/{APPROVALS}/{file_name(data)}": data for data in said}

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from fedmkt.audit.disclosures import DisclosureReport
-from fedmkt.contract.reading.amounts_zh import amount_zh, origin_zh, title_zh, unread_zh
 from fedmkt.contract.reading.disclosures_zh import DISCLOSURES_ZH
+from fedmkt.evidence.amounts_zh import amount_zh, origin_zh, title_zh, unread_zh
 from fedmkt.evidence.attacks import table
 from fedmkt.evidence.common import outcome
 from fedmkt.evidence.document import Document, Language, Words

@@ -3,8 +3,8 @@
 Article 55 says when an assessment is needed, 56 what it contains and that report and record are kept three years.
 """
 
-from fedmkt.contract.reading.amounts_zh import title_zh
 from fedmkt.evidence import common
+from fedmkt.evidence.amounts_zh import title_zh
 from fedmkt.evidence.document import Document, Row, Section, Words, fact
 from fedmkt.evidence.facts import Facts
 from fedmkt.evidence.life import kinds

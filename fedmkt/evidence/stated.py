@@ -58,7 +58,7 @@ def read_stated(text: str) -> Stated:
     texts = [found.by, found.version, found.code, *(t for f in figures for t in asdict(f).values())]
     numbers = (rows, responders)
     if (
-        not all(isinstance(t, str) for t in texts)
+        not all(isinstance(t, str) and t.isprintable() for t in texts)
         or found.language not in ("en", "zh")
         or not isinstance(found.simulated, bool)
         or any(type(n) is not int for n in numbers)

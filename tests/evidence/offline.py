@@ -3,13 +3,24 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmkt.contract.agreement import Contract
+from fedmkt.contract.agreement import AuditorTerms, Contract
 from fedmkt.contract.files import from_toml
 from fedmkt.contract.governance import GovernanceTerms
+from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.dsse import Envelope
 from fedmkt.party.governance_events import drafted_events, governance_events, keep_statements
 from fedmkt.privacy.disclosure import RangeBit
-from tests.audit.conftest import NAMES, START, Events, cosign_all, files_of, make_contract, open_logs, play
+from tests.audit.conftest import (
+    IDENTITIES,
+    NAMES,
+    START,
+    Events,
+    cosign_all,
+    files_of,
+    make_contract,
+    open_logs,
+    play,
+)
 from tests.contract.agreed import governance
 
 SEALED = {"sha256": "5e" * 32, "bytes": 9, "index": 3}
@@ -36,10 +47,13 @@ def play_run(
     given: Sequence[Envelope] = (),
     beside: Sequence[Envelope] = (),
     agreed: GovernanceTerms | None = None,
+    auditor: AuditorTerms | None = None,
 ) -> Path:
     """Play a run. given : statements that every party took into its log; beside : ones that only lie there."""
     folder.mkdir()
     signed = make_contract(agreed or terms())
+    if auditor is not None:
+        signed = _with_auditor(signed.contract, auditor)
     logs = open_logs(folder, signed, lambda: START)
     opened = ("contract.signed", {"signers": list(NAMES), "purpose": "cards"})
     opening = [*drafted_events(signed.contract), opened, *governance_events(signed.contract, given)]
@@ -54,3 +68,14 @@ def play_run(
 def contract_of(folder: Path) -> Contract:
     """Read the contract of a run."""
     return from_toml((folder / "contract.toml").read_text(), "").contract
+
+
+def _with_auditor(contract: Contract, auditor: AuditorTerms) -> SignedContract:
+    values = contract.model_dump() | {
+        "auditor": auditor.model_dump(),
+        "disclosures": (*contract.disclosures, "DealerSeeds"),
+    }
+    audited = Contract.model_validate(values)
+    return SignedContract(
+        contract=audited, signatures={name: sign(audited, name, key) for name, key in IDENTITIES.items()}
+    )

@@ -43,3 +43,16 @@ def test_what_has_another_form_has_no_lines(report: dict[str, object] | None) ->
 def test_strange_values_are_shown_and_an_unknown_verdict_is_bad() -> None:
     (line,) = table({"findings": [{"row": [1], "verdict": {"a": 1}, "limit": {}, "declared": 4}]}, EN).attacks
     assert line.is_bad and line.row == "[1]" and line.limit == "≤ –"
+
+
+def test_no_sign_of_a_report_turns_a_line_around() -> None:
+    line = {
+        "row": "1",
+        "attack": "\u202edleh",
+        "verdict": "\u2066held",
+        "note": "a\u202eb\x00",
+        "declared": ["\u200f"],
+    }
+    (found,) = table({"findings": [line]}, EN).attacks
+    assert (found.name, found.note, found.is_bad) == ("dleh", "by ; ab", True)
+    assert all(text.isprintable() for text in (found.name, found.note, found.verdict))

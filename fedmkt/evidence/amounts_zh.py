@@ -42,6 +42,7 @@ AMOUNTS_ZH: Mapping[str, str] = {
     "ValidationLosses": "收到 {losses:,} 个平均损失，每个基于 {low:,} 至 {high:,} 行",
     "Embeddings": "每行收到 {width:,} 个数，共 {openings:,} 次",
     "PartialScore": "收到对方对 {low:,} 至 {high:,} 行评分的贡献",
+    "DealerSeeds": "收到第 {epoch} 纪元的发牌种子，仅能由其解封",
     "NoisyTotals": "收到 {totals:,} 个加噪的梯度合计（{event}）",
 }
 """By kind."""

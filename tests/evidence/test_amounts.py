@@ -6,8 +6,8 @@ from dataclasses import fields
 import pytest
 
 from fedmkt.audit.disclosures import DisclosureReport, Fact, Learned, Unread
-from fedmkt.contract.reading.amounts_zh import AMOUNTS_ZH, amount_zh, lines_zh, origin_zh, unread_zh
 from fedmkt.contract.reading.disclosures_zh import DISCLOSURES_ZH
+from fedmkt.evidence.amounts_zh import AMOUNTS_ZH, amount_zh, lines_zh, origin_zh, unread_zh
 from fedmkt.privacy.disclosure import Disclosure, RangeBit, from_record, lookup
 
 
