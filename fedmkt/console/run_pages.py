@@ -14,9 +14,11 @@ from fedmkt.console.shelf import Run
 from fedmkt.console.visit import HTML, Answer, Visit
 from fedmkt.deploy.acts import verify_acts
 from fedmkt.errors import AuditError, ConfigError
+from fedmkt.evidence.attacks import Attack, table
+from fedmkt.evidence.document import Words
 from fedmkt.evidence.facts import ATTACK_LAB, read_attack_lab
 from fedmkt.evidence.pack import verify_pack
-from fedmkt.evidence.page import Attack, attack_lines, learned_lines
+from fedmkt.evidence.page import learned_lines
 from fedmkt.evidence.seal import MANIFEST, SIGNATURE
 from fedmkt.report import message_ledger
 from fedmkt.report.collect import verify_one
@@ -64,7 +66,7 @@ def _attacks(visit: Visit, found: Run) -> tuple[Attack, ...]:
     contract = visit.shelf.contract(found.contract).contract
     for place in (found.evidence, found.folder):
         if place is not None and (report := read_attack_lab(place / ATTACK_LAB, contract)) is not None:
-            return attack_lines(report)
+            return table(report, Words(visit.language)).attacks
     return ()
 
 

@@ -6,7 +6,8 @@ A fact that nobody stated is said to be missing, never guessed.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fedmkt.contract.reading.document import PHRASES, Language
+from fedmkt.contract.reading.document import PHRASES
+from fedmkt.contract.reading.document import Language as Language
 
 
 @dataclass(frozen=True)
