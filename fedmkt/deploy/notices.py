@@ -33,6 +33,7 @@ from fedmkt.contract.canonical import digest
 from fedmkt.crypto import dsse
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.folders import PartyFolder, load_party_config, read_file, read_identity
+from fedmkt.deploy.rights import withdrawals_of
 from fedmkt.errors import AuditError, ConfigError
 from fedmkt.party.acts_log import ActsLog
 from fedmkt.party.filters import Flags
@@ -138,7 +139,8 @@ def _take(
         if said["party"] != signer:
             raise ValueError("signed by another party than it names")
         gone = {part: _flags(said[part], said[f"{part}_rows"]) for part in _PARTS}
-        before, after = read_left(model), note_joint(model, gone, now.date())
+        with withdrawals_of(folder).alone():
+            before, after = read_left(model), note_joint(model, gone, now.date())
     except (ValueError, KeyError) as error:
         raise AuditError(f"{path}: not a notice about this run: {error}") from None
     run = str(said["run"])

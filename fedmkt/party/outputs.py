@@ -97,6 +97,11 @@ def write_outputs(party: Party, folder: Path, table: Table, policy: Policy, rele
     PolicyRefused, before anything is written, if the scores lack what must be kept beside them. Who withdrew or opted
     out since the table was opened gets no score.
     """
+    with release.alone(table):
+        return _write_outputs(party, folder, table, policy, release)
+
+
+def _write_outputs(party: Party, folder: Path, table: Table, policy: Policy, release: Release) -> list[Event]:
     gone, left = release.left(table)
     scored = _scored(party) if party.holds(Released) else None
     if scored is not None:

@@ -8,6 +8,7 @@ withdraws there while a run is under way, or later, it tells the bank by a notic
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -89,6 +90,13 @@ class Release:
     random: Random
     clock: Callable[[], datetime]
     policy: PolicyConfig
+
+    def alone(self, table: Table) -> AbstractContextManager[object]:
+        """Let nobody withdraw from the last look at the list until results are written: who did would be in neither."""
+        asked = table.schema.filters if table.schema is not None else None
+        if asked is None or asked.withdrawn is None:
+            return nullcontext()
+        return asked.withdrawn.alone()
 
     def left(self, table: Table) -> tuple[NDArray[np.bool_], list[Event]]:
         """Tell which rows of a table left since it was opened; besides, what to log: counts."""

@@ -10,6 +10,7 @@ It is asked when a table is opened (`party.filters`), before anything is matched
 import hmac
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
@@ -66,9 +67,13 @@ class Withdrawals:
                 "withdrawal list: not as it was written", "restore the store from a backup"
             ) from None
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Let nobody come onto the list meanwhile, nor be noted in results: whoever writes results, or notes, waits."""
+        return self._store.alone("withdrawn")
+
     def add(self, keys: Sequence[KeyColumns], listed: Listed, now: datetime) -> Taken:
         """Put ids on the list; on disk when this returns. The same ids again change nothing, their day neither."""
-        with self._store.alone("withdrawn"):
+        with self.alone():
             before = self.entries()
             known = {(w.kind, w.digest) for w in before}
             secret = self._key()

@@ -133,4 +133,6 @@ def _set(path: Path, name: str, value: int | list[str]) -> None:
     lines = path.read_text().splitlines()
     kept = [line for line in lines if not line.startswith(f"{name} =")]
     place = next(i for i, line in enumerate(kept) if line.startswith("[policy]"))
-    path.write_text("\n".join([*kept[: place + 1], f"{name} = {json.dumps(value)}", *kept[place + 1 :]]) + "\n")
+    path.write_text(
+        "\n".join([*kept[: place + 1], f"{name} = {json.dumps(value)}", *kept[place + 1 :]]) + "\n"
+    )
