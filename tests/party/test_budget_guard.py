@@ -97,10 +97,10 @@ def test_an_entry_that_is_there_is_not_counted_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b"{}", b'{"organisation": 1}', b"\xff"])
-def test_an_entry_that_cannot_be_read_is_told_with_its_run(tmp_path: Path, data: bytes) -> None:
+def test_an_entry_that_cannot_be_read_is_told_by_its_name(tmp_path: Path, data: bytes) -> None:
     store = Store(tmp_path)
     store.put(entry_name(Training("a", "k", 0.1, 1e-6), "ab" * 32), data)
-    with pytest.raises(AuditError, match="run abababababababab is not as it was written"):
+    with pytest.raises(AuditError, match="noise/abababab[ab]+: not as it was written"):
         list(read_entries(store))
 
 
