@@ -100,7 +100,7 @@ def test_an_entry_that_is_there_is_not_counted_twice(tmp_path: Path) -> None:
 def test_an_entry_that_cannot_be_read_is_told_by_its_name(tmp_path: Path, data: bytes) -> None:
     store = Store(tmp_path)
     store.put(entry_name(Training("a", "k", 0.1, 1e-6), "ab" * 32), data)
-    with pytest.raises(AuditError, match="noise/abababab[ab]+: not as it was written"):
+    with pytest.raises(AuditError, match=r"noise/abababab[ab]+: not as it was written"):
         list(read_entries(store))
 
 
