@@ -17,7 +17,9 @@ from fedmkt.crypto.sign import Identity
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATES = "https://fedmkt.example/predicates"
-Kind = Literal["approval", "denial", "amendment", "revocation", "renewal", "evidence", "override", "deals"]
+Kind = Literal[
+    "approval", "denial", "amendment", "revocation", "renewal", "evidence", "override", "deals", "withdrawal"
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from fedmkt.cli.roles import current_actor, new_password
 from fedmkt.errors import ConfigError, PolicyRefused
 
 if TYPE_CHECKING:
+    from fedmkt.audit import records
     from fedmkt.deploy.accounts import Accounts
 
 accounts = typer.Typer(
@@ -124,5 +125,7 @@ def _say(folder: Path, act: str, name: str, roles: list[str]) -> None:
 
     from fedmkt.party.acts_log import ActsLog
 
-    body = {"account": name, "roles": roles} if roles else {"account": name}
+    mark = _accounts(folder).mark(name)
+    body: dict[str, records.Json] = {"account": name, **({"roles": [*roles]} if roles else {})}
+    body |= {"mark": mark} if mark else {}
     ActsLog(folder / "state", lambda: datetime.now(UTC)).say(current_actor(), act, body)

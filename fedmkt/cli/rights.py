@@ -36,6 +36,22 @@ def withdraw_command(
     show: Annotated[
         bool, typer.Option("--list", help="Say how many have withdrawn, and which models to train again.")
     ] = False,
+    tell: Annotated[
+        Path | None,
+        typer.Option(
+            "--tell",
+            metavar="OUT",
+            show_default=False,
+            help="At a partner: write notices for the bank, by rows of its runs and without ids, into a folder.",
+        ),
+    ] = None,
+    told: Annotated[
+        Path | None,
+        typer.Option(
+            "--told", metavar="NOTICE", show_default=False, help="At the bank: take up a partner's notice."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     folder: Folder = Path("."),
     as_json: Json = False,
 ) -> None:
@@ -43,6 +59,11 @@ def withdraw_command(
 
     Only keyed digests are kept, for good: they keep these people out.
     """
+    if tell is not None or told is not None:
+        if ids or file is not None or show or (tell is not None and told is not None):
+            raise typer.BadParameter("--tell or --told alone")
+        _tell(folder, tell, yes, as_json) if tell is not None else _told(folder, told, as_json)
+        return
     from fedmkt.deploy.folders import PartyFolder
     from fedmkt.deploy.rights import read_rights, withdraw
 
@@ -59,6 +80,39 @@ def withdraw_command(
         console.say_json({**facts, **asdict(found)})
     else:
         console.say_lines([*lines, *found.lines()])
+
+
+def _tell(folder: Path, out: Path, yes: bool, as_json: bool) -> None:
+    from datetime import UTC, datetime
+
+    from fedmkt.deploy.folders import PartyFolder
+    from fedmkt.deploy.notices import tell, to_tell
+
+    place = PartyFolder(folder)
+    if runs := len(to_tell(place)):
+        confirm(f"Whoever gets the notices learns which rows of {runs} runs left. Write them?", yes)
+    made = tell(place, out, datetime.now(UTC))
+    if as_json:
+        console.say_json({"notices": [asdict(notice) for notice in made]})
+        return
+    lines = [f"{notice.path}: {notice.rows:,} rows, for {notice.bank}" for notice in made]
+    console.say_lines([*lines, "there: fedmkt withdraw --told NOTICE"] if made else ["nobody left a run"])
+
+
+def _told(folder: Path, notice: Path | None, as_json: bool) -> None:
+    from fedmkt.deploy.folders import PartyFolder
+    from fedmkt.deploy.notices import told
+    from fedmkt.deploy.rights import read_rights
+
+    if notice is None:
+        return
+    place = PartyFolder(folder)
+    found = told(place, notice, current_actor())
+    if as_json:
+        console.say_json(asdict(found))
+        return
+    line = f"{found.party}: {found.trained:,} who trained and {found.scored:,} with a score left"
+    console.say_lines([line, *read_rights(place).lines()])
 
 
 def expire_command(

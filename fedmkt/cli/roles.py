@@ -189,16 +189,17 @@ def organisations(given: Iterable[object]) -> list[Path]:
     """Find the organisations' folders in which paths lie; the one that we stand in, if there is none."""
     values = [v for value in given for v in (value if isinstance(value, list | tuple) else (value,))]
     named = [Path(value) for value in values if isinstance(value, str | Path)]
-    found = dict.fromkeys(root for path in named if (root := _root(path)) is not None)
-    return list(found) or [root for root in [_root(Path())] if root is not None]
+    found = dict.fromkeys(root for path in named for root in _roots(path))
+    return list(found) or list(dict.fromkeys(_roots(Path())))
 
 
-def _root(path: Path) -> Path | None:
-    absolute = path.absolute()
-    for place in (absolute, *absolute.parents):
-        if any((place / name).exists() for name in ("party.toml", "coordinator.toml")):
-            return place
-    return None
+def _roots(path: Path) -> Iterator[Path]:
+    """Give the organisation's folder in which a path lies as it is written, and the one to which its links lead."""
+    for way in (path.absolute(), path.resolve()):
+        for place in (way, *way.parents):
+            if any((place / name).exists() for name in ("party.toml", "coordinator.toml")):
+                yield place.resolve()
+                break
 
 
 def _in_turn(roots: list[Path], name: str, may: May | None, act: Callable[[], object]) -> object:

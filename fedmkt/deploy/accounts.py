@@ -236,9 +236,10 @@ class Accounts:
             ) from None
 
     def _keep(self, attempts: Mapping[str, tuple[int, str]]) -> None:
-        kept = dict(
-            list(attempts.items())[-KEPT_NAMES:]
-        )  # the latest ones: names of chance do not fill the disk
+        # Of names of chance the latest: they do not fill the disk, nor make us forget failures of a real one.
+        real = {hashlib.sha256(name.encode()).hexdigest() for name in self._read()}
+        latest = set([digest for digest in attempts if digest not in real][-KEPT_NAMES:])
+        kept = {digest: attempts[digest] for digest in attempts if digest in real or digest in latest}
         write_atomically(self._attempts_file, json.dumps(kept).encode())
 
     def _read(self) -> dict[str, _Entry]:

@@ -106,9 +106,11 @@ def withdraw(
     now = clock()
     schema = _schema(folder, now.date())
     listed = _typed(schema, ids) if file is None else read_opt_out(file, schema)
-    taken = withdrawals_of(folder, random).add(schema.keys, listed, now)
-    for model in model_folders(folder):
-        note_left(model, schema.keys, listed, now.date())
+    gone = withdrawals_of(folder, random)
+    taken = gone.add(schema.keys, listed, now)
+    with gone.alone():  # a run that ends meanwhile has asked the list, or is written before we look
+        for model in model_folders(folder):
+            note_left(model, schema.keys, listed, now.date())
     counts = {"known": taken.known, "new": taken.new}
     log = ActsLog(folder.state, clock)
     log.say(actor, "consent.withdrawn", counts)
@@ -137,7 +139,9 @@ def recheck(files: RunFiles, day: date) -> None:
         return
     schema = _schema(folder, day)
     if schema.filters is not None and schema.filters.opt_out is not None:
-        note_left(files.results, schema.keys, read_opt_out(schema.filters.opt_out, schema), day)
+        listed = read_opt_out(schema.filters.opt_out, schema)
+        with withdrawals_of(folder).alone():
+            note_left(files.results, schema.keys, listed, day)
 
 
 def model_folders(folder: PartyFolder) -> list[Path]:

@@ -6,6 +6,7 @@ people leave these functions, one for each reason; who has several reasons is co
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -30,6 +31,9 @@ class Withdrawn(Protocol):
 
     def flags(self, keys: "Sequence[KeyColumns]", spelled: Sequence[Sequence[str | None]]) -> Flags:
         """Tell for each row whether any of its ids was withdrawn; spelled : by key the ids of all rows."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Let nobody come onto the list meanwhile, nor be noted in results."""
 
 
 @dataclass(frozen=True)

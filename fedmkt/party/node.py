@@ -28,6 +28,7 @@ from fedmkt.errors import PolicyRefused
 from fedmkt.party import filters
 from fedmkt.party.acts_log import read_acts
 from fedmkt.party.audit_log import LOG, AuditLog
+from fedmkt.party.budget_guard import check_logged
 from fedmkt.party.clock import uptime
 from fedmkt.party.contract_past import (
     UNKNOWN,
@@ -61,6 +62,7 @@ from fedmkt.party.policy import Policy
 from fedmkt.party.release import Release
 from fedmkt.party.store import Store
 from fedmkt.party.table import Column, Table, TableSchema, read_table
+from fedmkt.party.withdrawals import Withdrawals
 from fedmkt.protocol.alignment.psi import Customers
 from fedmkt.protocol.core import Name, Script, State
 from fedmkt.protocol.pipeline import SCRIPTS
@@ -168,14 +170,23 @@ def open_data(
     """Read a party's own file as its job says, without those who must not be on the list.
 
     day : on which the ages count, the contract's: then a resume, days later, has the same list. None: today.
-    withdrawn : the list of those who withdrew.
+    withdrawn : the list of those who withdrew; None: that of the organisation in whose folder the file lies, if it
+    lies in one. So who withdrew is in no simulation either that reads an organisation's own file.
     """
+    if withdrawn is None:
+        withdrawn = list_of_owner(folder / config.file)
     schema = schema_of(config, folder, day or datetime.now(UTC).date(), withdrawn)
     table = read_table(folder / config.file, schema)
     if config.reference is None:
         return table
     alone = TableSchema(config.id, config.id_kind, config.country, schema.columns)
     return replace(table, reference=read_table(folder / config.reference, alone))
+
+
+def list_of_owner(file: Path) -> Withdrawals | None:
+    """Return the withdrawal list of the organisation in whose folder a file lies; None where there is none."""
+    store = next((f / "state" / "store" for f in file.resolve().parents if (f / "party.toml").exists()), None)
+    return Withdrawals(Store(store), secrets.token_bytes) if store is not None and store.is_dir() else None
 
 
 def schema_of(
@@ -265,6 +276,7 @@ def open_party(
             policy.check_list(len(table.ids), contract, table.dropped, gone)
             guard = _guard(name, signed, policy, table, place, store, sources)
             guard.check()
+            check_logged(store, place.own_logs)
     log = _open_log(name, signed, place, sources)
     rules = f"{policy.digest} {installed_code()}".encode()
     if log.size == 0 or _refused_key(signed) in store:

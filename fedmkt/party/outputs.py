@@ -44,6 +44,7 @@ from fedmkt.party.handle import Party
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.policy import Policy
 from fedmkt.party.release import EXPIRES, Release, retention_of, write_expiry
+from fedmkt.party.run_people import JointRows
 from fedmkt.party.score_notes import Notes, notes_of
 from fedmkt.party.table import Table
 from fedmkt.protocol.alignment.align import Slots, Split, Validation
@@ -96,6 +97,11 @@ def write_outputs(party: Party, folder: Path, table: Table, policy: Policy, rele
     PolicyRefused, before anything is written, if the scores lack what must be kept beside them. Who withdrew or opted
     out since the table was opened gets no score.
     """
+    with release.alone(table):
+        return _write_outputs(party, folder, table, policy, release)
+
+
+def _write_outputs(party: Party, folder: Path, table: Table, policy: Policy, release: Release) -> list[Event]:
     gone, left = release.left(table)
     scored = _scored(party) if party.holds(Released) else None
     if scored is not None:
@@ -137,9 +143,17 @@ def write_outputs(party: Party, folder: Path, table: Table, policy: Policy, rele
         for name, data in scored.notes.of_rows(kept).files().items() if scored.notes else ():
             write_atomically(folder / name, data)
         events += [*left, _write_scores(party, folder, table, scored.bank_only, kept)]
-    release.keep_people(folder, table, real(split.train), used, gone)
+    release.keep_people(folder, table, real(split.train), used, gone, _joint(party))
     _write_expiry(party, folder, release)
     return events
+
+
+def _joint(party: Party) -> JointRows:
+    """Return the own row of each joint row of training and of scoring."""
+    if party.holds(Slots):
+        return JointRows(party.recall(Slots).train, party.recall(Slots).scored)
+    split = party.recall(Split)
+    return JointRows(split.train, np.concatenate([split.held_out, split.unlabelled]))
 
 
 def _write_expiry(party: Party, folder: Path, release: Release) -> None:

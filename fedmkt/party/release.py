@@ -2,12 +2,13 @@
 
 A table is opened when a run begins; hours later, when scores are written, the withdrawal list and the opt-out list
 are read again. Who came onto one of them meanwhile gets no score (C04, C16). That person's row did take part, so the
-model is flagged like one of before. A partner cannot take a row out of what the bank gets without saying which: who
-withdraws at a partner while a run is under way is out of the next one.
+model is flagged like one of before. A partner cannot take a row out of what the bank gets without saying which: of who
+withdraws there while a run is under way, or later, it tells the bank by a notice (`deploy.notices`).
 """
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from fedmkt.crypto.prg import Random
 from fedmkt.errors import AuditError
 from fedmkt.party.events import Event
 from fedmkt.party.journal import write_atomically
-from fedmkt.party.run_people import NEVER, Left, number_of, write_people
+from fedmkt.party.run_people import NEVER, JointRows, Left, number_of, write_people
 from fedmkt.party.table import Table, read_opt_out
 
 EXPIRES: Final = "expires.json"
@@ -90,6 +91,13 @@ class Release:
     clock: Callable[[], datetime]
     policy: PolicyConfig
 
+    def alone(self, table: Table) -> AbstractContextManager[object]:
+        """Let nobody withdraw from the last look at the list until results are written: who did would be in neither."""
+        asked = table.schema.filters if table.schema is not None else None
+        if asked is None or asked.withdrawn is None:
+            return nullcontext()
+        return asked.withdrawn.alone()
+
     def left(self, table: Table) -> tuple[NDArray[np.bool_], list[Event]]:
         """Tell which rows of a table left since it was opened; besides, what to log: counts."""
         rows = np.zeros(len(table.ids), np.bool_)
@@ -114,10 +122,11 @@ class Release:
         trained: NDArray[np.int64],
         scored: NDArray[np.int64],
         gone: NDArray[np.bool_],
+        joint: JointRows,
     ) -> None:
         """Write whose rows a run used; gone : who of the table left while it was under way is noted at once."""
         if table.schema is not None:
             day = number_of(self.clock().date())
             left = Left(*(np.where(gone[rows], day, NEVER) for rows in (trained, scored)))
             ids = (table.ids, *table.more_ids)
-            write_people(folder, self.random(32), table.schema.keys, ids, trained, scored, left)
+            write_people(folder, self.random(32), table.schema.keys, ids, trained, scored, left, joint)

@@ -1,10 +1,11 @@
 """Whose data a finished run used, as digests under a key of that run's own: how a later withdrawal finds its models.
 
 Beside a run's results lie `people.key` (32 secret bytes), `people.npz` (for the rows that trained and for those that
-were scored, by each of their ids, HMAC-SHA256 under that key, cut to 8 bytes, 0 where a row lacks an id) and, once
-somebody in them left, `left.npz`: who among the trained and the scored, since when and why. All of it goes with the
-results when their retention is over, the key first. A key for each run: two runs' files alone do not tell who is in
-both. Rows are those that the party itself knows: where the match is hidden, a partner's are all that took part.
+were scored, by each of their ids, HMAC-SHA256 under that key, cut to 8 bytes, 0 where a row lacks an id; besides, where
+each stands among the joint rows) and, once somebody in them left, `left.npz`: who among the trained and the scored,
+since when and why. All of it goes with the results when their retention is over, the key first. A key for each run: two
+runs' files alone do not tell who is in both. Rows are those that the party itself knows: where the match is hidden, a
+partner's are all that took part, and as one of them may be scored or not, its trained ones stand for both.
 """
 
 import io
@@ -51,6 +52,14 @@ class Left:
         return (_date(days.min()), _date(days.max())) if len(days) else None
 
 
+@dataclass(frozen=True)
+class JointRows:
+    """The own row of each joint row of training and of scoring, -1 for none: all parties count them alike."""
+
+    trained: NDArray[np.int64]
+    scored: NDArray[np.int64]
+
+
 def _date(day: int) -> date:
     return date.fromordinal(date(1970, 1, 1).toordinal() + int(day))
 
@@ -68,16 +77,61 @@ def write_people(
     trained: NDArray[np.int64],
     scored: NDArray[np.int64],
     left: Left,
+    joint: JointRows,
 ) -> None:
     """Write whose rows trained and were scored. ids : by key those of all rows of the table; left : already."""
-    arrays = {
+    arrays: dict[str, NDArray[np.generic]] = {
         name: _digests(secret, keys, ids, rows) for name, rows in (("trained", trained), ("scored", scored))
     }
+    arrays |= {"trained_at": places(joint.trained, trained), "scored_at": places(joint.scored, scored)}
+    arrays |= {"joint": np.array([len(joint.trained), len(joint.scored)])}
     write_atomically(folder / KEY, secret)
     _write(folder / PEOPLE, {**arrays, "kinds": np.array([key.said() for key in keys])})
     (folder / LEFT).unlink(missing_ok=True)  # of a run that is closed again
     if left.trained.any() or left.scored.any():
         _write(folder / LEFT, {"trained": left.trained, "scored": left.scored})
+
+
+def places(joint: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where own rows stand among the joint ones; each is there."""
+    order = np.argsort(joint, kind="stable")
+    found: NDArray[np.int64] = order[np.searchsorted(joint, rows, sorter=order)]
+    return found
+
+
+def left_of_joint(folder: Path) -> dict[str, Flags]:
+    """Tell which joint rows of training and of scoring left, by the own ids; AuditError for a run of before."""
+    stored, left = read_people(folder), read_left(folder)
+    trained, scored = (np.zeros(count, np.bool_) for count in stored["joint"].tolist())
+    trained[stored["trained_at"][left.trained != NEVER]] = True
+    scored[stored["scored_at"][left.scored != NEVER]] = True
+    # Where the match is hidden, a partner knows each of its people by the same place in both.
+    if not len(left.scored) and len(trained) == len(scored):
+        scored |= trained
+    return {"trained": trained, "scored": scored}
+
+
+def note_joint(folder: Path, gone: Mapping[str, Flags], day: date) -> Left:
+    """Remember since when those are gone whom another party named by their joint rows.
+
+    ValueError where these are of other numbers of rows than the run had.
+    """
+    stored, before = read_people(folder), read_left(folder)
+    if [len(gone[name]) for name in ("trained", "scored")] != stored["joint"].tolist():
+        raise ValueError("other numbers of rows than the run had")
+    found = {"trained": before.trained.copy(), "scored": before.scored.copy()}
+    for name, days in found.items():
+        days[gone[name][stored[f"{name}_at"]] & (days == NEVER)] = number_of(day)
+    _write(folder / LEFT, found)
+    return Left(**found)
+
+
+def read_people(folder: Path) -> dict[str, NDArray[np.generic]]:
+    """Read whose rows a run used and where they stood; AuditError for a run that did not write it."""
+    stored = _read(folder / PEOPLE)
+    if not {"trained", "scored", "trained_at", "scored_at", "joint"} <= set(stored):
+        raise AuditError(f"{folder / PEOPLE}: does not say where people stood", "train again")
+    return stored
 
 
 def note_left(folder: Path, keys: Sequence[KeyColumns], listed: Listed, day: date) -> Left | None:

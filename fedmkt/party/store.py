@@ -7,6 +7,7 @@ A file is a line with a version and the SHA-256 of the rest, a line with the nam
 person damaged is said by its path, and never half understood. Files of before had name and value alone.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -52,10 +53,10 @@ class Store(Mapping[str, bytes]):
         if data.startswith(_VERSION):
             first, _, data = data.partition(b"\n")
             if first + b"\n" != _first_line(data):
-                raise _damaged(path)
+                raise _damaged(path, name)
         named = name.encode() + b"\n"
         if not data.startswith(named):
-            raise _damaged(path)
+            raise _damaged(path, name)
         return data.removeprefix(named)
 
     def __iter__(self) -> Iterator[str]:
@@ -66,10 +67,12 @@ class Store(Mapping[str, bytes]):
 
     def highest_epoch(self, run: str) -> int:
         """Return the highest epoch of a run that was ever opened here; 0 for an unknown run."""
-        try:
-            return int(self.get(f"epoch/{run}", b"0"))
-        except ValueError:
-            raise _damaged(self._path(f"epoch/{run}")) from None
+        name, found = f"epoch/{run}", -1
+        with contextlib.suppress(ValueError):
+            found = int(self.get(name, b"0"))
+        if found < 0:
+            raise _damaged(self._path(name), name)
+        return found
 
     def raise_epoch(self, run: str, epoch: int) -> None:
         """Remember that an epoch was opened; a folder rolled back cannot open it again."""
@@ -81,9 +84,9 @@ class Store(Mapping[str, bytes]):
         try:
             found = json.loads(self.get(name, b"[]"))
         except (ValueError, RecursionError):
-            raise _damaged(self._path(name)) from None
+            raise _damaged(self._path(name), name) from None
         if not (isinstance(found, list) and all(isinstance(run, str) for run in found)):
-            raise _damaged(self._path(name))
+            raise _damaged(self._path(name), name)
         return found
 
     def begin_run(self, run: str, contract: str, max_runs: int) -> None:
@@ -131,8 +134,9 @@ class Store(Mapping[str, bytes]):
 _HINT = "restore the store from its last backup; what was counted since must not be forgotten"
 
 
-def _damaged(path: Path) -> AuditError:
-    return AuditError(f"{path}: not as it was written", _HINT)
+def _damaged(path: Path, name: str = "") -> AuditError:
+    value = f"store: {name}: " if name else ""
+    return AuditError(f"{value}not as it was written: {path}", _HINT)
 
 
 def _first_line(named: bytes) -> bytes:

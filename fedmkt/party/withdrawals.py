@@ -9,7 +9,8 @@ It is asked when a table is opened (`party.filters`), before anything is matched
 
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
@@ -55,20 +56,25 @@ class Withdrawals:
 
     def entries(self) -> tuple[Withdrawal, ...]:
         """Read the list, the oldest first; AuditError if it is not as it was written."""
+        return tuple(Withdrawal(*each) for each in self._read())
+
+    def _read(self) -> Iterator[tuple[str, str, date]]:
         value = self._store.get(_IDS, b"")
         try:
-            return tuple(
-                Withdrawal(kind, digest, date.fromisoformat(since))
-                for kind, digest, since in map(json.loads, value.decode().splitlines())
-            )
+            for line in value.decode().splitlines():
+                kind, digest, since = json.loads(line)
+                yield str(kind), bytes.fromhex(digest).hex(), date.fromisoformat(since)
         except (ValueError, TypeError, RecursionError):
-            raise AuditError(
-                "withdrawal list: not as it was written", "restore the store from a backup"
-            ) from None
+            text = "withdrawal list: not as it was written"
+            raise AuditError(text, "restore the store from a backup") from None
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Let nobody come onto the list meanwhile, nor be noted in results: whoever writes results, or notes, waits."""
+        return self._store.alone("withdrawn")
 
     def add(self, keys: Sequence[KeyColumns], listed: Listed, now: datetime) -> Taken:
         """Put ids on the list; on disk when this returns. The same ids again change nothing, their day neither."""
-        with self._store.alone("withdrawn"):
+        with self.alone():
             before = self.entries()
             known = {(w.kind, w.digest) for w in before}
             secret = self._key()
@@ -90,9 +96,9 @@ class Withdrawals:
         ConfigError if ids of a kind were withdrawn that the table does not have: their people could not be found.
         """
         found = np.zeros(len(spelled[0]), np.bool_)
-        by_kind: dict[str, set[str]] = {}
-        for entry in self.entries():
-            by_kind.setdefault(entry.kind, set()).add(entry.digest)
+        by_kind: dict[str, set[bytes]] = {}
+        for kind, digest, _ in self._read():
+            by_kind.setdefault(kind, set()).add(bytes.fromhex(digest))
         if missing := sorted(set(by_kind) - {key.said() for key in keys}):
             raise ConfigError(
                 f"C16 withdrawal: people withdrew by {', '.join(missing)}, which the table does not have",
@@ -101,7 +107,7 @@ class Withdrawals:
         for key, ids in zip(keys, spelled, strict=True):
             if listed := by_kind.get(key.said()):
                 secret = self._key()
-                hits = (one is not None and keyed_digest(secret, key, one).hex() in listed for one in ids)
+                hits = (one is not None and keyed_digest(secret, key, one) in listed for one in ids)
                 found |= np.fromiter(hits, np.bool_, len(ids))
         return found
 

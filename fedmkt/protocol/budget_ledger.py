@@ -98,7 +98,7 @@ def _read(name: str, data: bytes) -> Entry:
         for field, value in asdict(entry).items()
     ):
         raise AuditError(
-            f"budget ledger: the entry of run {name.partition('/')[2][:16]} is not as it was written",
+            f"budget ledger: {name}: not as it was written",
             "restore the store from its last backup",
         )
     return entry

@@ -16,6 +16,7 @@ from fedmkt.cli.app import app, main
 from fedmkt.cli.roles import ACCOUNT, COMMANDS, NEW_PASSWORD_FILE, PASSWORD_FILE, leaves
 from fedmkt.deploy import accounts
 from fedmkt.deploy.accounts import ROLES, Accounts, Cost
+from fedmkt.deploy.acts import verify_acts
 from fedmkt.errors import AuditError, ConfigError, PolicyRefused
 from fedmkt.party.acts_log import ActsLog
 
@@ -69,7 +70,9 @@ def test_every_command_is_in_the_table_and_nothing_else_is() -> None:
 def test_who_signs_does_not_run_and_who_audits_changes_nothing() -> None:
     assert all(COMMANDS[f"contract {act}"].roles == {"approver"} for act in ("approve", "deny", "sign"))
     changing = {name for name, may in COMMANDS.items() if may.changes}
-    assert not [name for name in changing if "auditor" in COMMANDS[name].roles]
+    own = {"audit auditor-key", "audit deals"}  # an auditor's own key, and its own word about the dealer
+    assert {name for name in changing if "auditor" in COMMANDS[name].roles} <= own
+    assert all(COMMANDS[name].roles == {"auditor"} for name in own)
     drafting = {
         "contract new",
         "contract propose",
@@ -263,3 +266,79 @@ def test_half_a_line_that_a_crash_left_is_no_act(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b'{"act')
     log.say(Actor("ann", "account", "password", ("operator",)), "act.ended", {"command": "run"})
     assert len(log.chain().acts) == 7
+
+
+# ------------------------------------------------------------------------------- what somebody may try
+
+
+def test_a_link_into_a_folder_does_not_lead_past_the_login(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = folder / "state" / "contracts" / "spring"
+    below.mkdir(parents=True)
+    Accounts(folder / "keys", cost=CHEAP).add("ann", ["operator"], WORD)
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "link").symlink_to(below)
+    monkeypatch.chdir(tmp_path / "aside")
+    assert roles.organisations([Path("link")]) == [folder]
+    assert main(["audit", "verify", "link"]) == PolicyRefused.exit_code
+    # And of one that lies in two, both are asked.
+    other = tmp_path / "aside"
+    (other / "coordinator.toml").write_text("")
+    assert set(roles.organisations([other / "link"])) == {folder, other}
+
+
+def test_guesses_at_names_of_chance_do_not_make_a_real_account_forget_its_failures(tmp_path: Path) -> None:
+    clock = Clock()
+    store = Accounts(tmp_path, clock, CHEAP)
+    store.add("ann", ["operator"], WORD)
+    for _ in range(5):
+        with pytest.raises(PolicyRefused, match="wrong name"):
+            store.log_in("ann", OTHER)
+    attempts = {f"{i:064x}": (1, clock.now.isoformat()) for i in range(accounts.KEPT_NAMES)}
+    store._keep({**store._attempts(), **attempts})
+    with pytest.raises(PolicyRefused, match="wrong name"):
+        store.log_in("somebody", OTHER)
+    with pytest.raises(PolicyRefused, match="too many failed logins"):
+        store.log_in("ann", WORD)
+    assert len(store._attempts()) <= accounts.KEPT_NAMES + 1
+
+
+@pytest.mark.parametrize("how", ["role", "added", "password", "removed", "acts cut"])
+def test_accounts_that_nobody_added_are_found_by_the_acts(
+    folder: Path, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(NEW_PASSWORD_FILE, secret(folder, WORD, "new"))
+    monkeypatch.setenv(PASSWORD_FILE, secret(folder, WORD))
+    monkeypatch.setenv(ACCOUNT, "ann")
+    for name, role in (("ann", "operator"), ("carl", "auditor"), ("zoe", "approver")):
+        assert main(["accounts", "add", name, "--role", role, "--dir", str(folder)]) == 0
+    assert main(["accounts", "remove", "zoe", "--yes", "--dir", str(folder)]) == 0
+    assert main(["accounts", "password", "ann", "--dir", str(folder)]) == 0
+    verify_acts(folder)
+    path, log = folder / "keys" / "accounts.json", folder / "state" / "acts.jsonl"
+    entries = json.loads(path.read_text())
+    if how == "role":
+        entries["carl"]["roles"] = ["operator"]
+    elif how == "added":
+        entries["eve"] = entries["carl"]
+    elif how == "password":
+        entries["carl"]["password"] = entries["ann"]["password"]
+    elif how == "removed":
+        del entries["carl"]
+    else:
+        lines = log.read_bytes().splitlines(keepends=True)
+        last = max(i for i, line in enumerate(lines) if b'"account.added"' in line and b'"carl"' in line)
+        log.write_bytes(b"".join(lines[:last]))
+    path.write_text(json.dumps(entries))
+    with pytest.raises(AuditError, match=r"accounts\.json: (eve|carl|ann|zoe)") as found:
+        verify_acts(folder)
+    assert found.value.exit_code == 7
+
+
+def test_an_account_of_before_its_acts_said_what_it_was_is_no_tampering(folder: Path) -> None:
+    """Added by fedmkt of before, which wrote no mark into the acts, or by the library."""
+    Accounts(folder / "keys", cost=CHEAP).add("ann", ["operator"], WORD)
+    log = ActsLog(folder / "state", Clock())
+    log.say(Actor("olga", "os-user", "none"), "account.added", {"account": "ann", "roles": ["operator"]})
+    verify_acts(folder)

@@ -71,10 +71,14 @@ class Circle:
         return done
 
 
-def circle(root: Path, passes: int = 3) -> Circle:
-    """Found the three organisations, with tables, policies and a contract that all have signed."""
+def circle(root: Path, passes: int = 3, more: str = "", head: str = "") -> Circle:
+    """Found the three organisations, with tables, policies and a contract that all have signed.
+
+    more : sections of the job besides; head : what stands before all sections.
+    """
     path = write_world(generate(3, 1000, 1200, 700), root / "files", minimum=300)
-    path.write_text(path.read_text().replace("[model]\n", f"[model]\niterations = {passes}\n"))
+    text = path.read_text().replace("[model]\n", f"[model]\niterations = {passes}\n")
+    path.write_text(head + text + more)
     job = parse_job(path.read_text(), str(path))
     centre = Office(root / job.coordinator.name, job.coordinator.name, job.coordinator.organisation).found()
     parties = {
@@ -98,6 +102,7 @@ def circle(root: Path, passes: int = 3) -> Circle:
     _replace(centre.home.config, "purposes = []", purposes.strip())
     for name in ("min_list", "min_common", "min_support"):
         _set(centre.home.config, name, 20 if name == "min_support" else 300)
+    _set(centre.home.config, "disclosures", list(job.disclosures))
     return Circle(root, job, signed)
 
 
@@ -107,7 +112,8 @@ def _settle(office: Office, job: JobConfig, name: str, keys: dict[str, str], pur
     text = folder.config.read_text().replace("[pinned]", "\n".join(lines))
     folder.config.write_text(text)
     columns = json.dumps(list(party.columns))
-    folder.policy.write_text(f"{purposes}columns = {columns}\n{POLICY}")
+    policy = f"{POLICY}disclosures = {json.dumps(list(job.disclosures))}\n"
+    folder.policy.write_text(f"{purposes}columns = {columns}\n{policy}")
     values: dict[str, object] = {
         "file": str(office.root.parent / "files" / party.file), "id": party.id, "id_kind": party.id_kind,
         "country": party.country, "numbers": list(party.numbers), "categories": list(party.categories),
@@ -123,8 +129,10 @@ def _replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def _set(path: Path, name: str, value: int) -> None:
+def _set(path: Path, name: str, value: int | list[str]) -> None:
     lines = path.read_text().splitlines()
     kept = [line for line in lines if not line.startswith(f"{name} =")]
     place = next(i for i, line in enumerate(kept) if line.startswith("[policy]"))
-    path.write_text("\n".join([*kept[: place + 1], f"{name} = {value}", *kept[place + 1 :]]) + "\n")
+    path.write_text(
+        "\n".join([*kept[: place + 1], f"{name} = {json.dumps(value)}", *kept[place + 1 :]]) + "\n"
+    )

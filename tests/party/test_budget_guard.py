@@ -11,7 +11,7 @@ import pytest
 
 from fedmkt.contract.agreement import Contract
 from fedmkt.errors import AuditError, PolicyRefused
-from fedmkt.party.budget_guard import Reads, reserving
+from fedmkt.party.budget_guard import Reads, check_logged, reserving
 from fedmkt.party.store import Store
 from fedmkt.protocol.budget_ledger import (
     List,
@@ -97,10 +97,10 @@ def test_an_entry_that_is_there_is_not_counted_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b"{}", b'{"organisation": 1}', b"\xff"])
-def test_an_entry_that_cannot_be_read_is_told_with_its_run(tmp_path: Path, data: bytes) -> None:
+def test_an_entry_that_cannot_be_read_is_told_by_its_name(tmp_path: Path, data: bytes) -> None:
     store = Store(tmp_path)
     store.put(entry_name(Training("a", "k", 0.1, 1e-6), "ab" * 32), data)
-    with pytest.raises(AuditError, match="run abababababababab is not as it was written"):
+    with pytest.raises(AuditError, match=r"noise/abababab[ab]+: not as it was written"):
         list(read_entries(store))
 
 
@@ -158,3 +158,36 @@ def test_a_count_that_another_run_raised_meanwhile_is_not_written_over(tmp_path:
         raise AssertionError("nothing may be written")
     with reserving(store, first.seen, {"else": b"1"}, 8.0, "me"):
         pass  # what it read and does not write may have changed
+
+
+def _spend(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Told]:
+    spent = Spending(Name("shop"), "drops and dummies on a list", 5.0, 0.0, 5.0)
+    return Outcome(Told(1), remember=entry("mine", 5.0, turn.run.hex()), spends=(spent,))
+
+
+def spend_once(call: Caller, contract: Contract) -> Told:
+    """One call that takes of the budget."""
+    return call(BANK, Step("toy.tell", _spend, Told)).public.value
+
+
+def test_a_store_that_lacks_what_the_log_says_was_taken_is_refused(tmp_path: Path) -> None:
+    world = toy_world(tmp_path, spend_once)
+    world.run()
+    store, log = world.parties[BANK]._store, world.folder_of(BANK) / "log" / "log.jsonl"
+    run = world.parties[BANK].run.hex()
+    check_logged(store, [log, tmp_path / "no.jsonl"])
+    kept = dict(store)
+    store.forget(f"listed/{run}")
+    with pytest.raises(
+        AuditError, match=f"says that run {run[:16]} took of it, and it has no entry"
+    ) as caught:
+        check_logged(store, [log])
+    assert caught.value.exit_code == 7
+    # Killed between log and store nothing has left: a log that says so and nothing of an answer is no sign.
+    lines = log.read_bytes().split(b"\n")
+    spent = next(i for i, line in enumerate(lines) if b'"budget.spent"' in line)
+    log.write_bytes(b"\n".join([*lines[: spent + 1], b""]))
+    check_logged(store, [log])
+    log.write_bytes(b"\n".join(lines).replace(b'"type":"budget.spent"', b'"type": "budget.spent"'))
+    with pytest.raises(AuditError, match="a record of the budget ledger was changed"):
+        check_logged(kept, [log])

@@ -4,8 +4,10 @@ import json
 import math
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 from dp_accounting import ComposedDpEvent, NeighboringRelation, ZCDpEvent
+from dp_accounting.pld.privacy_loss_distribution import from_randomized_response
 from dp_accounting.rdp import RdpAccountant
 
 from fedmkt.contract.words import comparable
@@ -13,7 +15,15 @@ from fedmkt.errors import AuditError, PolicyRefused
 from fedmkt.privacy.noise import FLOODING_DELTA
 from fedmkt.privacy.superset import epsilon
 from fedmkt.protocol.alignment.psi import Customers, psi
-from fedmkt.protocol.budget_ledger import List, Training, earlier, entry_name, epsilon_together, read_entries
+from fedmkt.protocol.budget_ledger import (
+    List,
+    Training,
+    check_budget,
+    earlier,
+    entry_name,
+    epsilon_together,
+    read_entries,
+)
 from tests.protocol.hidden_world import hidden_contract
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller
 from tests.protocol.test_hidden_psi import LISTED, lists
@@ -48,6 +58,48 @@ def test_trainings_come_to_what_the_accountant_says_of_all_events_composed():
     assert epsilon_together(trainings) == pytest.approx(expected, rel=1e-12)
     assert epsilon_together(trainings) < sum(epsilon_together([t]) for t in trainings)
     assert epsilon_together([]) == 0
+
+
+def renyi_epsilon(rhos, delta):
+    """The slow plain way: the least over orders of what the composed divergence gives (Canonne et al. 2020, 12)."""
+    orders = np.concatenate([1 + np.logspace(-3, 3, 400_000), np.arange(2, 2000)])
+    divergence = sum(rho * orders for rho in rhos)
+    found = divergence + np.log1p(-1 / orders) - (np.log(delta) + np.log(orders)) / (orders - 1)
+    return float(found.min())
+
+
+def test_over_renamed_and_rekeyed_counterparts_and_amended_contracts_all_trainings_are_one_account():
+    """Entries know no contract, so an amendment begins nothing anew; a name or a key is enough to know a bank again."""
+    told = [("a bank", "k1"), ("a bank", "k2"), ("new name", "k2"), ("new name", "k3"), ("stranger", "k9")]
+    rhos, delta = (0.05, 0.2, 0.11, 0.4, 0.3), 1e-5
+    store = {}
+    for i, (who, rho) in enumerate(zip(told, rhos, strict=True)):
+        entry = Training(*who, rho, delta)
+        store[entry_name(entry, f"{i:064x}")] = json.dumps(asdict(entry)).encode()
+    last = Training("new name", "k4", 0.07, delta)
+    together = [*earlier(store, last, "f" * 64), last]
+    assert len(together) == 5, "the stranger is another account"
+    ours = epsilon_together(together)
+    spent = delta - 4 * FLOODING_DELTA - FLOODING_DELTA
+    accountant = RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_ONE)
+    for training in together:
+        accountant.compose(ZCDpEvent(training.rho))
+    assert ours == pytest.approx(accountant.get_epsilon(spent), rel=1e-12)
+    # Orders between those of the accountant can only give less: it is never too low, and hardly too high.
+    plain = renyi_epsilon([t.rho for t in together], spent)
+    assert plain <= ours <= plain * 1.02
+    with pytest.raises(PolicyRefused, match="C13"):
+        check_budget(together, ours - 0.01, "partner", "training", "this bank")
+
+
+def test_lists_of_several_choices_come_to_what_the_composed_privacy_loss_allows():
+    """Two equal probabilities are randomised response, whose composition dp-accounting knows exactly."""
+    lists = [List("a", "k", epsilon(0.2, 0.2), f"choice {i}") for i in range(3)]
+    exact = from_randomized_response(0.4, 2).self_compose(3)
+    assert epsilon_together(lists) == pytest.approx(exact.get_epsilon_for_delta(0.0), rel=1e-3)
+    assert exact.get_epsilon_for_delta(1e-3) < epsilon_together(lists), (
+        "a delta would buy some: none is promised"
+    )
 
 
 def test_the_same_list_again_costs_nothing_and_another_choice_adds_its_epsilon():
