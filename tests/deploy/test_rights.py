@@ -228,9 +228,8 @@ def test_the_log_of_a_run_says_how_many_acts_there_were(
     withdrawals_of(bank)
     copied.open("bank").release()
     chain = ActsLog(bank.state, lambda: NOW).chain()
-    assert logged(copied, "bank", "policy.loaded") == [
-        {"acts": {"count": 2, "head": chain.head}, "party": "bank"}
-    ]
+    (loaded,) = logged(copied, "bank", "policy.loaded")
+    assert loaded["acts"] == {"count": 2, "head": chain.head} and loaded["party"] == "bank"
     assert main(["audit", "acts", "--dir", str(bank.root)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert (
