@@ -10,18 +10,22 @@ from fedmkt.audit.records import EVENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "events.md").read_text()
-CATALOGUE = """
-party.registered key.created key.rotated key.revoked contract.proposed contract.signed contract.amended
-contract.expired pia.attached assessment.attached purpose.declared policy.loaded approval.requested approval.granted
-approval.denied override.used dataset.opened column.granted column.refused consent.filtered optout.applied
-consent.withdrawn erasure.requested erasure.executed retention.expired session.opened session.closed session.refused
-run.started step.started step.completed message.sent message.received message.rejected message.retransmitted
-value.revealed match.completed budget.spent run.completed run.aborted run.resumed model.exported scores.released
-report.exported attack.detected integrity.failed limit.hit clock.stepped
-""".split()
+CATALOGUE = [
+    "party.registered", "key.created", "key.rotated", "key.revoked", "contract.proposed", "contract.signed",
+    "contract.amended", "contract.expired", "pia.attached", "assessment.attached", "purpose.declared",
+    "policy.loaded", "approval.requested", "approval.granted", "approval.denied", "override.used",
+    "dataset.opened", "column.granted", "column.refused", "consent.filtered", "optout.applied",
+    "consent.withdrawn", "erasure.requested", "erasure.executed", "retention.expired", "session.opened",
+    "session.closed", "session.refused", "run.started", "step.started", "step.completed", "message.sent",
+    "message.received", "message.rejected", "message.retransmitted", "value.revealed", "match.completed",
+    "budget.spent", "run.completed", "run.aborted", "run.resumed", "model.exported", "scores.released",
+    "report.exported", "attack.detected", "integrity.failed", "limit.hit", "clock.stepped",
+]  # fmt: skip
 ROWS = {
     name: (where, modules, rest)
-    for name, where, modules, rest in re.findall(r"^\| `([a-z.]+)` \| (.*?) \| (.*?) ?\| (.+) \|$", PAGE, re.MULTILINE)
+    for name, where, modules, rest in re.findall(
+        r"^\| `([a-z.]+)` \| (.*?) \| (.*?) ?\| (.+) \|$", PAGE, re.MULTILINE
+    )
 }
 TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 SOURCES = {
