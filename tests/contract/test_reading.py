@@ -27,7 +27,7 @@ from fedmkt.contract.reading.wide import columns, padded, width_of, wrap
 from fedmkt.contract.signatures import SignedContract
 from fedmkt.privacy.disclosure import DEFAULT, REGISTRY, plain_text_of
 from fedmkt.report.contract import render
-from tests.contract.agreed import APPROVERS, IDENTITIES, START, contract, governance, party, signed
+from tests.contract.agreed import APPROVERS, IDENTITIES, START, TREES, contract, governance, party, signed
 
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 SOURCES = [
@@ -164,7 +164,7 @@ def leaves(value: object) -> Iterator[str]:
     if isinstance(value, Mapping):
         for item in value.values():
             yield from leaves(item)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple) and all(isinstance(item, Mapping | str) for item in value):
         for item in value:
             yield from leaves(item)
     elif value is not None:
@@ -208,6 +208,18 @@ def test_an_age_and_a_remainder_are_said_in_words(language: Language) -> None:
     assert rows["governance.datasets[bank].minimum_age"] == "21"
     text = "\n".join(texts_of(read(reading(contract(governance=terms)), language)))
     assert f"{PHRASES[language]['minimum_age']}\n21\n" in text
+
+
+def test_weights_of_classes_that_change_places_are_a_change() -> None:
+    old, new = (
+        contract(**TREES | {"trees": {"reveal": "sides", "class_weights": weights}})
+        for weights in ((1.0, 5.0), (5.0, 1.0))
+    )
+    (found,) = changes(old, new)
+    assert (found.where, found.old, found.new) == ("trees.class_weights", "1.0, 5.0", "5.0, 1.0")
+    keys = (("email", "phone:home"), ("phone:home", "email"))
+    first, last = (contract(parties=(party("bank", more_kinds=k), party("shop", more_kinds=k))) for k in keys)
+    assert {c.where for c in changes(first, last)} == {"parties[bank].more_kinds", "parties[shop].more_kinds"}
 
 
 def test_two_uses_of_one_result_are_two_terms() -> None:

@@ -41,6 +41,10 @@ def _flat(value: object, where: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, tuple | list) and value and isinstance(value[0], Mapping):
         for item in value:
             yield from _flat(item, f"{where}[{_name(item)}]")
+    elif isinstance(value, tuple | list) and (
+        (value and where.endswith("more_kinds")) or not all(isinstance(item, str) for item in value)
+    ):
+        yield where, ", ".join(map(_said, value))  # their order says something
     elif isinstance(value, tuple | list):
         yield from _listed(value, where)
     else:

@@ -34,7 +34,7 @@ def _block(block: Block, colon: str, width: int) -> Iterator[str]:
         column = min(_NAME_WIDTH, max((width_of(name + colon) for name, _ in block.rows), default=0)) + 1
         for name, value in block.rows:
             first = "  " + padded(name + colon, column)
-            if width_of(first) > width // 2:  # a long name has lines of its own
+            if width_of(first) > width - len("one more word"):  # a long name has lines of its own
                 yield from wrap(name + colon, width, "  ", "    ")
                 yield from wrap(value, width, "    ", "    ")
             else:
