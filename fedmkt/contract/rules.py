@@ -58,6 +58,11 @@ def _check_governance(contract: "Contract") -> None:
         raise mistake("the country of each signer", "governance", "locations")
     if not {a.party for a in terms.approvers} <= parties:
         raise mistake("approvers of parties only", "governance", "approvers")
+    keys = {s.key: s.name for s in contract.signers}
+    for approver in terms.approvers:
+        if approver.key in keys:
+            said = f"an approver has the identity key of {keys[approver.key]}: people approve with keys of their own"
+            raise mistake(said, "governance", "approvers")
     if not {r.to for r in terms.recipients} <= signers:
         raise mistake("recipients are signers", "governance", "recipients")
 

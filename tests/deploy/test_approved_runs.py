@@ -43,7 +43,7 @@ from fedmkt.report.folder import find_files
 from fedmkt.report.scores import read_scores
 from tests.deploy.own_folders import Circle, circle
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
 PEOPLE = {
     (party, role): Identity(bytes([10 * i + j]) * 32)
     for i, party in enumerate(("bank", "partner"), 1)
@@ -136,7 +136,7 @@ def test_what_the_log_has_said_it_does_not_say_again_and_what_is_new_it_does(it:
     before = open_bank(it, given)
     late = approvals(it, denial, ("too late",))[:1]
     again = statements.sign(
-        approval(it.signed.contract, it.signed.contract.governance.approvers[0], NOW.replace(hour=1)),
+        approval(it.signed.contract, it.signed.contract.governance.approvers[0], NOW + timedelta(hours=1)),
         PEOPLE["bank", "data-owner"],
     )
     assert open_bank(it, given) == before

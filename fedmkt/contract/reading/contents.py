@@ -299,7 +299,7 @@ def _approvals(say: Voice, reading: Reading) -> Section:
     found = counts(contract, reading.statements)
     head = (say("party"), say("approved"), say("needed"), say("approvers"))
     rows = tuple((c.party, str(len(c.approved)), str(c.needed), str(c.approvers)) for c in found)
-    blocks: list[Block] = [Note(say("approvals_text", number=terms.approvals)), Table(head, rows)]
+    blocks: list[Block] = [Note(say("approvals_text", number=terms.needed)), Table(head, rows)]
     said = {d.approver.key: d for d in decisions(contract, reading.statements)}
     people = []
     for approver in terms.approvers:

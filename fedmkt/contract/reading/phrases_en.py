@@ -161,7 +161,7 @@ ENGLISH: Mapping[str, str] = {
     # approvals and signatures
     "approvals": "Approvals",
     "approvals_none": "None are asked for: the contract has no terms of governance.",
-    "approvals_text": "Of each party {number} people must approve, with each role among them where two are needed.",
+    "approvals_text": "Of each party {number} people must approve, with each role among them.",
     "approvals_lacking": "Approvals are missing: no run begins.",
     "approved": "approved",
     "needed": "needed",

@@ -163,7 +163,7 @@ CHINESE: Mapping[str, str] = {
     # approvals and signatures
     "approvals": "审批",
     "approvals_none": "不要求审批：本合同没有治理条款。",
-    "approvals_text": "每一方须经 {number} 人批准；须经两人以上批准的，应当涵盖每种角色。",
+    "approvals_text": "每一方须经 {number} 人批准，并应当涵盖每种角色。",
     "approvals_lacking": "审批不足：不得开始任何运行。",
     "approved": "已批准",
     "needed": "需要",
