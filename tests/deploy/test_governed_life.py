@@ -41,7 +41,7 @@ class Governed(Deployment):
         purpose = json.dumps(self.job.purpose)
         places = ", ".join(f'{name} = "CN"' for name in (*self.names, COORDINATOR))
         lines = [
-            "[governance]", 'countries = ["CN"]', f"locations = {{ {places} }}",
+            "[governance]", 'countries = ["CN"]', 'use = "service"', f"locations = {{ {places} }}",
             "[governance.impact]", f'sha256 = "{"ab" * 32}"', f"purpose = {purpose}",
             f"parties = {json.dumps(self.names)}", "expires = 2040-01-01T00:00:00Z",
             "[[governance.recipients]]", 'result = "scores"', 'to = "bank"', 'use = "letters"',
@@ -50,7 +50,7 @@ class Governed(Deployment):
             columns = ", ".join(f'{{ name = "{c}", level = 2, kind = "habits" }}' for c in party.columns)
             lines += [
                 "[[governance.datasets]]", f'party = "{party.name}"', 'name = "customers"',
-                'people = "customers who agreed"', f"purposes = [{purpose}]", 'basis = ["PIPL-13-1"]',
+                'people = "customers who agreed"', f"purposes = [{purpose}]", 'basis = ["PIPL-13-2"]',
                 f"columns = [ {columns} ]",
             ]  # fmt: skip
         for name, (of, role) in PEOPLE.items():

@@ -447,8 +447,8 @@ def test_a_clock_that_was_put_back_stands_in_the_log_before_what_comes_after_it(
     log.release()
     log = open_log("bank")
     log._clock.now = START - timedelta(hours=1)
-    (told,) = log.append_all([("step.started", {})])
+    (told,) = log.append_all([("checkpoint.saved", {})])
     records = [read_leaf(line) for line in path.read_bytes().splitlines()]
-    assert (told.type, told.seq) == ("step.started", 5)
+    assert (told.type, told.seq) == ("checkpoint.saved", 5)
     assert (records[4].type, records[4].body) == ("clock.stepped", {"seconds": -3600})
     assert log.append("step.completed", {}).seq == 6  # told once

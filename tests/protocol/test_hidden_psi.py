@@ -157,7 +157,7 @@ def test_under_governance_the_bank_asks_the_remainder_of_both_lists(bank, shop):
     ids, labelled = lists(bank=bank, shop=shop)
     for rest, is_refused in ((15, False), (16, True)):
         agreed = hidden_contract().model_copy(update={"governance": governance(min_rest=rest)})
-        with pytest.raises(PolicyRefused, match="^C09 minimum") if is_refused else contextlib.nullcontext():
+        with pytest.raises(PolicyRefused, match=r"^C09 minimum") if is_refused else contextlib.nullcontext():
             matched(ids, labelled, agreed)
 
 
