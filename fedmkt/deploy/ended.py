@@ -1,4 +1,4 @@
-"""Contracts of an organisation whose end was met by a command: its log of each says so once, and people are told."""
+"""Contracts whose end a command of an organisation met: the log of each says so once, and people are told."""
 
 import secrets
 from collections.abc import Callable

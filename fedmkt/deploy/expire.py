@@ -28,7 +28,6 @@ from fedmkt.audit.records import Json
 from fedmkt.config.policy import PolicyConfig
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
-from fedmkt.deploy.ended import note_ended
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, policy_of, read_identity
 from fedmkt.deploy.prune import Pruned, logged_contracts, prune_one
 from fedmkt.deploy.runs import all_runs
@@ -115,9 +114,6 @@ def expire(
     gone, kept = _over(items(folder, policy), now.date())
     log, problems = ActsLog(folder.state, clock), list[AuditError]()
     done, pruned, in_use = list[Item](), list[Pruned](), set[str]()
-    if not dry_run:
-        with _collecting(problems):
-            note_ended(folder, clock)
     for place in contracts_of(folder):
         with _alone(folder, place) as is_free:
             in_use |= set() if is_free else {place.name}
