@@ -100,7 +100,7 @@ def rules(it: Governed, name: str, contract: Path) -> list[str]:
     return [r["body"]["rule"] for r in map(json.loads, lines) if r["type"] == "policy.refused"]
 
 
-@pytest.mark.slow  # four runs over real processes: some two minutes
+@pytest.mark.slow  # some 100 commands, three runs and two refusals over real processes: three minutes of CPU
 def test_a_governed_contract_lives_and_ends_over_real_processes(tmp_path: Path) -> None:
     it = Governed(tmp_path / "it", invented_job(tmp_path / "data", (1500, 1800, 900), 1), rehearsal=False)
     (tmp_path / "it").mkdir()
