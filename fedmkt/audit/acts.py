@@ -28,10 +28,17 @@ ACTS: Final = frozenset(
         "account.added",
         "account.changed",
         "account.removed",
+        "party.registered",
+        "key.created",
+        "key.rotated",
+        "key.revoked",
         "consent.withdrawn",
         "erasure.requested",
         "erasure.executed",
         "retention.expired",
+        "decision.explained",
+        "scores.released",
+        "report.exported",
     }
 )
 """Everything that the acts of an organisation may say."""

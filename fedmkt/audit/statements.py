@@ -17,9 +17,8 @@ from fedmkt.crypto.sign import Identity
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATES = "https://fedmkt.example/predicates"
-Kind = Literal[
-    "approval", "denial", "amendment", "revocation", "renewal", "evidence", "override", "deals", "withdrawal"
-]  # fmt: skip
+Kind = Literal["approval", "denial", "revocation", "evidence", "deals", "withdrawal"]
+"""An amended or renewed contract is no statement: it names the digest of the one before under all signatures."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from fedmkt.cli.explain import explain_command
 from fedmkt.cli.overlap import overlap_command
 from fedmkt.cli.party import party
 from fedmkt.cli.preflight import preflight_command
+from fedmkt.cli.roles import note_file
 from fedmkt.cli.up import register as register_up
 from fedmkt.cli.web_console import console_command
 
@@ -227,6 +228,8 @@ def score_command(
     from fedmkt.report.scores import score
 
     path = score(run, format=file_format.value, out=out)
+    note_file(run, "scores.released", path)
+    _say_ended(run)
     _say_path("scores", path, as_json)
 
 
@@ -235,7 +238,19 @@ def report_command(run: Run, as_json: Json = False) -> None:
     """Write the HTML page of a run; in an organisation's folder, of what that organisation knows."""
     from fedmkt.report.own import report
 
-    _say_path("report", report(run), as_json)
+    path = report(run)
+    note_file(run, "report.exported", path)
+    _say_ended(run)
+    _say_path("report", path, as_json)
+
+
+def _say_ended(run: Path) -> None:
+    """Tell people that results are used of a contract that is over; its log says so too."""
+    from fedmkt.deploy.ended import ended_at
+    from fedmkt.report.folder import find_files
+
+    for found in ended_at(find_files(run)):
+        typer.echo(f"note: {found.line()}", err=True)
 
 
 def _say_path(name: str, path: Path, as_json: bool) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedmkt.audit.acts import Chain
     from fedmkt.audit.own_log import OwnReport
     from fedmkt.audit.verify import Report
+    from fedmkt.report.approvals import Approvals
 
 
 class Form(StrEnum):
@@ -68,13 +69,16 @@ def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
     from fedmkt.audit.verified import lines
 
     pinned = dict(parse_pin(text) for text in pin) if pin else None
-    report, acts = _verified(run, pinned), _acts(run)
+    report, acts, approvals = _verified(run, pinned), _acts(run), _approvals(run)
     if as_json:
         console.say_json(
-            asdict(report) | ({} if acts is None else {"acts": len(acts.acts), "acts_head": acts.head})
+            asdict(report)
+            | ({} if acts is None else {"acts": len(acts.acts), "acts_head": acts.head})
+            | ({} if approvals is None else {"approvals": asdict(approvals)})
         )
     else:
         console.say_lines(report.lines() if isinstance(report, OwnReport) else lines(report))
+        console.say_lines([] if approvals is None else approvals.lines())
         if acts is not None:
             console.say_lines([f"acts: {len(acts.acts)}, none changed; the runs' logs saw the same"])
     if report.outcome != "completed":
@@ -100,6 +104,14 @@ def _verified(run: Path, pinned: dict[str, str] | None) -> "Report | OwnReport":
         return verify_run(files.root, pinned)
     except VerifyError as error:  # the verifier is a program of its own and knows no other file of fedmkt
         raise AuditError(str(error), hint="nothing in this run folder can be relied on") from None
+
+
+def _approvals(run: Path) -> "Approvals | None":
+    """Verify the signed statements about the contract; None where it needs none."""
+    from fedmkt.report.approvals import check_approvals
+    from fedmkt.report.folder import find_files
+
+    return check_approvals(find_files(run))
 
 
 def _acts(run: Path) -> "Chain | None":

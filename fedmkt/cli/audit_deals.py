@@ -49,7 +49,9 @@ def auditor_key_command(
         return
     console.say_lines([f"{path}: keep it where only {name} can read it", "for job.toml:", "", "[auditor]"])
     console.say_lines([f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in section.items()])
-    console.say_lines(["", f'each party, after comparing it: auditors = ["{section["seal_key"]}"] in policy.toml'])
+    console.say_lines(
+        ["", f'each party, after comparing it: auditors = ["{section["seal_key"]}"] in policy.toml']
+    )
 
 
 @audit.command("deals")

@@ -2,11 +2,14 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedmkt.cli import console
+
+if TYPE_CHECKING:
+    from fedmkt.contract.agreement import Contract
 
 contract = typer.Typer(
     no_args_is_help=True,
@@ -50,6 +53,13 @@ def folder_from(config: Path | None, folder: Path | None) -> Path | None:
     if config is not None and folder is not None:
         raise typer.BadParameter("--config or --dir, not both")
     return folder if config is None else folder_of(config)
+
+
+def say_if_expired(agreed: "Contract") -> None:
+    """Tell people, beside what a command says, that the contract which it looks at is over."""
+    if datetime.now(UTC) >= agreed.expires:
+        over = f"{agreed.name} expired on {agreed.expires:%Y-%m-%d %H:%M} UTC: no run of it begins"
+        typer.echo(f"note: contract {over}", err=True)
 
 
 @contract.command("new")
@@ -171,6 +181,7 @@ def merge_command(
     from fedmkt.deploy.sheet import Sheet
 
     sheet = Sheet(merge_contracts(files, out), datetime.now(UTC))
+    say_if_expired(sheet.contract)
     if as_json:
         console.say_json({"file": str(out), **sheet.to_json()})
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedmkt.cli import asking, console
-from fedmkt.cli.contract import Config, File, Folder, Json, contract, folder_from, pairs
+from fedmkt.cli.contract import Config, File, Folder, Json, contract, folder_from, pairs, say_if_expired
 
 if TYPE_CHECKING:
     from fedmkt.contract.agreement import Contract
@@ -131,7 +131,9 @@ def amend_command(
     from fedmkt.deploy.life import amended
 
     draft = _draft(job, key, folder_from(config, folder), valid_days)
-    _write(amended(read_contract(old).contract, draft), out, as_json)
+    before = read_contract(old).contract
+    say_if_expired(before)
+    _write(amended(before, draft), out, as_json)
 
 
 @contract.command("renew")
@@ -140,7 +142,9 @@ def renew_command(file: File, out: Out = None, valid_days: Days = None, as_json:
     from fedmkt.deploy.contracts import read_contract
     from fedmkt.deploy.life import renewed
 
-    _write(renewed(read_contract(file).contract, datetime.now(UTC), valid_days), out, as_json)
+    before = read_contract(file).contract
+    say_if_expired(before)
+    _write(renewed(before, datetime.now(UTC), valid_days), out, as_json)
 
 
 @contract.command("review")
@@ -159,7 +163,9 @@ def review_command(
     from fedmkt.deploy.contracts import read_contract
 
     old = None if against is None else read_contract(against).contract
-    document = review(read_contract(file).contract, old, language.value)
+    new = read_contract(file).contract
+    say_if_expired(new)
+    document = review(new, old, language.value)
     if as_json:
         console.say_json({"file": str(file), **document.to_json()})
     else:
@@ -245,6 +251,7 @@ def revoke_command(
     from fedmkt.deploy.life import revoke
 
     agreed = read_contract(file).contract
+    say_if_expired(agreed)
     asking.confirm(f"{agreed.name}: revoke it for good?", yes)
     path = revoke(file, agreed, folder_from(config, folder) or Path(), datetime.now(UTC), reason)
     _say_decisions(path, file, agreed, as_json)

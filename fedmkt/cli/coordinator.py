@@ -11,6 +11,7 @@ import typer
 
 from fedmkt.cli import console
 from fedmkt.cli.asking import compare, confirm
+from fedmkt.cli.roles import note_act, note_keys
 
 if TYPE_CHECKING:
     from fedmkt.deploy.admission import NodeControl
@@ -52,6 +53,7 @@ def init_command(
 
     place, now = CoordinatorFolder(folder), datetime.now(UTC)
     made = init_coordinator(place, name, organisation, host or [], secrets.token_bytes, now)
+    note_keys(folder, made.name, made.fingerprint, made.made)
     if as_json:
         console.say_json(
             {
@@ -121,6 +123,7 @@ def admit_command(
     now = datetime.now(UTC)
     with _nodes(place) as nodes:
         done = admit(place, wish, compared, secrets.token_bytes, now, nodes, _app())
+    note_act(folder, "party.registered", {"identity": done.party.fingerprint, "party": done.party.name})
     if as_json:
         told = {"bundle": str(done.bundle), "registered": done.is_registered}
         console.say_json(_party_facts(done.party, datetime.now(UTC)) | told)
@@ -154,6 +157,7 @@ def revoke_command(
     confirm(f"End {name} ({party.organisation})? Its identity key cannot come back.", yes)
     with _nodes(place) as nodes:
         done = revoke(place, name, datetime.now(UTC), nodes)
+    note_act(folder, "key.revoked", {"identity": done.party.fingerprint, "party": name})
     if as_json:
         facts = _party_facts(done.party, datetime.now(UTC))
         console.say_json(facts | {"unregistered": done.is_unregistered})

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fedmkt.cli import console
+from fedmkt.cli.roles import note_act
 
 
 def explain_command(
@@ -19,9 +20,13 @@ def explain_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the same facts as one JSON object.")] = False,
 ) -> None:
     """Say what each of the bank's columns does to one score, and what all other parties' do together."""
+    from fedmkt.contract.canonical import digest
+    from fedmkt.report.folder import find_files
     from fedmkt.report.reasons import explain
 
     found = explain(run, row)
+    # Whose score it was is not said: the acts hold nothing about a customer.
+    note_act(run, "decision.explained", {"contract": digest(find_files(run).contract).hex()})
     if as_json:
         console.say_json(found.to_json())
     else:

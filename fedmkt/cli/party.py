@@ -10,6 +10,7 @@ import typer
 
 from fedmkt.cli import console
 from fedmkt.cli.asking import compare
+from fedmkt.cli.roles import note_act, note_keys
 
 party = typer.Typer(
     no_args_is_help=True,
@@ -60,8 +61,10 @@ def init_command(
     place, now = PartyFolder(folder), datetime.now(UTC)
     if rotate:
         made = rotate_party(place, name, secrets.token_bytes, now)
+        note_act(folder, "key.rotated", {"keys": ["node", "tls"], "party": made.name})
     else:
         made = init_party(place, name, organisation, role.value, secrets.token_bytes, now)
+        note_keys(folder, made.name, made.fingerprint, made.made)
     if as_json:
         console.say_json(
             {

@@ -9,10 +9,11 @@ under the name of the machine's user.
 """
 
 import functools
+import hashlib
 import os
 import pwd
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from fedmkt.audit.acts import Actor
 from fedmkt.errors import ConfigError, PolicyRefused
 
 if TYPE_CHECKING:
+    from fedmkt.audit.records import Json
     from fedmkt.deploy.accounts import Accounts
     from fedmkt.party.acts_log import ActsLog
 
@@ -136,6 +138,25 @@ _ACTOR: ContextVar[Actor | None] = ContextVar("actor", default=None)
 def current_actor() -> Actor:
     """Return who runs the command under way: after a login, or the machine's user where there are no accounts."""
     return _ACTOR.get() or Actor(machine_user(), "os-user", "none")
+
+
+def note_act(path: Path, act: str, body: Mapping[str, "Json"]) -> None:
+    """Write what was done into the acts of the organisation whose folder a path lies in; elsewhere nothing."""
+    from fedmkt.party.acts_log import ActsLog
+
+    if (root := _root(path)) is not None:
+        ActsLog(root / "state", lambda: datetime.now(UTC)).say(current_actor(), act, body)
+
+
+def note_keys(folder: Path, name: str, identity: str, made: Sequence[str]) -> None:
+    """Write which keys were made for a participant; identity : the fingerprint of its identity key."""
+    if keys := sorted(Path(file).name for file in made if file.endswith(".key")):
+        note_act(folder, "key.created", {"identity": identity, "keys": keys, "party": name})
+
+
+def note_file(run: Path, act: str, file: Path) -> None:
+    """Write that a file was made of a run's results: its kind and its digest, never a content."""
+    note_act(run, act, {"file": file.suffix, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
 
 
 def machine_user() -> str:

@@ -36,7 +36,7 @@ class PolicyConfig(Terms):
     rehearsals: Flag = False
     require_governance: Flag = False
     require_approvals: Flag = True
-    require_filters: Flag = False
+    require_filters: Flag = True
     auditors: tuple[Key, ...] = ()
     result_days: Count = Field(default=180, ge=1, le=36_600)
     record_days: Count = Field(default=1096, ge=1, le=36_600)

@@ -2,7 +2,8 @@
 
 A statement counts if it names this contract by its digest and is signed with the key that the contract has for
 whoever it says it is from; any other is as if it were absent. Of one person the latest statement counts, and of two
-of the same time the denial. A statement that nobody hands over cannot be missed: what was denied must be shown.
+of the same time the denial; one that is dated after the contract's end counts for nothing, or nobody could deny later.
+A statement that nobody hands over cannot be missed: what was denied must be shown.
 """
 
 import json
@@ -122,13 +123,13 @@ def approved(contract: Contract, envelopes: Iterable[Envelope]) -> dict[str, tup
 
 
 def counts(contract: Contract, envelopes: Iterable[Envelope]) -> tuple[Count, ...]:
-    """Count approvals by party: enough people, and among them each role, as far as their number allows."""
+    """Count approvals by party: enough people, and among them each role."""
     terms = contract.governance
     if terms is None:
         return ()
     names = approved(contract, envelopes)
     return tuple(
-        _count(party, names[party], [a for a in terms.approvers if a.party == party], terms.approvals)
+        _count(party, names[party], [a for a in terms.approvers if a.party == party], terms.needed)
         for party in names
     )
 
@@ -201,7 +202,7 @@ def _decided(
     keys = {f"{a.party}/{a.name}": Public(bytes.fromhex(a.key)) for a in approvers}
     for statement, names in _read(contract, envelopes, keys):
         said = _parse(_Approval, statement) if statement.kind in get_args(Decision) else None
-        if said is None or f"{said.party}/{said.approver}" not in names:
+        if said is None or f"{said.party}/{said.approver}" not in names or said.time >= contract.expires:
             continue
         for approver in approvers:
             if (approver.party, approver.name, approver.role) == (said.party, said.approver, said.role):
@@ -225,11 +226,10 @@ def _rank(found: Decided) -> tuple[datetime, bool]:
 
 def _count(party: str, names: tuple[str, ...], own: Sequence[Approver], needed: int) -> Count:
     roles = {a.role for a in own if a.name in names}
-    asked = min(needed, len(get_args(ApproverRole)))
     lacking = ""
     if len(names) < needed:
         lacking = f"{party}: {len(names)} of {needed} approvals"
-    elif len(roles) < asked:
+    elif len(roles) < len(get_args(ApproverRole)):
         absent = ", ".join(sorted(set(get_args(ApproverRole)) - roles))
         lacking = f"{party}: nobody approved as {absent}"
     return Count(party, names, len(own), needed, lacking)

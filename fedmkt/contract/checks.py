@@ -1,5 +1,6 @@
 """What is refused of a contract, or under it, whoever takes part: its roles, its time, the size of an intersection."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from fedmkt.contract.agreement import Contract, Limits
@@ -28,6 +29,16 @@ def check_time(contract: Contract, now: datetime) -> None:
         raise PolicyRefused(
             f"rule not-expired: the contract holds from {contract.created} to {contract.expires}"
         )
+
+
+def check_rest(contract: Contract, lists: Sequence[int], common: int) -> None:
+    """Refuse a match that leaves too few people of any list: of nearly each of them it would tell that it is common.
+
+    Asked by whoever knows the count, where others do not; lists : how long each is. The message tells no number.
+    """
+    terms = contract.governance
+    if terms is not None and min(lists) - common < terms.min_rest:
+        raise PolicyRefused("C09 minimum match: too few people of a list are not common")
 
 
 def check_common(limits: Limits, low: int, high: int) -> None:

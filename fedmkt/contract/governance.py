@@ -6,11 +6,11 @@ Only shapes are checked here. Whether the terms allow a run is asked by the cont
 Sources: PIPL 6, 13, 21, 23, 29, 38, 55, 56; GDPR 6, 9, 28, 30, 35; JR/T 0171 and JR/T 0197 for classes of data.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from fedmkt.contract.words import Count, Flag, Key, Name, Terms, Text, Time
+from fedmkt.contract.words import Count, Flag, Key, Name, Terms, Text, Time, looks_of
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
@@ -29,6 +29,10 @@ Suite = Literal["standard", "standard+ml-dsa-44", "gm"]
 """Which signatures stand under heads of logs: Ed25519; beside it ML-DSA-44; SM2 with SM3."""
 UNKNOWN_LEVEL = 4
 """What a column without a level counts as."""
+
+
+MOST_APPROVERS = 100
+"""As many as one record of a log can name."""
 
 
 class ColumnGrant(Terms):
@@ -119,7 +123,7 @@ class GovernanceTerms(Terms):
     """All of it for one contract.
 
     locations : the country of each signer. countries : where they may be; abroad only with `transfer`.
-    approvals : how many of a party's own approvers must have approved, each with a role of their own.
+    approvals : how many of a party's own approvers must have approved, both roles among them; two in any case.
     use : what results serve; prices that differ from person to person are refused. groups : columns of the bank's
     by whose values rates of selection are reported. max_size_runs : a budget besides those of `limits`; delta
     of noise is 1 / rows^1.1 at most. min_rest : people of each list who must not be common.
@@ -133,7 +137,7 @@ class GovernanceTerms(Terms):
     countries: tuple[Country, ...] = Field(min_length=1)
     impact: AssessmentTerms | None = None
     transfer: AssessmentTerms | None = None
-    approvers: tuple[Approver, ...] = ()
+    approvers: tuple[Approver, ...] = Field(default=(), max_length=MOST_APPROVERS)
     approvals: Count = Field(default=2, ge=1, le=10)
     recipients: tuple[Recipient, ...] = Field(min_length=1)
     retention: RetentionTerms = RetentionTerms()
@@ -143,6 +147,11 @@ class GovernanceTerms(Terms):
     min_rest: Count = Field(default=100, ge=0, le=1 << 40)
     suite: Suite = "standard"
     code: Digest | None = None
+
+    @property
+    def needed(self) -> int:
+        """How many of each party must approve: never fewer than there are roles."""
+        return max(self.approvals, len(get_args(ApproverRole)))
 
     def dataset(self, party: str) -> DatasetTerms | None:
         """Find what a party brings; None if nothing is said."""
@@ -156,6 +165,17 @@ class GovernanceTerms(Terms):
             raise ValueError("every approver has a key of their own")
         if len({(a.party, a.name) for a in self.approvers}) != len(self.approvers):
             raise ValueError("every approver of a party has a name of their own")
+        for party in {a.party for a in self.approvers}:
+            _check_names_apart(party, [a.name for a in self.approvers if a.party == party])
         if (self.revision == 1) != (self.amends is None):
             raise ValueError("revision 1 amends nothing, later ones say what")
         return self
+
+
+def _check_names_apart(party: str, names: list[str]) -> None:
+    """Refuse names of two approvers of one party that a reader takes for the same."""
+    seen = dict[str, str]()
+    for name in names:
+        shape = looks_of(name)
+        if seen.setdefault(shape, name) != name:
+            raise ValueError(f"names of approvers of {party} read alike: {seen[shape]}, {name}")

@@ -58,6 +58,11 @@ def _check_governance(contract: "Contract") -> None:
         raise mistake("the country of each signer", "governance", "locations")
     if not {a.party for a in terms.approvers} <= parties:
         raise mistake("approvers of parties only", "governance", "approvers")
+    keys = {s.key: s.name for s in contract.signers}
+    for approver in terms.approvers:
+        if approver.key in keys:
+            said = f"an approver has the identity key of {keys[approver.key]}: people approve with keys of their own"
+            raise mistake(said, "governance", "approvers")
     if not {r.to for r in terms.recipients} <= signers:
         raise mistake("recipients are signers", "governance", "recipients")
 
@@ -78,7 +83,11 @@ def _check_auditor(contract: "Contract") -> None:
     if contract.task != "train":
         raise mistake("left out where task = overlap: nothing is dealt there", "auditor")
     if contract.trees.checked_shares:
-        raise mistake("false where there is an auditor: no receipt says what the dealer is asked there", "trees", "checked_shares")
+        raise mistake(
+            "false where there is an auditor: no receipt says what the dealer is asked there",
+            "trees",
+            "checked_shares",
+        )
 
 
 def _check_matching(contract: "Contract") -> None:

@@ -15,8 +15,15 @@ class Terms(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_UNSEEN = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+)
+"""Letters and marks that count as printable and are not seen: fillers, a blank pattern, selectors of variants."""
+
+
 def _printable(value: str) -> str:
-    if not value.isprintable():
+    if not value.isprintable() or _UNSEEN & set(value):
         raise ValueError("printable characters only")
     return value
 
@@ -64,6 +71,12 @@ MoreKind = Annotated[str, Field(max_length=200), AfterValidator(kind_of_key)]
 """A further key: one of IdKind, a colon and a name behind it where a kind has two, or compound and its parts."""
 Channel = Literal["hub", "flower"]
 Task = Literal["train", "overlap"]
+
+
+def looks_of(name: str) -> str:
+    """Return how a name looks at a glance: of letters and digits that are taken for each other one, no hyphen."""
+    alike = name.replace("-", "").replace("rn", "m").replace("vv", "w")
+    return alike.translate(str.maketrans("01i5", "olls"))
 
 
 def comparable(organisation: str) -> str:

@@ -165,7 +165,9 @@ def _later(file: Path, contract: Contract, approver: Approver, now: datetime) ->
     given = read_statements(folder_beside(file))
     check_not_revoked(contract, given)
     before = [d.time for d in decisions(contract, given) if d.approver == approver]
-    return max([now, *(time + timedelta(seconds=1) for time in before)])
+    # At the same time the denial counts, so that an approval of the last moment can be taken back too.
+    last = contract.expires - timedelta(seconds=1)
+    return max([now, *(min(time + timedelta(seconds=1), last) for time in before)])
 
 
 def revoke(file: Path, contract: Contract, folder: Path, now: datetime, reason: str) -> Path:

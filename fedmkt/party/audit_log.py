@@ -196,6 +196,13 @@ class AuditLog:
         write_atomically(self._folder / CHECKPOINT, bytes(self._note))
         return checkpoint.parse_body(self._note.text).size
 
+    def claim(self) -> None:
+        """Let nobody else write here until it is released; AuditError if another process has the log open."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AuditError(f"{self._folder / LOG}: in use, nothing can be changed now") from None
+
     def prune(self, below: int, days: int) -> None:
         """Remove the first records, which the contract keeps no longer than `days`; all proofs stay as they are.
 
@@ -205,10 +212,7 @@ class AuditLog:
         signed = checkpoint.parse_body(self._note.text).size if self._note else 0
         if not self._pruned < below <= signed:
             raise ValueError(f"{below} records cannot go: {self._pruned} went before, {signed} are signed")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AuditError(f"{self._folder / LOG}: in use, nothing can be removed now") from None
+        self.claim()
         self.run = ""
         self.append("retention.expired", {"below": below, "days": days})
         path = self._folder / LOG

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedmkt import __version__
+from fedmkt.audit.records import Json
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
 from fedmkt.crypto.prg import Random
-from fedmkt.crypto.seal import Envelope, Place, Prekey, open_sealed, seal
-from fedmkt.crypto.sign import Identity
+from fedmkt.crypto.seal import SUITE, Envelope, Place, Prekey, open_sealed, seal
+from fedmkt.crypto.sign import Identity, fingerprint
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.audit_log import AuditLog
 from fedmkt.party.budget_guard import Reads, reserving
@@ -180,9 +181,14 @@ class Party:
         self._live = _Live(epoch, prekey, masks, follower, {})
         self._broken = False
         event = "run.started" if mine.run == NEW_RUN else "run.resumed"
+        # Whose keys signed the hellos of this epoch: messages are sealed under these alone.
+        peers: dict[str, Json] = {
+            name: fingerprint(key) for name, key in self._keys.items() if name != self.me
+        }
         self._log.append_all(
             [
                 (event, {"epoch": epoch.number}),
+                ("session.opened", {"peers": peers, "suite": SUITE}),
                 ("epoch.started", {"epoch": epoch.number, "id": epoch.id.hex()}),
                 *sealed,
             ]

@@ -277,7 +277,7 @@ def open_party(
             guard = _guard(name, signed, policy, table, place, store, sources)
             guard.check()
             check_logged(store, place.own_logs)
-    log = _open_log(name, signed, place, sources)
+    log = open_log(name, signed, place, sources)
     rules = f"{policy.digest} {installed_code()}".encode()
     if log.size == 0 or _refused_key(signed) in store:
         log.append_all(_opening_records(name, signed, table, policy, read_acts(place.store.parent)))
@@ -337,7 +337,7 @@ def _remember(
     if ends := now >= contract.expires and not past.expired:
         events.append(("contract.expired", {"expires": zulu(contract.expires)}))
     if events:
-        log = _open_log(name, signed, place, sources)
+        log = open_log(name, signed, place, sources)
         log.append_all(events)
         log.release()
     keep_statements(place.approvals, against)
@@ -357,7 +357,7 @@ def _logging_refusals(
         if policy.is_ours(signed, sources.clock()):
             store, rule = Store(place.store), str(error)[:_LONGEST_RULE]
             if store.get(_refused_key(signed)) != rule.encode():
-                log = _open_log(name, signed, place, sources)
+                log = open_log(name, signed, place, sources)
                 log.append("policy.refused", {"step": "opening", "why": "PolicyRefused", "rule": rule})
                 log.release()
                 store.put(_refused_key(signed), rule.encode())
@@ -372,7 +372,8 @@ def _rules_key(signed: SignedContract) -> str:
     return f"rules/{digest(signed.contract).hex()}"
 
 
-def _open_log(name: str, signed: SignedContract, place: Place, sources: Sources) -> AuditLog:
+def open_log(name: str, signed: SignedContract, place: Place, sources: Sources) -> AuditLog:
+    """Open a participant's log of a contract, or begin it."""
     identity, number = load_identity(place, sources.random), digest(signed.contract)
     origin, second = log_origin(number, name), second_keys(signed)
     return AuditLog(

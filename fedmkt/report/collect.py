@@ -10,6 +10,7 @@ from fedmkt.audit.own_log import OwnReport, verify_own
 from fedmkt.errors import AuditError, ConfigError
 from fedmkt.party.deal_records import FOLDER
 from fedmkt.party.journal import write_atomically
+from fedmkt.report.approvals import APPROVALS, statement_paths
 from fedmkt.report.folder import CONTRACT, LOG_FILES, RunFiles, find_files
 
 
@@ -34,11 +35,10 @@ def verify_one(files: RunFiles, pinned: Mapping[str, str] | None = None) -> OwnR
 
 
 def collect(out: Path, folders: Sequence[Path]) -> Collected:
-    """Copy contract and logs from folders of organisations, or from earlier collections, into a new folder.
+    """Copy contract, logs and approvals from folders of organisations, or from earlier collections, into a new folder.
 
     What parties keep for an auditor of the deals goes with it, sealed; nothing else, neither keys nor models. Refuses
-    folders of different contracts, and two logs of one
-    signer that differ.
+    folders of different contracts, and two logs of one signer that differ.
     """
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         raise ConfigError(f"{out}: exists and is not empty", "give the name of a new folder")
@@ -57,6 +57,8 @@ def collect(out: Path, folders: Sequence[Path]) -> Collected:
                     _add(found, f"logs/{name}/{file}", path)
             for path in sorted((files.logs[name] / FOLDER).glob("*")):
                 _add(found, f"logs/{name}/{FOLDER}/{path.name}", path)
+        for path in statement_paths(files):
+            _add(found, f"{APPROVALS}/{path.name}", path)
     for name, data in found.items():
         _write(out / name, data, mode=0o600 if name.endswith(".seed") else 0o644)
     logs = tuple(name for name in signers if f"logs/{name}/{LOG_FILES[0]}" in found)

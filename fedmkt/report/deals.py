@@ -78,7 +78,9 @@ class Compared:
         return [*lines, f"  WRONG: {self.wrong}" if self.wrong else "  all as they had to be"]
 
 
-def audit_deals(folder: Path, auditor: Identity, only: str = "", delete: bool = False) -> tuple[Compared, ...]:
+def audit_deals(
+    folder: Path, auditor: Identity, only: str = "", delete: bool = False
+) -> tuple[Compared, ...]:
     """Audit every run of a folder that came to its end and write a signed statement about each.
 
     only : the run that is meant, or its first digits. delete : the sealed seeds of runs that are right. AuditError

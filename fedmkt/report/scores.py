@@ -145,6 +145,7 @@ def score(run: Path, format: str = "csv", out: Path | None = None) -> Path:
     """
     if format not in FORMATS:
         raise ConfigError(f"format = {format!r}: accepted: {', '.join(FORMATS)}")
+    from fedmkt.deploy.ended import ended_at
     from fedmkt.deploy.rights import recheck
 
     files = find_files(run)
@@ -154,6 +155,7 @@ def score(run: Path, format: str = "csv", out: Path | None = None) -> Path:
     path = out or (model if files.owner else model.parent) / f"scores.{format}"
     if path.is_dir():
         raise ConfigError(f"{path}: a folder; accepted: the name of a file")
+    ended_at(files)
     recheck(files, datetime.now(UTC).date())
     scores = read_scores(model)
     table = tabulate(scores)

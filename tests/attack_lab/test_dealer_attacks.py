@@ -27,7 +27,9 @@ from fedmkt.simulation.run import read_job
 from tests.engine import Killed, Tap, job_config, world_of
 
 AUDITOR = attacks._AUDITOR
-TREES = 'kind = "trees"\n\n[trees]\nreveal = "{}"\ntrees = 1\ndepth = 2\nmin_rows = 20\n{}\n[bins]\ncount = 4\n'
+TREES = (
+    'kind = "trees"\n\n[trees]\nreveal = "{}"\ntrees = 1\ndepth = 2\nmin_rows = 20\n{}\n[bins]\ncount = 4\n'
+)
 MODELS = {
     "logistic": 'kind = "logistic"\niterations = 2\n',
     "trees-totals": TREES.format("totals", ""),

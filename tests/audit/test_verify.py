@@ -338,7 +338,9 @@ def test_unused_bits_of_base64_are_not_free(write, events):
 
 
 def test_records_of_no_run_after_the_last_one_are_counted_as_unsigned(write, events):
-    files = write(events, tail={"bank": [("report.exported", {"what": "evidence"})]}, runs=("run1", ""))
+    files = write(
+        events, tail={"bank": [("contract.expired", {"expires": "2030-01-31T00:00:00Z"})]}, runs=("run1", "")
+    )
     report = verify_files(files)
     assert report.outcome == "completed"
     assert [(log.records, log.signed) for log in report.logs] == [(6, 5), (3, 3), (5, 5)]

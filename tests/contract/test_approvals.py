@@ -66,7 +66,7 @@ def test_nobody_counts_twice() -> None:
             revocation(AGREED, "bank", START, "an end"), APPROVERS["bank", "data-owner"]
         ),
         statements.sign(
-            replace(approval(AGREED, approver("bank", "data-owner"), START), kind="override"),
+            replace(approval(AGREED, approver("bank", "data-owner"), START), kind="evidence"),
             APPROVERS["bank", "data-owner"],
         ),
         statements.sign(
@@ -131,7 +131,7 @@ def test_nobody_ends_a_contract_in_the_name_of_another(identity: Identity) -> No
 
 
 def test_only_a_revocation_revokes() -> None:
-    said_otherwise = replace(revocation(AGREED, "bank", START, "an end"), kind="renewal")
+    said_otherwise = replace(revocation(AGREED, "bank", START, "an end"), kind="evidence")
     assert not revocations(AGREED, [statements.sign(said_otherwise, IDENTITIES["bank"])])
 
 

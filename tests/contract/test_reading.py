@@ -1,4 +1,6 @@
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import get_args
@@ -15,7 +17,7 @@ from fedmkt.contract.model_terms import Kind as ModelKind
 from fedmkt.contract.reading.changes import changes
 from fedmkt.contract.reading.contents import Reading, read, texts_of
 from fedmkt.contract.reading.disclosures_zh import DISCLOSURES_ZH, mark_of
-from fedmkt.contract.reading.document import PHRASES, Document, Language, Voice
+from fedmkt.contract.reading.document import PHRASES, Document, Facts, Language, Voice
 from fedmkt.contract.reading.phrases_en import ENGLISH
 from fedmkt.contract.reading.phrases_zh import CHINESE
 from fedmkt.contract.reading.review import place, review
@@ -25,7 +27,7 @@ from fedmkt.contract.reading.wide import columns, padded, width_of, wrap
 from fedmkt.contract.signatures import SignedContract
 from fedmkt.privacy.disclosure import DEFAULT, REGISTRY, plain_text_of
 from fedmkt.report.contract import render
-from tests.contract.agreed import APPROVERS, IDENTITIES, START, contract, governance, party, signed
+from tests.contract.agreed import APPROVERS, IDENTITIES, START, TREES, contract, governance, party, signed
 
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 SOURCES = [
@@ -118,7 +120,9 @@ SYMBOLS = {
 def test_no_english_is_left_in_a_chinese_page_besides_names(of) -> None:  # type: ignore[no-untyped-def]
     found = of()
     for document in (read(reading(found, statement_of(found)), "zh"), review(found, agreed(), "zh")):
-        text = " ".join(texts_of(document)).replace(digest(found).hex(), "")
+        # The last section calls terms by their names in the file.
+        sections = tuple(s for s in document.sections if s.title != CHINESE["all_terms"])
+        text = " ".join(texts_of(replace(document, sections=sections))).replace(digest(found).hex(), "")
         words = set(re.findall(r"[A-Za-z_]+", re.sub(r"\b[0-9a-f]{4,64}\b", "", text)))
         assert words - NAMES - SYMBOLS - set(REGISTRY) - set(found.disclosures) == set()
 
@@ -153,6 +157,75 @@ def test_a_page_says_all_that_was_agreed(language: Language) -> None:
     ):
         assert said in text
     assert say("basis.PIPL-13-1") in text and say("border_kept") in text
+
+
+def leaves(value: object) -> Iterator[str]:
+    """List every single value of a contract as the file has it."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from leaves(item)
+    elif isinstance(value, list | tuple) and all(isinstance(item, Mapping | str) for item in value):
+        for item in value:
+            yield from leaves(item)
+    elif value is not None:
+        yield str(value)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("of", [agreed, grown, contract])
+def test_no_term_that_was_signed_is_left_out_of_what_people_read(of, language: Language) -> None:  # type: ignore[no-untyped-def]
+    found = of()
+    document = read(reading(found), language)
+    (section,) = [s for s in document.sections if s.title == PHRASES[language]["all_terms"]]
+    (block,) = section.blocks
+    rows = block.rows  # type: ignore[union-attr]
+    # As many rows as values, whatever nests in whatever: a new section of terms cannot be forgotten.
+    assert len(rows) == len(list(leaves(found.model_dump(exclude_none=True))))
+    names = {re.sub(r"\[.*?\](?=\.|$)", "", where) for where, _ in rows}
+    assert {f"governance.{n}" for n in ("min_rest", "max_size_runs", "approvals")} <= names or of is contract
+    assert {
+        "limits.max_epsilon",
+        "align.match",
+        "model.kind",
+        "parties.key",
+        "coordinator.key",
+        "channel",
+    } <= names
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_age_and_a_remainder_are_said_in_words(language: Language) -> None:
+    terms = governance(min_rest=321).model_dump()
+    terms["datasets"][0]["minimum_age"] = 21
+    rows = dict(
+        row
+        for section in read(reading(contract(governance=terms)), language).sections
+        for block in section.blocks
+        if isinstance(block, Facts)
+        for row in block.rows
+    )
+    assert rows[PHRASES[language]["min_rest"]] == "321"
+    assert rows["governance.datasets[bank].minimum_age"] == "21"
+    text = "\n".join(texts_of(read(reading(contract(governance=terms)), language)))
+    assert f"{PHRASES[language]['minimum_age']}\n21\n" in text
+
+
+def test_weights_of_classes_that_change_places_are_a_change() -> None:
+    old, new = (
+        contract(**TREES | {"trees": {"reveal": "sides", "class_weights": weights}})
+        for weights in ((1.0, 5.0), (5.0, 1.0))
+    )
+    (found,) = changes(old, new)
+    assert (found.where, found.old, found.new) == ("trees.class_weights", "1.0, 5.0", "5.0, 1.0")
+    keys = (("email", "phone:home"), ("phone:home", "email"))
+    first, last = (contract(parties=(party("bank", more_kinds=k), party("shop", more_kinds=k))) for k in keys)
+    assert {c.where for c in changes(first, last)} == {"parties[bank].more_kinds", "parties[shop].more_kinds"}
+
+
+def test_two_uses_of_one_result_are_two_terms() -> None:
+    one, two = ({"result": "scores", "to": "bank", "use": use} for use in ("letters", "calls"))
+    found = changes(agreed(recipients=[one]), agreed(recipients=[one, two]))
+    assert {c.new for c in found} == {"scores", "bank", "calls"}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

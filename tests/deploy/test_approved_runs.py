@@ -1,7 +1,10 @@
 """What a party of a deployment does with approvals and revocations before a run: each test opens real folders."""
 
+import contextlib
+import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedmkt.audit import statements
+from fedmkt.audit.checkpoint import log_origin
 from fedmkt.cli import app as commands
 from fedmkt.contract.approvals import approval, denial, revocation
 from fedmkt.contract.canonical import digest
@@ -17,6 +21,7 @@ from fedmkt.contract.signatures import SignedContract, sign
 from fedmkt.crypto.dsse import Envelope, to_json
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.coordinate import Coordination
+from fedmkt.deploy.ended import note_ended
 from fedmkt.deploy.folders import CoordinatorFolder, PartyFolder, load_coordinator_folder, read_identity
 from fedmkt.deploy.messages import Serve, decode_serve, encode_serve
 from fedmkt.deploy.operate import start_run
@@ -25,14 +30,20 @@ from fedmkt.deploy.runs import new_run
 from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, write_statement
 from fedmkt.deploy.take_part import open_own_party
 from fedmkt.errors import PeerError, PolicyRefused
+from fedmkt.party.acts_log import read_acts
+from fedmkt.party.audit_log import AuditLog
 from fedmkt.party.contract_past import UNKNOWN, note_replaced, past_of
 from fedmkt.party.governance_events import keep_statements
 from fedmkt.party.handle import Party
 from fedmkt.party.node import Sources, open_party
 from fedmkt.party.store import Store
+from fedmkt.report.approvals import check_approvals
+from fedmkt.report.collect import collect
+from fedmkt.report.folder import find_files
+from fedmkt.report.scores import read_scores
 from tests.deploy.own_folders import Circle, circle
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
 PEOPLE = {
     (party, role): Identity(bytes([10 * i + j]) * 32)
     for i, party in enumerate(("bank", "partner"), 1)
@@ -49,7 +60,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Circle:
         "datasets": [
             {
                 "party": p.name, "name": "customers", "people": "customers who agreed", "purposes": [old.purpose],
-                "basis": ["PIPL-13-1"],
+                "basis": ["PIPL-13-2"],
                 "columns": [{"name": c, "level": 2, "category": "C1", "kind": "demography"} for c in p.columns],
             }
             for p in old.parties
@@ -65,6 +76,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Circle:
             for (party, role), identity in PEOPLE.items()
         ],
         "recipients": [{"result": "scores", "to": "bank", "use": "letters"}],
+        "use": "service",
     }  # fmt: skip
     contract = type(old).model_validate({**dict(old), "governance": terms})
     names = [s.name for s in contract.signers]
@@ -125,7 +137,7 @@ def test_what_the_log_has_said_it_does_not_say_again_and_what_is_new_it_does(it:
     before = open_bank(it, given)
     late = approvals(it, denial, ("too late",))[:1]
     again = statements.sign(
-        approval(it.signed.contract, it.signed.contract.governance.approvers[0], NOW.replace(hour=1)),
+        approval(it.signed.contract, it.signed.contract.governance.approvers[0], NOW + timedelta(hours=1)),
         PEOPLE["bank", "data-owner"],
     )
     assert open_bank(it, given) == before
@@ -208,7 +220,7 @@ def test_a_contract_that_ran_out_is_logged_once_and_no_clock_brings_it_back(
         with pytest.raises(PolicyRefused, match="rule not-expired"):
             open_bank(it, approvals(it))
     log = (it.own("bank") / "log" / "log.jsonl").read_text()
-    records = list(map(json.loads, log.splitlines()))
+    records = [r for r in map(json.loads, log.splitlines()) if r["type"] != "clock.stepped"]
     assert [r["type"] for r in records] == ["contract.expired", "policy.refused", "policy.refused"]
     assert records[0]["body"] == {"expires": contract.expires.strftime("%Y-%m-%dT%H:%M:%SZ")}
     assert "its clock was put back" in records[2]["body"]["rule"]
@@ -349,13 +361,125 @@ class Approved(Circle):
         home = CoordinatorFolder(self.folder(name))
         config = load_coordinator_folder(home).party({s.name: s.key for s in self.signed.contract.signers})
         place = place_of(home, self.signed.contract)
+        place.keep_contract(self.signed)
         return open_party(
             name, self.signed, config, None, place, Sources.of(None, name), statements=approvals(self)
         )
 
 
-def test_the_logs_of_a_run_with_approvals_verify(it: Circle, capsys: pytest.CaptureFixture[str]) -> None:
-    Approved(it.root, it.job, it.signed).run()
+NAMES = ("bank", "partner", "coordinator")
+
+
+@pytest.fixture(scope="module")
+def finished(founded: Circle, tmp_path_factory: pytest.TempPathFactory) -> Circle:
+    """A run of the governed contract, from the first message to the closed logs."""
+    root = tmp_path_factory.mktemp("finished")
+    for name in NAMES:
+        shutil.copytree(founded.folder(name), root / name)
+    Approved(root, founded.job, founded.signed).run()
+    return Circle(root, founded.job, founded.signed)
+
+
+@pytest.fixture
+def ran(finished: Circle, tmp_path: Path) -> Circle:
+    """A copy of it: each test has folders of its own."""
+    for name in NAMES:
+        shutil.copytree(finished.folder(name), tmp_path / name)
+    return Circle(tmp_path, finished.job, finished.signed)
+
+
+def test_the_logs_of_a_run_with_approvals_verify(ran: Circle, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("bank", "partner"):
-        assert commands.main(["audit", "verify", str(it.folder(name))]) == 0
-    assert "cosigned by" in capsys.readouterr().out
+        assert commands.main(["audit", "verify", str(ran.folder(name))]) == 0
+    text = capsys.readouterr().out
+    assert "cosigned by" in text and "approvals: partner 2 of 2" in text
+
+
+def test_collected_logs_come_with_the_approvals_which_verify_with_them(
+    ran: Circle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ran.root / "all"
+    collect(out, [ran.folder(name) for name in NAMES])
+    assert sorted(p.read_bytes() for p in (out / "approvals").iterdir()) == sorted(
+        map(to_json, approvals(ran))
+    )
+    assert commands.main(["audit", "verify", str(out)]) == 0
+    assert "4 signed statements beside the logs verify" in capsys.readouterr().out
+    late = statements.sign(
+        denial(ran.signed.contract, ran.signed.contract.governance.approvers[0], NOW, "no"),  # type: ignore[union-attr]
+        PEOPLE["bank", "data-owner"],
+    )
+    keep_statements(out / "approvals", [late, revoked_by(ran, "bank")])
+    assert commands.main(["audit", "verify", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "NOT IN ANY LOG: 1 of them" in text and "REVOKED by bank" in text and "approvals: bank 2 of 2" in text
+    )
+
+
+@pytest.mark.parametrize("what", ["changed", "renamed", "missing"])
+def test_approvals_that_were_tampered_with_are_found(
+    what: str, ran: Circle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = min((ran.own("bank") / "approvals").iterdir())
+    if what == "changed":
+        first.write_bytes(first.read_bytes().replace(b'"sig":"', b'"sig":"A', 1))
+    elif what == "renamed":
+        first.rename(first.with_name("00" * 16 + ".dsse.json"))
+    else:
+        first.unlink()
+    assert commands.main(["audit", "verify", str(ran.folder("bank"))]) == 7
+    assert str(first.parent) in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_run_that_began_before_enough_had_approved_is_said_to(ran: Circle) -> None:
+    log = ran.own("bank") / "log" / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    # Where no policy asked for approvals: the log has none before the run, whatever lies beside it later.
+    kept = [line for line in lines if '"approval.granted"' not in line]
+    log.write_text("".join(kept))
+    found = check_approvals(find_files(ran.folder("bank")))
+    assert found is not None and found.unlogged == 4
+    assert [c.lacking for c in found.counts] == ["bank: 0 of 2 approvals", "partner: 0 of 2 approvals"]
+
+
+def test_what_is_made_of_results_stands_in_the_acts(ran: Circle, capsys: pytest.CaptureFixture[str]) -> None:
+    bank = ran.folder("bank")
+    row = str(read_scores(ran.own("bank") / "model").file_rows[0])
+    for command in (["score", str(bank)], ["report", str(bank)], ["explain", str(bank), row]):
+        assert commands.main(command) == 0, capsys.readouterr().err
+    acts = {act.type: act for act in read_acts(bank / "state").acts}
+    scores = (ran.own("bank") / "model" / "scores.csv").read_bytes()
+    assert acts["scores.released"].body == {"file": ".csv", "sha256": hashlib.sha256(scores).hexdigest()}
+    assert acts["report.exported"].body["file"] == ".html"
+    assert acts["decision.explained"].body == {"contract": digest(ran.signed.contract).hex()}
+    assert acts["decision.explained"].actor["type"] == "os-user"
+
+
+def test_a_command_that_meets_the_end_of_a_contract_says_so_and_the_log_once(
+    ran: Circle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bank, after = PartyFolder(ran.folder("bank")), ran.signed.contract.expires
+    assert note_ended(bank, lambda: after - timedelta(seconds=1)) == []
+    with open_own_log(ran) as log:  # a run is under way
+        assert [e.is_new for e in note_ended(bank, lambda: after)] == [False]
+        log.release()
+    assert [e.is_new for e in note_ended(bank, lambda: after)] == [True]
+    assert [e.is_new for e in note_ended(bank, lambda: after)] == [False]
+    lines = (ran.own("bank") / "log" / "log.jsonl").read_text().splitlines()
+    assert [r["type"] for r in map(json.loads, lines)].count("contract.expired") == 1
+    assert commands.main(["audit", "verify", str(bank.root)]) == 0
+    # Its clock says that the contract holds; it saw the end.
+    with pytest.raises(PolicyRefused, match="its clock was put back"):
+        open_bank(ran, approvals(ran))
+
+
+@contextlib.contextmanager
+def open_own_log(it: Circle) -> Iterator[AuditLog]:
+    contract, folder = it.signed.contract, PartyFolder(it.folder("bank"))
+    origin, identity = log_origin(digest(contract), "bank"), read_identity(folder.identity)
+    log = AuditLog(it.own("bank") / "log", origin, identity, lambda: NOW, "", "bank", digest(contract))
+    try:
+        yield log
+    finally:
+        log.release()

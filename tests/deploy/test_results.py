@@ -233,7 +233,7 @@ def test_a_log_that_goes_on_after_its_signed_head_is_not_closed(
     run = json.loads(said(capsys, "audit", "verify", copied.folder("bank"), "--json"))["run"]
     party = copied.open("bank")
     party._log.run = run
-    party._log.append("step.started", {"index": 0, "step": "fit.update"})
+    party._log.append("checkpoint.saved", {"index": 0, "step": "fit.update"})
     party.release()
     text = said(capsys, "audit", "verify", copied.folder("bank"), code=7)
     assert "not closed" in text and "not signed" in text

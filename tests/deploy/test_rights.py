@@ -251,6 +251,7 @@ def test_the_log_of_a_run_says_how_many_acts_there_were(
     chain = ActsLog(bank.state, lambda: NOW).chain()
     (loaded,) = logged(copied, "bank", "policy.loaded")
     assert isinstance(loaded, dict) and loaded["acts"] == {"count": 2, "head": chain.head}
+    assert loaded["party"] == "bank"
     assert main(["audit", "acts", "--dir", str(bank.root)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert (

@@ -52,7 +52,7 @@ def note_of(log, size_events=1):
 
 def test_a_record_is_on_disk_when_append_returns(open_log, tmp_path):
     log = open_log("bank")
-    for event in ("run.started", "step.started"):
+    for event in ("run.started", "checkpoint.saved"):
         record = log.append(event, {"index": log.size})
         lines = (tmp_path / "bank" / LOG).read_bytes().splitlines()
         assert read_leaf(lines[-1]) == record
@@ -65,7 +65,7 @@ def test_every_append_waits_for_the_disk_once(open_log, monkeypatch):
     synced = []
     monkeypatch.setattr("os.fsync", synced.append)
     log.append("run.started", {})
-    log.append_all([("step.started", {}), ("step.completed", {})])
+    log.append_all([("checkpoint.saved", {}), ("step.completed", {})])
     assert len(synced) == 2
 
 
@@ -88,13 +88,13 @@ def test_the_head_signs_the_root_over_the_lines(open_log, tmp_path):
 def test_an_opened_folder_continues_its_log(open_log):
     log = open_log("bank")
     note_of(log, 3)
-    log.append("step.started", {})
+    log.append("checkpoint.saved", {})
     log.release()
     again = open_log("bank")
     assert again.size == 4
     assert again.append("step.completed", {}).seq == 4
     straight = open_log("shop")
-    straight.append_all([("step.started", {})] * 5)
+    straight.append_all([("checkpoint.saved", {})] * 5)
     assert again.size == straight.size
 
 
@@ -116,7 +116,7 @@ def test_half_a_line_of_a_crash_is_cut_and_the_cut_is_recorded(open_log, tmp_pat
 def test_whole_lines_after_the_last_head_are_kept(open_log):
     log = open_log("bank")
     note_of(log, 2)
-    log.append("step.started", {})
+    log.append("checkpoint.saved", {})
     log.release()
     assert open_log("bank").size == 3
 
@@ -331,9 +331,9 @@ def test_after_a_full_disk_the_log_must_be_opened_again(open_log, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match="No space"):
-            log.append("step.started", {})
+            log.append("checkpoint.saved", {})
     with pytest.raises(ValueError, match="closed"):
-        log.append("step.started", {})
+        log.append("checkpoint.saved", {})
     assert open_log("bank").size == 3
 
 
@@ -447,8 +447,8 @@ def test_a_clock_that_was_put_back_stands_in_the_log_before_what_comes_after_it(
     log.release()
     log = open_log("bank")
     log._clock.now = START - timedelta(hours=1)
-    (told,) = log.append_all([("step.started", {})])
+    (told,) = log.append_all([("checkpoint.saved", {})])
     records = [read_leaf(line) for line in path.read_bytes().splitlines()]
-    assert (told.type, told.seq) == ("step.started", 5)
+    assert (told.type, told.seq) == ("checkpoint.saved", 5)
     assert (records[4].type, records[4].body) == ("clock.stepped", {"seconds": -3600})
     assert log.append("step.completed", {}).seq == 6  # told once

@@ -1,3 +1,4 @@
+import contextlib
 import re
 from dataclasses import fields
 
@@ -35,6 +36,7 @@ from fedmkt.protocol.alignment.items import Items, ListRows
 from fedmkt.protocol.alignment.psi import ANNOUNCE, Customers, band_width
 from fedmkt.protocol.alignment.psi_oprf import inputs_of
 from fedmkt.protocol.core import Silent, ask
+from tests.contract.agreed import governance
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, TELECOM, PlainCaller, chi_square, contract_of
 
 NAMES = (BANK, SHOP, TELECOM)
@@ -296,6 +298,20 @@ def test_a_refusal_below_the_minimum_is_the_same_for_every_count():
         assert not any(isinstance(d, SetSize) for _, d in caller.revealed)
     ((text, _),) = said
     assert not re.search(r"\d", text.removeprefix("C09 "))  # the number of the control
+
+
+@pytest.mark.parametrize("sizes", [(80, 69), (69, 80)], ids=["the partner's", "the bank's"])
+def test_under_governance_a_list_of_which_nearly_all_are_common_is_refused_before_a_count_is_told(sizes):
+    for common, is_refused in ((49, False), (50, True), (69, True)):
+        agreed = overlap_contract(2, min_common=10).model_copy(update={"governance": governance(min_rest=20)})
+        caller = caller_of(lists(1, sizes, common), contract=agreed)
+        with pytest.raises(PolicyRefused) if is_refused else contextlib.nullcontext() as refused:
+            overlap_job(caller, caller.contract)
+        told = any(isinstance(t.value, Common) for t in caller.told)
+        assert told != is_refused
+        if is_refused:
+            assert str(refused.value) == "C09 minimum match: too few people of a list are not common"
+            assert not any(isinstance(d, SetSize) for _, d in caller.revealed)
 
 
 def test_an_overlap_above_the_contracts_maximum_is_refused_without_the_number():

@@ -1,5 +1,6 @@
 """The hidden match itself: who ends up where, what is told, and lists with drops and dummies."""
 
+import contextlib
 import functools
 import math
 
@@ -17,6 +18,7 @@ from fedmkt.protocol.alignment.items import NO_ROW
 from fedmkt.protocol.alignment.psi import Aligned, Customers, Overlap, psi
 from fedmkt.protocol.pipeline import main_job
 from fedmkt.protocol.prepare import Columns
+from tests.contract.agreed import governance
 from tests.protocol.hidden_world import hidden_contract, hidden_data
 from tests.protocol.plain_caller import BANK, DEALER, SHOP, PlainCaller
 from tests.protocol.test_two_worlds import MASKED, contents
@@ -148,6 +150,15 @@ def test_too_few_common_customers_are_refused_by_the_bank():
     ids, labelled = lists(common=15)
     with pytest.raises(PolicyRefused, match="smaller than the contract's minimum"):
         matched(ids, labelled)
+
+
+@pytest.mark.parametrize(("bank", "shop"), [(140, 15), (15, 140)], ids=["the partner's", "the bank's"])
+def test_under_governance_the_bank_asks_the_remainder_of_both_lists(bank, shop):
+    ids, labelled = lists(bank=bank, shop=shop)
+    for rest, is_refused in ((15, False), (16, True)):
+        agreed = hidden_contract().model_copy(update={"governance": governance(min_rest=rest)})
+        with pytest.raises(PolicyRefused, match=r"^C09 minimum") if is_refused else contextlib.nullcontext():
+            matched(ids, labelled, agreed)
 
 
 def test_a_bank_that_tells_another_number_of_joint_rows_is_refused():

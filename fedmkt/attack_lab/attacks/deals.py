@@ -216,9 +216,7 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 """Every way in which the lab changes recorded deals."""
 
 
-def corrupted(
-    opened: OpenedRun, count: int, random: np.random.Generator
-) -> dict[str, tuple[int, int]]:
+def corrupted(opened: OpenedRun, count: int, random: np.random.Generator) -> dict[str, tuple[int, int]]:
     """Change the recorded deals of a run `count` times; by kind: how often, and how often the audit named it.
 
     The marks in both logs are those of the changed messages, as if dealer and receiver had logged what was sent.
@@ -269,7 +267,9 @@ def run_job(config: JobConfig, path: Path, folder: Path, change: Change | None =
     """Run a job, with a cheating dealer if `change` is given; tells whether all saw it end and its logs verify."""
     watch = Cheat(change).watch if change is not None else lambda script: script
     try:
-        carry_out(config, path, layout_of(config.name, folder, False), "memory", None, False, None, None, watch)
+        carry_out(
+            config, path, layout_of(config.name, folder, False), "memory", None, False, None, None, watch
+        )
         return verify_run(folder).outcome == "completed"
     except (FedmktError, ValueError):
         return False

@@ -21,12 +21,17 @@ class Change:
 
 def changes(old: Contract, new: Contract) -> list[Change]:
     """List the terms that differ, in the order of their names; an entry of a list is known by its name."""
-    before, after = (dict(_flat(c.model_dump(mode="python", exclude_none=True), "")) for c in (old, new))
+    before, after = (dict(flat(c)) for c in (old, new))
     return [
         Change(where, before.get(where), after.get(where))
         for where in sorted(before.keys() | after.keys())
         if before.get(where) != after.get(where) and where not in _VERSION
     ]
+
+
+def flat(contract: Contract) -> Iterator[tuple[str, str]]:
+    """List every term that a contract has, as its name and its value in text."""
+    return _flat(contract.model_dump(mode="python", exclude_none=True), "")
 
 
 def _flat(value: object, where: str) -> Iterator[tuple[str, str]]:
@@ -36,6 +41,10 @@ def _flat(value: object, where: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, tuple | list) and value and isinstance(value[0], Mapping):
         for item in value:
             yield from _flat(item, f"{where}[{_name(item)}]")
+    elif isinstance(value, tuple | list) and (
+        (value and where.endswith("more_kinds")) or not all(isinstance(item, str) for item in value)
+    ):
+        yield where, ", ".join(map(_said, value))  # their order says something
     elif isinstance(value, tuple | list):
         yield from _listed(value, where)
     else:
@@ -47,7 +56,7 @@ def _name(entry: Mapping[str, object]) -> str:
         return f"{entry['party']}/{entry['name']}"
     if "party" in entry:  # a data set, of which each party has one
         return str(entry["party"])
-    return " ".join(str(entry[key]) for key in ("name", "result", "to") if key in entry)
+    return " ".join(str(entry[key]) for key in ("name", "result", "to", "use") if key in entry)
 
 
 def _listed(values: Sequence[object], where: str) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """What a contract says, section by section: purposes, legal bases, columns, countries, budgets, who learns what.
 
-Numbers that only the arithmetic needs are not here; `fedmkt contract show` has every term.
+The last section lists every term by its name, so that nothing that was signed is left out of what people read.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +11,7 @@ from fedmkt.contract.agreement import Contract, Signer
 from fedmkt.contract.approvals import counts, decisions, revocations
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.governance import AssessmentTerms, DatasetTerms, GovernanceTerms
+from fedmkt.contract.reading.changes import flat
 from fedmkt.contract.reading.document import (
     Block,
     Document,
@@ -68,6 +69,7 @@ def read(reading: Reading, language: Language) -> Document:
         disclosures(say, contract),
         _approvals(say, reading),
         _signatures(say, reading),
+        _all_terms(say, contract),
     )
     return Document(
         language,
@@ -165,6 +167,7 @@ def _dataset(say: Voice, data: DatasetTerms) -> tuple[tuple[str, str], ...]:
         (say("purposes"), say.join(data.purposes)),
         (say("basis"), say.join([say(f"basis.{b}") for b in data.basis])),
         (say("sensitive_basis"), say.join([say(f"basis.{b}") for b in data.sensitive_basis])),
+        (say("minimum_age"), say("age_open") if data.minimum_age is None else str(data.minimum_age)),
         (say("kept_at_most"), say("days", number=data.retention_days)),
     )
 
@@ -261,6 +264,7 @@ def _limits(say: Voice, contract: Contract) -> Section:
     rows += [
         (say("min_list"), f"{limits.min_list:,}"),
         (say("min_common"), f"{limits.min_common:,}"),
+        *([] if terms is None else [(say("min_rest"), f"{terms.min_rest:,}")]),
         (say("min_support"), f"{limits.min_support:,}"),
     ]
     if contract.task == "train":
@@ -295,7 +299,7 @@ def _approvals(say: Voice, reading: Reading) -> Section:
     found = counts(contract, reading.statements)
     head = (say("party"), say("approved"), say("needed"), say("approvers"))
     rows = tuple((c.party, str(len(c.approved)), str(c.needed), str(c.approvers)) for c in found)
-    blocks: list[Block] = [Note(say("approvals_text", number=terms.approvals)), Table(head, rows)]
+    blocks: list[Block] = [Note(say("approvals_text", number=terms.needed)), Table(head, rows)]
     said = {d.approver.key: d for d in decisions(contract, reading.statements)}
     people = []
     for approver in terms.approvers:
@@ -321,6 +325,11 @@ def _signatures(say: Voice, reading: Reading) -> Section:
     else:
         blocks.append(Note(say("signatures_lacking"), serious=True))
     return Section(say("signatures"), tuple(blocks))
+
+
+def _all_terms(say: Voice, contract: Contract) -> Section:
+    """List every term by its name: what the sections above put into words, and what only the arithmetic needs."""
+    return Section(say("all_terms"), (Facts(tuple(flat(contract))),))
 
 
 def moment(value: datetime) -> str:

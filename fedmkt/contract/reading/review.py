@@ -113,6 +113,8 @@ _PLACES = (
     (r"limits\.min_list", "min_list"),
     (r"limits\.min_common", "min_common"),
     (r"limits\.min_support", "min_support"),
+    (r"governance\.min_rest", "min_rest"),
+    (r"governance\.datasets\[.*?\]\.minimum_age", "minimum_age"),
     (r"scores\.decimals", "place.decimals"),
     (r"governance\.max_size_runs", "max_size_runs"),
     (r"governance\.use", "use"),

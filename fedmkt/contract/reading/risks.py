@@ -101,7 +101,7 @@ def _of_data(contract: Contract, data: DatasetTerms, used: tuple[str, ...]) -> I
 
 def _of_organisation(contract: Contract, terms: GovernanceTerms) -> Iterator[_Found]:
     for party in contract.parties:
-        if sum(a.party == party.name for a in terms.approvers) < terms.approvals:
+        if sum(a.party == party.name for a in terms.approvers) < terms.needed:
             yield "approvers", {"party": party.name}
     if terms.use == "pricing":
         yield "pricing", {}

@@ -34,7 +34,11 @@ def _block(block: Block, colon: str, width: int) -> Iterator[str]:
         column = min(_NAME_WIDTH, max((width_of(name + colon) for name, _ in block.rows), default=0)) + 1
         for name, value in block.rows:
             first = "  " + padded(name + colon, column)
-            yield from wrap(value, width, first, " " * min(width_of(first), _NAME_WIDTH))
+            if width_of(first) > width - len("one more word"):  # a long name has lines of its own
+                yield from wrap(name + colon, width, "  ", "    ")
+                yield from wrap(value, width, "    ", "    ")
+            else:
+                yield from wrap(value, width, first, " " * min(width_of(first), _NAME_WIDTH))
     elif isinstance(block, Table):
         yield from (f"  {line}".rstrip() for line in columns(block.head, block.rows, width - 2))
     else:

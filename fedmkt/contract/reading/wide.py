@@ -32,7 +32,7 @@ def wrap(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
         if not is_empty and width_of(line) + width_of(gap + word) > width:
             lines.append(line)
             line, gap = rest, ""
-        for piece in _pieces(word, max(1, width - width_of(rest))):
+        for piece in _pieces(word, max(1, width - max(width_of(first), width_of(rest)))):
             if width_of(line) + width_of(gap + piece) > width and line not in (first, rest):
                 lines.append(line)
                 line, gap = rest, ""

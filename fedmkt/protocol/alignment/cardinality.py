@@ -44,7 +44,7 @@ import numpy as np
 
 from fedmkt.contract.agreement import Contract
 from fedmkt.contract.canonical import digest
-from fedmkt.contract.checks import check_common
+from fedmkt.contract.checks import check_common, check_rest
 from fedmkt.crypto import group
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.bands import TOP, RateBand, rate_band
@@ -293,7 +293,9 @@ def _count(turn: Turn, inbox: Inbox[Nothing]) -> Outcome[Nothing, Common]:
     both = both[np.lexsort(both.T)]
     count = int((both[1:] == both[:-1]).all(axis=1).sum())
     check_common(turn.contract.limits, count - 1, count)
-    told = told_of(count, _rows(turn, bank), _rows(turn, turn.me))
+    lists = (_rows(turn, bank), _rows(turn, turn.me))
+    check_rest(turn.contract, lists, count)
+    told = told_of(count, *lists)
     reveals = (SetSize(to=EVERYONE, low=told.low, high=told.high),)
     return Outcome(told, forget=(Counting, Blinds), reveals=reveals)
 

@@ -41,7 +41,7 @@ from typing import Final
 import numpy as np
 
 from fedmkt.contract.agreement import Contract
-from fedmkt.contract.checks import check_common
+from fedmkt.contract.checks import check_common, check_rest
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.privacy.disclosure import EVERYONE, Disclosure, LastingNames, SetSize, SupersetList
 from fedmkt.privacy.superset import Bits, epsilon, epsilon_text, listed
@@ -261,9 +261,10 @@ def _told(turn: Turn, rows: Rows) -> tuple[Overlap, tuple[Disclosure, ...]]:
     common = rows[rows != NO_ROW]
     with_label = len(common) if labels is None else int(labels[common].sum())
     check_common(contract.limits, with_label - 1, with_label)
+    lists = [turn.published(ListRows, p).rows for p in turn.parties]
+    check_rest(contract, lists, len(common))
     if "SetSize" not in contract.disclosures:
         return Overlap(contract.limits.min_common - 1, len(rows), 0, 0, len(rows)), ()
-    lists = [turn.published(ListRows, p).rows for p in turn.parties]
     width = band_width(lists[0], lists[1])
     bands = Overlap(*band(with_label, width), *band(len(common) - with_label, width), len(rows))
     low, high = bands.labelled_low + bands.unlabelled_low, bands.labelled_high + bands.unlabelled_high

@@ -217,7 +217,9 @@ def test_c16_refuses_one_on_which_somebody_did(office: Office) -> None:
 def test_c17_accepts_a_transfer_abroad_that_was_assessed(office: Office) -> None:
     abroad = {"bank": "CN", "partner": "SG", "coordinator": "CN"}
     assessed = terms(office.config)["impact"]
-    office.opens(governance={"locations": abroad, "countries": ["CN", "SG"], "transfer": assessed})
+    world = office.opens(governance={"locations": abroad, "countries": ["CN", "SG"], "transfer": assessed})
+    (attached,) = [r.body for r in records(world, "bank") if r.type == "assessment.attached"]
+    assert attached["sha256"] == assessed["sha256"]
 
 
 def test_c17_refuses_one_that_was_not(office: Office) -> None:
@@ -284,6 +286,28 @@ def test_c22_accepts_the_standard_suite(office: Office) -> None:
 
 def test_c22_refuses_a_suite_that_is_not_built_and_says_why(office: Office) -> None:
     assert "SM2 and SM3" in office.refuses("C22", governance={"suite": "gm"})
+
+
+ORDINARY = {
+    "contract.proposed", "contract.signed", "purpose.declared", "pia.attached", "approval.requested",
+    "approval.granted", "policy.loaded", "dataset.opened", "column.granted", "consent.filtered", "optout.applied",
+    "minors.filtered", "session.opened", "run.started", "epoch.started", "step.completed", "message.sent",
+    "message.received", "value.revealed", "checkpoint.saved", "list.counted", "model.exported", "run.completed",
+}  # fmt: skip
+"""What the log of each party says of a governed run from its beginning to its end."""
+
+
+def test_a_governed_run_writes_the_events_of_an_ordinary_run(whole_run: World) -> None:
+    found = {name: {r.type: r.body for r in records(whole_run, name)} for name in ("bank", "partner")}
+    assert set(found["partner"]) == ORDINARY and set(found["bank"]) == ORDINARY | {"scores.released"}
+    terms = whole_run.contract.governance
+    assert terms is not None and terms.impact is not None
+    bank = found["bank"]
+    assert bank["pia.attached"]["sha256"] == terms.impact.sha256
+    assert bank["purpose.declared"]["basis"] == {"bank": ["PIPL-13-1"], "partner": ["PIPL-13-1"]}
+    assert bank["approval.requested"]["needed"] == 2
+    assert bank["approval.requested"]["approvers"][0] == "bank/data-owner: data-owner"
+    assert set(bank["session.opened"]["peers"]) == {"partner", "coordinator"}
 
 
 BODIES = {name: body for name, body in globals().items() if re.match(r"test_c\d\d_", name)}
