@@ -144,7 +144,7 @@ def note_act(path: Path, act: str, body: Mapping[str, "Json"]) -> None:
     """Write what was done into the acts of the organisation whose folder a path lies in; elsewhere nothing."""
     from fedmkt.party.acts_log import ActsLog
 
-    if (root := _root(path)) is not None:
+    for root in dict.fromkeys(_roots(path)):
         ActsLog(root / "state", lambda: datetime.now(UTC)).say(current_actor(), act, body)
 
 
