@@ -66,10 +66,10 @@ class Store(Mapping[str, bytes]):
 
     def highest_epoch(self, run: str) -> int:
         """Return the highest epoch of a run that was ever opened here; 0 for an unknown run."""
-        try:
-            return int(self.get(f"epoch/{run}", b"0"))
-        except ValueError:
-            raise _damaged(self._path(f"epoch/{run}")) from None
+        value = self.get(f"epoch/{run}", b"0")
+        if not value.isdigit() or len(value) > 20:
+            raise _damaged(self._path(f"epoch/{run}"))
+        return int(value)
 
     def raise_epoch(self, run: str, epoch: int) -> None:
         """Remember that an epoch was opened; a folder rolled back cannot open it again."""
