@@ -148,3 +148,16 @@ def test_a_size_of_nineteen_digits_is_no_size() -> None:
     assert checkpoint.parse_body(f"origin\n{'9' * 18}\n{root}\n".encode()).size == 10**18 - 1
     with pytest.raises(ValueError, match="three lines"):
         checkpoint.parse_body(f"origin\n{'9' * 19}\n{root}\n".encode())
+
+
+def test_a_signature_line_without_a_signature_is_refused():
+    empty = "— PeterNeumann " + base64.b64encode(b"\0\1\2\3").decode() + "\n"
+    with pytest.raises(ValueError):
+        checkpoint.parse_line(empty.encode())
+
+
+@pytest.mark.parametrize("size", ["+5", "1_0", " 5", "\u0665", "\u00b2", "", "1" * 19, "05"])
+def test_a_size_in_another_writing_is_refused(size):
+    root = base64.b64encode(bytes(32)).decode()
+    with pytest.raises(ValueError):
+        checkpoint.parse_body(f"origin\n{size}\n{root}\n".encode())
