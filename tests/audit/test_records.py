@@ -86,3 +86,12 @@ def test_a_record_of_exactly_the_largest_size_is_written_and_read():
 
 def test_every_event_is_a_thing_and_what_became_of_it():
     assert all(re.fullmatch(r"[a-z]+\.[a-z]+", event) for event in EVENTS)
+
+
+def test_a_record_is_nested_sixteen_deep_at_most():
+    def nested(depth):
+        return {"a": 0} if depth == 1 else {"a": nested(depth - 1)}
+
+    assert leaf(dataclasses.replace(RECORD, body=nested(14)))
+    with pytest.raises(ValueError, match="at most 16 deep"):
+        leaf(dataclasses.replace(RECORD, body=nested(17)))
