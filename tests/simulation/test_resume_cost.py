@@ -1,6 +1,7 @@
 """What a kill costs: after it at most one checkpoint's interval is asked again."""
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_a_kill_at_every_second_request_redoes_at_most_what_lies_between_two_che
     calls = asked(whole)
     saves = [index for index, step in sorted(calls.items()) if step.endswith(".save")]
     ends = sorted({0, *(i + 1 for i in saves if i + 1 not in saves), len(calls)})
-    longest = max(after - before for before, after in zip(ends, ends[1:], strict=False))
+    longest = max(after - before for before, after in pairwise(ends))
     assert len(ends) == 4  # two checkpoints: three stretches
     redone = []
     for requests in range(1, len(whole.requests), 2):
