@@ -12,7 +12,7 @@ SPU ?= $(or $(TMPDIR),/tmp)/fedmkt-spu
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 
-.PHONY: help install install-locked demo check format test long e2e faults hostile attack-lab psi-cases bench bench-models bench-psi lock licences wheel reproducible audit clean tamper write-faults fuzz-short fuzz soak mutants wycheproof
+.PHONY: help install install-locked demo check format test long e2e faults hostile attack-lab psi-cases bench bench-models bench-psi lock licences wheel reproducible audit clean tamper write-faults fuzz-short fuzz soak mutants wycheproof malformed properties
 
 help:  ## show this list
 	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -69,6 +69,12 @@ tamper: $(STAMP)  ## 1,000 changed logs found by two verifiers, 1,000 clean ones
 
 write-faults: $(STAMP)  ## each write of a small run fails in three ways: hours; WRITES=20 for every twentieth, "turn 0" for each once, or sites
 	$(BIN)/python -m tests.simulation.write_faults $(WRITES)
+
+malformed: $(STAMP)  ## 5,000 malformed tables and settings, each refused in one line that says where
+	$(BIN)/python -m tests.malformed 5000
+
+properties: $(STAMP)  ## every property on EXAMPLES=10000 invented examples: hours
+	EXAMPLES=$(or $(EXAMPLES),10000) $(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow" $(TESTS)
 
 soak: $(STAMP)  ## runs in one process for MINUTES=10 and RUNS=0: memory and open files stay as they were
 	$(BIN)/python -m tests.simulation.soak --minutes $(or $(MINUTES),10) --runs $(or $(RUNS),0)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 TESTS = Path(__file__).resolve().parent
 
@@ -22,6 +22,8 @@ TESTS = Path(__file__).resolve().parent
 settings.register_profile("fedmkt", deadline=None, database=None)
 settings.register_profile("ci", parent=settings.get_profile("fedmkt"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "fedmkt")
+EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
+"""If there is a number, properties alone are run, each on so many examples (`make properties`)."""
 
 PURE_TESTS = ("crypto", "ring", "learn", "privacy", "protocol", "audit")
 PURE = ("errors", "contract", "config", "crypto", "ring", "learn", "privacy", "protocol", "audit")
@@ -51,6 +53,22 @@ NUMPY_DRAWS = (
 )  # fmt: skip
 NOW = ("now", "utcnow", "today")
 DEEPEST = 40  # frames looked at: a library between pure code and the world is never deeper
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every property as many examples as were asked for, also one that says fewer, and leave the rest out."""
+    if not EXAMPLES:
+        return
+    properties = [item for item in items if is_hypothesis_test(getattr(item, "function", None))]
+    for item in properties:
+        test = item.function  # type: ignore[attr-defined]
+        test._hypothesis_internal_use_settings = settings(
+            test._hypothesis_internal_use_settings,
+            max_examples=EXAMPLES,
+            suppress_health_check=list(HealthCheck),
+        )
+    config.hook.pytest_deselected(items=[item for item in items if item not in properties])
+    items[:] = properties
 
 
 class Impure(AssertionError):

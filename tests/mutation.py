@@ -34,7 +34,10 @@ MODULES: dict[str, Sequence[str]] = {
         "tests/party/test_list_ledger.py",
     ),
     "fedmkt/audit/records.py": ("tests/audit/test_records.py",),
-    "fedmkt/audit/checkpoint.py": ("tests/audit/test_checkpoint.py",),
+    "fedmkt/audit/checkpoint.py": (
+        "tests/audit/test_checkpoint.py",
+        "tests/audit/test_second_signatures.py",
+    ),
     "fedmkt/audit/verify.py": ("tests/audit/test_verify.py",),
     "fedmkt/party/audit_log.py": ("tests/party/test_audit_log.py", "tests/audit/test_verify.py"),
     "fedmkt/crypto/tree.py": ("tests/crypto/test_tree.py",),

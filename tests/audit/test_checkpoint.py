@@ -148,3 +148,37 @@ def test_a_size_of_nineteen_digits_is_no_size() -> None:
     assert checkpoint.parse_body(f"origin\n{'9' * 18}\n{root}\n".encode()).size == 10**18 - 1
     with pytest.raises(ValueError, match="three lines"):
         checkpoint.parse_body(f"origin\n{'9' * 19}\n{root}\n".encode())
+
+
+def test_a_signature_line_without_a_signature_is_refused():
+    empty = "— PeterNeumann " + base64.b64encode(b"\0\1\2\3").decode() + "\n"
+    with pytest.raises(ValueError):
+        checkpoint.parse_line(empty.encode())
+
+
+@pytest.mark.parametrize("size", ["+5", "1_0", " 5", "\u0665", "\u00b2", "", "1" * 19, "05"])
+def test_a_size_in_another_writing_is_refused(size):
+    root = base64.b64encode(bytes(32)).decode()
+    with pytest.raises(ValueError):
+        checkpoint.parse_body(f"origin\n{size}\n{root}\n".encode())
+
+
+@pytest.mark.parametrize("time", [0, -1, 1 << 63])
+def test_a_cosignature_has_a_time_after_1970_in_eight_bytes(time):
+    with pytest.raises(ValueError, match="POSIX seconds"):
+        checkpoint.cosign(checkpoint.body("origin", 1, bytes(32)), time, "shop", Identity(SECRET))
+
+
+@pytest.mark.parametrize("name", ["", "a+b", "a b", "a\tb", "a\u2003b"])
+def test_a_key_has_a_name_without_spaces_and_plus_signs(name):
+    with pytest.raises(ValueError, match="no space and no plus sign"):
+        checkpoint.sign_note(TEXT, name, Identity(SECRET))
+
+
+@pytest.mark.parametrize("cut", [1, 8, 63])
+def test_a_cosignature_of_another_length_is_refused(cut):
+    text = checkpoint.body("origin", 1, bytes(32))
+    line = checkpoint.parse_line(checkpoint.cosign(text, 5, "PeterNeumann", Identity(SECRET)))
+    shorter = bytes(checkpoint.SignatureLine(line.name, line.key_id, line.value[:-cut]))
+    with pytest.raises(ValueError):
+        checkpoint.verify_cosignature(text, shorter, "PeterNeumann", PUBLIC)

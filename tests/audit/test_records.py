@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -7,7 +8,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmkt.audit.records import MAX_LEAF_BYTES, Record, leaf, read_leaf, timestamp
+from fedmkt.audit.records import EVENTS, MAX_LEAF_BYTES, Record, leaf, read_leaf, timestamp
 
 RECORD = Record(0, "2030-01-01T00:00:00.000000Z", "bank", "r", "run.started", "ab", {"epoch": 1})
 BODIES = st.dictionaries(
@@ -81,3 +82,16 @@ def test_a_record_of_exactly_the_largest_size_is_written_and_read():
     assert len(leaf(largest)) == MAX_LEAF_BYTES and read_leaf(leaf(largest)) == largest
     with pytest.raises(ValueError):
         leaf(dataclasses.replace(RECORD, body={"x": "y" * (room + 1)}))
+
+
+def test_every_event_is_a_thing_and_what_became_of_it():
+    assert all(re.fullmatch(r"[a-z]+\.[a-z]+", event) for event in EVENTS)
+
+
+def test_a_record_is_nested_sixteen_deep_at_most():
+    def nested(depth):
+        return {"a": 0} if depth == 1 else {"a": nested(depth - 1)}
+
+    assert leaf(dataclasses.replace(RECORD, body=nested(14)))
+    with pytest.raises(ValueError, match="at most 16 deep"):
+        leaf(dataclasses.replace(RECORD, body=nested(17)))

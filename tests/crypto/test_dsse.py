@@ -105,3 +105,32 @@ def test_both_alphabets_of_base64_are_read() -> None:
 @given(st.text(max_size=20), st.binary(max_size=50), st.text(max_size=20), st.binary(max_size=50))
 def test_no_two_payloads_are_signed_alike(kind: str, payload: bytes, other: str, body: bytes) -> None:
     assert (dsse.encoded(kind, payload) == dsse.encoded(other, body)) == ((kind, payload) == (other, body))
+
+
+def test_an_envelope_is_written_in_one_way() -> None:
+    one = Envelope("text/plain; ü", b"yes", (Signature("k", b"\x00\xff"),))
+    expected = '{"payload":"eWVz","payloadType":"text/plain; ü","signatures":[{"keyid":"k","sig":"AP8="}]}\n'
+    assert dsse.to_json(one) == expected.encode()
+    assert dsse.from_json(expected.encode()) == one
+
+
+def test_an_envelope_has_at_most_a_mebibyte() -> None:
+    text = dsse.to_json(dsse.sign(KIND, b"yes", ANN))
+    whole = text + b" " * ((1 << 20) - len(text))
+    assert dsse.from_json(whole) == dsse.from_json(text)
+    with pytest.raises(ValueError, match="at most 1048576 bytes"):
+        dsse.from_json(whole + b" ")
+
+
+@pytest.mark.parametrize("signatures", [0, 65, "text", {"keyid": "k", "sig": "AP8="}, None])
+def test_an_envelope_has_a_list_of_1_to_64_signatures(signatures: object) -> None:
+    one = {"keyid": "k", "sig": "AP8="}
+    listed = [one] * signatures if isinstance(signatures, int) else signatures
+    with pytest.raises(ValueError, match="an envelope has 1 to 64 signatures"):
+        dsse.from_json(json.dumps({"payload": "", "payloadType": "x", "signatures": listed}).encode())
+
+
+def test_sixty_four_signatures_are_read() -> None:
+    listed = [{"keyid": "k", "sig": "AP8="}] * 64
+    text = json.dumps({"payload": "", "payloadType": "x", "signatures": listed})
+    assert len(dsse.from_json(text.encode()).signatures) == 64

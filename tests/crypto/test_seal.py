@@ -81,7 +81,7 @@ def test_a_message_longer_than_one_part_of_four_mebibytes_comes_out_as_it_went_i
 
 
 def test_a_message_over_the_largest_size_is_not_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MAX_MESSAGE_BYTES == 64 << 20
+    assert (MAX_MESSAGE_BYTES, PART_BYTES) == (64 << 20, 4 << 20)
     monkeypatch.setattr(sealing, "MAX_MESSAGE_BYTES", 10)
     with pytest.raises(ValueError, match="row blocks"):
         sealed(b"eleven byte")

@@ -409,7 +409,7 @@ SPOILED: dict[str, Callable[[Request], Request]] = {
     "out of turn": lambda r: replace(r, index=r.index + 1),
     "for another step": lambda r: replace(r, step="run.export"),
     "with an absurd step": lambda r: replace(r, step="\x1b[2J\nbank: all is well" * 9),
-    "with a senseless length": lambda r: replace(r, inbox=(replace(r.inbox[0], length=1 << 62), *r.inbox[1:])),
+    "with a senseless length": lambda r: replace(r, inbox=(replace(r.inbox[0], length=1 << 26), *r.inbox[1:])),
 }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -452,3 +453,31 @@ def test_a_clock_that_was_put_back_stands_in_the_log_before_what_comes_after_it(
     assert (told.type, told.seq) == ("checkpoint.saved", 5)
     assert (records[4].type, records[4].body) == ("clock.stepped", {"seconds": -3600})
     assert log.append("step.completed", {}).seq == 6  # told once
+
+
+def test_a_log_without_a_head_has_nothing_to_be_cosigned(open_log):
+    bank = open_log("bank")
+    bank.append("run.started", {})
+    with pytest.raises(ValueError, match="no head to cosign yet"):
+        bank.add_cosignatures({}, {"bank": KEYS["bank"]})
+
+
+def test_a_head_that_is_shown_has_its_owners_signature_alone(open_log):
+    """The cosignatures on it are each peer's to give, to whoever asks for the next one."""
+    bank, shop = open_log("bank"), open_log("shop")
+    head = note_of(bank)
+    keys = {name: KEYS[name] for name in ("bank", "shop")}
+    bank.add_cosignatures({"shop": cosign(shop, head, KEYS["bank"], "bank")}, keys)
+    assert bank.head() == head
+    assert [line.name for line in checkpoint.parse_note(bank.head()).lines] == ["bank"]
+
+
+def test_a_log_that_was_pruned_holds_one_file_open_and_a_released_one_none(open_log):
+    before = len(os.listdir("/proc/self/fd"))
+    log = open_log("bank")
+    note_of(log, 5)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    log.prune(2, 30)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    log.release()
+    assert len(os.listdir("/proc/self/fd")) == before

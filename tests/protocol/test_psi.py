@@ -8,7 +8,7 @@ from fedmkt.contract.canonical import digest
 from fedmkt.errors import PeerError, PolicyRefused
 from fedmkt.party.node import local_states
 from fedmkt.party.table import Column, TableSchema, read_table
-from fedmkt.privacy.disclosure import CampaignRows, ListSize, MatchedOwnRows, SetSize
+from fedmkt.privacy.disclosure import DEFAULT, CampaignRows, ListSize, MatchedOwnRows, SetSize
 from fedmkt.protocol.alignment.items import NO_ROW, Found, ListRows, Tags
 from fedmkt.protocol.alignment.psi import (
     ADMIT,
@@ -23,6 +23,7 @@ from fedmkt.protocol.alignment.psi import (
     _joint_proof,
     band,
     band_width,
+    common_band,
     engine,
     item_values,
     psi,
@@ -431,3 +432,37 @@ def test_logs_are_counter_signed_before_each_side_answers():
     assert order.index("psi.announce") < order.index("witness.cosign") < order.index("psi.oprf.offer")
     assert "witness.cosign" in order[order.index("psi.oprf.evaluate") : order.index("psi.match")]
     witness(caller, caller.contract)
+
+
+def test_a_bank_asks_about_as_many_people_as_agreed_and_no_more():
+    assert intersected(lists(1, (60, 90), 45, 2), limits={"max_list": 60})
+    with pytest.raises(PolicyRefused, match="longer than the contract's maximum"):
+        intersected(lists(1, (61, 40), 30, 2), limits={"max_list": 60})
+
+
+@pytest.mark.parametrize(
+    ("party", "rows", "match"),
+    [
+        (BANK, 61, "asks about more people than the contract's maximum"),
+        (BANK, 19, "a list is shorter than the contract's minimum"),
+        (SHOP, 19, "a list is shorter than the contract's minimum"),
+        (SHOP, NO_SLOT, "longer than can be matched"),
+    ],
+)
+def test_what_a_peer_says_of_its_list_is_held_against_the_contract(party, rows, match):
+    """A peer that does not refuse its own list is refused by the others."""
+    contract = contract_of(limits={"max_list": 60, "min_list": 20})
+    ids = lists(1, (60, 60), 45, 2)
+    caller = PlainCaller(contract, {p: (Customers(tuple(i), None),) for p, i in ids.items()})
+    caller.all([ask(p, ANNOUNCE) for p in ids])
+    caller.publics[party, ListRows] = ListRows(rows)
+    other = SHOP if party == BANK else BANK
+    with pytest.raises(PolicyRefused, match=match):
+        caller(other, ADMIT)
+
+
+def test_a_band_of_the_common_people_is_told_where_it_is_known():
+    overlap = Overlap(40, 50, 10, 20)
+    assert common_band(contract_of(), overlap) == (50, 70)
+    left = contract_of(align={"join": "left"}, disclosures=(*DEFAULT, "JoinedRows"))
+    assert common_band(left, overlap) is None

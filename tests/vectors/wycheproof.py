@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from fedmkt.crypto.certificates import check_node_signature
 from fedmkt.crypto.prg import derive
 from fedmkt.crypto.seal import Prekey
+from fedmkt.crypto.second import verify_second
 from fedmkt.crypto.sign import verify
 
 Case = Mapping[str, Any]
@@ -73,8 +74,14 @@ def _ecdsa_p384(group: Case, case: Case) -> bool:
     return True
 
 
+def _ml_dsa_44(group: Case, case: Case) -> bool:
+    verify_second(_bytes(group, "publicKey"), _bytes(case, "sig"), _bytes(case, "msg"))
+    return True
+
+
 RUNNERS: Mapping[str, tuple[str, Callable[[Case, Case], bool]]] = {
     "ed25519_test": ("crypto/sign.verify", _ed25519),
+    "mldsa_44_verify_test": ("crypto/second.verify_second", _ml_dsa_44),
     "x25519_test": ("crypto/seal.Prekey", _x25519),
     "hkdf_sha256_test": ("crypto/prg.derive", _hkdf),
     "chacha20_poly1305_test": ("cryptography, as in crypto/seal and party/journal", _aead(ChaCha20Poly1305)),
@@ -85,6 +92,7 @@ RUNNERS: Mapping[str, tuple[str, Callable[[Case, Case], bool]]] = {
 """What each file is run through. HMAC-SHA256 is in use too, but its file is in no package."""
 
 ON_PURPOSE: Mapping[str, Callable[[Case, Case], str]] = {
+    "mldsa_44_verify_test": lambda group, case: "a context: ours is empty" if case.get("ctx") else "",
     "aes_gcm_test": lambda group, case: (
         "" if 64 <= group["ivSize"] <= 1024 else "a nonce of less than 8 bytes or more than 128"
     ),
