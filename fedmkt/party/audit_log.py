@@ -72,6 +72,7 @@ class AuditLog:
         self._tree = Tree()
         self._pruned = 0
         self._note: checkpoint.Note | None = None
+        self._beside = -1
         folder.mkdir(parents=True, exist_ok=True)
         cut = self._load()
         self._peers = self._load_peers()
@@ -111,14 +112,12 @@ class AuditLog:
         if not events:
             return
         lines = [canonical({"run": self.run, "type": e, "body": body}) + b"\n" for e, body in events]
-        file = os.open(self._folder / WITNESS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            size = os.fstat(file).st_size
-            if size and os.pread(file, 1, size - 1) != b"\n":
+        if self._beside < 0:
+            self._beside = os.open(self._folder / WITNESS, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            size = os.fstat(self._beside).st_size
+            if size and os.pread(self._beside, 1, size - 1) != b"\n":
                 lines.insert(0, b"\n")  # the last line was cut in a crash: it is no record
-            _write_all(file, b"".join(lines))
-        finally:
-            os.close(file)
+        _write_all(self._beside, b"".join(lines))
 
     def head(self) -> bytes:
         """Sign the log as it is now and remember it on disk; a signed log is never shorter again."""
@@ -234,9 +233,10 @@ class AuditLog:
 
     def release(self) -> None:
         """Let go of the file without a word, as a crash would."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        for file in (self._file, self._beside):
+            if file >= 0:
+                os.close(file)
+        self._file = self._beside = -1
 
     def _write(self, data: bytes) -> None:
         if self._file < 0:

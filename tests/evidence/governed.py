@@ -18,6 +18,7 @@ TERMS = """
 locations = { bank = "CN", partner = "CN", coordinator = "SG" }
 countries = ["CN", "SG"]
 use = "service"
+suite = "standard+ml-dsa-44"
 groups = ["region"]
 
 [[governance.datasets]]
