@@ -91,6 +91,7 @@ def verify_command(run: Run, pin: Pins = None, as_json: Json = False) -> None:
 def _verified(run: Path, pinned: dict[str, str] | None) -> "Report | OwnReport":
     from fedmkt.audit.verify import VerifyError, verify_run
     from fedmkt.errors import ConfigError
+    from fedmkt.report.audit_tools import located
     from fedmkt.report.collect import verify_one
     from fedmkt.report.folder import find_files
 
@@ -101,9 +102,10 @@ def _verified(run: Path, pinned: dict[str, str] | None) -> "Report | OwnReport":
     if files.owner:
         return verify_one(files, pinned)
     try:
-        return verify_run(files.root, pinned)
+        return verify_run(files.root, pinned, datetime.now(UTC))
     except VerifyError as error:  # the verifier is a program of its own and knows no other file of fedmkt
-        raise AuditError(str(error), hint="nothing in this run folder can be relied on") from None
+        places = "".join(f"\n{place.text()}" for place in located(files))
+        raise AuditError(f"{error}{places}", hint="nothing in this run folder can be relied on") from None
 
 
 def _approvals(run: Path) -> "Approvals | None":

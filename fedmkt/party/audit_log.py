@@ -152,6 +152,8 @@ class AuditLog:
         lines = {name: self._cosign(name, keys[name], *head) for name, head in heads.items()}
         text = json.dumps(self._peers, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         write_atomically(self._folder / PEERS, text.encode() + b"\n")
+        # All of them, not the last alone: they tell later between which heads a log was changed (`audit.locate`).
+        self.append_beside([("head.cosigned", {"of": n, "note": _first_signed(heads[n][0])}) for n in heads])
         return lines
 
     def _cosign(self, peer_name: str, peer_key: bytes, peer_note: bytes, proof: Sequence[bytes]) -> bytes:
@@ -339,6 +341,12 @@ class AuditLog:
         except ValueError as error:
             shown = base64.b64encode(head.root).decode()
             raise AuditError(f"log of {peer}: head {shown} does not extend the last one: {error}") from None
+
+
+def _first_signed(note: bytes) -> str:
+    """Leave of a note that was verified its text and its first line, the owner's Ed25519 signature."""
+    text, _, lines = note.decode().partition("\n\n")
+    return f"{text}\n\n{lines.partition(chr(10))[0]}\n"
 
 
 @functools.lru_cache(maxsize=64)

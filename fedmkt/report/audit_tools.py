@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedmkt.audit import export
 from fedmkt.audit.compare import Comparison, compare
+from fedmkt.audit.locate import Place, locate
 from fedmkt.audit.log_view import LogView, read_view
 from fedmkt.audit.proof import prove
 from fedmkt.audit.tiles import tiles
@@ -13,7 +14,7 @@ from fedmkt.contract.agreement import Contract
 from fedmkt.contract.signatures import log_keys
 from fedmkt.errors import AuditError, ConfigError
 from fedmkt.party.journal import write_atomically
-from fedmkt.report.folder import LOG_FILES, find_files, read_signed
+from fedmkt.report.folder import CONTRACT, LOG_FILES, RunFiles, find_files, read_signed
 
 FORMATS = ("ocsf", "openlineage", "csv", "tiles")
 
@@ -47,6 +48,16 @@ def read_views(folder: Path) -> Views:
     if not logs:
         raise ConfigError(f"{folder}: no log there")
     return Views(files.contract, log_keys(read_signed(files.root)), tuple(logs))
+
+
+def located(files: RunFiles) -> tuple[Place, ...]:
+    """Say where logs of a folder were changed, as far as heads that others keep tell."""
+    data = {CONTRACT: (files.root / CONTRACT).read_bytes()}
+    for party, folder in files.logs.items():
+        for name in LOG_FILES:
+            if (folder / name).exists():
+                data[f"logs/{party}/{name}"] = (folder / name).read_bytes()
+    return locate(data)
 
 
 def prove_event(folder: Path, event: str, out: Path | None = None) -> Path:

@@ -15,7 +15,7 @@ from fedmkt.contract.governance import GovernanceTerms
 from fedmkt.contract.model_terms import ModelTerms
 from fedmkt.contract.signatures import SignedContract, second_keys, sign
 from fedmkt.crypto.sign import Identity
-from fedmkt.party.audit_log import AuditLog
+from fedmkt.party.audit_log import WITNESS, AuditLog
 from fedmkt.privacy.disclosure import RangeBit, Scores
 from tests.contract.agreed import governance
 
@@ -86,17 +86,19 @@ def write_run(
     tail: Events | None = None,
     runs: Sequence[str] = ("run1",),
     terms: GovernanceTerms | None = None,
+    every: int = 1000,
 ) -> dict[str, bytes]:
     """Play phases of events, cosign all logs after each, return all files by their names.
 
     tail : what is logged after the last head. runs : to which runs phases and tail belong; the last goes on.
-    terms : the contract's governance.
+    terms : the contract's governance. every : after so many records of a log all heads are cosigned.
     """
     logs = open_logs(folder, make_contract(terms), lambda: START)
     names = [*runs, *[runs[-1]] * len(phases)]
     for run, events in zip(names, phases, strict=False):
-        play(logs, run, events)
-        cosign_all(logs)
+        for start in range(0, max(map(len, events.values())), every):
+            play(logs, run, {name: listed[start : start + every] for name, listed in events.items()})
+            cosign_all(logs)
     play(logs, names[len(phases)], tail or {})
     return files_of(folder, logs)
 
@@ -146,8 +148,13 @@ def files_of(folder: Path, logs: Mapping[str, AuditLog]) -> dict[str, bytes]:
     """Let go of the logs and return all files by their names."""
     for log in logs.values():
         log.release()
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != WITNESS]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def witness_of(folder: Path) -> dict[str, bytes]:
+    """Return what stands beside the logs, by their names."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.glob(f"logs/*/{WITNESS}")}
 
 
 def write_pruned(folder: Path, age: int = 100, is_governed: bool = True) -> dict[str, bytes]:

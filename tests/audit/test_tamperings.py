@@ -11,10 +11,11 @@ def test_tamperings_are_found_and_named_by_two_verifiers_without_a_false_alarm()
     tally = try_all(clean=12, per_run=16, seed=1)
     assert tally.missed == tally.unnamed == tally.disagreed == tally.alarms == []
     assert sum(tally.found.values()) == 12 * 16 and set(tally.found) == set(KINDS)
+    assert tally.named["log"] == 0 and tally.named["line"] + tally.named["range"] > 100, tally.named
 
 
 def test_the_two_verifiers_report_the_same_of_clean_runs():
-    for files, _ in clean_runs(12, seed=2):
+    for files, _, _ in clean_runs(12, seed=2):
         logs, runs = second_verifier.verify(files)
         report = verify_files(files)
         assert {r.run: (r.outcome, r.messages, r.lost, r.disclosures) for r in report.runs} == runs
