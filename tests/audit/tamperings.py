@@ -38,7 +38,7 @@ class Tampering:
 def clean_run(folder: Path, dice: random.Random) -> Files:
     """Play one to three runs of some messages each, of which some end in the middle; or a pruned one.
 
-    Heads are cosigned after every eight records of a log; in a run of logistic regression after twenty-five.
+    Heads are cosigned after every eight records of a log; in a run of logistic regression after about 65.
     """
     if dice.random() < 0.15:
         return write_pruned(folder, age=dice.randrange(40, 400))

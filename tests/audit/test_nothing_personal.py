@@ -11,8 +11,8 @@ from fedmkt.simulation.demo import demo
 
 HASHES = ("md5", "sha1", "sha224", "sha256", "sha512", "sha3_256", "blake2b", "blake2s")
 FORMS = ("{}", "+{}", "0{}", "{}\n", "phone:{}", "email:{}")
-DIGESTS = {"sha256", "request", "ledger", "id"}
-"""Of a sealed message, an answered request, a ledger's head, an epoch's keys; nothing else may look like one."""
+DIGESTS = {"sha256", "request", "ledger", "id", "salt"}
+"""Of a sealed message, an answered request, a ledger's head, an epoch's keys, or no digest; nothing else looks so."""
 
 
 @pytest.fixture(scope="module")

@@ -80,6 +80,15 @@ def test_records_that_went_before_their_time_are_found(write_governed):
         verify_files(write_governed(age=29))
 
 
+def test_a_removal_that_says_it_was_done_in_the_future_counts_as_done_now(write_governed):
+    """An owner may write any time into its own record, and so remove a run before its time."""
+    files = write_governed()
+    assert verify_files(files).outcome == "completed"
+    verify_files(files, now=datetime(2031, 1, 1, tzinfo=UTC))
+    with pytest.raises(VerifyError, match="bank removed run run1 before its 30 days were over"):
+        verify_files(files, now=datetime(2030, 1, 20, tzinfo=UTC))
+
+
 def test_records_that_went_without_a_record_of_it_are_found(pruned):
     name = "logs/bank/log.jsonl"
     rest = pruned[name].splitlines(keepends=True)
