@@ -133,8 +133,8 @@ def verify_files(files: Mapping[str, bytes], pinned: Pins = None, now: datetime 
     """Verify the files of a run folder, given by their names within it; VerifyError if anything is wrong."""
     contract = _read_contract(files.get("contract.toml", b""), pinned, now)
     known = {"contract.toml", *(f"logs/{name}/{file}" for name in contract.keys for file in FILES)}
-    if wrong := set(files) - known:
-        raise VerifyError(f"not of a signer: {', '.join(sorted(wrong))}")
+    if wrong := set(files) - known | {f"logs/{name}/log.jsonl" for name in contract.keys} - set(files):
+        raise VerifyError(f"missing or not of a signer: {', '.join(sorted(wrong))}")
     logs, heads, seen = dict[str, _Log](), dict[str, _Head](), dict[str, _Heads]()
     for name in sorted(contract.keys):
         with _at(where := f"logs/{name}/log.jsonl"):
