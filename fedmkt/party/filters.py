@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmkt.audit.records import Json
+from fedmkt.crypto.prg import Random
 
 if TYPE_CHECKING:
     from fedmkt.party.keys import KeyColumns
@@ -92,6 +93,16 @@ class Dropped:
             (self.age, "minors.filtered", {"minimum_age": self.minimum_age}),
         )
         return [(name, {**body, "dropped": count}) for count, name, body in counts if count is not None]
+
+
+def salted(
+    events: Sequence[tuple[str, Mapping[str, Json]]], random: Random
+) -> list[tuple[str, Mapping[str, Json]]]:
+    """Add 16 random bytes to each record that counts people, so that nobody guesses the count from the record's hash.
+
+    Peers may see hashes of single records in proofs, and one stays when its record expires; the bytes go with it.
+    """
+    return [(event, {**body, "salt": random(16).hex()}) for event, body in events]
 
 
 def years_old(born: NDArray[np.datetime64], day: date) -> NDArray[np.float64]:

@@ -399,9 +399,7 @@ def _guard(
 ) -> ListGuard:
     ledger = ListLedger(store, sources.random)
     hashes = ledger.hashes(table.people)
-    # The others see hashes of single records in proofs, and one stays when its record expires: from a number of people
-    # and a time it could be guessed, with 16 random bytes that go with the record it cannot.
-    dropped = [(event, {**body, "salt": sources.random(16).hex()}) for event, body in table.dropped.events()]
+    dropped = filters.salted(table.dropped.events(), sources.random)
     return ListGuard(ledger, policy, signed.contract, name, hashes, sources.clock, place.own_logs, dropped)
 
 

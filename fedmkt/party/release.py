@@ -22,6 +22,7 @@ from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import Random
 from fedmkt.errors import AuditError
 from fedmkt.party.events import Event
+from fedmkt.party.filters import salted
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.run_people import NEVER, JointRows, Left, number_of, write_people
 from fedmkt.party.table import Table, read_opt_out
@@ -113,7 +114,7 @@ class Release:
         for name, found in reasons:
             events.append((name, {"at": "release", "dropped": int((found & ~rows).sum())}))
             rows |= found
-        return rows, events
+        return rows, salted(events, self.random)
 
     def keep_people(
         self,

@@ -187,7 +187,7 @@ def run_while(it: Circle, between: Callable[[], None]) -> None:
         Coordinator(it.signed.contract, main_job, endpoints, it.root / "receipts-again").run()
 
 
-def logged(it: Circle, name: str, event: str) -> list[object]:
+def logged(it: Circle, name: str, event: str) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in (it.own(name) / "log" / "log.jsonl").read_text().splitlines()]
     return [r["body"] for r in records if r["type"] == event]
 
@@ -229,8 +229,11 @@ def test_who_leaves_while_a_run_is_under_way_gets_no_score_and_flags_its_model(
     after = np.load(copied.own("bank") / "model" / "scores.npz")
     assert not set(after["file_rows"].tolist()) & set(lines[:60]) and len(after["file_rows"]) > 50
     assert all(len(after[name]) == len(after["file_rows"]) for name in ("rows", "units", "label", "held_out"))
-    assert {"at": "release", "dropped": 21} in logged(copied, "bank", "consent.withdrawn")
-    assert {"at": "release", "dropped": 40} in logged(copied, "bank", "optout.applied")
+    told = [logged(copied, "bank", event) for event in ("consent.withdrawn", "optout.applied")]
+    salts = [body.pop("salt") for bodies in told for body in bodies]
+    assert len(set(salts)) == len(salts) > 2 and all(len(bytes.fromhex(salt)) == 16 for salt in salts)
+    assert {"at": "release", "dropped": 21} in told[0]
+    assert {"at": "release", "dropped": 40} in told[1]
     assert lines[60] in after["file_rows"]
     said = fedmkt.score(copied.own("bank")).read_text().splitlines()
     assert str(lines[60]) not in {line.split(",")[0] for line in said[1:]} and len(said) > 50
