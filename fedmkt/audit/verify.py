@@ -218,7 +218,7 @@ def _read_head(note: bytes, contract: _Contract, party: str, log: _Log) -> _Head
     if text != f"fedmkt/{contract.digest}/{party}\n{size}\n{root}":
         raise ValueError(f"signed for another log than that of {party} under this contract")
     if not 0 < size <= len(log.hashes) or root != _root(log.hashes[:size]):
-        raise ValueError(f"not the root of the first {size} of these {len(log.hashes)} records of {party}")
+        raise ValueError(f"the root signed for {size} records of {party} is not that of these")
     body, lines, each = text + "\n", rest.removesuffix("\n").split("\n"), 1 + (len(contract.keys[party]) > 32)
     lines = ["\n".join(lines[i : i + each]) for i in range(0, len(lines), each)]
     names = [line.split(" ")[1] for line in lines]
@@ -382,13 +382,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line: prints what was verified, or what is wrong; 0 only for a closed run, else 7."""
     parser = argparse.ArgumentParser(description="Verify the logs of a fedmkt run folder, offline.")
     parser.add_argument("run", type=Path, help="folder with contract.toml and logs/")
-    parser.add_argument(
-        "--pin", action="append", default=[], metavar="NAME=KEY", help="a key, compared out of band"
-    )
-    options = parser.parse_args(arguments)
+    parser.add_argument("--pin", action="append", default=[], metavar="NAME=KEY", help="compared out of band")
+    parser.add_argument("--now", type=datetime.fromisoformat, default=LATEST, help="as 2030-01-01T00:00Z")
+    given = parser.parse_args(arguments)
     try:
-        pinned = dict(pin.partition("=")[::2] for pin in options.pin) or None
-        report = verify_run(options.run, pinned, datetime.now(UTC))
+        report = verify_run(given.run, dict(pin.partition("=")[::2] for pin in given.pin) or None, given.now)
     except VerifyError as error:
         print(f"fedmkt: error: {error}", file=sys.stderr)
         return 7

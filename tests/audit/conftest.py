@@ -28,7 +28,7 @@ RUN: Events = {
     "bank": [
         ("run.started", {"epoch": 1}),
         ("epoch.started", {"epoch": 1}),
-        ("message.sent", {"to": "shop", "sha256": SEALED, "bytes": 9}),
+        ("message.sent", {"index": 2, "step": "fit.sum", "to": "shop", "sha256": SEALED, "bytes": 9}),
         ("value.revealed", {"index": 3, "step": "CHECK", **RangeBit(to="all").record()}),
         ("run.completed", {}),
     ],
@@ -36,8 +36,11 @@ RUN: Events = {
     "shop": [
         ("run.started", {"epoch": 1}),
         ("epoch.started", {"epoch": 1}),
-        ("message.received", {"from": "bank", "sha256": SEALED, "bytes": 9}),
-        ("value.revealed", Scores(to="bank", low=1000, high=2000, decimals=2).record()),
+        ("message.received", {"index": 2, "from": "bank", "sha256": SEALED, "bytes": 9}),
+        (
+            "value.revealed",
+            {"index": 4, "step": "SCORE", **Scores(to="bank", low=1000, high=2000, decimals=2).record()},
+        ),
         ("run.completed", {}),
     ],
 }
