@@ -218,7 +218,7 @@ def _read_head(note: bytes, contract: _Contract, party: str, log: _Log) -> _Head
     if text != f"fedmkt/{contract.digest}/{party}\n{size}\n{root}":
         raise ValueError(f"signed for another log than that of {party} under this contract")
     if not 0 < size <= len(log.hashes) or root != _root(log.hashes[:size]):
-        raise ValueError(f"the root signed for {size} records of {party} is not that of these")
+        raise ValueError(f"not the root of the first {size} of these {len(log.hashes)} records of {party}")
     body, lines, each = text + "\n", rest.removesuffix("\n").split("\n"), 1 + (len(contract.keys[party]) > 32)
     lines = ["\n".join(lines[i : i + each]) for i in range(0, len(lines), each)]
     names = [line.split(" ")[1] for line in lines]

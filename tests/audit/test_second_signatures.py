@@ -13,6 +13,7 @@ from fedmkt.contract.files import from_toml, to_toml
 from fedmkt.contract.signatures import SignedContract, check_signatures, log_keys, second_keys
 from fedmkt.crypto.second import SecondKey
 from fedmkt.errors import AuditError, PolicyRefused
+from fedmkt.party.audit_log import WITNESS
 from fedmkt.report.audit_tools import read_views
 from tests.audit import second_verifier
 from tests.audit.conftest import IDENTITIES, NAMES, RUN, make_contract, open_logs, write_run
@@ -31,7 +32,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def files(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    paths = [p for p in folder.rglob("*") if p.is_file() and p.name != WITNESS]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
 
 
 def test_what_is_signed_is_the_structure_of_the_specification():
