@@ -2,11 +2,12 @@
 
 Each run says beside its results until when they may be kept (`party.release`). On that day models, shares, scores in
 every file beside them, cards and the run's set of people go, its key overwritten first; checkpoints of a run that was
-never finished go when they were not touched for as long. Dealer seeds that were sealed for an auditor go with them, or as
-soon as the auditor's statement that all was right lies beside them, `log/deals/RUN.dsse.json`. Records (contract, log; at the coordinator its folder of each
-run) stay for their own time, three years by default, then the whole folder of the contract goes; before that, of a log
-that goes on, the first runs' records (`party.retention`), of which the hashes stay. What the programs wrote is of all
-contracts together: it stays as long as the policy and each contract that is here ask for.
+never finished go when they were not touched for as long. Dealer seeds that were sealed for an auditor go with them, or
+as soon as the auditor's statement that all was right lies beside them, `log/deals/RUN.dsse.json`. Records (contract,
+log; at the coordinator its folder of each run) stay for their own time, three years by default, then the whole folder
+of the contract goes; before that, of a log that goes on, the first runs' records (`party.retention`), of which the
+hashes stay. What the programs wrote is of all contracts together: it stays as long as the policy and each contract that
+is here ask for.
 
 Nothing of a contract goes while a run of it is open here: its lock is held meanwhile. A link is never followed.
 
@@ -273,7 +274,9 @@ def _of_contract(place: Path, policy: PolicyConfig) -> Iterator[Item]:
     for seed in sorted((place / "log" / FOLDER).glob("*.seed")):
         run = seed.stem.rpartition("-")[0]
         until = _day(seed) + timedelta(days=terms.result_days)
-        yield Item("dealer seeds", place.name, run, date.min if _is_settled(seed, run, contract) else until, (seed,))
+        yield Item(
+            "dealer seeds", place.name, run, date.min if _is_settled(seed, run, contract) else until, (seed,)
+        )
     logged = _last_logged(place / "log")
     ended = max([last, *([logged, contract.expires.date()] if logged is not None else [])])
     yield Item("records", place.name, "", ended + timedelta(days=terms.record_days), (place,))

@@ -45,7 +45,7 @@ ENGLISH: Mapping[str, str] = {
     "revision_later": "{number}, in place of {digest}",
     "auditor": "who may check the dealer",
     "auditor_none": "nobody: no auditor is named, wrong correlations would go unseen",
-    "auditor_named": "{name} of {organisation}, after a run; each party seals its dealer seeds to the key {fingerprint}",
+    "auditor_named": "{name} of {organisation}, after a run; the parties seal their dealer seeds to key {fingerprint}",
     "suite": "signatures of logs",
     "suite.standard": "Ed25519",
     "suite.standard+ml-dsa-44": "Ed25519 and ML-DSA-44",
