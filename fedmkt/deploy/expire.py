@@ -273,10 +273,9 @@ def _of_contract(place: Path, policy: PolicyConfig) -> Iterator[Item]:
         yield Item("checkpoints", place.name, "", date.min, (left,))
     for seed in sorted((place / "log" / FOLDER).glob("*.seed")):
         run = seed.stem.rpartition("-")[0]
-        until = _day(seed) + timedelta(days=terms.result_days)
-        yield Item(
-            "dealer seeds", place.name, run, date.min if _is_settled(seed, run, contract) else until, (seed,)
-        )
+        days = 0 if _is_settled(seed, run, contract) else terms.result_days
+        until = _day(seed) + timedelta(days=days)
+        yield Item("dealer seeds", place.name, run, until, (seed,))
     logged = _last_logged(place / "log")
     ended = max([last, *([logged, contract.expires.date()] if logged is not None else [])])
     yield Item("records", place.name, "", ended + timedelta(days=terms.record_days), (place,))
