@@ -44,7 +44,6 @@ AMOUNTS_ZH: Mapping[str, str] = {
     "PartialScore": "收到对方对 {low:,} 至 {high:,} 行评分的贡献",
     "DealerSeeds": "收到第 {epoch} 纪元的发牌种子，仅能由其解封",
     "NoisyTotals": "收到 {totals:,} 个加噪的梯度合计（{event}）",
-    "DealerSeeds": "收到第 {epoch:,} 个纪元密封给它的发牌种子",
 }
 """By kind."""
 
