@@ -12,9 +12,10 @@ from textwrap import wrap
 from fedmkt.audit.records import Record
 from fedmkt.contract.agreement import Contract
 from fedmkt.errors import AuditError
-from fedmkt.privacy.disclosure import EVERYONE, Disclosure, from_record, may_learn
+from fedmkt.privacy.disclosure import EVERYONE, DealerSeeds, Disclosure, from_record, may_learn
 
 REVEALED = "value.revealed"
+SEALED = "seeds.sealed"
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,14 @@ def report(logs: Mapping[str, Iterable[Record]], contract: Contract) -> Disclosu
                 for reader in _readers(disclosure, source, signers):
                     key = (reader, source, disclosure)
                     counts[key] = counts.get(key, 0) + 1
+            elif record.type == SEALED and (seeds := _seeds(record, contract)) is not None:
+                counts[seeds.to, source, seeds] = 1
     learned = [
         Learned(reader, source, disclosure, times, _clause(disclosure))
         for (reader, source, disclosure), times in counts.items()
     ]
-    return DisclosureReport(signers, tuple(learned), tuple(_unread(set(logs), contract)))
+    outsiders = () if contract.auditor is None else (contract.auditor.name,)
+    return DisclosureReport((*signers, *outsiders), tuple(learned), tuple(_unread(set(logs), contract)))
 
 
 def _unread(logs: Set[str], contract: Contract) -> Iterator[Unread]:
@@ -168,6 +172,14 @@ def _read(record: Record, contract: Contract) -> Disclosure:
     if disclosure.kind not in contract.disclosures:
         raise AuditError(f"{where}: the contract does not allow {disclosure.kind}")
     return disclosure
+
+
+def _seeds(record: Record, contract: Contract) -> DealerSeeds | None:
+    """Return what a party sealed for the auditor; None for the dealer, who only commits to what it has."""
+    epoch, auditor = record.body.get("epoch"), contract.auditor
+    if record.party == contract.coordinator.name or auditor is None or not isinstance(epoch, int):
+        return None
+    return DealerSeeds(to=auditor.name, epoch=epoch)
 
 
 def _readers(disclosure: Disclosure, source: str, signers: tuple[str, ...]) -> tuple[str, ...]:

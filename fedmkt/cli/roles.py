@@ -125,8 +125,8 @@ COMMANDS: Final[Mapping[str, May]] = {
     "audit ledger": _may("operator auditor"),
     "audit prove": _may("operator auditor"),
     "audit prune": _may("operator", True),
-    "audit auditor-key": _may("auditor", True),
-    "audit deals": _may("auditor", True),
+    "audit auditor-key": _may("auditor"),
+    "audit deals": _may("auditor"),
     "evidence make": _may("operator auditor"),
     "evidence verify": _may("operator auditor"),
 }

@@ -2,10 +2,12 @@
 
 Each run says beside its results until when they may be kept (`party.release`). On that day models, shares, scores in
 every file beside them, cards and the run's set of people go, its key overwritten first; checkpoints of a run that was
-never finished go when they were not touched for as long. Records (contract, log; at the coordinator its folder of each
-run) stay for their own time, three years by default, then the whole folder of the contract goes; before that, of a log
-that goes on, the first runs' records (`party.retention`), of which the hashes stay. What the programs wrote is of all
-contracts together: it stays as long as the policy and each contract that is here ask for.
+never finished go when they were not touched for as long. Dealer seeds that were sealed for an auditor go with them, or
+as soon as the auditor's statement that all was right lies beside them, `log/deals/RUN.dsse.json`. Records (contract,
+log; at the coordinator its folder of each run) stay for their own time, three years by default, then the whole folder
+of the contract goes; before that, of a log that goes on, the first runs' records (`party.retention`), of which the
+hashes stay. What the programs wrote is of all contracts together: it stays as long as the policy and each contract that
+is here ask for.
 
 Nothing of a contract goes while a run of it is open here: its lock is held meanwhile. A link is never followed.
 
@@ -34,14 +36,16 @@ from fedmkt.deploy.runs import all_runs
 from fedmkt.errors import AuditError, ConfigError, PolicyRefused
 from fedmkt.party.acts_log import ActsLog
 from fedmkt.party.audit_log import LOG
+from fedmkt.party.deal_records import FOLDER
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.release import EXPIRES, read_expiry, retention_of
 from fedmkt.party.retention import due_records, view_of
 from fedmkt.party.run_people import KEY, erase_key
 from fedmkt.party.store import Store
+from fedmkt.report.deals import read_statement
 from fedmkt.report.folder import CONTRACT, read_contract
 
-Kind = Literal["results", "overlap", "checkpoints", "records", "program logs"]
+Kind = Literal["results", "overlap", "checkpoints", "dealer seeds", "records", "program logs"]
 ASIDE = ".expired"
 """What is being deleted ends so: after a crash in between the next time goes on with it."""
 KEPT_FOR_GOOD = (
@@ -267,6 +271,11 @@ def _of_contract(place: Path, policy: PolicyConfig) -> Iterator[Item]:
         last = max(last, touched)
     if (left := place / f"journal{ASIDE}").exists():
         yield Item("checkpoints", place.name, "", date.min, (left,))
+    for seed in sorted((place / "log" / FOLDER).glob("*.seed")):
+        run = seed.stem.rpartition("-")[0]
+        days = 0 if _is_settled(seed, run, contract) else terms.result_days
+        until = _day(seed) + timedelta(days=days)
+        yield Item("dealer seeds", place.name, run, until, (seed,))
     logged = _last_logged(place / "log")
     ended = max([last, *([logged, contract.expires.date()] if logged is not None else [])])
     yield Item("records", place.name, "", ended + timedelta(days=terms.record_days), (place,))
@@ -278,6 +287,16 @@ def _last_logged(folder: Path) -> date | None:
         return None
     times = [record.time for record in view_of(folder).records if record.type != "retention.expired"]
     return datetime.fromisoformat(max(times)).date() if times else date.min
+
+
+def _is_settled(seed: Path, run: str, contract: Contract) -> bool:
+    """Tell whether the contract's auditor stated that the deals of this run were right."""
+    path = seed.with_name(f"{run}.dsse.json")
+    try:
+        said = read_statement(path.read_bytes(), contract)
+    except (OSError, ValueError):
+        return False
+    return (said.predicate.get("run"), said.predicate.get("outcome")) == (run, "right")
 
 
 def _of_results(model: Path, what: str, contract: Contract, policy: PolicyConfig) -> Item:

@@ -143,6 +143,7 @@ class Sheet:
         lines += [line for name, text in facts.items() for line in _fact(name, text, width)]
         for signer in self.signers:
             lines += _signer_lines(contract, signer, width)
+        lines += _auditor_lines(contract, width)
         if contract.task == "train":
             lines += _terms_lines("alignment", contract.align, width)
             lines += _match_lines(contract, width)
@@ -246,6 +247,19 @@ def _signer_lines(contract: Contract, signer: SignerShown, width: int) -> list[s
         facts["data"] = "none; runs the script and deals the masks"
     lines = [line for name, text in facts.items() if text for line in _fact(name, text, width)]
     return ["", signer.name, *lines]
+
+
+def _auditor_lines(contract: Contract, width: int) -> list[str]:
+    auditor = contract.auditor
+    if auditor is None:
+        return []
+    facts = {
+        "role": "auditor of the deals; signs nothing, gets the dealer seeds",
+        "who": auditor.organisation,
+        "key": fingerprint(bytes.fromhex(auditor.key)),
+        "seal_key": f"{fingerprint(bytes.fromhex(auditor.seal_key))}, to compare out of band",
+    }
+    return ["", auditor.name, *(line for name, text in facts.items() for line in _fact(name, text, width))]
 
 
 def _terms_lines(title: str, terms: BaseModel, width: int) -> list[str]:

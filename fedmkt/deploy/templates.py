@@ -42,6 +42,8 @@ max_decimals = 2              # of released scores
 require_governance = false    # true: no contract without [governance], which says legal bases and who approves
 require_approvals = true      # a contract with it needs the approvals of the people whom it names
 require_filters = true        # where data are by consent, or the use is marketing: consent column, opt-out list
+
+auditors = []                 # seal_key of auditors whom we compared: with one party they could read our columns
 """
 
 _BANK_SCHEMA = """\

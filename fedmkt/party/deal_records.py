@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fedmkt.audit.disclosures import SEALED
 from fedmkt.audit.records import Json
 from fedmkt.contract.agreement import Contract
 from fedmkt.crypto.prg import Random
@@ -22,7 +23,6 @@ from fedmkt.protocol.session import Epoch
 from fedmkt.protocol.turns import Receipt
 
 FOLDER = "deals"
-SEALED = "seeds.sealed"
 MARK = "mark"
 
 
@@ -32,7 +32,7 @@ class DealRecords:
     def __init__(
         self, contract: Contract, me: Name, folder: Path | None, identity: Identity, random: Random
     ) -> None:
-        """folder : of the log; None where nothing is kept, in a contract without auditor."""
+        """Folder : of the log; None where nothing is kept, in a contract without auditor."""
         self._contract = contract
         self._me = me
         self._folder = folder

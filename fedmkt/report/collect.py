@@ -59,6 +59,8 @@ def collect(out: Path, folders: Sequence[Path]) -> Collected:
                 _add(found, f"logs/{name}/{FOLDER}/{path.name}", path)
         for path in statement_paths(files):
             _add(found, f"{APPROVALS}/{path.name}", path)
+        for path in sorted((files.root / FOLDER).glob("*.dsse.json")):
+            _add(found, f"{FOLDER}/{path.name}", path)
     for name, data in found.items():
         _write(out / name, data, mode=0o600 if name.endswith(".seed") else 0o644)
     logs = tuple(name for name in signers if f"logs/{name}/{LOG_FILES[0]}" in found)

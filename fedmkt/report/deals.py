@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmkt.audit import statements
+from fedmkt.audit.disclosures import SEALED
 from fedmkt.audit.log_view import LogView
 from fedmkt.audit.records import Json, Record
 from fedmkt.audit.statements import Statement
@@ -22,7 +23,7 @@ from fedmkt.crypto.dsse import Public
 from fedmkt.crypto.seal import Envelope, Prekey
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import AuditError, ConfigError, PeerError
-from fedmkt.party.deal_records import MARK, SEALED, drop_seeds, read_receipts, receipts_file, seed_file
+from fedmkt.party.deal_records import MARK, drop_seeds, read_receipts, receipts_file, seed_file
 from fedmkt.party.journal import write_atomically
 from fedmkt.protocol import deals, wire
 from fedmkt.protocol.core import Name, data_parties, dealer

@@ -199,7 +199,7 @@ def test_a_party_file_is_read_and_grants_nothing_that_it_does_not_name():
         ),
         ("min_list = 100", "min_list = 1.5", "job.toml: limits.min_list = 1.5: accepted: a valid integer"),
         ("min_list = 100", "min_lst = 1", "job.toml: limits.min_lst: unknown key; accepted: max_common, "),
-        ("[limits]", "[limit]", "job.toml: limit: unknown key; accepted: additive, align, bank, "),
+        ("[limits]", "[limit]", "job.toml: limit: unknown key; accepted: additive, align, auditor, "),
         (
             "[limits]",
             "disclosures = 1\n[limits]",
@@ -229,7 +229,7 @@ def test_a_mistake_in_a_job_is_one_line_with_file_key_value_and_what_is_accepted
     ("old", "new", "message"),
     [
         ('organisation = "Shop GmbH"', "", "party.toml: organisation: missing"),
-        ("purposes =", "purpose =", "party.toml: policy.purpose: unknown key; accepted: columns, "),
+        ("purposes =", "purpose =", "party.toml: policy.purpose: unknown key; accepted: auditors, columns, "),
         ('bank = "01', 'bank = "x1', "party.toml: pinned.bank = "),
         ("bank =", "Bank =", "party.toml: pinned.Bank"),
     ],

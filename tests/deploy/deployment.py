@@ -179,6 +179,7 @@ class Deployment:
             f"min_list = {limits.min_list}\nmin_common = {limits.min_common}\nmin_support = {limits.min_support}\n"
             f"max_size_runs = 1000\nmax_runs = {limits.max_runs}\nmax_resumes = {limits.max_resumes}\n"
             f"rehearsals = true\ndisclosures = {json.dumps(list(self.job.disclosures))}\n"
+            f"auditors = {json.dumps([a.seal_key for a in (self.job.auditor,) if a is not None])}\n"
         )
         has_label = isinstance(party, BankConfig) and party.label is not None
         label = ""

@@ -72,9 +72,9 @@ def ear(monkeypatch: pytest.MonkeyPatch) -> Ear:
     run, key, save = Party._run, AddressedMasks._key, Journal.save
     words, halves = AddressedMasks.words, AddressedMasks.half_words
 
-    def hear_run(self: Party, live: Any, call: Any, inbox: Any) -> Any:
+    def hear_run(self: Party, live: Any, call: Any, inbox: Any, reads: Any) -> Any:
         heard.steps.append(Step(self.me, live.epoch.id, call.step.name))
-        outcome = run(self, live, call, inbox)
+        outcome = run(self, live, call, inbox, reads)
         heard.steps[-1].opened = {r: list(masked_arrays(m)) for r, m in outcome.send.items()}
         return outcome
 

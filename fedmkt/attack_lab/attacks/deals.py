@@ -1,4 +1,4 @@
-"""A dealer that deals wrong corrections (row 15): does anybody notice?
+"""A dealer that deals wrong corrections (row 15): whether anybody notices.
 
 Undefended: the same job without an auditor, whose dealer adds noise of its choice to the last rounding of the scores,
 or where there is none changes a word of each message. The run ends, its logs verify, the scores are the dealer's.

@@ -107,6 +107,7 @@ def _agreement(say: Voice, reading: Reading) -> Section:
     if contract.task == "train":
         rows.append((say("model"), say(f"model.{contract.model.kind}")))
         rows.append((say("match"), say(f"match.{contract.align.match}")))
+        rows.append((say("auditor"), _auditor(say, contract)))
     if terms is not None:
         rows.append((say("use"), say(f"use.{terms.use}")))
         rows.append((say("revision"), _revision(say, terms)))
@@ -119,6 +120,14 @@ def _agreement(say: Voice, reading: Reading) -> Section:
         text = say("revoked", signer=found.signer, time=moment(found.time), reason=found.reason)
         blocks.insert(0, Note(text, serious=True))
     return Section(say("agreement"), tuple(blocks))
+
+
+def _auditor(say: Voice, contract: Contract) -> str:
+    auditor = contract.auditor
+    if auditor is None:
+        return say("auditor_none")
+    seen = fingerprint(bytes.fromhex(auditor.seal_key))
+    return say("auditor_named", name=auditor.name, organisation=auditor.organisation, fingerprint=seen)
 
 
 def _revision(say: Voice, terms: GovernanceTerms) -> str:

@@ -106,8 +106,8 @@ def _disclosures(asked: ContractAsked) -> Iterator[Breach]:
 
 
 def _auditor(asked: ContractAsked) -> Iterator[Breach]:
-    auditor = asked.contract.auditor
-    if auditor is not None and auditor.seal_key not in asked.config.policy.auditors:
+    auditor, deals = asked.contract.auditor, asked.config.name == asked.contract.coordinator.name
+    if auditor is not None and not deals and auditor.seal_key not in asked.config.policy.auditors:
         yield Breach(
             f"{asked.config.name} seals dealer seeds to no key that it did not compare: {auditor.name}",
             "compare the auditor's seal_key out of band, then name it in auditors of policy.toml",

@@ -1,11 +1,12 @@
 """C06 to C08: which columns take part, of which class, and which kinds never do.
 
-How C07 knows what shows rows. Every kind of disclosure (`privacy.disclosure`) is of one sort here (`SORTS`):
-`match`, who is on a list; `shape`, sizes and bits about all rows; `sums`, sums over groups of rows in clear, with noise
-or without; `rows`, something about each row before the result; `result`, the rounded scores; `keys`, which show nothing by themselves (the policy pins whom they go to). Joint values mix the
-columns of all parties, so the highest level among all columns of a contract decides: level 3 allows no `rows`, level 4
-no `sums` either. `ModelPart` is of the sort `rows`: with its own weights the bank computes the partner's part of each
-score, and a weight that singles out one row tells its label.
+How C07 knows what shows rows. Every kind of disclosure (`privacy.disclosure`) is of one sort here (`SORTS`): `match`,
+who is on a list; `shape`, sizes and bits about all rows; `sums`, sums over groups of rows in clear, with noise or
+without; `rows`, something about each row before the result; `result`, the rounded scores; `keys`, which show nothing by
+themselves (the policy pins whom they go to). Joint values mix the columns of all parties, so the highest level among
+all columns of a contract decides: level 3 allows no `rows`, level 4 no `sums` either. `ModelPart` is of the sort
+`rows`: with its own weights the bank computes the partner's part of each score, and a weight that singles out one row
+tells its label.
 """
 
 import re
