@@ -13,6 +13,7 @@ from fedmkt.attack_lab.attacks import (
     labels,
     messages,
     points,
+    sizes,
     tables,
 )
 from fedmkt.attack_lab.effort import Effort
@@ -32,6 +33,7 @@ ATTACKS: Mapping[int, Attack] = {
     7: labels.instance_space,
     8: cells.small_cells,
     9: ids.hashed_ids,
+    10: sizes.size_differencing,
     12: points.bad_points,
     13: messages.altered,
     15: deals.cheating_dealer,
@@ -41,7 +43,7 @@ ATTACKS: Mapping[int, Attack] = {
     22: labels.membership,
 }
 
-BY_PARTNER = frozenset({1, 2, 3, 4, 5, 6, 7, 8})
+BY_PARTNER = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 10})
 """Attacks by one partner, or by the bank on one: run for each, and the worst counts."""
 
 
