@@ -8,6 +8,7 @@ from fedmkt.attack_lab.attacks import (
     deals,
     decoders,
     exports,
+    giants,
     gradients,
     ids,
     labels,
@@ -39,6 +40,7 @@ ATTACKS: Mapping[int, Attack] = {
     15: deals.cheating_dealer,
     17: decoders.code_in_data,
     18: tables.crafted_parquet,
+    19: giants.giants,
     20: exports.cells_that_run,
     22: labels.membership,
 }

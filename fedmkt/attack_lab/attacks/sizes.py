@@ -162,9 +162,10 @@ def size_differencing(subject: Subject, effort: Effort) -> Finding:
             )
             check(changed, world)
             reader = max(reader, changed.people)
+    attempts = f"{CALLS} attempts on {len(world.targets):,} people"
     return Finding(
         10, "sizes asked again and again", "members", float(plain.people), float(found.people), Limit(0),
-        f"{CALLS} attempts on {len(world.targets):,} people, {side.shown} answered with a band, {side.refused} refused; "
+        f"{attempts}, {side.shown} answered with a band, {side.refused} refused; "
         f"a bank that changes its own program and reads {side.shown} exact sizes in memory knows {reader}",
     )  # fmt: skip
 
