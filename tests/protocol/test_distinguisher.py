@@ -194,3 +194,31 @@ def measured(view: View, runs: int, masks: type[AddressedMasks] = AddressedMasks
         np.stack([view(2 * seed + kind, bool(kind), masks) for seed in range(runs)]) for kind in (0, 1)
     )
     return told_apart(real, simulated)
+
+
+def error_of(runs: int) -> float:
+    """Return the standard error of the AUC of a reader that knows nothing."""
+    return float(np.sqrt((2 * runs + 1) / (12 * runs**2)))
+
+
+def test_a_trained_reader_finds_masks_of_too_few_bits_in_a_few_runs():
+    assert measured(logistic_view(SHOP), 16, Weak) > 0.9
+
+
+def test_in_a_few_runs_it_finds_nothing_else():
+    assert abs(measured(logistic_view(SHOP), 16) - 0.5) < 4 * error_of(16)
+
+
+@pytest.mark.slow  # hundreds of small runs for each view
+@pytest.mark.parametrize(("reader", "runs"), [(SHOP, 700), (BANK, 300)])
+def test_a_view_of_a_joint_regression_can_be_made_up_from_what_is_declared(reader, runs):
+    view = logistic_view(reader)
+    assert abs(measured(view, runs) - 0.5) < 2.6 * error_of(runs)
+    assert measured(view, 40, Weak) > 0.9
+
+
+@pytest.mark.slow  # hundreds of small runs, and as many again for the splits that are given
+def test_the_partners_view_of_trees_can_be_made_up_from_its_splits(monkeypatch):
+    view = trees_view(monkeypatch)
+    assert abs(measured(view, 200) - 0.5) < 2.6 * error_of(200)
+    assert measured(view, 40, Weak) > 0.9
