@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from fedmkt.crypto.prg import derive
+from fedmkt.crypto.prg import SeededRandom, derive
 from fedmkt.learn.metrics import auc
 from fedmkt.protocol.core import Name, data_parties, dealer
 from fedmkt.protocol.linear.logistic import fit
@@ -49,12 +49,13 @@ class Weak(AddressedMasks):
 
 
 def started(data: JointData, seed: int, masks: type[AddressedMasks]) -> PlainCaller:
-    """Stand where the split leaves a run, always the same one, with masks of this seed."""
+    """Stand where the split leaves a run, always the same one, with masks and coins of this seed."""
     caller = start_aligned(data)
     secret = seed.to_bytes(8, "big")
     seeds = {p: derive(secret, b"dealer seed " + p.encode()) for p in data_parties(data.contract)}
     caller.masks = {p: masks({p: s}, draws_again=False) for p, s in seeds.items()}
     caller.masks[dealer(data.contract)] = masks(seeds, draws_again=True)
+    caller._random = {n: SeededRandom(secret + n.encode()) for n in caller.masks}
     caller.sent.clear()
     return caller
 
@@ -130,7 +131,7 @@ def told_apart(real: np.ndarray, simulated: np.ndarray, seed: int = 1) -> float:
     score = np.empty(len(y))
     for left in range(5):
         learner = HistGradientBoostingClassifier(
-            max_iter=60, max_depth=3, early_stopping=False, random_state=seed
+            max_iter=60, max_depth=3, min_samples_leaf=5, early_stopping=False, random_state=seed
         )
         score[part == left] = learner.fit(x[part != left], y[part != left]).predict_proba(x[part == left])[
             :, 1
