@@ -215,7 +215,7 @@ def test_in_a_few_runs_it_finds_nothing_else():
 def test_a_view_of_a_joint_regression_can_be_made_up_from_what_is_declared(reader, runs):
     view = logistic_view(reader)
     assert abs(measured(view, runs) - 0.5) < 2.6 * error_of(runs)
-    assert measured(view, 40, Weak) > 0.9
+    assert measured(view, 80, Weak) > 0.75
 
 
 @pytest.mark.slow  # hundreds of small runs, and as many again for the splits that are given
