@@ -61,7 +61,7 @@ ONLY_IN = {
     "torch": ("learn.network", "protocol.network"),
     "jinja2": ("report.", "evidence.", "console."),
     "matplotlib": ("report.",),
-    "socket": ("transport.", "console.serve"),
+    "socket": ("transport.", "console.serve", "attack_lab.attacks.giant_readers"),
     "uvicorn": ("transport.front", "console.serve"),
     "ssl": ("transport.",),
     "greenlet": ("protocol.", "party.", "transport."),

@@ -8,11 +8,13 @@ from fedmkt.attack_lab.attacks import (
     deals,
     decoders,
     exports,
+    giants,
     gradients,
     ids,
     labels,
     messages,
     points,
+    sizes,
     tables,
 )
 from fedmkt.attack_lab.effort import Effort
@@ -32,16 +34,18 @@ ATTACKS: Mapping[int, Attack] = {
     7: labels.instance_space,
     8: cells.small_cells,
     9: ids.hashed_ids,
+    10: sizes.size_differencing,
     12: points.bad_points,
     13: messages.altered,
     15: deals.cheating_dealer,
     17: decoders.code_in_data,
     18: tables.crafted_parquet,
+    19: giants.giants,
     20: exports.cells_that_run,
     22: labels.membership,
 }
 
-BY_PARTNER = frozenset({1, 2, 3, 4, 5, 6, 7, 8})
+BY_PARTNER = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 10})
 """Attacks by one partner, or by the bank on one: run for each, and the worst counts."""
 
 

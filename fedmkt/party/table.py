@@ -31,6 +31,9 @@ _BLOCK: Final = 16 << 20  # bytes read at a time; also the longest row that can 
 _SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 _SEPARATORS: Final = (",", ";", "\t")
 _PARQUET_MAGIC: Final = b"PAR1"
+_MOST_UNPACKED: Final = 20
+_SMALL: Final = 64 << 20
+"""Bytes up to which nobody asks how well they were packed."""
 _FOREIGN_MAGIC: Final = {
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip or Excel",
@@ -458,6 +461,7 @@ def _read_parquet(path: Path, schema: TableSchema) -> _Source:
                 kind = file.schema_arrow.field(name).type
                 if not (schema.may_be_date(name) and pa.types.is_date(kind)):
                     _check_parquet_type(path, name, kind, schema.is_date(name))
+            _check_parquet_size(path, file.metadata)
             table = file.read(columns=list(schema.names))
             table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError):
@@ -466,6 +470,16 @@ def _read_parquet(path: Path, schema: TableSchema) -> _Source:
         raise DataError(f"{path}: no rows")
     rows = np.arange(1, table.num_rows + 1, dtype=np.int64)
     return _Source(path, {name: _plain(table.column(name)) for name in schema.names}, rows)
+
+
+def _check_parquet_size(path: Path, metadata: pq.FileMetaData) -> None:
+    # Of the columns of a damaged file pyarrow cannot be asked: it ends the process.
+    unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    size = path.stat().st_size
+    if unpacked > max(_SMALL, _MOST_UNPACKED * size):
+        raise DataError(
+            f"{path}: {size:,} bytes that unpack to {unpacked:,}: more than {_MOST_UNPACKED} times as many"
+        )
 
 
 def _check_parquet_names(path: Path, schema: TableSchema, names: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 VERSION = 1
-_MAX_HEADER = 16 << 20
+_MAX_HEADER = 4 << 20  # small objects take thirty times the bytes in which they are written
 _DTYPES = {"u8": "<u8", "u4": "<u4", "i8": "<i8", "i4": "<i4", "u1": "|u1", "f8": "<f8", "b1": "|b1"}
 _AS_THEY_ARE = (str, int)  # a truth value is an integer
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))

@@ -5,22 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedmkt.attack_lab.attacks.set_sizes import Answer, World, check, deduce
+from fedmkt.attack_lab.attacks.sizes import CALLS
 from fedmkt.errors import PolicyRefused
 from tests.simulation.size_attack import (
-    CALLS,
     HEAD,
     OVERLAPS,
     PEOPLE,
-    Answer,
     Figures,
-    Guarded,
-    World,
-    check,
-    deduce,
     defended,
+    guarded,
     measure,
     stand_at_the_edge,
     undefended,
+    world_of,
 )
 
 SEEDS = range(1, 6)
@@ -69,11 +67,10 @@ def test_nor_with_other_people_and_lists(overlap: float, seed: int, tmp_path: Pa
     assert found.people == 0 and side.shown == 5
 
 
-def test_after_a_month_five_more_runs_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.simulation.size_attack.HOURS", 24.0)
-    found, side = defended(0.5, 1, tmp_path)
+def test_after_a_month_five_more_runs_are_shown(tmp_path: Path) -> None:
+    found, side = defended(0.5, 1, tmp_path, hours=24.0)
     assert side.shown == 5 and found.people == 0  # 30 calls take 30 days: the 31st would be shown
-    side(World.of(0.5, 1).targets)
+    side(world_of(0.5, 1).targets)
     assert side.shown == 6
 
 
@@ -89,21 +86,21 @@ def test_an_attacker_that_reads_sizes_in_memory_has_five_of_them_and_what_they_t
 def test_the_honest_program_of_the_attacker_refuses_two_lists_that_differ_by_one_person(
     tmp_path: Path,
 ) -> None:
-    world = World.of(0.5, 1)
-    side = Guarded(world, tmp_path / "honest")
+    world = world_of(0.5, 1)
+    side = guarded(world, tmp_path / "honest")
     ids = side.filled(world.targets, 1000)
     side.ask(ids, 1000)
     with pytest.raises(PolicyRefused, match=r"C10 .* differs from this one"):
         side.ask(ids[1:], 1000)
-    changed = Guarded(world, tmp_path / "changed", reads_sizes=True)
+    changed = guarded(world, tmp_path / "changed", reads_sizes=True)
     sizes = [changed.ask(ids, 1000).low, changed.ask(ids[1:], 1000).low]
     assert sizes[0] - sizes[1] == (ids[0] in world.members)
 
 
 def test_one_person_a_run_is_told_to_whoever_can_stand_at_the_edge_of_a_band(tmp_path: Path) -> None:
     # Known, and not hidden: it takes over a thousand common customers whom the attacker knows already.
-    world = World.of(0.5, 1)
-    side = stand_at_the_edge(world, Guarded(world, tmp_path))
+    world = world_of(0.5, 1)
+    side = stand_at_the_edge(world, guarded(world, tmp_path))
     found = deduce(world, side.asked)
     check(found, world)
     assert found.people == side.shown == 5
