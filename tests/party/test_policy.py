@@ -14,7 +14,8 @@ from fedmkt.party.contract_past import Past
 from fedmkt.party.controls import registry
 from fedmkt.party.controls.registry import CONTROLS
 from fedmkt.party.policy import Policy
-from fedmkt.privacy.disclosure import Embeddings, RangeBit
+from fedmkt.privacy.disclosure import DealerSeeds, Embeddings, RangeBit
+from fedmkt.protocol.deals import auditor_terms
 
 JOB = """
 name = "spring"
@@ -66,6 +67,13 @@ def with_coordinator_of_the_bank():
     return make_signed(job=JOB + '[coordinator]\norganisation = "first bank"\n')
 
 
+def with_auditor():
+    """The policy allows what is handed to an auditor, but nobody compared this one's key."""
+    terms = auditor_terms("auditor", "Audit House", EVE)
+    named = (*make_signed().contract.disclosures, DealerSeeds.__name__)
+    return make_config(disclosures=named), make_signed(auditor=terms, disclosures=named), NOW
+
+
 def revoked_by_bank(contract):
     return statements.sign(revocation(contract, "bank", NOW, "a leak"), IDENTITIES["bank"])
 
@@ -83,6 +91,11 @@ REFUSED = {
     "rehearsal": lambda: (make_config(), make_signed("rehearsal = true\n" + JOB), NOW),
     "governance": lambda: (make_config(require_governance=True), make_signed(), NOW),
     "maximum-common": lambda: (make_config(max_common=5000), make_signed(), NOW),
+    "auditor": lambda: (
+        make_config(),
+        audited(),
+        NOW,
+    ),
     "repetitions": lambda: (make_config(), make_signed(JOB + "[limits]\nmax_runs = 6\n"), NOW),
     "disclosures": lambda: (make_config(disclosures=("RangeBit",)), make_signed(), NOW),
 }
