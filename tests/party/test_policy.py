@@ -91,11 +91,7 @@ REFUSED = {
     "rehearsal": lambda: (make_config(), make_signed("rehearsal = true\n" + JOB), NOW),
     "governance": lambda: (make_config(require_governance=True), make_signed(), NOW),
     "maximum-common": lambda: (make_config(max_common=5000), make_signed(), NOW),
-    "auditor": lambda: (
-        make_config(),
-        audited(),
-        NOW,
-    ),
+    "auditor": with_auditor,
     "repetitions": lambda: (make_config(), make_signed(JOB + "[limits]\nmax_runs = 6\n"), NOW),
     "disclosures": lambda: (make_config(disclosures=("RangeBit",)), make_signed(), NOW),
 }
