@@ -212,14 +212,14 @@ def read_shelf(folder: PartyFolder) -> Shelf:
             known = statements_on(path, signed.contract, folder.root)
             entry = Entry(signed, known, path, past_of(store, signed.contract))
             entries.setdefault(entry.digest, entry)
-        except FedmktError as error:
+        except (FedmktError, OSError) as error:  # what expires meanwhile is gone
             unread.append(str(error))
     for path in sorted(folder.state.glob("contracts/*/contract.toml"))[:MOST_FILES]:
         try:
             kept = _kept(folder, path, store)
             entries.setdefault(kept.digest, kept)
             runs += _runs(folder, kept, path.parent)
-        except FedmktError as error:
+        except (FedmktError, OSError) as error:
             unread.append(str(error))
     newest = sorted(entries.values(), key=lambda e: (e.contract.created, e.contract.name), reverse=True)
     return Shelf(tuple(newest), tuple(sorted(runs, key=lambda r: r.began, reverse=True)), tuple(unread))

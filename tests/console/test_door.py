@@ -71,13 +71,19 @@ def test_our_own_names_are_let_in(host: bytes) -> None:
         [(b"origin", b"http://evil.example")],
         [(b"origin", b"http://127.0.0.1:9999")],
         [(b"origin", b"https://127.0.0.1:8470")],
-        [ORIGIN, (b"sec-fetch-site", b"same-site")],
         [ORIGIN, ORIGIN],
     ],
 )
 def test_a_form_of_another_site_is_turned_away_unread(more) -> None:
     status, _, body = knock("POST", HEAD + more)
     assert (status, body) == (403, b"a form of another site\n")
+
+
+@pytest.mark.parametrize("site", [b"same-site", b"cross-site"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_another_site_or_port_asks_for_is_turned_away(method: str, site: bytes) -> None:
+    status, _, body = knock(method, [*HEAD, ORIGIN, (b"sec-fetch-site", site)])
+    assert (status, body) == (403, b"asked for by another site: type the address\n")
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "OPTIONS", "CONNECT"])
