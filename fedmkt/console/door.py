@@ -59,9 +59,6 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "lifespan":
-            await self._inside(scope, receive, send)
-            return
         if scope["type"] != "http":
             return
         is_begun = False

@@ -26,6 +26,7 @@ from fedmkt.audit.records import Json
 from fedmkt.console import decide, pages, run_pages
 from fedmkt.console.forms import Form, parse_form
 from fedmkt.console.sessions import Session, SessionLimits, Sessions
+from fedmkt.console.shelf import NotHere
 from fedmkt.console.visit import Answer, Commands, Page, Visit, redirect
 from fedmkt.console.words import LANGUAGES
 from fedmkt.contract.reading.document import Language
@@ -115,8 +116,6 @@ class Site:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; files are read beside the loop, so that a long log keeps nobody else waiting."""
-        if scope["type"] != "http":
-            return
         request = Request(scope, receive)
         asked = Asked(
             "GET" if request.method == "HEAD" else request.method,
@@ -167,7 +166,7 @@ class Site:
             return self._sign_out(visit, cookie)
         found = _page_of(asked.method, asked.path)
         if found is None:
-            raise ConfigError("there is no such page")
+            raise NotHere("there is no such page")
         return self._serve(found[0], replace(visit, ids=found[1]), session)
 
     def _serve(self, page: Page, visit: Visit, session: Session) -> Answer:
@@ -342,5 +341,7 @@ class _Rate:
 
 
 def _mistake(visit: Visit, error: FedmktError, status: int = 0) -> Answer:
-    known = status or (403 if isinstance(error, PolicyRefused) else 404 if "no such" in str(error) else 400)
+    known = status or (
+        403 if isinstance(error, PolicyRefused) else 404 if isinstance(error, NotHere) else 400
+    )
     return visit.show("mistake.html.j2", known, error=" ".join(str(error).split()), hint=error.hint)

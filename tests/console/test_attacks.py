@@ -72,7 +72,9 @@ def test_the_session_that_gives_way_to_one_too_many_is_written_down(console: Con
     for role in ("auditor", "operator", "analyst"):
         console.clock.now += timedelta(seconds=1)
         console.browser(role)
-    said = [(a.actor["id"], a.body["why"]) for a in read_acts(console.folder / "state").acts if "why" in a.body]
+    said = [
+        (a.actor["id"], a.body["why"]) for a in read_acts(console.folder / "state").acts if "why" in a.body
+    ]
     assert said == [("udo", "too many sessions")]
 
 
@@ -92,7 +94,9 @@ def test_no_link_of_a_page_leads_to_a_host_that_an_address_names(console: Consol
 
 
 @pytest.mark.parametrize("site", ["same-site", "cross-site"])
-def test_another_port_of_this_machine_cannot_open_pages_in_a_persons_name(console: Console, site: str) -> None:
+def test_another_port_of_this_machine_cannot_open_pages_in_a_persons_name(
+    console: Console, site: str
+) -> None:
     browser = console.browser("auditor")
     before = read_acts(console.folder / "state").acts
     assert browser.get("/acts", headers={"sec-fetch-site": site}).status_code == 403

@@ -35,7 +35,10 @@ def test_a_key_is_read_as_it_was_written_by_us_and_by_openssl() -> None:
     for passphrase in (None, WORD):
         assert from_pem(to_pem(ANN, passphrase), passphrase).public == ANN.public
     assert from_pem(with_rounds(b"\x08\x00"), WORD).public == ANN.public
-    assert from_pem(BY_OPENSSL, WORD).public.hex() == "7fac613ccd2d18cf4833afe42f4a03c7f7a43dbdaabefecb212f1fd423c3c902"
+    assert (
+        from_pem(BY_OPENSSL, WORD).public.hex()
+        == "7fac613ccd2d18cf4833afe42f4a03c7f7a43dbdaabefecb212f1fd423c3c902"
+    )
     for passphrase in ("another", "", None):
         with pytest.raises(ValueError):
             from_pem(to_pem(ANN, WORD), passphrase)
