@@ -9,8 +9,12 @@ import pytest
 from fedmkt.audit.acts import Actor
 from fedmkt.console import shelf
 from fedmkt.console.sessions import SessionLimits, Sessions
+from fedmkt.contract.canonical import digest
+from fedmkt.contract.reading.phrases_en import ENGLISH
 from fedmkt.deploy import accounts
 from fedmkt.deploy.accounts import Accounts, Cost
+from fedmkt.deploy.contracts import read_contract, write_draft
+from fedmkt.deploy.life import renewed
 from fedmkt.party.acts_log import ACTS_FILE, read_acts
 from tests.console.world import CHEAP, HOST, Clock, Console, console_of, found
 
@@ -131,3 +135,16 @@ def test_a_file_that_went_away_is_no_fault_of_ours(console: Console, monkeypatch
     answer = browser.get("/acts")
     assert answer.status_code == 503 and "open the page again" in answer.text
     assert "/a/private/place" not in answer.text and "fault" not in answer.text
+
+
+def test_what_a_contract_amends_is_shown_with_its_state_or_as_missing(console: Console) -> None:
+    first = console.folder / "contracts" / "spring.contract.toml"
+    second = renewed(read_contract(first).contract, console.clock.now, None)
+    write_draft(second, first.with_name("again.contract.toml"))
+    browser, path = console.browser("approver"), f"/contracts/{digest(second.contract).hex()}"
+    text = browser.get(path).text
+    assert text.count("proposed: 0 of 4 approvals") == 2, "its own, and that of the version before"
+    first.unlink()
+    text = browser.get(path).text
+    assert "a version that is not here" in text and ENGLISH["changes_missing"] in text
+    assert ENGLISH["changes_first"] not in text
