@@ -36,6 +36,7 @@ HEADERS: Final[Mapping[str, str]] = {
 class DoorLimits:
     """What one request may take: bytes, and seconds until its body is here and until it is answered."""
 
+    head_bytes: int = 16 << 10
     body_bytes: int = 64 << 10
     body_seconds: float = 10.0
     answer_seconds: float = 120.0
@@ -82,6 +83,11 @@ class Door:
                 await _answer(guarded, 503, "this takes too long: use the command line")
 
     def _check(self, scope: Scope) -> None:
+        # h11 only limits a head that comes in pieces.
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._limits.head_bytes:
+            raise _Refused(431, "too long")
+        if _values(scope, b"transfer-encoding"):  # no browser sends it: two lengths could be read in two ways
+            raise _Refused(411, "a body without its length")
         port = self._port()
         names = {f"{LOOPBACK}:{port}", f"localhost:{port}"}
         hosts = _values(scope, b"host")

@@ -106,6 +106,13 @@ def test_a_body_that_is_too_long_is_turned_away_by_what_it_says_and_by_what_it_i
     )
 
 
+def test_a_head_that_is_too_long_and_a_body_without_a_length_are_turned_away() -> None:
+    assert knock("GET", [*HEAD, (b"cookie", b"x" * (16 << 10))])[0] == 431
+    chunked = [*HEAD, ORIGIN, (b"transfer-encoding", b"chunked")]
+    for headers in (chunked, [*chunked, (b"content-length", b"4")]):
+        assert knock("POST", headers)[0] == 411
+
+
 def test_a_body_that_comes_too_slowly_is_turned_away() -> None:
     piece = {"type": "http.request", "body": b"1", "more_body": True}
     assert knock("POST", [*HEAD, ORIGIN], piece, limits=DoorLimits(body_seconds=0.05))[0] == 408
