@@ -36,6 +36,7 @@ HEADERS: Final[Mapping[str, str]] = {
 class DoorLimits:
     """What one request may take: bytes, and seconds until its body is here and until it is answered."""
 
+    head_bytes: int = 16 << 10
     body_bytes: int = 64 << 10
     body_seconds: float = 10.0
     answer_seconds: float = 120.0
@@ -59,9 +60,6 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "lifespan":
-            await self._inside(scope, receive, send)
-            return
         if scope["type"] != "http":
             return
         is_begun = False
@@ -85,6 +83,11 @@ class Door:
                 await _answer(guarded, 503, "this takes too long: use the command line")
 
     def _check(self, scope: Scope) -> None:
+        # h11 only limits a head that comes in pieces.
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._limits.head_bytes:
+            raise _Refused(431, "too long")
+        if _values(scope, b"transfer-encoding"):  # no browser sends it: two lengths could be read in two ways
+            raise _Refused(411, "a body without its length")
         port = self._port()
         names = {f"{LOOPBACK}:{port}", f"localhost:{port}"}
         hosts = _values(scope, b"host")
@@ -94,10 +97,9 @@ class Door:
             raise _Refused(405, "not a method of this console")
         if scope["method"] == "POST" and _values(scope, b"origin") != [f"http://{hosts[0]}"]:
             raise _Refused(403, "a form of another site")
-        if any(site not in ("same-origin", "none") for site in _values(scope, b"sec-fetch-site")) and (
-            scope["method"] == "POST"
-        ):
-            raise _Refused(403, "a form of another site")
+        # Another port of this address is another site too, and its pages' requests come with our cookies.
+        if any(site not in ("same-origin", "none") for site in _values(scope, b"sec-fetch-site")):
+            raise _Refused(403, "asked for by another site: type the address")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         lengths = _values(scope, b"content-length")

@@ -10,7 +10,7 @@ from fedmkt.audit.disclosures import report as collect_disclosures
 from fedmkt.audit.ledger import Ledger
 from fedmkt.audit.own_log import COMPLETED
 from fedmkt.console.door import DOCUMENT_POLICY
-from fedmkt.console.shelf import Run
+from fedmkt.console.shelf import NotHere, Run
 from fedmkt.console.visit import HTML, Answer, Visit
 from fedmkt.deploy.acts import verify_acts
 from fedmkt.errors import AuditError, ConfigError
@@ -113,7 +113,7 @@ def report(visit: Visit) -> Answer:
     """Give the page of a run as it was written, apart from ours: no script, no form, another origin."""
     page = visit.shelf.run(visit.ids["run"]).report
     if page is None:
-        raise ConfigError("no report was written yet", "fedmkt report")
+        raise NotHere("no report was written yet", "fedmkt report")
     return _document(_read(page))
 
 
@@ -144,14 +144,14 @@ def evidence_file(visit: Visit) -> Answer:
     place, wanted = _pack(visit), visit.ids["file"]
     found = next((name for name in _names(place) if name == wanted), None)
     if found is None:
-        raise ConfigError("there is no such file in the pack")
+        raise NotHere("there is no such file in the pack")
     return _attachment(_read(place / found), found.rpartition("/")[2], "application/octet-stream")
 
 
 def _pack(visit: Visit) -> Path:
     place = visit.shelf.run(visit.ids["run"]).evidence
     if place is None:
-        raise ConfigError("no evidence pack was made yet", "fedmkt evidence")
+        raise NotHere("no evidence pack was made yet", "fedmkt evidence")
     return place
 
 

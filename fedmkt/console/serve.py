@@ -13,7 +13,6 @@ from fedmkt.deploy.folders import PartyFolder
 from fedmkt.errors import ConfigError
 from fedmkt.transport.front import FrontLimits, guarded
 
-PORT = 8470
 _LIMITS = FrontLimits(connections=64, connections_per_address=64)
 
 

@@ -58,19 +58,23 @@ class Sessions:
         """Draw an id that nobody can guess."""
         return self._random(_ID_BYTES).hex()
 
-    def begin(self, actor: Actor, mark: str) -> str:
-        """Begin a session; returns its id, which is kept as a hash only. The one used least recently gives way."""
-        name, now = self.new_id(), self._clock()
+    def begin(self, actor: Actor, mark: str) -> tuple[str, Session | None]:
+        """Begin a session; returns its id, which is kept as a hash only, and the one that gives way.
+
+        That is the one used least recently, where there are too many.
+        """
+        name, ended = self.new_id(), None
         with self._lock:
+            now = self._clock()
             if len(self._found) >= self._limits.most:
-                del self._found[min(self._found, key=lambda key: self._found[key].used)]
+                ended = self._found.pop(min(self._found, key=lambda key: self._found[key].used))
             self._found[_hashed(name)] = Session(actor, mark, now, now)
-        return name
+        return name, ended
 
     def find(self, name: str) -> Session | None:
         """Return the session of an id and note that it was used; None if there is none, or none any more."""
-        now = self._clock()
         with self._lock:
+            now = self._clock()  # not before: whoever waited here would be earlier than the last use
             session = self._found.get(_hashed(name))
             if session is None or self._is_over(session, now):
                 return None
@@ -84,8 +88,8 @@ class Sessions:
 
     def sweep(self) -> list[Session]:
         """End all sessions whose time is over, and return them."""
-        now = self._clock()
         with self._lock:
+            now = self._clock()
             over = [key for key, session in self._found.items() if self._is_over(session, now)]
             return [self._found.pop(key) for key in over]
 

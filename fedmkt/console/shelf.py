@@ -35,9 +35,11 @@ State = Literal[
 Outcome = Literal["completed", "aborted", "running", "stopped"]
 MOST_FILES = 500
 _EVENTS = ("run.started", "epoch.started", "step.completed", "run.completed", "run.aborted")
-_LINE = re.compile(
-    rb'"type":"(?:run\.started|epoch\.started|step\.completed|run\.completed|run\.aborted)","v":1}$'
-)
+_LINE = re.compile(f'"type":"(?:{"|".join(map(re.escape, _EVENTS))})","v":1}}$'.encode())
+
+
+class NotHere(ConfigError):
+    """What an address names is in none of the lists."""
 
 
 @dataclass(frozen=True)
@@ -173,17 +175,17 @@ class Shelf:
     unread: tuple[str, ...]
 
     def contract(self, wanted: str) -> Entry:
-        """Find a contract by its digest; ConfigError if there is none."""
+        """Find a contract by its digest; NotHere if there is none."""
         found = next((entry for entry in self.contracts if entry.digest == wanted), None)
         if found is None:
-            raise ConfigError("there is no such contract here")
+            raise NotHere("there is no such contract here")
         return found
 
     def run(self, wanted: str) -> Run:
-        """Find a run by its number; ConfigError if there is none."""
+        """Find a run by its number; NotHere if there is none."""
         found = next((run for run in self.runs if run.name == wanted), None)
         if found is None:
-            raise ConfigError("there is no such run here")
+            raise NotHere("there is no such run here")
         return found
 
     def before(self, entry: Entry) -> Entry | None:
@@ -212,14 +214,14 @@ def read_shelf(folder: PartyFolder) -> Shelf:
             known = statements_on(path, signed.contract, folder.root)
             entry = Entry(signed, known, path, past_of(store, signed.contract))
             entries.setdefault(entry.digest, entry)
-        except FedmktError as error:
+        except (FedmktError, OSError) as error:  # what expires meanwhile is gone
             unread.append(str(error))
     for path in sorted(folder.state.glob("contracts/*/contract.toml"))[:MOST_FILES]:
         try:
             kept = _kept(folder, path, store)
             entries.setdefault(kept.digest, kept)
             runs += _runs(folder, kept, path.parent)
-        except FedmktError as error:
+        except (FedmktError, OSError) as error:
             unread.append(str(error))
     newest = sorted(entries.values(), key=lambda e: (e.contract.created, e.contract.name), reverse=True)
     return Shelf(tuple(newest), tuple(sorted(runs, key=lambda r: r.began, reverse=True)), tuple(unread))

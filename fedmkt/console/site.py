@@ -26,6 +26,7 @@ from fedmkt.audit.records import Json
 from fedmkt.console import decide, pages, run_pages
 from fedmkt.console.forms import Form, parse_form
 from fedmkt.console.sessions import Session, SessionLimits, Sessions
+from fedmkt.console.shelf import NotHere
 from fedmkt.console.visit import Answer, Commands, Page, Visit, redirect
 from fedmkt.console.words import LANGUAGES
 from fedmkt.contract.reading.document import Language
@@ -115,8 +116,6 @@ class Site:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; files are read beside the loop, so that a long log keeps nobody else waiting."""
-        if scope["type"] != "http":
-            return
         request = Request(scope, receive)
         asked = Asked(
             "GET" if request.method == "HEAD" else request.method,
@@ -145,6 +144,9 @@ class Site:
             return self._language(asked) or self._dispatch(asked, visit, cookie)
         except FedmktError as error:
             return _mistake(visit, error)
+        except OSError as error:
+            gone = ConfigError(f"a file: {error.strerror}", "open the page again")
+            return _mistake(visit, gone, 503)
         except Exception as error:
             # An unexpected message may quote a private value, so only its type is shown.
             _LOGGER.error("unexpected %s at %r", type(error).__name__, asked.path)
@@ -164,7 +166,7 @@ class Site:
             return self._sign_out(visit, cookie)
         found = _page_of(asked.method, asked.path)
         if found is None:
-            raise ConfigError("there is no such page")
+            raise NotHere("there is no such page")
         return self._serve(found[0], replace(visit, ids=found[1]), session)
 
     def _serve(self, page: Page, visit: Visit, session: Session) -> Answer:
@@ -188,8 +190,8 @@ class Site:
             raise
         finally:
             if is_act or page.is_download or visit.path not in session.shown:
-                session.shown.add(visit.path)
                 self._acts.say(session.actor, "act.ended", body | {"outcome": outcome})
+                session.shown.add(visit.path)
 
     def _sign_in(self, asked: Asked, visit: Visit, cookie: str) -> Answer:
         if asked.method == "GET":
@@ -203,13 +205,16 @@ class Site:
         try:
             if not self._rate.allows():
                 raise PolicyRefused("too many sign-ins at once", "wait a few seconds")
+            mark = self._accounts.mark(name)  # before: what is changed meanwhile ends the session
             account = self._log_in(name, password)
         except PolicyRefused as error:
             said = f"{error}; {error.hint}" if error.hint else str(error)
             return visit.show("sign_in.html.j2", 403, error=said)
         actor = Actor(account.name, "account", "password", account.roles)
         self._end(cookie, "signed in anew")
-        begun = self._sessions.begin(actor, self._accounts.mark(account.name))
+        begun, ended = self._sessions.begin(actor, mark)
+        if ended is not None:
+            self._say_ended(ended, "too many sessions")
         self._acts.say(actor, "login.accepted", {"via": "console"})
         return Answer(b"", 303, headers={"location": "/", "set-cookie": self._set_cookie(begun)})
 
@@ -241,11 +246,14 @@ class Site:
     def _end(self, cookie: str, why: str) -> None:
         ended = self._sessions.end(cookie)
         if ended is not None:
-            self._acts.say(ended.actor, "login.ended", {"via": "console", "why": why})
+            self._say_ended(ended, why)
+
+    def _say_ended(self, session: Session, why: str) -> None:
+        self._acts.say(session.actor, "login.ended", {"via": "console", "why": why})
 
     def _sweep(self) -> None:
         for session in self._sessions.sweep():
-            self._acts.say(session.actor, "login.ended", {"via": "console", "why": "its time was over"})
+            self._say_ended(session, "its time was over")
 
     def _checked_form(self, asked: Asked, cookie: str) -> Form:
         form = parse_form(asked.kind, asked.body)
@@ -333,5 +341,7 @@ class _Rate:
 
 
 def _mistake(visit: Visit, error: FedmktError, status: int = 0) -> Answer:
-    known = status or (403 if isinstance(error, PolicyRefused) else 404 if "no such" in str(error) else 400)
+    known = status or (
+        403 if isinstance(error, PolicyRefused) else 404 if isinstance(error, NotHere) else 400
+    )
     return visit.show("mistake.html.j2", known, error=" ".join(str(error).split()), hint=error.hint)

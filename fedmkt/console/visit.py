@@ -73,7 +73,7 @@ class Visit:
 
 @dataclass(frozen=True)
 class Page:
-    """One page or form: who may use it is who may run its command. act : what it does, if it does something."""
+    """One page or form: who may use it is who may run its command. is_download : written down every time."""
 
     method: Literal["GET", "POST"]
     pattern: str

@@ -1,6 +1,7 @@
 """The acts of an organisation on disk: `state/acts.jsonl`, mode 0600, a hashed line for each (`fedmkt.audit.acts`)."""
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -14,11 +15,16 @@ ACTS_FILE: Final = "acts.jsonl"
 
 
 class ActsLog:
-    """Appends to the chain; every line is on disk before `say` returns. Several processes may write."""
+    """Appends to the chain; every line is on disk before `say` returns. Several processes may write.
+
+    All acts are verified before the first line, and again once the file is not as this log left it.
+    """
 
     def __init__(self, state: Path, clock: Callable[[], datetime]) -> None:
         self._path = state / ACTS_FILE
         self._clock = clock
+        self._left: _Facts | None = None
+        self._count, self._head = 0, ""
 
     def chain(self) -> Chain:
         """Read and verify all acts; AuditError names the line that was changed."""
@@ -30,15 +36,37 @@ class ActsLog:
         file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            chain = self.chain()
-            whole = self._path.read_bytes().rfind(b"\n") + 1
-            if whole < os.fstat(file).st_size:
-                os.ftruncate(file, whole)
-            line = Act(len(chain.acts), timestamp(self._clock()), actor.record(), act, dict(body), chain.head)
-            _write_all(file, line.line() + b"\n")
+            if _facts(file) != self._left:
+                self._verify(file)
+            line = Act(
+                self._count, timestamp(self._clock()), actor.record(), act, dict(body), self._head
+            ).line()
+            self._left = None
+            _write_all(file, line + b"\n")
             os.fsync(file)
+            self._count, self._head = self._count + 1, hashlib.sha256(line).hexdigest()
+            self._left = _facts(file)
         finally:
             os.close(file)
+
+    def _verify(self, file: int) -> None:
+        """Verify what stands there, and take away what a crash left of a last line."""
+        with os.fdopen(os.dup(file), "rb") as reader:
+            data = reader.read()
+        whole = data.rfind(b"\n") + 1
+        chain = read_chain(data[:whole])
+        if whole < len(data):
+            os.ftruncate(file, whole)
+        self._count, self._head = len(chain.acts), chain.head
+
+
+_Facts = tuple[int, int, int, int, int]
+
+
+def _facts(file: int) -> _Facts:
+    """Return what changes with whatever is written to a file, by whomever: nobody but root can set the last one."""
+    found = os.fstat(file)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read_acts(state: Path) -> Chain:

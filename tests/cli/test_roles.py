@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from fedmkt.audit.acts import Actor, read_chain
+from fedmkt.audit.acts import Actor, Chain, read_chain
 from fedmkt.cli import roles
 from fedmkt.cli.app import app, main
 from fedmkt.cli.roles import ACCOUNT, COMMANDS, NEW_PASSWORD_FILE, PASSWORD_FILE, leaves
@@ -342,3 +342,25 @@ def test_an_account_of_before_its_acts_said_what_it_was_is_no_tampering(folder: 
     log = ActsLog(folder / "state", Clock())
     log.say(Actor("olga", "os-user", "none"), "account.added", {"account": "ann", "roles": ["operator"]})
     verify_acts(folder)
+
+
+def test_all_acts_are_verified_once_and_again_when_somebody_else_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified, actor = list[int](), Actor("ann", "account", "password", ("operator",))
+
+    def counted(data: bytes) -> Chain:
+        verified.append(data.count(b"\n"))
+        return read_chain(data)
+
+    monkeypatch.setattr("fedmkt.party.acts_log.read_chain", counted)
+    log, path = written(tmp_path)
+    assert verified == [0]
+    ActsLog(tmp_path, Clock()).say(actor, "act.ended", {})
+    log.say(actor, "act.ended", {})
+    assert verified == [0, 6, 7]
+    changed = path.read_bytes().replace(b"run 3", b"run 4")
+    path.write_bytes(changed)
+    with pytest.raises(AuditError, match="line 5"):
+        log.say(actor, "act.ended", {})
+    assert path.read_bytes() == changed

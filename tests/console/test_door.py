@@ -71,13 +71,19 @@ def test_our_own_names_are_let_in(host: bytes) -> None:
         [(b"origin", b"http://evil.example")],
         [(b"origin", b"http://127.0.0.1:9999")],
         [(b"origin", b"https://127.0.0.1:8470")],
-        [ORIGIN, (b"sec-fetch-site", b"same-site")],
         [ORIGIN, ORIGIN],
     ],
 )
 def test_a_form_of_another_site_is_turned_away_unread(more) -> None:
     status, _, body = knock("POST", HEAD + more)
     assert (status, body) == (403, b"a form of another site\n")
+
+
+@pytest.mark.parametrize("site", [b"same-site", b"cross-site"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_another_site_or_port_asks_for_is_turned_away(method: str, site: bytes) -> None:
+    status, _, body = knock(method, [*HEAD, ORIGIN, (b"sec-fetch-site", site)])
+    assert (status, body) == (403, b"asked for by another site: type the address\n")
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "OPTIONS", "CONNECT"])
@@ -98,6 +104,13 @@ def test_a_body_that_is_too_long_is_turned_away_by_what_it_says_and_by_what_it_i
         ]
         == b"inside 1234567890"
     )
+
+
+def test_a_head_that_is_too_long_and_a_body_without_a_length_are_turned_away() -> None:
+    assert knock("GET", [*HEAD, (b"cookie", b"x" * (16 << 10))])[0] == 431
+    chunked = [*HEAD, ORIGIN, (b"transfer-encoding", b"chunked")]
+    for headers in (chunked, [*chunked, (b"content-length", b"4")]):
+        assert knock("POST", headers)[0] == 411
 
 
 def test_a_body_that_comes_too_slowly_is_turned_away() -> None:

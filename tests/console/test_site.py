@@ -24,6 +24,7 @@ from fedmkt.party.contract_past import note_expired
 from fedmkt.party.store import Store
 from tests.console.world import (
     CHEAP,
+    HOST,
     NAMES,
     PASSPHRASE,
     WORD,
@@ -310,7 +311,7 @@ def test_the_cookie_is_for_this_site_alone_and_no_script_reads_it(console: Conso
 
 def test_a_session_is_kept_by_the_hash_of_its_id_alone() -> None:
     sessions = Sessions(Clock())
-    name = sessions.begin(Actor("udo", "account", "password", ("auditor",)), "mark")
+    name, _ = sessions.begin(Actor("udo", "account", "password", ("auditor",)), "mark")
     assert sessions.find(name) is not None and sessions.find(name[:-1] + "x") is None
     assert name not in repr(vars(sessions)) and bytes.fromhex(name) not in sessions._found
     assert sessions.is_token(name, sessions.token(name)) and not sessions.is_token(name, name)
@@ -320,10 +321,11 @@ def test_the_session_used_least_recently_gives_way_to_one_too_many() -> None:
     clock = Clock()
     sessions = Sessions(clock, SessionLimits(most=2))
     actor = Actor("udo", "account", "password", ("auditor",))
-    first, second = sessions.begin(actor, ""), sessions.begin(actor, "")
+    (first, _), (second, _) = sessions.begin(actor, ""), sessions.begin(actor, "")
     clock.now += timedelta(minutes=1)
     assert sessions.find(first) is not None
-    third = sessions.begin(actor, "")
+    third, ended = sessions.begin(actor, "")
+    assert ended is not None and ended.began == ended.used
     assert [sessions.find(name) is not None for name in (first, second, third)] == [True, False, True]
 
 
@@ -354,7 +356,7 @@ def test_a_browser_keeps_its_language(console: Console) -> None:
     assert (answer.status_code, answer.headers["location"]) == (303, "/controls")
     assert 'lang="zh-Hans"' in browser.get("/controls").text
     assert "控制项" in browser.get("/controls").text
-    assert browser.get("//evil.example/?language=en").headers["location"] == "/"
+    assert browser.get(f"http://{HOST}//evil.example/?language=en").headers["location"] == "/"
     assert browser.get("/a%0d%0aset-cookie:x=1?language=en").headers["location"] == "/"
 
 

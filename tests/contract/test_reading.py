@@ -291,6 +291,14 @@ def test_a_review_against_another_version_than_the_amended_one_says_so() -> None
     assert ENGLISH["changes_first"] in "\n".join(lines(review(contract(), None, "en")))
 
 
+def test_a_review_without_the_version_that_is_amended_does_not_say_that_there_is_none() -> None:
+    first = agreed()
+    assert first.governance is not None
+    terms = first.governance.model_copy(update={"revision": 2, "amends": "ab" * 32})
+    text = "\n".join(lines(review(first.model_copy(update={"governance": terms}), None, "en")))
+    assert ENGLISH["changes_missing"] in text and ENGLISH["changes_first"] not in text
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_term_without_words_is_called_as_in_a_job(language: Language) -> None:
     say = Voice(language)

@@ -188,6 +188,7 @@ ENGLISH: Mapping[str, str] = {
     "changes": "What changes",
     "changes_none": "Nothing changes.",
     "changes_first": "There is no earlier version to compare with.",
+    "changes_missing": "This contract amends a version that is not here: what changes cannot be shown.",
     "changes_other": "The version that was given is not the one that this contract amends.",
     "change_new": "NEW: {new}",
     "change_gone": "GONE: {old}",

@@ -190,6 +190,7 @@ CHINESE: Mapping[str, str] = {
     "changes": "变更内容",
     "changes_none": "没有变更。",
     "changes_first": "没有可供比较的先前版本。",
+    "changes_missing": "本合同所修订的版本不在此处，无法显示变更内容。",
     "changes_other": "所提供的版本并非本合同所修订的版本。",
     "change_new": "新增：{new}",
     "change_gone": "删除：{old}",

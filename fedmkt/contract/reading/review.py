@@ -47,10 +47,12 @@ def _summary(say: Voice, contract: Contract) -> Section:
 
 
 def _changes(say: Voice, new: Contract, old: Contract | None) -> Section:
-    if old is None:
-        return Section(say("changes"), (Note(say("changes_first")),))
-    blocks: list[Block] = []
     terms = new.governance
+    if old is None:
+        is_missing = terms is not None and bool(terms.amends)
+        said = say("changes_missing" if is_missing else "changes_first")
+        return Section(say("changes"), (Note(said, serious=is_missing),))
+    blocks: list[Block] = []
     if terms is not None and terms.amends != digest(old).hex():
         blocks.append(Note(say("changes_other"), serious=True))
     rows = []
