@@ -11,7 +11,7 @@ from fedmkt.simulation.demo import demo
 
 HASHES = ("md5", "sha1", "sha224", "sha256", "sha512", "sha3_256", "blake2b", "blake2s")
 FORMS = ("{}", "+{}", "0{}", "{}\n", "phone:{}", "email:{}")
-DIGESTS = {"sha256", "request", "ledger", "id", "salt"}
+DIGESTS = {"code", "policy", "sha256", "request", "ledger", "id", "salt"}
 """Of a sealed message, an answered request, a ledger's head, an epoch's keys, or no digest; nothing else looks so."""
 
 

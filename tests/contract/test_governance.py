@@ -21,7 +21,7 @@ def test_terms_of_governance_are_signed_with_the_contract_and_come_back() -> Non
 
 def test_the_verifier_of_auditors_reads_the_same_digest() -> None:
     agreed = contract(governance=governance())
-    assert _read_contract(to_toml(signed(agreed)).encode(), None).digest == digest(agreed).hex()
+    assert _read_contract(to_toml(signed(agreed)).encode(), None, START).digest == digest(agreed).hex()
 
 
 def test_a_contract_without_them_has_the_bytes_it_had() -> None:

@@ -155,6 +155,14 @@ def test_a_name_in_two_alphabets_is_pointed_out(tmp_path):
     assert "mixes alphabets (Cyrillic, Latin)" in warning
 
 
+AUDITOR = f"""
+[auditor]
+name = "auditor"
+organisation = "Audit House"
+key = "{EVE.public.hex()}"
+seal_key = "{32 * "ab"}"
+"""
+
 # What each signer refuses to sign: the job, more lines of the bank's policy.toml, the time.
 REFUSED = {
     "signers-pinned": (JOB, "", NOW, {**KEYS, "shop": EVE.public.hex()}),
@@ -172,6 +180,7 @@ REFUSED = {
         NOW,
         KEYS,
     ),
+    "auditor": (JOB + AUDITOR, 'disclosures = ["DealerSeeds"]\n', NOW, KEYS),
     "governance": (JOB, "require_governance = true\n", NOW, KEYS),
     "disclosures": (JOB, 'disclosures = ["ListSize"]\n', NOW, KEYS),
 }
@@ -552,7 +561,17 @@ def test_the_sheet_shows_the_terms_of_a_kind_of_model(tmp_path, kind):
 def test_the_sheet_names_every_term_of_a_contract(tmp_path):
     # A term that is added later must be shown too.
     shown = {"name", "purpose", "family", "created", "expires", "coordinator", "parties", "model", "limits"}
-    shown |= {"scores", "disclosures", "channel", "rehearsal", "version", "task", "align", "governance"}
+    shown |= {
+        "scores",
+        "disclosures",
+        "channel",
+        "rehearsal",
+        "version",
+        "task",
+        "align",
+        "governance",
+        "auditor",
+    }
     shown |= {section for sections in _SECTIONS.values() for section in sections}
     assert set(type(read_contract(drafted(tmp_path)).contract).model_fields) == shown
     assert set(Signer.model_fields) == {"name", "organisation", "key"}

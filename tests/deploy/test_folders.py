@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def folder(tmp_path: Path) -> PartyFolder:
     made = PartyFolder(tmp_path)
     made.config.write_text(party_toml("bank", "First Bank"))
-    made.policy.write_text(policy_toml("bank").replace("[]  ", '["cards"]'))
+    made.policy.write_text(policy_toml("bank").replace("purposes = []", 'purposes = ["cards"]'))
     made.schema.write_text(schema_toml("bank"))
     return made
 
@@ -43,7 +43,7 @@ def test_a_partys_three_files_become_its_settings_and_its_table(folder: PartyFol
     [
         ("party.toml", "[policy]\nmin_list = 1\n", "party.toml: policy: stands in policy.toml"),
         ("party.toml", "x = 1\n", "party.toml: pinned.x"),
-        ("policy.toml", "min_lst = 1\n", "policy.toml: min_lst: unknown key; accepted: columns, "),
+        ("policy.toml", "min_lst = 1\n", "policy.toml: min_lst: unknown key; accepted: auditors, "),
         ("policy.toml", "min_support = 0\n", "policy.toml: "),
         ("schema.toml", 'name = "x"\n', "schema.toml: name: stands in party.toml"),
         ("schema.toml", "extra = 1\n", "schema.toml: extra: unknown key; accepted: age, "),

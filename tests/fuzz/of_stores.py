@@ -24,7 +24,8 @@ from fedmkt.crypto.prg import SeededRandom
 from fedmkt.crypto.tree import leaf_hash
 from fedmkt.deploy.accounts import Accounts, Cost
 from fedmkt.errors import AuditError, FedmktError
-from fedmkt.evidence import facts, page, seal
+from fedmkt.evidence import attacks, facts, seal
+from fedmkt.evidence.document import Words
 from fedmkt.party.keys import KeyColumns
 from fedmkt.party.store import Store
 from fedmkt.party.withdrawals import Listed, Withdrawals
@@ -185,7 +186,7 @@ def _lab_reports() -> Sequence[bytes]:
 def _read_lab_report(data: bytes) -> None:
     path = _place("lab") / "attack-lab.json"
     path.write_bytes(data)
-    page.attack_lines(facts.read_attack_lab(path, _agreed()))
+    attacks.table(facts.read_attack_lab(path, _agreed()), Words("en"))
 
 
 # --------------------------------------------------------------------------- beside the runs

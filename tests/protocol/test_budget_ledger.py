@@ -153,5 +153,5 @@ def test_columns_and_membership_are_never_added_up():
 )  # fmt: skip
 def test_a_damaged_entry_is_named_and_not_read(value: bytes) -> None:
     """An amount below zero would give budget back."""
-    with pytest.raises(AuditError, match="of run run1 is not as it was written"):
+    with pytest.raises(AuditError, match="noise/run1: not as it was written"):
         list(read_entries({"noise/run1": value}))

@@ -147,6 +147,8 @@ class Model:
     weights: Array
     auc: float
     parts: tuple[bytes, ...]
+    scores: Array
+    label: Array
 
 
 def model_of(job: Path, out: Path) -> Model:
@@ -158,7 +160,8 @@ def model_of(job: Path, out: Path) -> Model:
     weights = unwhiten(decode(reconstruct(shares), WEIGHT_BITS), sides)
     held_out, label = np.hstack([s.held_out for s in sides]), sides[0].label_held_out
     assert label is not None
-    return Model(weights, auc(label, held_out @ weights[1:]), key_parts(config, out))
+    scores = held_out @ weights[1:]
+    return Model(weights, auc(label, scores), key_parts(config, out), scores, label)
 
 
 def key_parts(config: JobConfig, out: Path) -> tuple[bytes, ...]:
@@ -224,11 +227,17 @@ def faults(out: Path, references: References) -> list[str]:
 
 
 def difference(out: Path, references: References) -> tuple[float, float]:
-    """Return how far weights (relative) and AUC of exact scores are from those of an uninterrupted run."""
+    """Return how far weights (relative) and AUC of exact scores are from those of an uninterrupted run.
+
+    Of the AUC only what is more than pairs of rows that lie closer together than any row has moved: these may change
+    places by rounding alone.
+    """
     model = model_of(references.job, out)
     expected = references.like(model.parts)
     error = np.linalg.norm(model.weights - expected.weights) / np.linalg.norm(expected.weights)
-    return float(error), abs(model.auc - expected.auc)
+    moved = np.abs(model.scores - expected.scores).max()
+    apart = expected.scores[expected.label == 1][:, None] - expected.scores[expected.label == 0]
+    return float(error), max(0.0, abs(model.auc - expected.auc) - float((np.abs(apart) <= 2 * moved).mean()))
 
 
 def repeated_numbers(out: Path) -> list[str]:
