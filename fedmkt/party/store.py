@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedmkt.errors import AuditError, PolicyRefused
+from fedmkt.errors import AuditError, ConfigError, PolicyRefused
 from fedmkt.party.journal import write_atomically
 
 _VERSION = b"\0fedmkt store 2 "
@@ -60,7 +60,9 @@ class Store(Mapping[str, bytes]):
         return data.removeprefix(named)
 
     def __iter__(self) -> Iterator[str]:
-        return (_name_in(p) for p in sorted(self._folder.iterdir()) if p.suffix == "")
+        for path in sorted(self._folder.iterdir()):
+            if path.suffix == "" and (name := _name_in(path)) is not None:
+                yield name
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -106,23 +108,33 @@ class Store(Mapping[str, bytes]):
     def hold(self, contract: str) -> None:
         """Hold a contract's lock till `release`; PolicyRefused while another process holds it."""
         self.release()
-        descriptor = os.open(self._folder / f"{contract[:32]}.lock", os.O_CREAT | os.O_WRONLY, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._held = self._locked(contract[:32], fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(descriptor)
             raise PolicyRefused("another run of this contract is under way") from None
-        self._held = descriptor
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
         """Let no other process of ours read and write the values of this name meanwhile."""
-        descriptor = os.open(self._folder / f"{name}.lock", os.O_CREAT | os.O_WRONLY, 0o600)
+        descriptor = self._locked(name, fcntl.LOCK_EX)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+    def _locked(self, name: str, how: int) -> int:
+        """Open and lock a file, which the system lets go of however a process ends; BlockingIOError if it is held."""
+        descriptor = os.open(self._folder / f"{name}.lock", os.O_CREAT | os.O_WRONLY, 0o600)
+        try:
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        except OSError as error:
+            os.close(descriptor)
+            text = f"{self._folder}: cannot be locked: {error.strerror}"
+            raise ConfigError(text, "keep the folder on a disk of this machine") from None
+        return descriptor
 
     def release(self) -> None:
         """Let the next run of the contract begin; the system does it when the process ends."""
@@ -143,14 +155,16 @@ def _first_line(named: bytes) -> bytes:
     return _VERSION + hashlib.sha256(named).hexdigest().encode() + b"\n"
 
 
-def _name_in(path: Path) -> str:
-    """Read the name of a value; the value is looked at by whoever asks for it."""
+def _name_in(path: Path) -> str | None:
+    """Read the name of a value, which is looked at by whoever asks for it; None if it was forgotten meanwhile."""
     try:
         with path.open("rb") as file:
             line = file.readline()
             if line.startswith(_VERSION):
                 line = file.readline()
         name = line.rstrip(b"\n").decode()
+    except FileNotFoundError:
+        return None
     except (OSError, UnicodeDecodeError):
         raise _damaged(path) from None
     if not line.endswith(b"\n") or path.name != hashlib.sha256(name.encode()).hexdigest()[:32]:

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmkt.errors import AuditError, PolicyRefused
+from fedmkt.errors import AuditError, ConfigError, PolicyRefused
 from fedmkt.party.store import Store
 
 CONTRACT, OTHER = "c" * 64, "d" * 64
@@ -211,3 +213,32 @@ def test_a_damaged_file_of_the_store_is_named_and_not_read(tmp_path: Path) -> No
         path.write_bytes(content)
         with pytest.raises(AuditError, match="not as it was written"):
             store["one"]
+
+
+def test_a_value_that_another_process_forgets_meanwhile_is_no_damage(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of another contract forgets lists that are too old, and refusals that hold no more."""
+    for name in ("kept", "outdated"):
+        store.put(name, b"1")
+    seen = Path.iterdir
+
+    def listed(folder: Path) -> list[Path]:
+        found = list(seen(folder))
+        again(store).forget("outdated")
+        return found
+
+    monkeypatch.setattr(Path, "iterdir", listed)
+    assert list(store) == ["kept"]
+
+
+def test_a_disk_without_locks_is_told_in_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    with pytest.raises(ConfigError, match=r"store: cannot be locked: No locks available"):
+        store.begin_run("r", CONTRACT, 5)
+    with pytest.raises(ConfigError, match=r"store: cannot be locked: No locks available"), store.alone("x"):
+        pass
+    assert list(store) == []
