@@ -7,7 +7,6 @@ whoever it says it is from. Any other is shown as one that does not count.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fedmkt.audit.records import Record
 from fedmkt.contract.agreement import Contract
@@ -17,9 +16,8 @@ from fedmkt.crypto import dsse
 from fedmkt.crypto.dsse import Envelope
 from fedmkt.errors import AuditError
 from fedmkt.evidence.document import Words
-from fedmkt.report.folder import RunFiles
-
-APPROVALS = "approvals"
+from fedmkt.report.approvals import APPROVALS, LARGEST, statement_paths
+from fedmkt.report.folder import RunFiles, read_plain
 
 
 @dataclass(frozen=True)
@@ -56,9 +54,9 @@ class Statements:
 def read_statements(files: RunFiles, logs: Mapping[str, Sequence[Record]]) -> Statements:
     """Read the statements that lie beside a contract or stand in logs; AuditError for a file that holds none."""
     places: dict[Envelope, list[str]] = {}
-    for path in statement_files(files):
+    for path in statement_paths(files):
         try:
-            data = path.read_bytes()
+            data = read_plain(path, LARGEST)
             places.setdefault(dsse.from_json(data), []).append(f"{APPROVALS}/{file_name(data)}")
         except ValueError as error:
             raise AuditError(f"{path}: {error}") from None
@@ -84,12 +82,6 @@ def _said(contract: Contract, envelope: Envelope, places: tuple[str, ...]) -> Sa
     for revoked in revocations(contract, [envelope]):
         return Said("revocation", revoked.signer, zulu(revoked.time), revoked.reason, places)
     return Said("", "", "", "", places)
-
-
-def statement_files(files: RunFiles) -> list[Path]:
-    """List the files of signed statements that lie beside the contract of a run."""
-    folder = files.root / APPROVALS
-    return sorted(folder.glob("*.dsse.json")) if folder.is_dir() else []
 
 
 def file_name(statement: bytes) -> str:

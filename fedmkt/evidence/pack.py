@@ -30,7 +30,7 @@ from fedmkt.evidence.amounts_zh import lines_zh
 from fedmkt.evidence.document import Document, Language, Words
 from fedmkt.evidence.facts import ATTACK_LAB, Facts, Json, gather, read_attack_lab
 from fedmkt.evidence.gdpr import gdpr_record
-from fedmkt.evidence.life import APPROVALS, file_name, statement_files
+from fedmkt.evidence.life import file_name
 from fedmkt.evidence.model_card import model_card
 from fedmkt.evidence.page import licences, render
 from fedmkt.evidence.pipl import pipl_assessment, pipl_record
@@ -41,9 +41,10 @@ from fedmkt.evidence.stated import Stated, read_stated, state
 from fedmkt.party.controls.code import installed_code
 from fedmkt.party.journal import write_atomically
 from fedmkt.report import message_ledger
+from fedmkt.report.approvals import APPROVALS, LARGEST, statement_paths
 from fedmkt.report.collect import verify_one
 from fedmkt.report.deals import statement_file
-from fedmkt.report.folder import CONTRACT, LOG_FILES, find_files, read_text
+from fedmkt.report.folder import CONTRACT, LOG_FILES, find_files, read_plain, read_text
 
 RUN = "run"
 DRAFTS = "drafts"
@@ -177,7 +178,7 @@ def _run_files(facts: Facts) -> dict[str, bytes]:
         path = statement_file(files.root, facts.run)
         paths[path.relative_to(files.root).as_posix()] = path
     found = {f"{RUN}/{name}": path.read_bytes() for name, path in paths.items()}
-    said = (path.read_bytes() for path in statement_files(files))
+    said = (read_plain(path, LARGEST) for path in statement_paths(files))
     return found | {f"{RUN}/{APPROVALS}/{file_name(data)}": data for data in said}
 
 

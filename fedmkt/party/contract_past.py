@@ -67,6 +67,16 @@ def counting(contract: Contract, statements: Iterable[Envelope]) -> list[Envelop
     return [s for s in statements if revocations(contract, [s]) or decisions(contract, [s])]
 
 
+def unheard(folder: Path, envelopes: Iterable[Envelope]) -> list[Envelope]:
+    """Leave out what was heard before, in whatever envelope: keyid and further signatures are signed by nobody."""
+    known, found = {kept.payload for kept in kept_statements(folder)}, list[Envelope]()
+    for envelope in envelopes:
+        if envelope.payload not in known:
+            known.add(envelope.payload)
+            found.append(envelope)
+    return found
+
+
 def kept_statements(folder: Path) -> Sequence[Envelope]:
     """Read what was heard before; ConfigError names a file that is no statement any more."""
     found = []
@@ -74,7 +84,8 @@ def kept_statements(folder: Path) -> Sequence[Envelope]:
         try:
             found.append(dsse.from_json(path.read_bytes()))
         except (OSError, ValueError):
-            raise ConfigError(f"{path}: changed since it was kept, or not to be read") from None
+            text = f"{path}: changed since it was kept, or not to be read"
+            raise ConfigError(text, "restore it from a backup, or as its sender has it") from None
     return found
 
 

@@ -39,6 +39,7 @@ from fedmkt.party.contract_past import (
     note_replaced,
     objections,
     past_of,
+    unheard,
 )
 from fedmkt.party.controls.code import installed_code
 from fedmkt.party.controls.columns import unused_grants
@@ -51,7 +52,6 @@ from fedmkt.party.governance_events import (
     drafted_events,
     governance_events,
     keep_statements,
-    kept_path,
 )
 from fedmkt.party.handle import Party
 from fedmkt.party.journal import Journal, write_atomically
@@ -285,10 +285,10 @@ def open_party(
     elif store.get(_rules_key(signed)) != rules:
         log.append(*_rules_record(name, policy, read_acts(place.store.parent)))
     store.put(_rules_key(signed), rules)
-    unheard = [s for s in counting(contract, statements) if not kept_path(place.approvals, s).exists()]
-    if events := governance_events(contract, unheard):
+    fresh = unheard(place.approvals, counting(contract, statements))
+    if events := governance_events(contract, fresh):
         log.append_all(events)
-    keep_statements(place.approvals, unheard)
+    keep_statements(place.approvals, fresh)
     note_replaced(store, contract)
     identity = load_identity(place, sources.random)
     deals = DealRecords(contract, Name(name), place.logs, identity, sources.random)
@@ -332,7 +332,7 @@ def _remember(
     """Keep and log what speaks against a contract, so that nobody can leave it out the next time; return its past."""
     contract, store = signed.contract, Store(place.store)
     past, events = past_of(store, contract), list[Event]()
-    against = [s for s in objections(contract, statements) if not kept_path(place.approvals, s).exists()]
+    against = unheard(place.approvals, objections(contract, statements))
     events += governance_events(contract, against)
     if ends := now >= contract.expires and not past.expired:
         events.append(("contract.expired", {"expires": zulu(contract.expires)}))

@@ -14,13 +14,14 @@ from fedmkt.contract.agreement import Contract
 from fedmkt.contract.approvals import Count, Revoked, counts, decisions, revocations
 from fedmkt.crypto import dsse
 from fedmkt.crypto.dsse import Envelope
-from fedmkt.errors import AuditError
+from fedmkt.errors import AuditError, ConfigError
 from fedmkt.party.governance_events import SUFFIX, governance_events, kept_path
-from fedmkt.report.folder import RunFiles
+from fedmkt.report.folder import RunFiles, read_plain
 from fedmkt.report.logs import logs_of
 
 APPROVALS = "approvals"
 LARGEST = 4 << 10
+"""Bytes of a statement."""
 DECIDED = ("approval.granted", "approval.denied")
 
 
@@ -108,11 +109,11 @@ def _last_start(records: tuple[Record, ...]) -> int:
 
 def _read(path: Path) -> Envelope:
     try:
-        data = path.read_bytes()
-        if len(data) > LARGEST:
-            raise ValueError(f"a statement has at most {LARGEST} bytes")
+        data = read_plain(path, LARGEST)
         envelope = dsse.from_json(data)
-    except (OSError, ValueError) as error:
+    except ConfigError as error:
+        raise AuditError(str(error)) from None
+    except ValueError as error:
         raise AuditError(f"{path}: {error}") from None
     if kept_path(path.parent, envelope) != path or dsse.to_json(envelope) != data:
         raise AuditError(f"{path}: not the statement that its name says")

@@ -1,7 +1,5 @@
 """What an auditor does with folders: verify the one log of an organisation, put those of all side by side."""
 
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +8,8 @@ from fedmkt.audit.own_log import OwnReport, verify_own
 from fedmkt.errors import AuditError, ConfigError
 from fedmkt.party.deal_records import FOLDER
 from fedmkt.party.journal import write_atomically
-from fedmkt.report.approvals import APPROVALS, statement_paths
-from fedmkt.report.folder import CONTRACT, LOG_FILES, RunFiles, find_files
+from fedmkt.report.approvals import APPROVALS, LARGEST, statement_paths
+from fedmkt.report.folder import CONTRACT, LOG_FILES, RunFiles, find_files, read_plain
 
 
 @dataclass(frozen=True)
@@ -26,8 +24,8 @@ class Collected:
 def verify_one(files: RunFiles, pinned: Mapping[str, str] | None = None) -> OwnReport:
     """Verify an organisation's own log; AuditError with the folder, the file and what is wrong."""
     log = files.logs[files.owner]
-    data = {CONTRACT: _read(files.root / CONTRACT)}
-    data |= {name: _read(log / name) for name in LOG_FILES if (log / name).exists()}
+    data = {CONTRACT: read_plain(files.root / CONTRACT)}
+    data |= {name: read_plain(log / name) for name in LOG_FILES if (log / name).exists()}
     try:
         return verify_own(data, pinned)
     except (AuditError, ConfigError) as error:
@@ -58,7 +56,7 @@ def collect(out: Path, folders: Sequence[Path]) -> Collected:
             for path in sorted((files.logs[name] / FOLDER).glob("*")):
                 _add(found, f"logs/{name}/{FOLDER}/{path.name}", path)
         for path in statement_paths(files):
-            _add(found, f"{APPROVALS}/{path.name}", path)
+            _add(found, f"{APPROVALS}/{path.name}", path, LARGEST)
         for path in sorted((files.root / FOLDER).glob("*.dsse.json")):
             _add(found, f"{FOLDER}/{path.name}", path)
     for name, data in found.items():
@@ -67,24 +65,12 @@ def collect(out: Path, folders: Sequence[Path]) -> Collected:
     return Collected(out, logs, tuple(name for name in signers if name not in logs))
 
 
-def _add(found: dict[str, bytes], name: str, path: Path) -> None:
-    data = _read(path)
+def _add(found: dict[str, bytes], name: str, path: Path, most: int | None = None) -> None:
+    data = read_plain(path, most)
     if found.setdefault(name, data) != data:
         raise AuditError(
             f"{path}: not the same as {name} of another folder", "collect the logs of one contract"
         )
-
-
-def _read(path: Path) -> bytes:
-    """Read a plain file: what others sent may hold a link or a pipe."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigError(f"{path}: not a plain file")
-            return file.read()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

@@ -5,6 +5,8 @@
   results of an earlier run of the contract lie beside it, in `model-RUN/`.
 """
 
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,3 +105,18 @@ def read_text(path: Path) -> str:
         raise AuditError(f"{path}: not UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", _HINT) from None
+
+
+def read_plain(path: Path, most: int | None = None) -> bytes:
+    """Read a plain file of at most so many bytes, by default any: what others sent may hold a link or a pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ConfigError(f"{path}: not a plain file")
+            data = file.read() if most is None else file.read(most + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if most is not None and len(data) > most:
+        raise ConfigError(f"{path}: longer than {most:,} bytes")
+    return data

@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +20,7 @@ from fedmkt.contract.approvals import approval, denial, revocation
 from fedmkt.contract.canonical import digest
 from fedmkt.contract.files import to_toml
 from fedmkt.contract.signatures import SignedContract, sign
-from fedmkt.crypto.dsse import Envelope, to_json
+from fedmkt.crypto.dsse import Envelope, Signature, to_json
 from fedmkt.crypto.sign import Identity
 from fedmkt.deploy.coordinate import Coordination
 from fedmkt.deploy.ended import note_ended
@@ -29,7 +31,8 @@ from fedmkt.deploy.places import place_of
 from fedmkt.deploy.runs import new_run
 from fedmkt.deploy.statement_files import MOST_STATEMENTS, folder_beside, write_statement
 from fedmkt.deploy.take_part import open_own_party
-from fedmkt.errors import PeerError, PolicyRefused
+from fedmkt.errors import AuditError, ConfigError, PeerError, PolicyRefused
+from fedmkt.evidence.facts import gather
 from fedmkt.party.acts_log import read_acts
 from fedmkt.party.audit_log import AuditLog
 from fedmkt.party.contract_past import UNKNOWN, note_replaced, past_of
@@ -223,7 +226,42 @@ def test_a_contract_that_ran_out_is_logged_once_and_no_clock_brings_it_back(
     records = [r for r in map(json.loads, log.splitlines()) if r["type"] != "clock.stepped"]
     assert [r["type"] for r in records] == ["contract.expired", "policy.refused", "policy.refused"]
     assert records[0]["body"] == {"expires": contract.expires.strftime("%Y-%m-%dT%H:%M:%SZ")}
-    assert "its clock was put back" in records[2]["body"]["rule"]
+    assert "its clock is behind now" in records[2]["body"]["rule"]
+
+
+def test_a_statement_in_another_envelope_is_not_heard_as_a_new_one(it: Circle) -> None:
+    """Neither keyid nor further signatures are signed: whoever has a statement can write it in any number of ways."""
+    open_bank(it, approvals(it))
+    no = approvals(it, denial, ("too broad",))[0]
+    size = len(approvals(it)) + 1
+    for number in range(3):
+        junk = Signature(f"{number}", bytes([number]) * 64)
+        given = [replace(e, signatures=(*e.signatures, junk)) for e in (*approvals(it), no)]
+        with pytest.raises(PolicyRefused, match="C18 approvals: bank: 1 of 2"):
+            open_bank(it, tuple(given))
+    assert len(list((it.own("bank") / "approvals").iterdir())) == size
+    log = (it.own("bank") / "log" / "log.jsonl").read_text()
+    assert log.count('"approval.denied"') == 1 and log.count('"approval.granted"') == 4
+
+
+def test_a_clock_that_was_ahead_once_is_told_with_the_way_out(
+    it: Circle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract, real, time = it.signed.contract, Sources.of, {"now": NOW}
+
+    def of(*arguments: object) -> Sources:
+        return replace(real(*arguments), clock=lambda: time["now"])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sources, "of", staticmethod(of))
+    for now in (contract.expires, NOW):
+        time["now"] = now
+        with pytest.raises(PolicyRefused, match="rule not-expired") as refused:
+            open_bank(it, approvals(it))
+    assert "its clock is behind now, or was ahead then" in str(refused.value)
+    assert refused.value.hint == "it stays over here, whichever clock was wrong: fedmkt contract renew"
+    path = it.root / "over.toml"
+    path.write_text(to_toml(it.signed))
+    assert commands.main(["contract", "renew", str(path), "--out", str(it.root / "renewed.toml")]) == 0
 
 
 def amended_circle(it: Circle) -> Circle:
@@ -470,7 +508,7 @@ def test_a_command_that_meets_the_end_of_a_contract_says_so_and_the_log_once(
     assert [r["type"] for r in map(json.loads, lines)].count("contract.expired") == 1
     assert commands.main(["audit", "verify", str(bank.root)]) == 0
     # Its clock says that the contract holds; it saw the end.
-    with pytest.raises(PolicyRefused, match="its clock was put back"):
+    with pytest.raises(PolicyRefused, match="its clock is behind now"):
         open_bank(ran, approvals(ran))
 
 
@@ -483,3 +521,29 @@ def open_own_log(it: Circle) -> Iterator[AuditLog]:
         yield log
     finally:
         log.release()
+
+
+@pytest.mark.parametrize("what", ["pipe", "link", "long"])
+def test_a_statement_that_is_no_plain_file_stops_nobody(
+    ran: Circle, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ran.root / "all"
+    collect(out, [ran.folder(name) for name in NAMES])
+    path = out / "approvals" / f"{'0' * 32}.dsse.json"
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "link":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 34)
+    signal.alarm(20)
+    try:
+        assert commands.main(["audit", "verify", str(out)]) == 7
+        with pytest.raises((AuditError, ConfigError), match=str(path)):
+            collect(ran.root / "more", [out])
+        with pytest.raises((AuditError, ConfigError), match=str(path)):
+            gather(out)
+    finally:
+        signal.alarm(0)
+    assert str(path) in capsys.readouterr().err

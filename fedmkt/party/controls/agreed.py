@@ -49,8 +49,8 @@ def _not_expired(asked: ContractAsked) -> Iterator[Breach]:
         return
     if asked.past.expired:
         yield Breach(
-            f"{asked.config.name} saw the end of the contract before, and its clock was put back since",
-            "set the clock; a contract that is over is renewed: fedmkt contract renew",
+            f"{asked.config.name} saw the end of the contract before: its clock is behind now, or was ahead then",
+            "it stays over here, whichever clock was wrong: fedmkt contract renew",
         )
 
 
