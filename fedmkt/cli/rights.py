@@ -91,7 +91,7 @@ def _tell(folder: Path, out: Path, yes: bool, as_json: bool) -> None:
     place = PartyFolder(folder)
     if runs := len(to_tell(place)):
         confirm(f"Whoever gets the notices learns which rows of {runs} runs left. Write them?", yes)
-    made = tell(place, out, datetime.now(UTC))
+    made = tell(place, out, current_actor(), datetime.now(UTC))
     if as_json:
         console.say_json({"notices": [asdict(notice) for notice in made]})
         return

@@ -71,10 +71,23 @@ def to_tell(folder: PartyFolder) -> list[Path]:
     return [model for model in _models(folder) if _is_partners(folder, model) and _somebody_left(model)]
 
 
-def tell(folder: PartyFolder, out: Path, now: datetime) -> list[Notice]:
-    """Write a notice for each run in which somebody left; nothing that is there is changed."""
+def tell(folder: PartyFolder, out: Path, actor: Actor, now: datetime) -> list[Notice]:
+    """Write a notice for each run in which somebody left; what was told to whom stands in the acts.
+
+    A run of which none can be written is an error after the others are told.
+    """
     identity, me = read_identity(folder.identity), load_party_config(folder).name
-    return [_write(out, me, model, now, identity) for model in to_tell(folder)]
+    made, failed, log = list[Notice](), list[AuditError | ConfigError](), ActsLog(folder.state, lambda: now)
+    for model in to_tell(folder):
+        try:
+            made.append(notice := _write(out, me, model, now, identity))
+        except (AuditError, ConfigError) as error:
+            failed.append(error)
+            continue
+        log.say(actor, "consent.withdrawn", {"to": notice.bank, "run": notice.run, "rows": notice.rows})
+    if failed:
+        raise failed[0]
+    return made
 
 
 def _write(out: Path, me: str, model: Path, now: datetime, identity: Identity) -> Notice:

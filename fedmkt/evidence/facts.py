@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from fedmkt.audit.disclosures import DisclosureReport
 from fedmkt.audit.disclosures import report as collect_disclosures
@@ -34,6 +35,12 @@ from fedmkt.report.summary import HeadLine, RunSummary, ValueModels
 ATTACK_LAB = "attack-lab.json"
 LARGEST_REPORT = 1 << 22
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+
+
+MEASURES: Final = (
+    "AUC", "KS", "Brier", "log loss", "lift of the first decile", "AUC gained", "R²", "RMSE", "explained deviance",
+)  # fmt: skip
+"""Names of figures; a pack has no other."""
 
 
 @dataclass(frozen=True)

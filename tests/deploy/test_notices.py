@@ -7,13 +7,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fedmkt
+from fedmkt.audit import statements
 from fedmkt.audit.acts import Actor
 from fedmkt.cli.app import main
 from fedmkt.crypto import dsse
-from fedmkt.deploy.folders import PartyFolder
+from fedmkt.crypto.sign import Identity
+from fedmkt.deploy.folders import PartyFolder, read_identity
 from fedmkt.deploy.notices import tell, to_tell, told
 from fedmkt.deploy.rights import read_rights, withdraw
 from fedmkt.errors import AuditError, ConfigError
@@ -76,7 +79,7 @@ def test_who_withdraws_at_the_partner_has_no_score_at_the_bank_any_more(it: Circ
     written = {one: text for text, one in theirs if one is not None}
     leaving = sorted(one for one in written if one in set(before))[:25]
     withdraw(partner, [written[one] for one in leaving], None, ANN, lambda: NOW)
-    (notice,) = tell(partner, tmp_path / "out", NOW)
+    (notice,) = tell(partner, tmp_path / "out", ANN, NOW)
     assert set(before) == set(scored_people(it)), "until the bank was told"
     found = told(bank, notice.path, ANN, NOW)
     assert found.scored == len(leaving) and found.trained == 0 and found.party == "partner"
@@ -84,7 +87,7 @@ def test_who_withdraws_at_the_partner_has_no_score_at_the_bank_any_more(it: Circ
     # Those who trained flag the bank's model, and the same notice again changes nothing.
     more = list(written)[:600]
     withdraw(partner, [written[one] for one in more], None, ANN, lambda: NOW)
-    (notice,) = tell(partner, tmp_path / "out", NOW)
+    (notice,) = tell(partner, tmp_path / "out", ANN, NOW)
     for _ in range(2):
         assert told(bank, notice.path, ANN, NOW).trained > 100 and read_rights(bank).models[0].is_flagged
     assert set(scored_people(it)) == set(before) - {*more, *leaving}
@@ -94,11 +97,11 @@ def test_who_withdraws_at_the_partner_has_no_score_at_the_bank_any_more(it: Circ
 
 def test_a_notice_names_rows_and_no_id_and_holds_for_its_run_alone(it: Circle, tmp_path: Path) -> None:
     partner, bank = PartyFolder(it.folder("partner")), PartyFolder(it.folder("bank"))
-    assert to_tell(partner) == [] and tell(partner, tmp_path / "out", NOW) == []
+    assert to_tell(partner) == [] and tell(partner, tmp_path / "out", ANN, NOW) == []
     ids = [text for text, one in spelled(it, "partner") if one is not None]
     withdraw(partner, ids[:300], None, ANN, lambda: NOW)
     assert to_tell(bank) == []
-    (notice,) = tell(partner, tmp_path / "out", NOW)
+    (notice,) = tell(partner, tmp_path / "out", ANN, NOW)
     envelope = dsse.from_json(notice.path.read_bytes())
     assert not any(str(one).encode()[-8:] in envelope.payload for _, one in spelled(it, "partner")[:300])
     assert notice.path.stat().st_mode & 0o077 == 0
@@ -137,3 +140,62 @@ def test_the_commands_ask_before_anything_is_told(
     assert main(["withdraw", "--told", str(notice), "--dir", bank]) == 0
     assert "train again: " in capsys.readouterr().out
     assert main(["withdraw", "--told", str(notice), "--list", "--dir", bank]) == 2
+
+
+def test_a_run_that_cannot_be_told_does_not_silence_the_others(it: Circle, tmp_path: Path) -> None:
+    partner, model = PartyFolder(it.folder("partner")), it.own("partner") / "model"
+    ids = [text for text, one in spelled(it, "partner") if one is not None]
+    old = Path(shutil.copytree(model, model.with_name("model-0000000000000000")))
+    withdraw(partner, ids[:300], None, ANN, lambda: NOW)
+    with np.load(old / "people.npz") as stored:
+        np.savez(old / "people.npz", **{n: stored[n] for n in ("kinds", "trained", "scored")})  # type: ignore[arg-type]
+    with pytest.raises(AuditError, match="does not say where people stood"):
+        tell(partner, tmp_path / "out", ANN, NOW)
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_what_was_told_to_whom_stands_in_the_partners_acts(it: Circle, tmp_path: Path) -> None:
+    partner = PartyFolder(it.folder("partner"))
+    ids = [text for text, one in spelled(it, "partner") if one is not None]
+    withdraw(partner, ids[:300], None, ANN, lambda: NOW)
+    (notice,) = tell(partner, tmp_path / "out", ANN, NOW)
+    act = ActsLog(partner.state, lambda: NOW).chain().acts[-1]
+    assert act.type == "consent.withdrawn"
+    assert act.body == {"to": "bank", "run": notice.run, "rows": notice.rows}
+    assert notice.rows > 0
+
+
+def test_a_notice_takes_nobody_back_and_none_of_another_signer_counts(it: Circle, tmp_path: Path) -> None:
+    """The earlier of two, one with fewer rows, one in the partner's name, one of a stranger."""
+    partner, bank = PartyFolder(it.folder("partner")), PartyFolder(it.folder("bank"))
+    ids = [text for text, one in spelled(it, "partner") if one is not None]
+    withdraw(partner, ids[:100], None, ANN, lambda: NOW)
+    (first,) = tell(partner, tmp_path / "first", ANN, NOW)
+    withdraw(partner, ids[100:300], None, ANN, lambda: NOW)
+    (second,) = tell(partner, tmp_path / "second", ANN, NOW)
+    after = told(bank, second.path, ANN, NOW)
+    assert told(bank, first.path, ANN, NOW) == after
+    statement, _ = statements.read(
+        dsse.from_json(first.path.read_bytes()),
+        {"partner": dsse.Public(read_identity(partner.identity).public)},
+    )
+    bad = tmp_path / "bad.json"
+    rows = statement.predicate["scored_rows"]
+    for changes, signer, kind in (
+        ({}, "bank", "withdrawal"),
+        ({}, "eve", "withdrawal"),
+        ({"party": "coordinator"}, "partner", "withdrawal"),
+        ({}, "partner", "revocation"),
+        ({"run": "00" * 32}, "partner", "withdrawal"),
+        ({"scored_rows": 0, "scored": ""}, "partner", "withdrawal"),
+        ({"scored_rows": True}, "partner", "withdrawal"),
+        ({"scored_rows": rows - 1}, "partner", "withdrawal"),  # type: ignore[operator]
+    ):
+        said = replace(statement, kind=kind, predicate={**statement.predicate, **changes})  # type: ignore[arg-type]
+        key = (
+            Identity(b"e" * 32) if signer == "eve" else read_identity(PartyFolder(it.folder(signer)).identity)
+        )
+        bad.write_bytes(dsse.to_json(statements.sign(said, key)))
+        with pytest.raises(AuditError):
+            told(bank, bad, ANN, NOW)
+    assert read_rights(bank).models[0].trained == after.trained

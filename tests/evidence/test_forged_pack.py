@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from fedmkt.contract.canonical import digest
 from fedmkt.crypto import dsse
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import AuditError, ConfigError
+from fedmkt.evidence import pack as packs
 from fedmkt.evidence import seal as sealing
 from fedmkt.evidence import stated
+from fedmkt.evidence.facts import Figure, gather
 from fedmkt.evidence.pack import make_pack, verify_pack
 from fedmkt.evidence.seal import seal
 from fedmkt.report.message_ledger import to_csv
@@ -132,6 +135,35 @@ def test_figures_rest_on_the_maker_and_stand_in_page_and_card_alike(copy: Path, 
     reseal(copy, key_of(governed))
     with pytest.raises(AuditError, match=r"(index\.html|model-card\.md): not what"):
         verify_pack(copy)
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        (Figure("approved by the regulator", "", "yes, without conditions"),),
+        (Figure("AUC", "see the report", "0.9"),),
+        (Figure("AUC", "0.7", "0.8"), Figure("AUC", "0.7", "0.9")),
+        (Figure("KS", "0.7", "0.8 (certified)"),),
+    ],
+)
+def test_a_maker_states_figures_and_no_sentences(
+    governed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: tuple[Figure, ...]
+) -> None:
+    """Made by the same release: what it says would stand on the page as if the run had said it."""
+    with monkeypatch.context() as forging:
+        forging.setattr(packs, "gather", lambda run: replace(gather(run), figures=figures))
+        make_pack(governed, tmp_path / "pack", "bank", key_of(governed))
+    with pytest.raises(AuditError, match=r"stated\.json: not what the maker of a pack states"):
+        verify_pack(tmp_path / "pack")
+
+
+def test_a_maker_states_numbers_and_names_that_can_be(copy: Path) -> None:
+    said = stated.read_stated((copy / "stated.json").read_text())
+    for change in (
+        {"measured_on": (-1, 0)}, {"measured_on": (3, 5)}, {"version": "9.9 certified"}, {"code": "none"},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="not what the maker"):
+            stated.read_stated(replace(said, **change).to_json())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"by": 1}', "[" * 100_000, '{"by":"bank","by":"bank"}'])
