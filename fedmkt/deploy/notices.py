@@ -1,17 +1,18 @@
 """Tell the bank who left at a partner, so that scores which it has are used no more: `fedmkt withdraw --tell, --told`.
 
 A notice is about one run: a signed statement (`audit.statements`) that names joint rows of training and of scoring, one
-bit each, and no id. Every party counts the joint rows alike, so the bank finds its own customer behind a row and nobody
-else can.
+bit each, and no id. Every party counts the joint rows alike, so the bank finds its own customer behind a row. So would
+another partner that got hold of the file: it is for the bank alone.
 
 | learns | what |
 |---|---|
 | bank | which of the run's joint rows left at the partner: of its own customers who, of strangers that somebody did |
-| who sees the file | how many left, of how many rows |
+| another partner of the run, if it sees the file | which of its own people left at this one |
+| who else sees the file | how many left, of how many rows |
 
-Safe against whoever changes a notice on its way, by the partner's signature. The bank must take it up: that it does,
-its acts say. A notice is about all who left so far, so a later one makes an earlier one superfluous, never wrong. What
-a bank's own customers withdraw at the bank is not told to partners: they have no scores, and where the match is hidden
+With drops and dummies strangers have lasting names, and two notices tell who left in between. Safe against whoever
+changes a notice on its way, by the partner's signature. The bank must take it up: that it does, its acts say. A notice
+is about all who left so far, so a later one makes an earlier one superfluous, never wrong. What a bank's own customers withdraw at the bank is not told to partners: they have no scores, and where the match is hidden
 they may not know who is common.
 """
 

@@ -3,7 +3,7 @@
 Beside a run's results lie `people.key` (32 secret bytes), `people.npz` (for the rows that trained and for those that
 were scored, by each of their ids, HMAC-SHA256 under that key, cut to 8 bytes, 0 where a row lacks an id; besides, where
 each stands among the joint rows) and, once somebody in them left, `left.npz`: who among the trained and the scored,
-since when and why. All of it goes with the results when their retention is over, the key first. A key for each run: two
+since when. All of it goes with the results when their retention is over, the key first. A key for each run: two
 runs' files alone do not tell who is in both. Rows are those that the party itself knows: where the match is hidden, a
 partner's are all that took part, and as one of them may be scored or not, its trained ones stand for both.
 """

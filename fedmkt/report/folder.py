@@ -99,6 +99,8 @@ def _owner(path: Path, contract: Contract) -> str:
 
 def read_text(path: Path) -> str:
     """Read a file of a run; ConfigError if it is not there, AuditError if it is not text."""
+    if path.is_fifo():  # it would wait for a writer
+        raise ConfigError(f"{path}: not a plain file", _HINT)
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError:

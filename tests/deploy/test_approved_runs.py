@@ -15,6 +15,7 @@ import pytest
 
 from fedmkt.audit import statements
 from fedmkt.audit.checkpoint import log_origin
+from fedmkt.audit.verify import VerifyError, verify_run
 from fedmkt.cli import app as commands
 from fedmkt.contract.approvals import approval, denial, revocation
 from fedmkt.contract.canonical import digest
@@ -547,3 +548,21 @@ def test_a_statement_that_is_no_plain_file_stops_nobody(
     finally:
         signal.alarm(0)
     assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["contract.toml", "logs/bank/log.jsonl", "logs/bank/peers.json"])
+def test_a_pipe_among_collected_logs_is_named_and_not_waited_for(
+    ran: Circle, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ran.root / "all"
+    collect(out, [ran.folder(name) for name in NAMES])
+    (out / name).unlink()
+    os.mkfifo(out / name)
+    signal.alarm(20)
+    try:
+        assert commands.main(["audit", "verify", str(out)]) == 7
+        with pytest.raises(VerifyError):
+            verify_run(out)
+    finally:
+        signal.alarm(0)
+    assert name in capsys.readouterr().err
