@@ -12,8 +12,9 @@ another partner that got hold of the file: it is for the bank alone.
 
 With drops and dummies strangers have lasting names, and two notices tell who left in between. Safe against whoever
 changes a notice on its way, by the partner's signature. The bank must take it up: that it does, its acts say. A notice
-is about all who left so far, so a later one makes an earlier one superfluous, never wrong. What a bank's own customers withdraw at the bank is not told to partners: they have no scores, and where the match is hidden
-they may not know who is common.
+is about all who left so far, so a later one makes an earlier one superfluous, never wrong. What a bank's
+own customers withdraw at the bank is not told to partners: they have no scores, and where the match is hidden they may
+not know who is common.
 """
 
 import base64

@@ -42,7 +42,7 @@ def read_views(folder: Path) -> Views:
     files = find_files(folder)
     logs = []
     for path in files.logs.values():
-        data = {name: (path / name).read_bytes() for name in LOG_FILES if (path / name).exists()}
+        data = {name: (path / name).read_bytes() for name in LOG_FILES if (path / name).is_file()}
         if LOG_FILES[0] in data:
             logs.append(read_view(data, str(path)))
     if not logs:
@@ -55,7 +55,7 @@ def located(files: RunFiles) -> tuple[Place, ...]:
     data = {CONTRACT: (files.root / CONTRACT).read_bytes()}
     for party, folder in files.logs.items():
         for name in LOG_FILES:
-            if (folder / name).exists():
+            if (folder / name).is_file():
                 data[f"logs/{party}/{name}"] = (folder / name).read_bytes()
     return locate(data)
 

@@ -538,6 +538,7 @@ def test_a_statement_that_is_no_plain_file_stops_nobody(
     else:
         with path.open("wb") as file:
             file.truncate(1 << 34)
+    signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(20)
     try:
         assert commands.main(["audit", "verify", str(out)]) == 7
@@ -558,6 +559,7 @@ def test_a_pipe_among_collected_logs_is_named_and_not_waited_for(
     collect(out, [ran.folder(name) for name in NAMES])
     (out / name).unlink()
     os.mkfifo(out / name)
+    signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(20)
     try:
         assert commands.main(["audit", "verify", str(out)]) == 7
@@ -566,3 +568,7 @@ def test_a_pipe_among_collected_logs_is_named_and_not_waited_for(
     finally:
         signal.alarm(0)
     assert name in capsys.readouterr().err
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError("waited for a writer")
