@@ -54,7 +54,10 @@ def check_claims(path: Path, names: Sequence[str], texts: Sequence[str]) -> list
         for group in groups:
             for at in _list(group, _CHUNKS):
                 chunk = _fields(_fields(at).get(_OF_CHUNK))
-                name = b".".join(_list(chunk, _PATH)).decode()
+                parts = _list(chunk, _PATH)
+                if not all(isinstance(part, bytes) for part in parts):
+                    raise ValueError("a column's name is no text")
+                name = b".".join(parts).decode()
                 if name not in names:
                     continue
                 for announced, stored, is_dictionary in _pages(raw, chunk):

@@ -139,6 +139,10 @@ def test_a_chunk_without_its_parts_is_damage(tmp_path: Path) -> None:
         path.write_bytes(whole + footer + len(footer).to_bytes(4, "little") + b"PAR1")
         with pytest.raises(ValueError, match=r"ends within|is missing"):
             parquet_pages.check_claims(path, ["a"], [])
+    footer = b"\x36\x02\x19\x1c\x19\x1c\x3c\x39\x15\x02\x00\x00\x26\x02\x00\x00"  # a name of numbers: fuzzing found it
+    path.write_bytes(whole + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(ValueError, match="name is no text"):
+        parquet_pages.check_claims(path, ["a"], [])
     path.write_bytes(whole + b"\xff\0\0\0PAR1")
     with pytest.raises(ValueError, match="longer than the file"):
         parquet_pages.check_claims(path, ["a"], [])
