@@ -38,7 +38,7 @@ MODULES: dict[str, Sequence[str]] = {
         "tests/audit/test_checkpoint.py",
         "tests/audit/test_second_signatures.py",
     ),
-    "fedmkt/audit/verify.py": ("tests/audit/test_verify.py",),
+    "fedmkt/audit/verify.py": ("tests/audit/test_verify.py", "tests/audit/test_retention.py"),
     "fedmkt/party/audit_log.py": ("tests/party/test_audit_log.py", "tests/audit/test_verify.py"),
     "fedmkt/crypto/tree.py": ("tests/crypto/test_tree.py",),
     "fedmkt/crypto/dsse.py": ("tests/crypto/test_dsse.py",),

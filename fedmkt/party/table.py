@@ -26,6 +26,7 @@ from fedmkt.learn.linkage import UnionReport
 from fedmkt.party import filters, keys
 from fedmkt.party.filters import Dropped, Filters
 from fedmkt.party.keys import KeyColumns, Keyed, Listed
+from fedmkt.party.parquet_pages import check_claims, check_text
 
 _BLOCK: Final = 16 << 20  # bytes read at a time; also the longest row that can be read
 _SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet", ".pq")
@@ -462,14 +463,20 @@ def _read_parquet(path: Path, schema: TableSchema) -> _Source:
                 if not (schema.may_be_date(name) and pa.types.is_date(kind)):
                     _check_parquet_type(path, name, kind, schema.is_date(name))
             _check_parquet_size(path, file.metadata)
+            texts = [name for name in schema.names if pa.types.is_string(file.schema_arrow.field(name).type)]
+            large = check_claims(path, schema.names, texts)
+        with pq.ParquetFile(path, read_dictionary=large) as file:
             table = file.read(columns=list(schema.names))
             table.validate(full=True)
+            for name in schema.names:
+                check_text(path, name, table.column(name))
+            columns = {name: _plain(table.column(name)) for name in schema.names}
     except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError):
         raise DataError(f"{path}: damaged or truncated Parquet file") from None
     if table.num_rows == 0:
         raise DataError(f"{path}: no rows")
     rows = np.arange(1, table.num_rows + 1, dtype=np.int64)
-    return _Source(path, {name: _plain(table.column(name)) for name in schema.names}, rows)
+    return _Source(path, columns, rows)
 
 
 def _check_parquet_size(path: Path, metadata: pq.FileMetaData) -> None:

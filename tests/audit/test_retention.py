@@ -6,7 +6,7 @@ from fedmkt.audit.own_log import verify_own
 from fedmkt.audit.records import Record, timestamp
 from fedmkt.audit.retention import expired_below
 from fedmkt.audit.verified import lines
-from fedmkt.audit.verify import VerifyError, verify_files
+from fedmkt.audit.verify import VerifyError, verify_files, verify_run
 from fedmkt.errors import AuditError
 
 NOW = datetime(2040, 1, 1, tzinfo=UTC)
@@ -106,3 +106,8 @@ def test_what_the_other_side_still_has_of_an_expired_run_is_verified(pruned):
     data = pruned[name].replace(b'"from":"bank"', b'"from":"bonk"', 1)
     with pytest.raises(VerifyError):
         verify_files({**pruned, name: data})
+
+
+def test_the_verifier_of_a_folder_reads_the_hashes_of_what_was_removed(pruned, tmp_path):
+    """The fixture's files lie in the folder that is verified."""
+    assert verify_run(tmp_path) == verify_files(pruned)

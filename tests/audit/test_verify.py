@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -349,3 +350,17 @@ def test_records_of_no_run_after_the_last_one_are_counted_as_unsigned(write, eve
 def test_records_of_a_run_after_its_completion_need_a_head(write, events):
     with pytest.raises(VerifyError, match="did not cosign it to its end"):
         verify_files(write(events, tail={"bank": [("step.completed", {"index": 7})]}, runs=("run1", "run1")))
+
+
+@pytest.mark.parametrize("longer", [0, 1])
+def test_a_record_has_at_most_16_kib(longer):
+    fixed = {"v": 1, "seq": 0, "party": "bank", "contract": "c", "time": "t", "run": "", "type": "x"}
+    body = "y" * ((1 << 14) - len(verify._canonical(fixed | {"body": {"a": ""}})) + longer)
+    leaf = verify._canonical(fixed | {"body": {"a": body}}).encode()
+    assert len(leaf) == (1 << 14) + longer
+    contract = SimpleNamespace(digest="c")
+    if longer:
+        with pytest.raises(ValueError, match="at most 16 KiB"):
+            verify._read_record(leaf, 0, "bank", contract, {})
+    else:
+        assert verify._read_record(leaf, 0, "bank", contract, {}).body == {"a": body}

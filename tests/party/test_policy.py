@@ -1,3 +1,5 @@
+import hashlib
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +18,7 @@ from fedmkt.party.controls.registry import CONTROLS
 from fedmkt.party.policy import Policy
 from fedmkt.privacy.disclosure import DealerSeeds, Embeddings, RangeBit
 from fedmkt.protocol.deals import auditor_terms
+from tests.contract.agreed import governance
 
 JOB = """
 name = "spring"
@@ -274,3 +277,26 @@ def test_what_breaks_a_contract_is_listed_with_its_control():
     assert all(not found for _, found in policy.breaches(make_signed(), NOW))
     broken = [control.id for control, found in policy.breaches(unsigned_by_bank(), NOW) if found]
     assert "signatures" in broken
+
+
+def test_the_digest_of_a_policy_is_that_of_its_canonical_json_whatever_the_order():
+    policy = Policy(make_config(min_common=77, columns=("spent", "bought")))
+    values = json.loads(policy.config.policy.model_dump_json())
+    written = json.dumps(dict(reversed(values.items())), sort_keys=True, separators=(",", ":"))
+    assert policy.digest == hashlib.sha256(written.encode()).hexdigest()
+    assert policy.digest != Policy(make_config(min_common=78, columns=("spent", "bought"))).digest
+
+
+def test_before_signing_only_signatures_and_approvals_may_be_missing():
+    signed = make_signed()
+    for given in ({}, {"shop": signed.signatures["shop"]}):
+        begun = SignedContract(contract=signed.contract, signatures=given)
+        Policy(make_config()).check_before_signing(begun, NOW)
+        with pytest.raises(PolicyRefused, match=r"^C09 minimum match: min_common"):
+            Policy(make_config(min_common=2000)).check_before_signing(begun, NOW)
+
+
+def test_without_a_word_about_filters_none_was_applied():
+    marketing = CONTRACT.model_copy(update={"governance": governance(use="marketing")})
+    with pytest.raises(PolicyRefused, match=r"^C03 row-level consent: .* nobody was asked"):
+        Policy(make_config("bank", require_filters=True)).check_list(10**6, marketing)

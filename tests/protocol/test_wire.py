@@ -243,6 +243,33 @@ def test_a_message_put_together_by_hand_is_the_one_that_encode_makes() -> None:
     assert same(wire.decode(_joined(header, body), Everything), SAMPLE)
 
 
+@dataclass(frozen=True)
+class Numbers:
+    eight: NDArray[np.uint64]
+    four: NDArray[np.uint32]
+    signed: NDArray[np.int64]
+    short: NDArray[np.int32]
+    one: NDArray[np.uint8]
+    real: NDArray[np.float64]
+    truth: NDArray[np.bool_]
+
+
+def test_each_type_of_array_has_its_code_on_the_wire() -> None:
+    """Another version of the program must read them: a code that changes is another format."""
+    kinds = [np.uint64, np.uint32, np.int64, np.int32, np.uint8, np.float64, np.bool_]
+    data = wire.encode(Numbers(*(np.ones(1, kind) for kind in kinds)))
+    header = json.loads(data[4 : 4 + int.from_bytes(data[:4], "big")])
+    assert [value["a"] for value in header["b"]["d"]] == ["u8", "u4", "i8", "i4", "u1", "f8", "b1"]
+
+
+@pytest.mark.parametrize(("kind", "value"), [(list, [1]), (dict, {"a": 1}), (type(None), None)])
+def test_a_kind_of_field_that_no_message_has_is_refused_whatever_comes(kind: Any, value: object) -> None:
+    cls = dataclasses.make_dataclass("Loose", [("any", kind)], frozen=True)
+    header = json.dumps({"v": 1, "t": "Loose", "b": {"d": [value]}, "n": 0}).encode()
+    with pytest.raises(ValueError, match=r"a field is not a|not a mapping"):
+        wire.decode(len(header).to_bytes(4, "big") + header, cls)
+
+
 def test_a_message_of_another_class_is_refused() -> None:
     with pytest.raises(ValueError, match="not one of Receipt"):
         wire.decode(wire.encode(SAMPLE), Receipt)

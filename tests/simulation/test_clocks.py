@@ -8,16 +8,12 @@ import pytest
 from tests.simulation.clocks import CASES, Case, play_all
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-FEW = (
-    Case("bank", HOUR, False),
-    Case("partner", -DAY, False),
-    Case("coordinator", -HOUR, True),
-    Case("bank", DAY, True),
-)
+FEW = (Case("partner", -DAY, False), Case("bank", -HOUR, True))
+"""One of a day at the start, which is refused, and one of an hour in the run: all of them are the slow form."""
 
 
-def test_four_wrong_clocks_change_no_model_and_stand_in_the_log(tmp_path: Path) -> None:
-    assert [fault for _, _, fault in play_all(FEW, tmp_path)] == ["", "", "", ""]
+def test_two_wrong_clocks_change_no_model_and_stand_in_the_log(tmp_path: Path) -> None:
+    assert [fault for _, _, fault in play_all(FEW, tmp_path)] == ["", ""]
 
 
 @pytest.mark.slow  # 24 whole jobs: half a minute

@@ -15,9 +15,8 @@ def asked(tap: Tap) -> dict[int, str]:
     return {p.message.index: p.message.step for p in tap.requests}
 
 
-def test_a_kill_at_every_second_request_redoes_at_most_what_lies_between_two_checkpoints(
-    tmp_path: Path,
-) -> None:
+@pytest.mark.parametrize("apart", [5, pytest.param(1, marks=pytest.mark.slow)])  # 1: three seconds
+def test_a_kill_redoes_at_most_what_lies_between_two_checkpoints(tmp_path: Path, apart: int) -> None:
     whole = Tap()
     assert toy(tmp_path / "whole").run(whole) == TOTAL
     calls = asked(whole)
@@ -26,7 +25,7 @@ def test_a_kill_at_every_second_request_redoes_at_most_what_lies_between_two_che
     longest = max(after - before for before, after in pairwise(ends))
     assert len(ends) == 4  # two checkpoints: three stretches
     redone = []
-    for requests in range(1, len(whole.requests), 2):
+    for requests in range(1, len(whole.requests), apart):
         world, before, after = toy(tmp_path / "cut"), Tap(stop_after=requests), Tap()
         with pytest.raises(Killed):
             world.run(before)
