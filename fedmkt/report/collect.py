@@ -56,7 +56,8 @@ def collect(out: Path, folders: Sequence[Path]) -> Collected:
                 if (path := files.logs[name] / file).exists():
                     _add(found, f"logs/{name}/{file}", path)
             for path in sorted((files.logs[name] / FOLDER).glob("*")):
-                _add(found, f"logs/{name}/{FOLDER}/{path.name}", path)
+                if path.name.endswith((".seed", ".receipts")):
+                    _add(found, f"logs/{name}/{FOLDER}/{path.name}", path)
         for path in statement_paths(files):
             _add(found, f"{APPROVALS}/{path.name}", path)
         for path in sorted((files.root / FOLDER).glob("*.dsse.json")):
