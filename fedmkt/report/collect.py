@@ -63,7 +63,7 @@ def collect(out: Path, folders: Sequence[Path]) -> Collected:
         for path in sorted((files.root / FOLDER).glob("*.dsse.json")):
             _add(found, f"{FOLDER}/{path.name}", path)
     for name, data in found.items():
-        _write(out / name, data, mode=0o600 if name.endswith(".seed") else 0o644)
+        _write(out / name, data, mode=0o600 if name.endswith((".seed", ".receipts")) else 0o644)
     logs = tuple(name for name in signers if f"logs/{name}/{LOG_FILES[0]}" in found)
     return Collected(out, logs, tuple(name for name in signers if name not in logs))
 

@@ -94,7 +94,7 @@ class Compared:
 def audit_deals(
     folder: Path, auditor: Identity, only: str = "", delete: bool = False
 ) -> tuple[Compared, ...]:
-    """Audit every run of a folder that a party closed, also where others did not, and write a signed statement about it.
+    """Audit every run of a folder that a party closed, whoever else did, and write a signed statement about each.
 
     only : the run that is meant, or its first digits. delete : the sealed seeds of runs that are right. AuditError
     where logs do not verify or, when all other runs were audited, something is missing or forged; a wrong deal is in
@@ -136,7 +136,7 @@ def _closed(files: RunFiles, logged: LoggedDeals, run: str) -> set[int]:
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """What an auditor has of one run: receipts by the epoch that closed it, opened seeds by epoch, what the logs say."""
+    """What an auditor has of one run. receipts : by the epoch that closed it; seeds : opened, by epoch."""
 
     contract: Contract
     run: str

@@ -29,9 +29,9 @@ from fedmkt.party.handle import DataSeen
 from fedmkt.party.journal import write_atomically
 from fedmkt.party.node import open_data
 from fedmkt.protocol import deals, wire
+from fedmkt.protocol.session import Farewell, Request
 from fedmkt.report import deals as report_deals
 from fedmkt.report.collect import collect
-from fedmkt.protocol.session import Farewell, Request
 from fedmkt.report.deals import OpenedRun, audit_deals, first_wrong, read_statement
 from fedmkt.report.folder import find_files
 from fedmkt.simulation.run import read_job, simulate_job
