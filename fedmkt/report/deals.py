@@ -131,7 +131,7 @@ def audit_deals(
 
 def _closed(files: RunFiles, logged: LoggedDeals, run: str) -> set[int]:
     """Return the epochs in which a party was asked to close a run: each of them may have written results."""
-    return logged.closed.union(*(closes_of(log, run) for log in files.logs.values()))
+    return {*logged.closed}.union(*(closes_of(log, run) for log in files.logs.values()))
 
 
 @dataclass(frozen=True)
