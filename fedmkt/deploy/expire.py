@@ -271,8 +271,8 @@ def _of_contract(place: Path, policy: PolicyConfig) -> Iterator[Item]:
         last = max(last, touched)
     if (left := place / f"journal{ASIDE}").exists():
         yield Item("checkpoints", place.name, "", date.min, (left,))
-    for seed in sorted((place / "log" / FOLDER).glob("*.seed")):
-        run = seed.stem.rpartition("-")[0]
+    for seed in sorted((place / "log" / FOLDER).glob("*.seed*")):  # with what a crash left half written
+        run = seed.name.rpartition("-")[0]
         days = 0 if _is_settled(seed, run, contract) else terms.result_days
         until = _day(seed) + timedelta(days=days)
         yield Item("dealer seeds", place.name, run, until, (seed,))

@@ -1,7 +1,8 @@
 """What a participant keeps for the auditor of the deals: sealed seeds, commitments, marks, receipts.
 
 Beside its log, in `deals/`: `RUN-EPOCH.seed`, the own dealer seed of an epoch, sealed to the auditor's key, and
-`RUN.receipts`, all receipts of a run that came to its end. In the log: commitments to the seeds, and with each message
+`RUN-EPOCH.receipts`, all receipts before the call that closed the run there: they are kept before that call writes a
+result, so no result rests on deals that nobody can audit. In the log: commitments to the seeds, and with each message
 of the dealer its mark (`protocol.deals`). The dealer itself writes no seed: with it they are in memory only.
 """
 
@@ -70,10 +71,11 @@ class DealRecords:
             found = self._marks.pop(str(body.get("sha256")), None)
             yield (name, body) if found is None else (name, {**body, MARK: found})
 
-    def keep_receipts(self, run: bytes, receipts: Sequence[Receipt]) -> None:
-        """Keep the receipts of a finished run; the dealer, who is audited, does not keep them for the auditor."""
+    def keep_receipts(self, epoch: Epoch, receipts: Sequence[Receipt]) -> None:
+        """Keep the receipts before a run's close; the dealer, who is audited, does not keep them for the auditor."""
         if self._contract.auditor is not None and self._folder is not None and self._holds:
-            write_atomically(receipts_file(self._folder, run.hex()), _written(receipts))
+            path = receipts_file(self._folder, epoch.run.hex(), epoch.number)
+            write_atomically(path, written(receipts))
 
 
 def seed_file(log: Path, run: str, epoch: int) -> Path:
@@ -81,9 +83,15 @@ def seed_file(log: Path, run: str, epoch: int) -> Path:
     return log / FOLDER / f"{run}-{epoch}.seed"
 
 
-def receipts_file(log: Path, run: str) -> Path:
-    """Return where a party's copy of a run's receipts lies."""
-    return log / FOLDER / f"{run}.receipts"
+def receipts_file(log: Path, run: str, epoch: int) -> Path:
+    """Return where a party's copy of the receipts lies that led to a run's close in an epoch."""
+    return log / FOLDER / f"{run}-{epoch}.receipts"
+
+
+def closes_of(log: Path, run: str) -> set[int]:
+    """Return the epochs in which a party kept receipts of a run: those in which it was asked to close it."""
+    names = (path.stem.rpartition("-")[2] for path in (log / FOLDER).glob(f"{run}-*.receipts"))
+    return {int(name) for name in names if name.isascii() and name.isdigit()}
 
 
 def read_receipts(data: bytes) -> list[Receipt]:
@@ -98,14 +106,15 @@ def read_receipts(data: bytes) -> list[Receipt]:
     return found
 
 
-def _written(receipts: Sequence[Receipt]) -> bytes:
+def written(receipts: Sequence[Receipt]) -> bytes:
+    """Write receipts as they are kept; the inverse of `read_receipts`."""
     encoded = [wire.encode(receipt) for receipt in receipts]
     return b"".join(len(data).to_bytes(4, "big") + data for data in encoded)
 
 
 def drop_seeds(log: Path, run: str) -> int:
-    """Delete a run's sealed seeds; returns how many."""
-    found = list((log / FOLDER).glob(f"{run}-*.seed"))
+    """Delete a run's sealed seeds, also one that a crash left half written; returns how many."""
+    found = list((log / FOLDER).glob(f"{run}-*.seed*"))
     for path in found:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

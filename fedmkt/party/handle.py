@@ -82,6 +82,7 @@ class _Live:
     masks: AddressedMasks
     follower: Follower
     answers: dict[int, tuple[bytes, Answer]]
+    receipts: list[Receipt]
     counted: bool = False
 
 
@@ -178,7 +179,7 @@ class Party:
         seeds = self._seeds(prekey, epoch)
         masks = AddressedMasks(seeds, draws_again=not self._is_data_party)
         sealed = self._deals.begin(epoch, seeds)
-        self._live = _Live(epoch, prekey, masks, follower, {})
+        self._live = _Live(epoch, prekey, masks, follower, {}, [*opening.receipts])
         self._broken = False
         event = "run.started" if mine.run == NEW_RUN else "run.resumed"
         # Whose keys signed the hellos of this epoch: messages are sealed under these alone.
@@ -231,7 +232,6 @@ class Party:
             follower.replay(farewell.receipts)
         if not follower.finished or not self._store.highest_epoch(follower.run.hex()):
             raise PeerError("coordinator: says farewell before the script's end, or to a run that never was")
-        self._deals.keep_receipts(follower.run, farewell.receipts)
         self._store.put(f"closed/{follower.run.hex()}", b"yes")
         if self._journal.run in (NEW_RUN, follower.run):
             self._journal.close()
@@ -305,6 +305,7 @@ class Party:
         if any(r.epoch != live.epoch.number for r in fresh):
             raise PeerError("coordinator: a receipt of another epoch")
         live.follower.replay(fresh, own={i: answer.receipt for i, (_, answer) in live.answers.items()})
+        live.receipts += fresh
         for index in [i for i in live.answers if i < live.follower.index]:
             del live.answers[index]
 
@@ -402,6 +403,8 @@ class Party:
             self._states.pop(kind, None)
         for state in outcome.keep:
             self._states[type(state)] = state
+        if call.step.closes:
+            self._deals.keep_receipts(live.epoch, live.receipts)
         finished = self._finish(self) if call.step.closes else []
         if call.step.saves:
             self._journal.save(request.index, live.follower.index, live.follower.transcript, self._states)

@@ -139,19 +139,17 @@ def deal_again(
     seeds: Mapping[int, Seeds],
     look: Look = unseen,
 ) -> Iterator[Dealt]:
-    """Run every step of the dealer again, in order, and give what it had to send; at the end the run must be complete.
+    """Run every step of the dealer again, in order, and give what it had to send until the run closes.
 
-    receipts : of the whole run, as all signed them; seeds : by epoch. look : is shown each message. PeerError where
-    the receipts are not a run of this script, ValueError where seeds are missing.
+    receipts : of the run until then, as all signed them; seeds : by epoch. look : is shown each message. PeerError
+    where the receipts are not a run of this script, ValueError where they end elsewhere or seeds are missing.
     """
-    keys = {Name(s.name): bytes.fromhex(s.key) for s in contract.signers}
+    # All of them first: nobody is accused on receipts that others may have written.
+    check_receipts(script, contract, run, receipts)
     marks = {epoch: {p: mark_key(s) for p, s in of.items()} for epoch, of in seeds.items()}
-    last = {receipt.party: receipt.index for receipt in receipts}.values()
-    vouched = {receipt.index for receipt in receipts if receipt.index not in last}
-    follower = Follower(script, contract, run, keys, receipts[-1].epoch if receipts else 1)
-    follower.start(receipts[0].epoch if receipts else 1)
+    follower = _started(script, contract, run, receipts)
     again, at = _Dealer(contract, run, follower, seeds), 0
-    while at < len(receipts) and not follower.finished:
+    while at < len(receipts):
         size = len(follower.round)
         for call, receipt in zip(follower.round, receipts[at : at + size], strict=False):
             if call.party != dealer(contract):
@@ -173,10 +171,23 @@ def deal_again(
             if parts:
                 raise WrongDeal(f"call {receipt.index}, {call.step.name}: the dealer sent one more message")
         after = receipts[at + size].epoch if at + size < len(receipts) else None
-        follower.advance(receipts[at : at + size], next_epoch=after, vouched=vouched)
+        follower.advance(receipts[at : at + size], next_epoch=after, vouched=range(len(receipts)))
         at += size
-    if not follower.finished or at != len(receipts):
-        raise ValueError("the receipts do not lead to the end of the run")
+
+
+def check_receipts(script: Script, contract: Contract, run: bytes, receipts: Sequence[Receipt]) -> None:
+    """Check that all signed these receipts and that they lead to a run's close; PeerError, ValueError if not."""
+    follower = _started(script, contract, run, receipts)
+    follower.replay(receipts)
+    if not follower.round or not all(call.step.closes for call in follower.round):
+        raise ValueError("the receipts do not lead to the close of the run")
+
+
+def _started(script: Script, contract: Contract, run: bytes, receipts: Sequence[Receipt]) -> Follower:
+    keys = {Name(s.name): bytes.fromhex(s.key) for s in contract.signers}
+    follower = Follower(script, contract, run, keys, receipts[-1].epoch if receipts else 1)
+    follower.start(receipts[0].epoch if receipts else 1)
+    return follower
 
 
 class _Dealer:

@@ -54,13 +54,14 @@ def collect(out: Path, folders: Sequence[Path]) -> Collected:
                 if (path := files.logs[name] / file).exists():
                     _add(found, f"logs/{name}/{file}", path)
             for path in sorted((files.logs[name] / FOLDER).glob("*")):
-                _add(found, f"logs/{name}/{FOLDER}/{path.name}", path)
+                if path.name.endswith((".seed", ".receipts")):
+                    _add(found, f"logs/{name}/{FOLDER}/{path.name}", path)
         for path in statement_paths(files):
             _add(found, f"{APPROVALS}/{path.name}", path, LARGEST)
         for path in sorted((files.root / FOLDER).glob("*.dsse.json")):
             _add(found, f"{FOLDER}/{path.name}", path)
     for name, data in found.items():
-        _write(out / name, data, mode=0o600 if name.endswith(".seed") else 0o644)
+        _write(out / name, data, mode=0o600 if name.endswith((".seed", ".receipts")) else 0o644)
     logs = tuple(name for name in signers if f"logs/{name}/{LOG_FILES[0]}" in found)
     return Collected(out, logs, tuple(name for name in signers if name not in logs))
 

@@ -23,7 +23,15 @@ from fedmkt.crypto.dsse import Public
 from fedmkt.crypto.seal import Envelope, Prekey
 from fedmkt.crypto.sign import Identity
 from fedmkt.errors import AuditError, ConfigError, PeerError
-from fedmkt.party.deal_records import MARK, drop_seeds, read_receipts, receipts_file, seed_file
+from fedmkt.party.deal_records import (
+    MARK,
+    closes_of,
+    drop_seeds,
+    read_receipts,
+    receipts_file,
+    seed_file,
+    written,
+)
 from fedmkt.party.journal import write_atomically
 from fedmkt.protocol import deals, wire
 from fedmkt.protocol.core import Name, data_parties, dealer
@@ -31,7 +39,7 @@ from fedmkt.protocol.deals import Dealt
 from fedmkt.protocol.pipeline import SCRIPTS
 from fedmkt.protocol.turns import Receipt
 from fedmkt.report.audit_tools import read_views
-from fedmkt.report.folder import RunFiles, find_files
+from fedmkt.report.folder import LOG_FILES, RunFiles, find_files
 
 Slot = tuple[int, int, str]
 """Epoch, call and reader of a message of the dealer."""
@@ -47,12 +55,16 @@ class Line:
 
 @dataclass(frozen=True)
 class LoggedDeals:
-    """What all logs say of one run's deals. ids : of epochs; commitments : by epoch, of whom, said by whom."""
+    """What all logs say of one run's deals. ids : of epochs; commitments : by epoch, of whom, said by whom.
+
+    closed : epochs in which a party with data logged the run's end.
+    """
 
     ids: Mapping[int, frozenset[str]]
     commitments: Mapping[tuple[int, str], Mapping[str, str]]
     sent: Mapping[Slot, Line]
     received: Mapping[Slot, Line]
+    closed: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -82,10 +94,11 @@ class Compared:
 def audit_deals(
     folder: Path, auditor: Identity, only: str = "", delete: bool = False
 ) -> tuple[Compared, ...]:
-    """Audit every run of a folder that came to its end and write a signed statement about each.
+    """Audit every run of a folder that a party closed, whoever else did, and write a signed statement about each.
 
     only : the run that is meant, or its first digits. delete : the sealed seeds of runs that are right. AuditError
-    where logs do not verify or something is missing or forged; a wrong deal is in what is returned.
+    where logs do not verify or, when all other runs were audited, something is missing or forged; a wrong deal is in
+    what is returned.
     """
     files = find_files(folder)
     terms = _auditor(files.contract, auditor)
@@ -96,41 +109,56 @@ def audit_deals(
     except VerifyError as error:
         raise AuditError(str(error), "nothing in this folder can be relied on") from None
     meant = [r.run for r in runs if r.run.startswith(only)]
-    ended = {r.run for r in runs if r.outcome == "completed"}
-    if not any(run in ended for run in meant):
+    views = read_views(folder).logs
+    # By what parties closed, not by the outcome: the dealer has a part in that, and results may be out all the same.
+    closed = [run for run in meant if _closed(files, logged_deals(views, run, files.contract), run)]
+    if not closed:
         raise ConfigError(f"{folder}: no such run that came to its end", "only finished runs are audited")
-    views, done = read_views(folder).logs, []
-    for run in (run for run in meant if run in ended):
-        opened = open_run(files, views, run, auditor)
-        done.append(_audit(files, opened, terms, auditor))
+    done, problems = list[Compared](), list[AuditError]()
+    for run in closed:
+        try:
+            done.append(_audit(files, open_run(files, views, run, auditor), terms, auditor))
+        except AuditError as error:
+            problems.append(error)
+            continue
         if delete and not done[-1].wrong:
             for log in files.logs.values():
                 drop_seeds(log, run)
+    if problems:
+        raise problems[0]
     return tuple(done)
+
+
+def _closed(files: RunFiles, logged: LoggedDeals, run: str) -> set[int]:
+    """Return the epochs in which a party was asked to close a run: each of them may have written results."""
+    return {*logged.closed}.union(*(closes_of(log, run) for log in files.logs.values()))
 
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """What an auditor has of one run: its receipts, the opened seeds by epoch, what the logs say."""
+    """What an auditor has of one run. receipts : by the epoch that closed it; seeds : opened, by epoch."""
 
     contract: Contract
     run: str
-    receipts: Sequence[Receipt]
+    receipts: Mapping[int, Sequence[Receipt]]
     seeds: Mapping[int, deals.Seeds]
     logged: LoggedDeals
 
     def again(self, look: deals.Look = deals.unseen) -> Iterator[Dealt]:
-        """Deal again; look : is shown each message."""
-        script = SCRIPTS[self.contract.task]
-        return deals.deal_again(
-            script, self.contract, bytes.fromhex(self.run), self.receipts, self.seeds, look
-        )
+        """Deal again all that led to a close, each message once; look : is shown each message."""
+        script, run, seen = SCRIPTS[self.contract.task], bytes.fromhex(self.run), set[Dealt]()
+        for receipts in self.receipts.values():
+            for dealt in deals.deal_again(script, self.contract, run, receipts, self.seeds, look):
+                if dealt not in seen:
+                    seen.add(dealt)
+                    yield dealt
 
 
 def open_run(files: RunFiles, views: Sequence[LogView], run: str, auditor: Identity) -> OpenedRun:
     """Open what the parties kept of one run; AuditError where it is missing or contradicts itself."""
-    logged, receipts = logged_deals(views, run, files.contract), _receipts(files, run)
-    epochs, key = {receipt.epoch for receipt in receipts}, deals.unsealing_key(auditor)
+    logged, key = logged_deals(views, run, files.contract), deals.unsealing_key(auditor)
+    receipts = {epoch: _receipts(files, run, epoch) for epoch in sorted(_closed(files, logged, run))}
+    epochs = {receipt.epoch for of in receipts.values() for receipt in of}
     return OpenedRun(files.contract, run, receipts, _seeds(files, run, logged, epochs, key), logged)
 
 
@@ -146,7 +174,7 @@ def _auditor(contract: Contract, identity: Identity) -> AuditorTerms:
 
 def logged_deals(views: Iterable[LogView], run: str, contract: Contract) -> LoggedDeals:
     """Read off the logs what they say of a run's deals."""
-    source = dealer(contract)
+    source, closed = dealer(contract), set[int]()
     ids: dict[int, set[str]] = {}
     commitments: dict[tuple[int, str], dict[str, str]] = {}
     sent, received = dict[Slot, Line](), dict[Slot, Line]()
@@ -155,7 +183,9 @@ def logged_deals(views: Iterable[LogView], run: str, contract: Contract) -> Logg
             body = record.body
             if record.run != run:
                 continue
-            if record.type == "epoch.started":
+            if record.type == "run.completed" and view.party != source:
+                closed.add(epoch)
+            elif record.type == "epoch.started":
                 ids.setdefault(epoch, set()).add(str(body["id"]))
             elif record.type == SEALED and isinstance(said := body["commitments"], dict):
                 for party, text in said.items():
@@ -164,7 +194,8 @@ def logged_deals(views: Iterable[LogView], run: str, contract: Contract) -> Logg
                 sent[epoch, _index(record), str(body["to"])] = _line(body)
             elif record.type == "message.received" and body["from"] == source:
                 received[epoch, _index(record), view.party] = _line(body)
-    return LoggedDeals({e: frozenset(found) for e, found in ids.items()}, commitments, sent, received)
+    by_epoch = {e: frozenset(found) for e, found in ids.items()}
+    return LoggedDeals(by_epoch, commitments, sent, received, frozenset(closed))
 
 
 def _index(record: Record) -> int:
@@ -178,21 +209,21 @@ def _line(body: Mapping[str, Json]) -> Line:
     return Line(str(body["sha256"]), str(body.get(MARK, "")))
 
 
-def _receipts(files: RunFiles, run: str) -> list[Receipt]:
-    """Read the run's receipts, which a party kept; those of several must be the same."""
-    found = {path.read_bytes() for path in _kept(files, run)}
-    if len(found) != 1:
-        what = "no party kept the receipts" if not found else "the parties kept different receipts"
-        raise AuditError(f"run {run[:16]}: {what}", "collect the folders of the parties, with deals/ in them")
-    try:
-        return read_receipts(found.pop())
-    except ValueError as error:
-        raise AuditError(f"run {run[:16]}: its receipts: {error}") from None
-
-
-def _kept(files: RunFiles, run: str) -> list[Path]:
-    paths = [receipts_file(files.logs[p], run) for p in data_parties(files.contract) if p in files.logs]
-    return [path for path in paths if path.is_file()]
+def _receipts(files: RunFiles, run: str, epoch: int) -> list[Receipt]:
+    """Read the receipts that led to a close, of the first party that kept what all signed."""
+    why = ""
+    for party in data_parties(files.contract):
+        path = receipts_file(files.logs[party], run, epoch)
+        if not path.is_file():
+            continue
+        try:
+            receipts = read_receipts(path.read_bytes())
+            deals.check_receipts(SCRIPTS[files.contract.task], files.contract, bytes.fromhex(run), receipts)
+            return receipts
+        except (PeerError, ValueError) as error:
+            why = f"those of {party}: {error}"
+    what = f"no party kept the receipts of epoch {epoch}" + (f" as all signed them: {why}" if why else "")
+    raise AuditError(f"run {run[:16]}: {what}", "collect the folders of the parties, with deals/ in them")
 
 
 def _seeds(
@@ -208,7 +239,11 @@ def _seeds(
             seed = _seed(files, run, epoch, bytes.fromhex(epoch_id), party, key)
             right, said = deals.commitment(seed).hex(), logged.commitments.get((epoch, party), {})
             for who in (dealer(files.contract), party):
-                if said.get(who) != right:
+                if who not in said:
+                    raise AuditError(
+                        f"run {run[:16]}, epoch {epoch}: the log of {who} has no commitment to the seed of {party}"
+                    )
+                if said[who] != right:
                     raise AuditError(
                         f"run {run[:16]}, epoch {epoch}: the log of {who} commits to another seed of {party} "
                         f"than the one that {party} sealed"
@@ -266,20 +301,26 @@ def _audit(files: RunFiles, opened: OpenedRun, terms: AuditorTerms, auditor: Ide
         wrong = first_wrong(opened.again(), opened.logged, right.append)
     except (PeerError, ValueError) as error:
         raise AuditError(f"run {run[:16]}: {error}") from None
-    lost = 0 if wrong else len(opened.logged.sent) - len(right)
+    compared = {(m.epoch, m.index, str(m.reader)) for m in right}
+    left = set() if wrong else {*opened.logged.sent, *opened.logged.received} - compared
+    if unread := sorted(slot for slot in left if slot[0] in opened.receipts):
+        raise AuditError(
+            f"run {run[:16]}: the receipts do not lead to call {unread[0][1]} of epoch {unread[0][0]}"
+        )
     size = sum(message.size for message in right)
     predicate: dict[str, Json] = {
         "run": run, "auditor": terms.name, "outcome": "wrong" if wrong else "right", "wrong": wrong,
-        "messages": len(right), "bytes": size, "lost": lost, "epochs": len(opened.seeds),
+        "messages": len(right), "bytes": size, "lost": len(left), "epochs": len(opened.seeds),
     }  # fmt: skip
-    subject = {
-        "contract": digest(opened.contract).hex(),
-        "receipts": hashlib.sha256(_kept(files, run)[0].read_bytes()).hexdigest(),
-    }
+    subject = {"contract": digest(opened.contract).hex()}
+    for epoch, receipts in opened.receipts.items():
+        subject[f"receipts-{epoch}"] = hashlib.sha256(written(receipts)).hexdigest()
+    for name, log in files.logs.items():
+        subject[f"log-{name}"] = hashlib.sha256((log / LOG_FILES[0]).read_bytes()).hexdigest()
     statement = statement_file(files.root, run)
     signed = statements.sign(Statement("deals", subject, predicate), auditor)
     write_atomically(statement, dsse.to_json(signed), mode=0o644)
-    return Compared(run, len(opened.seeds), len(right), size, lost, wrong, statement)
+    return Compared(run, len(opened.seeds), len(right), size, len(left), wrong, statement)
 
 
 def statement_file(root: Path, run: str) -> Path:

@@ -180,7 +180,8 @@ def retrace(
     """Make the passes of the joint training again in floating point: mean loss and step of each.
 
     sides : the bank first; hidden : a party's own block of the Gram matrix is computed too. A twin of
-    `protocol.logistic`, on its whitened columns; link and inverse are exact here.
+    `protocol.logistic`, on its whitened columns; link and inverse are exact here. A descent that runs off, as that of
+    counts may with few rows, ends with its last finite step; a loss that is not finite there is not known.
     """
     n, null = len(known.y), glm.fit_null(model.link, known)
     stiff = model.penalty / np.square(np.concatenate([s.spread for s in sides]))
@@ -190,14 +191,18 @@ def retrace(
     before[0] = null.intercept
     w, points = before, []
     for k in range(1, model.iterations + 1):
-        residual = known.weight * (glm.mean_label(model.link, _predictor(w, sides) + known.offset) - known.y)
-        parts = [s.transform.T @ (s.train.T @ residual) for s in sides]
-        gradient = np.concatenate([[residual.sum()], *parts])
-        gradient[1:] += stiff * w[1:]
-        w, before = w - solver @ gradient + momentum(k - 1, model.iterations) * (w - before), w
-        change = float(np.linalg.norm(w - before) / np.linalg.norm(w))
-        loss = glm.mean_loss(model.link, known, _predictor(w, sides) + known.offset)
-        points.append(ConvergencePoint(k, loss, change))
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = glm.mean_label(model.link, _predictor(w, sides) + known.offset)
+            residual = known.weight * (mean - known.y)
+            parts = [s.transform.T @ (s.train.T @ residual) for s in sides]
+            gradient = np.concatenate([[residual.sum()], *parts])
+            gradient[1:] += stiff * w[1:]
+            w, before = w - solver @ gradient + momentum(k - 1, model.iterations) * (w - before), w
+            change = float(np.linalg.norm(w - before) / np.linalg.norm(w))
+            loss = glm.mean_loss(model.link, known, _predictor(w, sides) + known.offset)
+        if not np.isfinite(change):
+            break
+        points.append(ConvergencePoint(k, float(loss) if np.isfinite(loss) else None, change))
     return tuple(points)
 
 

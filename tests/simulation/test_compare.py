@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,20 @@ def test_convergence_is_retraced_down_to_the_optimum(small_run: RunResult, parts
     p = best.predict_proba(x)[:, 1]
     y = sides[0].label_train
     assert points[-1].value == pytest.approx(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)), rel=1e-3)
+
+
+def test_a_descent_that_runs_off_ends_with_its_last_finite_step(small_run: RunResult, parts) -> None:
+    config, tables = parts
+    sides = [
+        load_side(small_run.folder / "parties" / p.name / "model", tables[p.name]) for p in config.parties
+    ]
+    rows, model = sides[0].known_train, config.model.model_copy(update={"kind": "poisson", "iterations": 40})
+    rows = replace(rows, y=np.where(np.arange(len(rows.y)) < 3, 5000.0, 0.0))
+    points = retrace(sides, rows, model)
+    assert 0 < len(points) < 40
+    assert all(np.isfinite(p.change) for p in points)
+    assert points[-1].value is None
+    assert all(p.value is None or np.isfinite(p.value) for p in points)
 
 
 def test_the_facts_hold_what_json_promises(small_run: RunResult) -> None:
