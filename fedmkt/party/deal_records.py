@@ -33,7 +33,7 @@ class DealRecords:
     def __init__(
         self, contract: Contract, me: Name, folder: Path | None, identity: Identity, random: Random
     ) -> None:
-        """Folder : of the log; None where nothing is kept, in a contract without auditor."""
+        """Begin with nothing. folder : of the log; None where nothing is kept, in a contract without auditor."""
         self._contract = contract
         self._me = me
         self._folder = folder
