@@ -232,7 +232,7 @@ def test_the_heads_of_the_hubs_calls_are_grpcs(tapped: Tapped) -> None:
 
 @pytest.mark.slow
 def test_the_front_carries_flowers_messages_one_invitation_and_its_outcome(tapped: Tapped) -> None:
-    # By digest: SuperLink does not take an object that it has, and the outcomes of two parties are often the same.
+    # By digest: SuperLink does not take an object that it has; a nonce makes every outcome another one.
     objects = {digest: o for account in tapped.front.values() for digest, o in account.objects.items()}
     for account in tapped.front.values():
         assert set(account.statuses) == {"HTTP/1.1 200 OK"}
@@ -246,7 +246,7 @@ def test_the_front_carries_flowers_messages_one_invitation_and_its_outcome(tappe
         assert decode_serve(invitation).contract.contract.name == tapped.deployment.job.name
         assert decode_outcome(outcome) == messages.Outcome()
         assert set(json.loads(invitation)) == {"contract", "session", "seed", "epoch", "statements"}
-        assert set(json.loads(outcome)) == {"branch", "step"}
+        assert set(json.loads(outcome)) == {"branch", "nonce", "step"}
         assert {hashlib.sha256(bundle).hexdigest() for bundle in account.bundles} == {bundle_digest()}
     assert any(account.ours["up"] for account in tapped.front.values())
 
