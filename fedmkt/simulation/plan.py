@@ -21,7 +21,7 @@ from fedmkt.contract.agreement import Contract
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.learn.additive import FACTORS
 from fedmkt.learn.factors import COLUMNS as PAIR_COLUMNS
-from fedmkt.privacy.disclosure import plain_text_of
+from fedmkt.privacy.disclosure import DealerSeeds, plain_text_of
 from fedmkt.privacy.superset import epsilon_text
 from fedmkt.protocol.alignment.align import scored_rows, train_rows
 from fedmkt.protocol.alignment.hidden import expected_overlap
@@ -395,8 +395,10 @@ def _largest_norm(contract: Contract, overlap: Overlap, shapes: Mapping[Name, Sh
 
 
 def _disclosures(contract: Contract, rounds: Sequence[Sequence[Planned]]) -> tuple[PlannedDisclosure, ...]:
-    """List what the contract allows; `releases` : how many rounds may release it."""
+    """List what the contract allows; `releases` : how many rounds may release it, or epochs their seeds."""
     releases = Counter(kind.__name__ for r in rounds for kind in {k for call in r for k in call.step.reveals})
+    if contract.auditor is not None:
+        releases[DealerSeeds.__name__] = 1  # of the one epoch of a run that is not resumed
     return tuple(
         PlannedDisclosure(kind, releases[kind], plain_text_of(kind)) for kind in contract.disclosures
     )

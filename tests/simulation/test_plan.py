@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import fedmkt
+from fedmkt.crypto.sign import Identity
 from fedmkt.errors import ConfigError, DataError
 from fedmkt.privacy.disclosure import plain_text_of
 from fedmkt.protocol.alignment.psi import Overlap
+from fedmkt.protocol.deals import auditor_terms
 from fedmkt.simulation.rehearsal import Planned
 from fedmkt.simulation.run import RunResult
 from fedmkt.simulation.traffic import Sizes, bytes_sent
@@ -91,6 +93,15 @@ def test_every_disclosure_stands_there_with_its_whole_text(small_run: RunResult,
     assert all(plain_text_of(d.kind) in text for d in planned.disclosures)
     checks = {d.kind: d.releases for d in planned.disclosures}
     assert checks["RangeBit"] == 5 and checks["Scores"] == 1
+
+
+def test_seeds_for_an_auditor_are_planned_once(job: Path) -> None:
+    terms = auditor_terms("auditor", "Audit House", Identity(bytes(range(32))))
+    audited = job.with_name("audited.toml")
+    lines = "".join(f'{name} = "{value}"\n' for name, value in terms.model_dump().items())
+    audited.write_text(f"{job.read_text()}\n[auditor]\n{lines}")
+    assert {d.kind: d.releases for d in fedmkt.plan(audited).disclosures}["DealerSeeds"] == 1
+    assert "DealerSeeds" not in {d.kind for d in fedmkt.plan(job).disclosures}
 
 
 def test_the_bounds_hold_up_to_the_norm_that_the_plan_names(job: Path) -> None:
