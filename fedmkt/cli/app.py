@@ -296,6 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = roles.guard(typer.main.get_command(app))(
                 args=given, prog_name="fedmkt", standalone_mode=False
             )
+        sys.stdout.flush()  # here, where a reader that left is known for what it is
     except (KeyboardInterrupt, click.Abort) as stop:
         console.say_error(*map(str, stop.args[:2] or ("interrupted",)))
         return 143 if isinstance(stop.__cause__, _Terminated) else 130

@@ -35,9 +35,10 @@ def _plain(value: object) -> object:
 
 
 def say_lines(lines: Sequence[str]) -> None:
-    """Print plain lines, so that their text survives a pipe unchanged."""
+    """Print plain lines, at once, so that their text survives a pipe unchanged; some commands then go on for long."""
     for line in lines:
         print(line)
+    sys.stdout.flush()
 
 
 def say_error(message: str, hint: str = "") -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -160,5 +161,6 @@ def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
     )
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -39,11 +40,13 @@ def test_it_serves_this_machine_alone_until_it_is_told_to_end(folder: Path, numb
     word = folder.parent / "word"
     word.write_text(WORD)
     word.chmod(0o600)
-    environment = {**os.environ, ACCOUNT: "olga", PASSWORD_FILE: str(word)}
+    environment = {**os.environ, ACCOUNT: "olga", PASSWORD_FILE: str(word), "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "-m", "fedmkt", "console", "--dir", str(folder), "--port", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as program:
+        deadline = threading.Timer(SECONDS, program.kill)
+        deadline.start()
         try:
             assert program.stdout is not None and program.stderr is not None
             address = program.stdout.readline().strip()
@@ -60,6 +63,7 @@ def test_it_serves_this_machine_alone_until_it_is_told_to_end(folder: Path, numb
             assert program.wait(SECONDS) == 0
             assert program.stderr.read() == ""
         finally:
+            deadline.cancel()
             program.kill()
     said = [(a.type, a.body.get("outcome")) for a in read_acts(folder / "state").acts]
     assert said == [("act.begun", None), ("act.ended", "done")]
