@@ -6,27 +6,25 @@ no step can: it gets a turn and an inbox, not the script.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmkt.attack_lab.between import Between
 from fedmkt.contract.agreement import Contract
 from fedmkt.privacy.disclosure import Disclosure
 from fedmkt.protocol.core import (
-    Call,
     Caller,
     Inbox,
     Message,
     Name,
     Outcome,
     PublicValue,
-    Reply,
     S,
     Script,
-    Sealed,
     State,
     Step,
     Turn,
@@ -59,7 +57,7 @@ class Views:
 
         @functools.wraps(script)
         def watched(call: Caller, contract: Contract) -> PublicValue:
-            return script(_Between(call, self), contract)
+            return script(Between(call, functools.partial(_seen, self)), contract)
 
         return watched
 
@@ -122,40 +120,19 @@ def _together(one: Array, other: Array, numbers: np.ufunc) -> Iterator[Array]:
         yield np.bitwise_xor(one, other)
 
 
-class _Between:
-    """The `Caller` that a watched script sees."""
+def _seen(views: "Views", step: Step[Any, Any, Any]) -> Step[Any, Any, Any]:
+    def run(turn: Turn, inbox: Inbox[Any]) -> Outcome[Any, Any]:
+        outcome = step.run(turn, inbox)
+        # Each party has a thread of its own, and a list of its own here.
+        views.moments.setdefault(turn.me, []).append(
+            Moment(
+                turn.me, step.name, inbox.messages, tuple(outcome.send.items()), outcome.public,
+                outcome.reveals, outcome.keep,
+            )
+        )  # fmt: skip
+        return outcome
 
-    def __init__(self, call: Caller, views: Views) -> None:
-        self._call = call
-        self._views = views
-
-    @property
-    def epoch(self) -> int:
-        return self._call.epoch
-
-    def __call__(self, party: Name, step: Any, *inbox: Sealed[Any]) -> Reply[Any, Any]:
-        return self._call(party, self._seen(step), *inbox)
-
-    def all(self, calls: Sequence[Call[Any, Any]]) -> list[Reply[Any, Any]]:
-        return self._call.all([replace(c, step=self._seen(c.step)) for c in calls])
-
-    def both(self, calls: Sequence[Any], others: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        replies = self.all([*calls, *others])
-        return replies[: len(calls)], replies[len(calls) :]
-
-    def _seen(self, step: Step[Any, Any, Any]) -> Step[Any, Any, Any]:
-        def run(turn: Turn, inbox: Inbox[Any]) -> Outcome[Any, Any]:
-            outcome = step.run(turn, inbox)
-            # Each party has a thread of its own, and a list of its own here.
-            self._views.moments.setdefault(turn.me, []).append(
-                Moment(
-                    turn.me, step.name, inbox.messages, tuple(outcome.send.items()), outcome.public,
-                    outcome.reveals, outcome.keep,
-                )
-            )  # fmt: skip
-            return outcome
-
-        return replace(step, run=run)
+    return replace(step, run=run)
 
 
 def arrays_of(value: object) -> Iterator[Array]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fedmkt.attack_lab.between import Between
 from fedmkt.attack_lab.effort import Effort
 from fedmkt.attack_lab.finding import Finding, Limit
 from fedmkt.attack_lab.subject import Floats, Subject, find_job
@@ -28,16 +29,13 @@ from fedmkt.errors import FedmktError
 from fedmkt.learn.metrics import auc
 from fedmkt.protocol import deals, wire
 from fedmkt.protocol.core import (
-    Call,
     Caller,
     Inbox,
     Message,
     Name,
     Outcome,
     PublicValue,
-    Reply,
     Script,
-    Sealed,
     Step,
     Turn,
     data_parties,
@@ -65,40 +63,19 @@ class Cheat:
 
         @functools.wraps(script)
         def cheated(call: Caller, contract: Contract) -> PublicValue:
-            return script(_Cheating(call, self.change), contract)
+            return script(Between(call, functools.partial(_cheating, self.change)), contract)
 
         return cheated
 
 
-class _Cheating:
-    """The `Caller` that a cheated script sees."""
+def _cheating(change: Change, step: Step[Any, Any, Any]) -> Step[Any, Any, Any]:
+    def run(turn: Turn, inbox: Inbox[Any]) -> Outcome[Any, Any]:
+        outcome = step.run(turn, inbox)
+        if turn.me != dealer(turn.contract):
+            return outcome
+        return replace(outcome, send={p: change(step.name, m) for p, m in outcome.send.items()})
 
-    def __init__(self, call: Caller, change: Change) -> None:
-        self._call = call
-        self._change = change
-
-    @property
-    def epoch(self) -> int:
-        return self._call.epoch
-
-    def __call__(self, party: Name, step: Any, *inbox: Sealed[Any]) -> Reply[Any, Any]:
-        return self._call(party, self._changed(step), *inbox)
-
-    def all(self, calls: Sequence[Call[Any, Any]]) -> list[Reply[Any, Any]]:
-        return self._call.all([replace(c, step=self._changed(c.step)) for c in calls])
-
-    def both(self, calls: Sequence[Any], others: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        replies = self.all([*calls, *others])
-        return replies[: len(calls)], replies[len(calls) :]
-
-    def _changed(self, step: Step[Any, Any, Any]) -> Step[Any, Any, Any]:
-        def run(turn: Turn, inbox: Inbox[Any]) -> Outcome[Any, Any]:
-            outcome = step.run(turn, inbox)
-            if turn.me != dealer(turn.contract):
-                return outcome
-            return replace(outcome, send={p: self._change(step.name, m) for p, m in outcome.send.items()})
-
-        return replace(step, run=run)
+    return replace(step, run=run)
 
 
 def scramble_scores(random: np.random.Generator) -> Change:
